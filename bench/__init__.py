@@ -1,0 +1,1 @@
+"""Benchmarks with printed numbers; `python -m bench`, or `make bench`."""

@@ -1,0 +1,1 @@
+"""Conditions, specs, plans, the store and the measures: everything that needs no model library."""

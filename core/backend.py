@@ -1,0 +1,244 @@
+"""The backend protocol: generate and train, many at once.
+
+The batch is the unit. A caller hands over everything it wants done and reads results as they
+arrive, in any order; each backend exploits the batch in its own way. The same request gives the
+same completion whatever shares its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+Role = Literal["system", "user", "assistant"]
+Finish = Literal["stop", "length", "failed"]
+Tokens = Literal["all", "prompt", "response"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model to sample from: a base model, or an adapter on top of it.
+
+    `base` is an API model name, a hub id, a local folder or ``microworld``; `adapter` is what the
+    training backend returned as `Trained.adapter` (a PEFT folder or a remote name), None for the
+    base model itself.
+    """
+
+    base: str
+    revision: str | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn. `max_tokens` counts completion tokens; temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """h + alpha * v on the chosen tokens at the output of decoder layer `layer`.
+
+    `vector` is the path of a safetensors file made by windowshift; None for `layer` uses the layer
+    that the file names.
+    """
+
+    vector: str
+    alpha: float
+    layer: int | None = None
+    tokens: Tokens = "all"
+    ablate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One completion to draw. `key` comes back with the completion and has no influence on it."""
+
+    key: str
+    messages: tuple[Message, ...]
+    model: Model
+    sampling: Sampling
+    seed: int
+    steering: tuple[Steering, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came back for one request.
+
+    `finish` is ``stop`` (the model ended), ``length`` (cut off at `max_tokens`) or ``failed``
+    (`error` says why, `text` is empty). `tokens` counts completion tokens without the end token.
+    `logprob` is the sum over completion tokens, in nats, where the backend offers it.
+    """
+
+    key: str
+    text: str
+    finish: Finish
+    tokens: int
+    prompt_tokens: int = 0
+    logprob: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One SFT example: the loss is on `completion` only."""
+
+    messages: tuple[Message, ...]
+    completion: str
+    steering: tuple[Steering, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sft:
+    """LoRA fine-tuning hyperparameters; the defaults are those of the published runs.
+
+    `alpha` is the LoRA scaling numerator (scale = alpha / rank); None means `rank`, a scale of 1.
+    `batch_size` counts examples a step. `schedule` is the learning-rate schedule over all steps.
+    """
+
+    rank: int = 32
+    alpha: float | None = None
+    learning_rate: float = 1.6e-4
+    batch_size: int = 2
+    epochs: int = 1
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    max_grad_norm: float | None = 1.0
+
+    @property
+    def lora_alpha(self) -> float:
+        """The LoRA alpha in force: `alpha`, or `rank` (scale 1) where none is given."""
+        return float(self.rank) if self.alpha is None else self.alpha
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One adapter to train.
+
+    `examples` are in training order for every epoch (already shuffled by the caller).
+    Checkpoints are wanted after each number of examples in `checkpoints`; `output` is a folder
+    that the backend may write adapters and its resume state to, one subfolder per checkpoint.
+    """
+
+    key: str
+    model: Model
+    examples: Sequence[Example]
+    sft: Sft
+    seed: int
+    output: Path
+    checkpoints: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """A training step was done. `loss` is the mean over completion tokens of the step, in nats."""
+
+    key: str
+    step: int
+    examples: int
+    loss: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """An adapter after `examples` examples was saved and can be sampled from."""
+
+    key: str
+    examples: int
+    adapter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A job ended; `adapter` is what `Model.adapter` takes. `usd` is None where there is no price."""
+
+    key: str
+    adapter: str
+    examples: int
+    usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainFailed:
+    """A job failed; `error` is one sentence."""
+
+    key: str
+    error: str
+
+
+TrainEvent = TrainProgress | Checkpointed | Trained | TrainFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do; `plan` refuses a spec that asks for more."""
+
+    trains: bool = False
+    generates: bool = True
+    steers: bool = False
+    system_channel: bool = True
+    checkpoints: bool = False
+    logprobs: bool = False
+    seeds: bool = True
+    priced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What determines a model's output, for job hashes.
+
+    `fingerprint` changes when the weights change; `label` is what people read; `rehearsal` marks
+    the embedded model, which is not evidence about LLMs.
+    """
+
+    label: str
+    fingerprint: str
+    rehearsal: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Generate and train. Made by `windowshift.core.registry.backend`; used inside one event loop."""
+
+    capabilities: Capabilities
+
+    def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
+        """Name a model without loading its weights.
+
+        Raises:
+            BackendError: the model cannot be found, or a folder is not a model.
+        """
+        ...
+
+    def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
+        """Train all jobs; every job ends in exactly one `Trained` or `TrainFailed`.
+
+        A job that was interrupted goes on from the state it left in `TrainJob.output`, with the
+        same result as if it had not been interrupted.
+        """
+        ...
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
+        """Answer all requests, exactly one completion each, in any order, as they finish."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release models, connections and threads."""
+        ...

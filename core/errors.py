@@ -1,0 +1,45 @@
+"""Errors that reach a person: one clear sentence each, with the exit code of design section 5."""
+
+from __future__ import annotations
+
+
+class WindowshiftError(Exception):
+    """What is wrong, where, and what to do, in one sentence."""
+
+    exit_code = 2
+
+
+class SpecError(WindowshiftError):
+    """The spec, an input file or an argument is wrong."""
+
+
+class StoreError(WindowshiftError):
+    """The workspace cannot be opened, read or written."""
+
+
+class WorkspaceBusyError(StoreError):
+    """Another run holds the workspace."""
+
+
+class BackendError(WindowshiftError):
+    """A backend cannot do what was asked: a missing extra, an unknown model, a failed request."""
+
+    exit_code = 1
+
+
+class MissingExtraError(BackendError):
+    """A library of an optional extra is not installed.
+
+    Args:
+        what: what needs the library, e.g. ``backend 'local'``.
+        extra: the extra that installs it, e.g. ``local``.
+        library: the module that did not import.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, extra: str, library: str) -> None:
+        super().__init__(
+            f"{what} needs the library '{library}', which is not installed: "
+            f"run  pip install 'windowshift[{extra}]'"
+        )

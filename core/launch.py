@@ -1,0 +1,23 @@
+"""Starting a run as a process of its own, which outlives the screens that started it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def launch(spec_file: Path, workspace: Path) -> int:
+    """Start `windowshift run` in a new session and return its process id.
+
+    What it prints goes to ``logs/launch.log`` in the workspace.
+    """
+    logs = workspace / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "windowshift", "run", str(spec_file), "--workspace", str(workspace)]
+    with (logs / "launch.log").open("ab") as out:
+        # A new session: closing the terminal, or losing ssh, does not end the run.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return process.pid

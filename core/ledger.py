@@ -1,0 +1,224 @@
+"""The ledger: which jobs of a plan are done, running, ready or failed, kept in step with the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.backend import Completion, TrainProgress
+from windowshift.core.jobs import Job
+from windowshift.core.plan import Plan
+from windowshift.core.progress import Progress
+from windowshift.core.prompts import Prompt
+from windowshift.core.reader import Reader
+from windowshift.core.records import ExperimentState, JobState
+from windowshift.core.register import register
+from windowshift.core.requests import resolve_artifact
+from windowshift.core.setting import Scorer
+from windowshift.core.writer import Writer
+
+
+class Ledger:
+    """The one place where a run changes a job's state.
+
+    Opening it registers the plan in the store and takes over what earlier runs left: finished jobs
+    are reused, half-done and failed ones go on.
+
+    Args:
+        plan: the plan.
+        writer: the store.
+    """
+
+    def __init__(self, plan: Plan, writer: Writer) -> None:
+        self.plan, self.writer, self.workspace = plan, writer, writer.workspace
+        self.reader = Reader(writer.workspace, writer.connection)
+        self.experiment, self.numbers = register(plan, writer)
+        self.results: dict[str, dict[str, Any]] = {}
+        self._jobs = {job.id: job for job in plan.jobs}
+        self._by_number = {number: self._jobs[identifier] for identifier, number in self.numbers.items()}
+        self._states: dict[str, JobState] = {}
+        self._scorers: dict[str, list[Scorer]] = {}
+        self._cell_jobs = [cell.job for cell in plan.cells]
+        self._run: int | None = None
+        by_identity = {json.dumps(scorer.identity(), sort_keys=True): scorer for scorer in plan.setting.scorers}
+        for job in plan.jobs:
+            if job.kind == "score":
+                scorer = by_identity[json.dumps(dict(job.inputs), sort_keys=True)]
+                self._scorers.setdefault(job.parents[0], []).append(scorer)
+        with writer.batch():
+            self._take_over()
+
+    def _take_over(self) -> None:
+        for row in self.reader.jobs(self.experiment):
+            self.results[row.id] = dict(row.result)
+            state: JobState = row.state
+            if state == "done" and row.kind == "train" and not self._adapter_there(row.result):
+                self.writer.event("message", {"text": f"the adapter of '{row.label}' is gone; it is trained again"},
+                                  experiment=self.experiment, job=row.n)
+                state = "pending"
+            if state == "failed":
+                self.writer.drop_failed_completions(row.n)
+            if state != "done":
+                state = "pending"
+            if state != row.state:
+                self.writer.set_job(row.n, state, experiment=self.experiment)
+            self._states[row.id] = state
+
+    def _adapter_there(self, result: Mapping[str, Any]) -> bool:
+        places = [result.get("adapter", "artifacts/?"), *result.get("checkpoints", {}).values()]
+        local = [place for place in places if place.startswith("artifacts/")]
+        return all(Path(resolve_artifact(place, self.workspace)).exists() for place in local)
+
+    # -- what there is to do --------------------------------------------------------------------
+
+    def ready(self) -> list[Job]:
+        """Pending jobs whose parents are all done, in plan order."""
+        return [
+            job
+            for job in self.plan.jobs
+            if self._states[job.id] == "pending" and all(self._states[parent] == "done" for parent in job.parents)
+        ]
+
+    def job(self, identifier: str) -> Job:
+        """A job by id."""
+        return self._jobs[identifier]
+
+    def number(self, job: Job) -> int:
+        """A job's number in the store."""
+        return self.numbers[job.id]
+
+    def state(self, job: Job) -> JobState:
+        """A job's state."""
+        return self._states[job.id]
+
+    def scorers(self, job: Job) -> Sequence[Scorer]:
+        """The scorers that the plan wants on a sampling job's completions."""
+        return self._scorers.get(job.id, ())
+
+    def all_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(state == "done" for state in self._states.values())
+
+    def failures(self) -> list[str]:
+        """One sentence for every job that failed, in plan order."""
+        return [
+            f"{row.label}: {row.error}" for row in self.reader.jobs(self.experiment) if row.state == "failed"
+        ]
+
+    def progress(self) -> Progress:
+        """How far the run is."""
+        states = list(self._states.values())
+        return Progress(
+            sum(self._states[job] == "done" for job in self._cell_jobs),
+            len(self._cell_jobs),
+            states.count("done"),
+            len(states),
+            states.count("failed"),
+            tuple(self._jobs[identifier].label for identifier, state in self._states.items() if state == "running"),
+        )
+
+    # -- changes --------------------------------------------------------------------------------
+
+    def _set(self, job: Job, state: JobState, **fields: Any) -> None:
+        self._states[job.id] = state
+        self.writer.set_job(self.number(job), state, experiment=self.experiment, **fields)
+
+    def start(self, job: Job) -> None:
+        """A job is being worked on."""
+        if self._states[job.id] != "running":
+            self._set(job, "running")
+
+    def finish(self, job: Job, result: Mapping[str, Any] | None = None, usd: float | None = None) -> None:
+        """A job is done; `result` is added to what it left behind."""
+        if result:
+            self.results[job.id].update(result)
+        self._set(job, "done", result=self.results[job.id] or None, usd=usd)
+
+    def fail(self, job: Job, error: str) -> None:
+        """A job failed; its children wait until it is retried."""
+        self._set(job, "failed", error=error)
+
+    def put_back(self, job: Job) -> None:
+        """A job that was being worked on waits again; what it has stays."""
+        if self._states[job.id] == "running":
+            self._set(job, "pending")
+
+    def cancel(self, number: int) -> None:
+        """A person cancelled a job."""
+        job = self._by_number.get(number)
+        if job is not None and self._states[job.id] != "done":
+            self._set(job, "cancelled")
+
+    def cancel_unfinished(self) -> None:
+        """A person cancelled the experiment."""
+        with self.writer.batch():
+            for job in self.plan.jobs:
+                if self._states[job.id] not in ("done", "failed"):
+                    self._set(job, "cancelled")
+
+    def retry(self, number: int | None) -> None:
+        """Failed and cancelled jobs, or one of them, wait again; failed completions are asked for anew."""
+        for job in self.plan.jobs if number is None else filter(None, [self._by_number.get(number)]):
+            if self._states[job.id] in ("failed", "cancelled"):
+                with self.writer.batch():
+                    self.writer.drop_failed_completions(self.number(job))
+                    self._set(job, "pending")
+
+    def trained_step(self, job: Job, event: TrainProgress) -> None:
+        """Record a training step's loss and speed."""
+        number = self.number(job)
+        with self.writer.batch():
+            self.writer.progress(number, event.examples, loss=event.loss, rate=event.tokens_per_second)
+            data = {"step": event.step, "examples": event.examples, "loss": event.loss}
+            self.writer.event("loss", data, experiment=self.experiment, job=number)
+
+    def checkpointed(self, job: Job, examples: int, place: str) -> None:
+        """Record a checkpoint's adapter."""
+        self.results[job.id].setdefault("checkpoints", {})[str(examples)] = place
+        with self.writer.batch():
+            self._set(job, "running", result=self.results[job.id])
+            data = {"examples": examples, "adapter": place}
+            self.writer.event("checkpoint", data, experiment=self.experiment, job=self.number(job))
+
+    def score_missing(self, job: Job) -> None:
+        """Score the completions of a score job's parent that lack a score, e.g. of an older run."""
+        parent = self._jobs[job.parents[0]]
+        number = self.number(parent)
+        for scorer in self.scorers(parent):
+            if scorer.identity() != dict(job.inputs):
+                continue
+            primary = scorer.behaviours[0].name
+            scored = []
+            for row in self.reader.completions(number, primary):
+                if row.score is None and row.reason is None and row.finish != "failed":
+                    completion = Completion("", row.text, "stop", row.tokens, row.prompt_tokens)
+                    found = scorer.score(Prompt(row.prompt_id, row.prompt), completion)
+                    scored += [(row.row, name, value, reason) for name, (value, reason) in found.items()]
+            if scored:
+                self.writer.add_scores(number, scored)
+
+    # -- the run --------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The run starts."""
+        with self.writer.batch():
+            self._run = self.writer.start_run(self.experiment)
+            self.set_experiment("running")
+
+    def heartbeat(self) -> None:
+        """The run is alive."""
+        if self._run is not None:
+            self.writer.heartbeat(self._run)
+
+    def end(self, state: ExperimentState, error: str | None = None) -> None:
+        """The run ended by itself."""
+        with self.writer.batch():
+            self.set_experiment(state, error)
+            if self._run is not None:
+                self.writer.end_run(self._run)
+
+    def set_experiment(self, state: ExperimentState, error: str | None = None) -> None:
+        """Record the experiment's state."""
+        self.writer.set_experiment(self.experiment, state, error)

@@ -1,0 +1,118 @@
+"""The plan: a spec as a graph of content-hashed jobs, with the grid that they fill."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from windowshift.core import registry
+from windowshift.core.backend import Backend, ModelIdentity
+from windowshift.core.errors import SpecError
+from windowshift.core.grid_spec import GridSpec, resolve_grid
+from windowshift.core.jobs import Cell, Job, Source
+from windowshift.core.plan_maker import PlanMaker
+from windowshift.core.prompt_source import draw
+from windowshift.core.prompts import Prompt
+from windowshift.core.setting import Setting
+from windowshift.core.spec import Spec
+from windowshift.core.spec_errors import did_you_mean
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs in an order in which every parent comes before its children, and the grid over them."""
+
+    spec: Spec
+    spec_text: str
+    setting: Setting
+    model: ModelIdentity
+    grid: GridSpec
+    prompts: tuple[Prompt, ...]
+    prompts_digest: str
+    repeats: int
+    jobs: tuple[Job, ...]
+    cells: tuple[Cell, ...]
+    sources: tuple[Source, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by kind."""
+        counts: dict[str, int] = {}
+        for job in self.jobs:
+            counts[job.kind] = counts.get(job.kind, 0) + 1
+        return counts
+
+
+def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, Backend]) -> Plan:
+    """Plan a spec.
+
+    Args:
+        spec: the experiment.
+        spec_text: its YAML, kept in the store.
+        folder: where relative prompt files are looked for first.
+        backends: the backends that the spec names, by name.
+
+    Raises:
+        SpecError: a condition, prompt source, model or capability that is not there.
+    """
+    setting = registry.setting(spec.setting)
+    grid = resolve_grid(spec, setting.conditions())
+    _check_capabilities(spec, grid, backends)
+    _check_checkpoints(spec, grid)
+    model = backends[spec.generate_backend].identify(spec.model, spec.revision)
+    source = spec.prompts if spec.prompts is not None else setting.default_prompts()
+    if source is None:
+        raise SpecError(f"the setting '{spec.setting}' needs a prompt source: add  prompts: FILE")
+    needed = spec.data.size + spec.sampling.prompts
+    wanted = math.ceil(needed * spec.data.filter.candidates) if spec.data.filter else needed
+    drawn = draw(source, wanted, spec.data.seed, folder)
+    maker = PlanMaker(spec, setting, grid, model, drawn.prompts)
+    maker.make()
+    return Plan(
+        spec,
+        spec_text,
+        setting,
+        model,
+        grid,
+        drawn.prompts,
+        maker.digest,
+        drawn.repeats,
+        tuple(maker.jobs.values()),
+        tuple(maker.cells),
+        tuple(maker.sources),
+    )
+
+
+def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:
+    trainer, sampler = backends[spec.train_backend].capabilities, backends[spec.generate_backend].capabilities
+    if not trainer.trains:
+        raise SpecError(f"backend '{spec.train_backend}' cannot train: write  backend: {{train: local, generate: ...}}")
+    if not sampler.generates:
+        raise SpecError(f"backend '{spec.generate_backend}' cannot generate: name another one under backend.generate")
+    conditions = [*grid.generate, *grid.evaluate, *(part.train for row in grid.rows for part in row.parts)]
+    for condition in conditions:
+        if condition.arm == "steering" and not (trainer.steers and sampler.steers):
+            raise SpecError(
+                f"condition '{condition.name}' is a steering dose, which backend '{spec.generate_backend}' cannot do: "
+                "name one that steers, e.g. local"
+            )
+    if "system" in (spec.channel.train, spec.channel.evaluate, spec.channel.generate):
+        for name, backend in ((spec.train_backend, trainer), (spec.generate_backend, sampler)):
+            if not backend.system_channel:
+                raise SpecError(f"backend '{name}' has no system channel: set channel: {{train: user, evaluate: user}}")
+    if spec.checkpoints and not trainer.checkpoints:
+        raise SpecError(f"backend '{spec.train_backend}' keeps no checkpoints: leave 'checkpoints' out")
+
+
+def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:
+    if spec.checkpoints is None:
+        return
+    total = spec.data.size * spec.sft.epochs
+    if spec.checkpoints.every >= total:
+        raise SpecError(
+            f"checkpoints.every is {spec.checkpoints.every}, but training ends after {total} examples: lower it"
+        )
+    known = [condition.name for condition in grid.evaluate]
+    for name in spec.checkpoints.evaluate or ():
+        if name not in known:
+            raise SpecError(f"checkpoints.evaluate: '{name}' is not among conditions.evaluate{did_you_mean(name, known)}")

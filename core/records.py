@@ -1,0 +1,162 @@
+"""Rows of the store, as screens and analysis see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+JobKind = Literal["generate", "train", "evaluate", "score", "filter"]
+JobState = Literal["pending", "running", "paused", "done", "failed", "cancelled"]
+ExperimentState = Literal["planned", "running", "paused", "done", "failed", "interrupted", "cancelled"]
+Arm = Literal["prefix", "steering"]
+ControlAction = Literal["pause", "resume", "cancel", "retry"]
+
+BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a scorer measures: its name, unit, and whether cells compare by ratio or by difference."""
+
+    name: str
+    unit: str
+    compare: Literal["ratio", "difference"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentRow:
+    """One experiment with its progress. Times are Unix seconds; `usd` is None where nothing is priced."""
+
+    id: int
+    name: str
+    state: ExperimentState
+    setting: str
+    model: str
+    rehearsal: bool
+    backend: str
+    behaviours: tuple[Behaviour, ...]
+    conditions: dict[str, list[dict[str, Any]]]
+    channels: dict[str, str]
+    data_size: int
+    created: float
+    started: float | None
+    ended: float | None
+    error: str | None
+    jobs: dict[str, int] = field(default_factory=dict)
+    cells_done: int = 0
+    cells_total: int = 0
+    usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One job; `done` of `total` counts rows, or examples when training."""
+
+    n: int
+    id: str
+    kind: JobKind
+    label: str
+    state: JobState
+    done: int
+    total: int
+    loss: float | None
+    rate: float | None
+    usd: float | None
+    error: str | None
+    started: float | None
+    ended: float | None
+    inputs: dict[str, Any] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The scores of one cell: `n` scored completions, 95 % interval `low` .. `high` of the mean."""
+
+    n: int
+    missing: int
+    truncated: int
+    mean: float | None
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CellRow:
+    """One (generation, train, eval) triple with its job's state and the summary of one behaviour."""
+
+    id: int
+    arm: Arm
+    generate: str
+    train: str
+    evaluate: str
+    seed: int
+    step: int
+    final: bool
+    job: int
+    state: JobState
+    done: int
+    total: int
+    summary: Summary | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A part of the D behind a grid row: rows `first` .. `last` - 1 of a generate job."""
+
+    arm: Arm
+    generate: str
+    train: str
+    seed: int
+    part: int
+    fraction: float
+    part_generate: str
+    part_train: str
+    job: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRow:
+    """One completion with its prompt and one behaviour's score."""
+
+    row: int
+    prompt_id: str
+    prompt: str
+    phrase: str | None
+    finish: str
+    tokens: int
+    prompt_tokens: int
+    logprob: float | None
+    error: str | None
+    text: str
+    score: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the append-only event log."""
+
+    id: int
+    at: float
+    experiment: int | None
+    job: int | None
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One runner process; `ended` is None while it runs, or when it was killed."""
+
+    id: int
+    experiment: int
+    pid: int
+    host: str
+    started: float
+    heartbeat: float
+    ended: float | None

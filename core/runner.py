@@ -1,0 +1,306 @@
+"""The runner: takes a plan through its backends and writes the store. Headless; screens only read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from windowshift.core.backend import (
+    Backend,
+    Checkpointed,
+    GenerateRequest,
+    Model,
+    Sft,
+    Trained,
+    TrainEvent,
+    TrainJob,
+    TrainProgress,
+)
+from windowshift.core.errors import SpecError, StoreError, WindowshiftError
+from windowshift.core.filtering import choose_by_judge, choose_by_variance
+from windowshift.core.jobs import Job
+from windowshift.core.ledger import Ledger
+from windowshift.core.plan import Plan
+from windowshift.core.progress import Progress
+from windowshift.core.recorder import Recorder
+from windowshift.core.records import ExperimentState
+from windowshift.core.requests import RequestMaker, relative_artifact
+from windowshift.core.training_set import training_set, write_chat_jsonl
+
+log = logging.getLogger("windowshift.runner")
+
+POLL_SECONDS = 0.2
+HEARTBEAT_SECONDS = 1.0
+LOSS_EVENT_SECONDS = 0.5
+SAMPLING = ("filter", "generate", "evaluate")  # in the order of how much waits for them
+
+
+class Runner:
+    """Runs one plan to its end, as far as failures allow.
+
+    Two lanes work side by side: everything that can be sampled now goes to the generating backend in
+    one call, everything that can be trained now to the training backend in another. What becomes
+    ready meanwhile goes into a lane's next call.
+
+    Args:
+        plan: what to do.
+        ledger: the store's view of the plan's jobs.
+        backends: the backends that the plan names, by name.
+        observe: called a few times a second with the progress.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        backends: Mapping[str, Backend],
+        observe: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self._plan, self._ledger, self._backends, self._observe = plan, ledger, backends, observe
+        self._writer, self._reader = ledger.writer, ledger.reader
+        self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
+        self._maker = RequestMaker(plan, ledger.results, ledger.workspace)
+        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._paused = False
+        self._cancelled = False
+
+    async def run(self) -> ExperimentState:
+        """Run until nothing more can be done.
+
+        Raises:
+            StoreError: the store cannot be written; what was committed is kept.
+            asyncio.CancelledError: interrupted; rows that arrived are committed.
+        """
+        beat = 0.0
+        try:
+            while True:
+                self._take_controls()
+                self._recorder.tick()
+                if time.monotonic() - beat >= HEARTBEAT_SECONDS:
+                    beat = time.monotonic()
+                    self._ledger.heartbeat()
+                self._observe(self._ledger.progress())
+                self._reap()
+                if not self._paused:
+                    self._start_lanes()
+                if self._cancelled or (not self._lanes and not self._paused):
+                    break
+                if self._lanes:
+                    await asyncio.wait(
+                        self._lanes.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
+                else:
+                    await asyncio.sleep(POLL_SECONDS)
+        finally:
+            await self._stop_lanes()
+        self._observe(self._ledger.progress())
+        if self._cancelled:
+            self._ledger.cancel_unfinished()
+            return "cancelled"
+        return "done" if self._ledger.all_done() else "failed"
+
+    # -- lanes ----------------------------------------------------------------------------------
+
+    def _start_lanes(self) -> None:
+        ready = self._ledger.ready()
+        sampling: dict[str, list[Job]] = {}
+        training: dict[str, list[Job]] = {}
+        for job in ready:
+            if job.kind in SAMPLING:
+                sampling.setdefault(job.inputs["backend"], []).append(job)
+            elif job.kind == "train":
+                training.setdefault(job.inputs["backend"], []).append(job)
+            else:
+                self._finish_scores(job)
+        for name, jobs in sampling.items():
+            if f"sample {name}" not in self._lanes:
+                self._lanes[f"sample {name}"] = asyncio.create_task(self._sample(name, jobs))
+        for name, jobs in training.items():
+            if f"train {name}" not in self._lanes:
+                self._lanes[f"train {name}"] = asyncio.create_task(self._train(name, jobs))
+
+    def _reap(self) -> None:
+        """Take ended lanes out; an error of the store ends the run."""
+        for name, task in list(self._lanes.items()):
+            if task.done():
+                del self._lanes[name]
+                if not task.cancelled():
+                    task.result()
+
+    async def _stop_lanes(self) -> None:
+        tasks = list(self._lanes.values())
+        self._lanes.clear()
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, StoreError):
+                raise result
+        self._recorder.flush()
+
+    async def _sample(self, name: str, jobs: Sequence[Job]) -> None:
+        """Ask one backend for every missing row of these jobs in one call."""
+        opened: dict[int, Job] = {}
+        try:
+            requests: list[GenerateRequest] = []
+            # D first: training waits for it, while base cells have no children.
+            for job in sorted(jobs, key=lambda job: SAMPLING.index(job.kind)):
+                number = self._ledger.number(job)
+                done = self._reader.rows_done(number)
+                rows = list(self._maker.rows(job, done))
+                opened[number] = job
+                self._ledger.start(job)
+                self._recorder.open(job, number, len(done), rows, self._ledger.scorers(job))
+                if not rows:
+                    self._finish_sampling(number, job)
+                requests.extend(replace(row.request, key=f"{number}:{row.number}") for row in rows)
+            async with aclosing(self._backends[name].generate(requests)) as stream:
+                async for completion in stream:
+                    number, row_number = map(int, completion.key.split(":"))
+                    self._recorder.add(number, row_number, completion)
+                    self._recorder.tick()
+                    if self._recorder.complete(number):
+                        self._finish_sampling(number, opened[number])
+            self._fail_unfinished(opened.values(), f"backend '{name}' ended without an answer to every request")
+        except StoreError:
+            raise
+        except WindowshiftError as error:
+            self._fail_unfinished(opened.values(), str(error))
+        except Exception as error:
+            log.exception("generation failed")
+            self._fail_unfinished(opened.values(), f"unexpected error in backend '{name}', see the log: {error!r}")
+        finally:
+            self._recorder.flush()
+            for number, job in opened.items():
+                self._recorder.close(number)
+                self._ledger.put_back(job)
+
+    def _finish_sampling(self, number: int, job: Job) -> None:
+        self._recorder.flush()
+        failed = self._reader.failures(number)
+        scorers = self._ledger.scorers(job)
+        with self._writer.batch():
+            self._recorder.summarise(number, scorers)
+            if failed and job.kind != "filter":  # a prompt that cannot be asked is one that is not kept
+                count, first = failed
+                self._ledger.fail(job, f"{count} of {job.total} completions failed; the first: {first}")
+                return
+            if job.kind == "filter":
+                try:
+                    self._choose(number, job)
+                except SpecError as error:
+                    self._ledger.fail(job, str(error))
+                return
+            self._ledger.finish(job)
+
+    def _choose(self, number: int, job: Job) -> None:
+        keep, count = int(job.inputs["keep"]), len(self._maker.prompts(job.inputs["prompts"]))
+        texts = {row.row: row.text for row in self._reader.completions(number, "") if row.finish != "failed"}
+        if job.inputs["how"] == "variance":
+            lengths = {row: float(len(text)) for row, text in texts.items()}
+            choice = choose_by_variance(lengths, count, len(job.inputs["conditions"]), keep)
+        else:
+            choice = choose_by_judge([texts.get(position) for position in range(count)], keep)
+        self._ledger.finish(
+            job, {"positions": list(choice.positions), "refused": choice.refused, "missing": choice.missing}
+        )
+
+    def _finish_scores(self, job: Job) -> None:
+        """A rule-based scorer has scored every row as it arrived; score what an older run left unscored."""
+        self._ledger.score_missing(job)
+        self._ledger.finish(job)
+
+    async def _train(self, name: str, jobs: Sequence[Job]) -> None:
+        """Hand one backend every train job that is ready, in one call."""
+        by_key = {job.id: job for job in jobs}
+        shown: dict[str, float] = {}
+        try:
+            batch = [self._train_job(job) for job in jobs]
+            async with aclosing(self._backends[name].train(batch)) as stream:
+                async for event in stream:
+                    self._take_train_event(by_key[event.key], event, shown)
+            self._fail_unfinished(jobs, f"backend '{name}' ended without training every job")
+        except StoreError:
+            raise
+        except WindowshiftError as error:
+            self._fail_unfinished(jobs, str(error))
+        except OSError as error:
+            place = self._ledger.workspace
+            raise StoreError(f"cannot write to {place}: {error.strerror}; free space and run again") from error
+        except Exception as error:
+            log.exception("training failed")
+            self._fail_unfinished(jobs, f"unexpected error in backend '{name}', see the log: {error!r}")
+        finally:
+            for job in jobs:
+                self._ledger.put_back(job)
+
+    def _take_train_event(self, job: Job, event: TrainEvent, shown: dict[str, float]) -> None:
+        if isinstance(event, TrainProgress):
+            self._ledger.start(job)
+            now = time.monotonic()
+            if event.examples >= job.total or now - shown.get(job.id, 0.0) >= LOSS_EVENT_SECONDS:
+                shown[job.id] = now
+                self._ledger.trained_step(job, event)
+        elif isinstance(event, Checkpointed):
+            self._ledger.checkpointed(job, event.examples, self._place(event.adapter))
+        elif isinstance(event, Trained):
+            self._ledger.finish(job, {"adapter": self._place(event.adapter)}, usd=event.usd)
+        else:
+            self._ledger.fail(job, event.error)
+
+    def _train_job(self, job: Job) -> TrainJob:
+        folder = self._ledger.workspace / "artifacts" / job.id
+        data = {parent: self._ledger.job(parent) for parent in job.parents}
+        examples = training_set(job, data, self._ledger.numbers, self._reader, self._maker)
+        write_chat_jsonl(examples, folder / "dataset.jsonl")
+        named = job.inputs["model"]
+        sft = dict(job.inputs["sft"])
+        sft["betas"] = tuple(sft["betas"])
+        return TrainJob(
+            job.id,
+            Model(named["base"], named["revision"]),
+            examples,
+            Sft(**sft),
+            int(job.inputs["seed"]),
+            folder,
+            tuple(job.inputs["checkpoints"]),
+        )
+
+    def _place(self, adapter: str) -> str:
+        return relative_artifact(adapter, self._ledger.workspace)
+
+    def _fail_unfinished(self, jobs: Iterable[Job], error: str) -> None:
+        for job in jobs:
+            if self._ledger.state(job) in ("pending", "running"):
+                self._ledger.fail(job, error)
+
+    # -- control --------------------------------------------------------------------------------
+
+    def _take_controls(self) -> None:
+        for action, number in self._writer.take_controls(self._ledger.experiment):
+            log.info("control: %s %s", action, number)
+            if action == "pause" and number is None:
+                self._pause()
+            elif action == "resume" and number is None:
+                self._paused = False
+                self._ledger.set_experiment("running")
+            elif action == "cancel" and number is None:
+                self._cancelled = True
+            elif action == "cancel" and number is not None:
+                self._ledger.cancel(number)
+                self._interrupt_lanes()
+            elif action == "retry":
+                self._ledger.retry(number)
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._ledger.set_experiment("paused")
+        self._interrupt_lanes()
+
+    def _interrupt_lanes(self) -> None:
+        # The rows that arrived stay; what is missing is asked for when the lanes start again.
+        for task in self._lanes.values():
+            task.cancel()

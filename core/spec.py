@@ -1,0 +1,294 @@
+"""The spec: a YAML file that describes one experiment completely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from windowshift.core.backend import Sampling, Sft
+from windowshift.core.conditions import Channel
+from windowshift.core.errors import SpecError
+from windowshift.core.spec_errors import sentence
+
+
+class Section(BaseModel):
+    """A part of a spec; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
+Number = Annotated[float, Field(strict=False)]
+
+
+class MixPart(Section):
+    """A part of a mixed dataset: a fraction of D with its own generation and train condition."""
+
+    fraction: Fraction
+    generate: str
+    train: str
+
+
+class Mix(Section):
+    """A train condition that is a list of parts."""
+
+    name: Annotated[str, Field(min_length=1)]
+    mix: Annotated[list[MixPart], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Mix:
+        total = sum(part.fraction for part in self.mix)
+        if abs(total - 1) > 0.01:
+            raise ValueError(f"the fractions of mix '{self.name}' add up to {total:g}, not to 1")
+        return self
+
+
+ConditionEntry = str | dict[str, Any]
+
+
+class Conditions(Section):
+    """The grid: generation, train and eval conditions; `groups` adds prefix groups by name."""
+
+    generate: Annotated[list[ConditionEntry], Field(min_length=1)]
+    train: Annotated[list[ConditionEntry], Field(min_length=1)]
+    evaluate: Annotated[list[ConditionEntry], Field(min_length=1)]
+    groups: dict[str, list[str]] = {}
+
+
+class Channels(Section):
+    """Where prefixes go at each stage; `generate` follows `train` unless it is given."""
+
+    train: Channel = "user"
+    evaluate: Channel = "user"
+    generate: Channel | None = None
+
+
+class PromptFile(Section):
+    """A JSONL or CSV file of prompts; `text` and `id` name its columns."""
+
+    file: str
+    text: str | None = None
+    id: str | None = None
+
+
+class PromptDataset(Section):
+    """A data set of the hub; the train and the eval prompts are split off by `data.seed`."""
+
+    dataset: str
+    split: str = "train"
+    text: str | None = None
+    revision: str | None = None
+
+
+class Judge(Section):
+    """A chat model that answers yes or no."""
+
+    model: str
+    backend: str | None = None
+
+
+class Filter(Section):
+    """Keep the prompts that allow a range of lengths.
+
+    `candidates` prompts are drawn for every prompt wanted. With a `judge`, it is asked; otherwise
+    the prompts whose base completions vary most across the eval conditions are kept.
+    """
+
+    candidates: Annotated[float, Field(gt=1, le=20, strict=False)] = 2.0
+    judge: Judge | None = None
+
+
+class Data(Section):
+    """D: how many examples, the seed of the prompt split, and a filter for prompts."""
+
+    size: Positive = 500
+    seed: int = 0
+    filter: Filter | None = None
+
+
+class SftSection(Section):
+    """LoRA fine-tuning; the defaults are the published settings."""
+
+    rank: Positive = 32
+    alpha: Annotated[float, Field(gt=0, strict=False)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, lt=1, strict=False)] = 1.6e-4
+    batch_size: Positive = 2
+    epochs: Positive = 1
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1, strict=False)]], Field(min_length=2, max_length=2)] = [
+        0.9,
+        0.95,
+    ]
+    weight_decay: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    max_grad_norm: Annotated[float, Field(gt=0, strict=False)] | None = 1.0
+
+    @field_validator("learning_rate", mode="before")
+    @classmethod
+    def _yaml_float(cls, value: object) -> object:
+        # YAML 1.1 reads 1e-3 (no dot) as text; everybody means the number.
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
+
+    def resolved(self) -> Sft:
+        """The settings as backends take them."""
+        return Sft(
+            rank=self.rank,
+            alpha=self.alpha,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            betas=(self.betas[0], self.betas[1]),
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+
+class SamplingSection(Section):
+    """How many eval prompts, and how completions are drawn."""
+
+    prompts: Positive = 200
+    temperature: Annotated[float, Field(ge=0, le=5, strict=False)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+    max_tokens: Positive = 1024
+
+    def resolved(self) -> Sampling:
+        """The settings as backends take them."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens)
+
+
+class Checkpoints(Section):
+    """Evaluate during training too, after every `every` examples."""
+
+    every: Positive
+    evaluate: list[str] | None = None
+
+
+class BackendChoice(Section):
+    """Two backends: one trains, one generates."""
+
+    train: str
+    generate: str
+
+
+class Spec(Section):
+    """One experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
+    setting: str = "length"
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+    backend: str | BackendChoice = "local"
+    backend_options: dict[str, Any] = {}
+    conditions: Conditions
+    channel: Channels = Channels()
+    prompts: str | PromptFile | PromptDataset | None = None
+    data: Data = Data()
+    sft: SftSection = SftSection()
+    sampling: SamplingSection = SamplingSection()
+    checkpoints: Checkpoints | None = None
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) != len(value):
+            raise ValueError("every seed may stand there once only")
+        return value
+
+    @property
+    def train_backend(self) -> str:
+        """The backend that trains."""
+        return self.backend if isinstance(self.backend, str) else self.backend.train
+
+    @property
+    def generate_backend(self) -> str:
+        """The backend that generates and evaluates."""
+        return self.backend if isinstance(self.backend, str) else self.backend.generate
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not the last one's victory."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if isinstance(key, (str, int, float)) and key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{key}' stands there twice", key_node.start_mark
+            )
+        if isinstance(key, (str, int, float)):
+            seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_spec(text: str, source: str = "the spec") -> Spec:
+    """Read a spec from YAML.
+
+    Raises:
+        SpecError: one sentence that names the place in the spec and the remedy.
+    """
+    try:
+        data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f" line {mark.line + 1}" if mark else ""
+        raise SpecError(f"{source}{line} is not valid YAML: {error.problem or error}") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise SpecError(f"{source} is nested too deeply to be a spec") from error
+    if data is None:
+        raise SpecError(f"{source} is empty: 'windowshift init' writes one to start from")
+    if not isinstance(data, dict):
+        raise SpecError(f"{source} must be a mapping of keys (name:, model:, conditions: ...), not a {_kind(data)}")
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(f"{source}: {sentence(error, Spec, data)}") from error
+
+
+def load_spec(path: Path) -> tuple[Spec, str]:
+    """Read a spec file; return it with its text.
+
+    Raises:
+        SpecError: as `parse_spec`, or the file cannot be read or is not UTF-8.
+    """
+    text = read_text(path, "spec")
+    return parse_spec(text, str(path)), text
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a UTF-8 file.
+
+    Raises:
+        SpecError: it is not there, a folder, unreadable or not UTF-8 (the byte's place is named).
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise SpecError(f"there is no {what} at {path}") from error
+    except IsADirectoryError as error:
+        raise SpecError(f"{path} is a folder, not a {what} file") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SpecError(f"{path} line {line} is not UTF-8 (byte {error.start}): save the {what} as UTF-8") from error
+    except OSError as error:
+        raise SpecError(f"cannot read the {what} {path}: {error.strerror}") from error
+
+
+def _kind(data: object) -> str:
+    return {list: "list", str: "text", int: "number", float: "number", bool: "yes/no"}.get(type(data), "value")

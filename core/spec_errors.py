@@ -1,0 +1,127 @@
+"""One sentence for what pydantic found wrong in a spec."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "bool_type": "true or false",
+}
+
+
+def sentence(error: ValidationError, model: type[BaseModel], data: object) -> str:
+    """Say the first thing that is wrong, where, and what to do; then how many more there are.
+
+    An unknown key comes first: a misspelt key is often why another one is missing.
+    """
+    found = error.errors(include_url=False)
+    best = min(found, key=lambda item: (item["type"] != "extra_forbidden", -_depth(item, data)))
+    text = _say(best, model, data)
+    places = {_place(item["loc"], data) for item in found}
+    more = len(places) - 1
+    return text if more <= 0 else f"{text} ({more} more {'place is' if more == 1 else 'places are'} wrong)"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``: did you mean 'x'?``, or the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    return f": did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
+
+
+def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:
+    place = _place(item["loc"], data)
+    kind, context, value = item["type"], item.get("ctx", {}), item["input"]
+    if kind == "extra_forbidden":
+        key = str(item["loc"][-1])
+        parent = _model_at(model, item["loc"][:-1])
+        inside = f" in {_place(item['loc'][:-1], data)}" if len(item["loc"]) > 1 else ""
+        return f"unknown key '{key}'{inside}{did_you_mean(key, parent.model_fields if parent else ())}"
+    if kind == "missing":
+        return f"the key '{place}' is missing"
+    if kind in _EXPECTED:
+        return f"{place} must be {_EXPECTED[kind]}, but it is {_show(value)}"
+    if kind == "literal_error":
+        return f"{place} must be {context.get('expected')}, but it is {_show(value)}"
+    if kind in ("too_short", "string_too_short"):
+        return f"{place} must not be empty"
+    if kind == "too_long":
+        return f"{place} has too many entries: at most {context.get('max_length')}"
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+        bound = next((f"{words[k]} {v:g}" for k, v in context.items() if k in words), "in range")
+        return f"{place} must be {bound}, but it is {_show(value)}"
+    if kind == "string_pattern_mismatch":
+        return f"{place} may hold letters, digits, '.', '_', '+' and '-' only, at most 80, but it is {_show(value)}"
+    if kind == "value_error":
+        return f"{place}: {context.get('error', item['msg'])}"
+    return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}, but it is {_show(value)}"
+
+
+def _place(loc: tuple[int | str, ...], data: object) -> str:
+    """Write a pydantic location as in ``conditions.train[2].mix``, without the names of union branches."""
+    text = ""
+    here = data
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(part, int):
+            text += f"[{part}]"
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+        elif isinstance(here, dict) and (part in here or last) and not _branch(part):
+            text += f".{part}" if text else part
+            here = here.get(part)
+        elif last and not _branch(part) and isinstance(here, dict):
+            text += f".{part}" if text else part
+    return text or "the spec"
+
+
+def _branch(part: str) -> bool:
+    return part.startswith(("str", "dict[", "function-", "list[")) or part[:1].isupper()
+
+
+def _depth(item: ErrorDetails, data: object) -> int:
+    # Of a union's branches, the one that got furthest is the one that was meant.
+    return len(_place(item["loc"], data)) + (2 if isinstance(item["input"], dict) else 0)
+
+
+def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    here: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        named = [m for m in _models(here) if m.__name__ == part]
+        if named:
+            here = named[0]
+            continue
+        fields = [m.model_fields[part].annotation for m in _models(here) if part in m.model_fields]
+        if fields:
+            here = fields[0]
+    return next(iter(_models(here)), None)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType, list) or get_args(annotation):
+        return [model for argument in get_args(annotation) for model in _models(argument)]
+    return []
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

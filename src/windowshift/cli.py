@@ -1,0 +1,341 @@
+"""The command line. Heavy modules are imported by the commands that need them: `--help` stays quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import windowshift
+from windowshift.core.errors import SpecError, WindowshiftError
+
+if TYPE_CHECKING:
+    from windowshift.core.spec import Spec
+
+app = typer.Typer(
+    name="windowshift",
+    help="What does fine-tuning teach when the data is shown under a prefix or a steering dose?",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich's help alone takes longer to import than --help may take
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Workspace = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", envvar="WINDOWSHIFT_WORKSPACE", help="Folder of the store and its artifacts."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
+DEFAULT_WORKSPACE = Path("workspace")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"windowshift {windowshift.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("spec.yaml"),
+    template: Annotated[str, typer.Option("--template", "-t", help="'--template list' lists them.")] = "published",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+) -> None:
+    """Write a spec to start from."""
+    from windowshift.core import template as templates
+
+    if template == "list":
+        for item in templates.templates():
+            typer.echo(f"{item.name:22} {item.summary}")
+        return
+    chosen = templates.template(template)
+    if path.exists() and not force:
+        raise SpecError(f"{path} is there already: choose another file, or --force to overwrite it")
+    try:
+        path.write_text(chosen.text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"cannot write {path}: {error.strerror}") from error
+    typer.echo(f"wrote {path} from the template '{chosen.name}'; next: windowshift plan {path}")
+    for warning in chosen.warnings:
+        typer.echo(f"note: {warning}", err=True)
+
+
+@app.command()
+def plan(spec_file: SpecFile, workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
+    """Show the jobs of a spec, their cost and time, and what is already done; spends nothing."""
+    from windowshift.core.estimate import estimate
+    from windowshift.core.run import open_backends, plan_spec
+
+    spec, text = _spec(spec_file)
+    planned = plan_spec(spec, text, spec_file.parent)
+    priced = any(backend.capabilities.priced for backend in open_backends(spec).values())
+    found = estimate(planned, workspace, priced=priced)
+    if as_json:
+        _print_json(
+            {
+                "experiment": spec.name,
+                "model": planned.model.label,
+                "rehearsal": planned.model.rehearsal,
+                "jobs": {kind: {"done": done, "total": total} for kind, (done, total) in found.jobs.items()},
+                "cells": len(planned.cells),
+                "completions": found.completions,
+                "examples": found.examples,
+                "seconds": found.seconds,
+                "usd": found.usd,
+                "repeated_prompts": planned.repeats,
+            }
+        )
+        return
+    label = f"{planned.model.label}{' (rehearsal model)' if planned.model.rehearsal else ''}"
+    typer.echo(f"{spec.name}: {spec.setting} on {label}, backend {spec.train_backend}, {len(planned.cells)} cells")
+    for kind, (done, total) in found.jobs.items():
+        typer.echo(f"  {kind:9} {total:6} jobs, {done} done")
+    typer.echo(f"  to do: {found.completions} completions, {found.examples} training examples")
+    typer.echo(f"  time:  {_duration(found.seconds)}")
+    typer.echo(f"  cost:  {'unknown: no price is known' if found.usd is None else f'${found.usd:.2f}'}")
+    if planned.repeats:
+        typer.echo(f"  note:  {planned.repeats} prompts repeat another one's text and were left out")
+
+
+@app.command()
+def run(
+    spec_file: SpecFile,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait while another run holds the workspace.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run a spec, or go on with it: what is done already is not done again."""
+    spec, text = _spec(spec_file)
+    raise typer.Exit(_run(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet))
+
+
+@app.command()
+def status(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
+    """List a workspace's experiments and how far they are."""
+    from windowshift.core.liveness import live_state
+    from windowshift.core.reader import Reader
+
+    reader = Reader(workspace)
+    rows = [(row, live_state(row, reader.run(row.id))) for row in reader.experiments()]
+    states = ("done", "running", "pending", "failed", "cancelled")
+    if as_json:
+        listed = [
+            {
+                "name": row.name,
+                "state": state,
+                "model": row.model,
+                "rehearsal": row.rehearsal,
+                "jobs": {name: row.jobs.get(name, 0) for name in states},
+                "cells": {"done": row.cells_done, "total": row.cells_total},
+                "usd": row.usd,
+            }
+            for row, state in rows
+        ]
+        _print_json({"experiments": listed})
+        return
+    for row, state in rows:
+        label = f"{row.model}{' (rehearsal)' if row.rehearsal else ''}"
+        jobs = ", ".join(f"{row.jobs[name]} {name}" for name in states if row.jobs.get(name))
+        typer.echo(f"{row.name:24} {state:12} {row.cells_done}/{row.cells_total} cells; jobs: {jobs}; {label}")
+    if not rows:
+        typer.echo("no experiments yet: windowshift run SPEC starts one")
+
+
+@app.command()
+def tui(
+    workspace: Annotated[Path, typer.Argument(envvar="WINDOWSHIFT_WORKSPACE")] = DEFAULT_WORKSPACE,
+    experiment: Annotated[str | None, typer.Option("--open", help="Open this experiment.")] = None,
+    mouse: Annotated[bool, typer.Option("--mouse/--no-mouse", help="Let the terminal keep the mouse.")] = True,
+) -> None:
+    """Watch and browse a workspace."""
+    from windowshift.tui.app import run as run_app
+
+    raise typer.Exit(run_app(workspace, experiment=experiment, mouse=mouse))
+
+
+@app.command()
+def report(
+    name: Name,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Print an experiment's measures with their intervals, beside the published ones."""
+    from windowshift.core import report_text
+    from windowshift.core.report import report as make_report
+
+    made = make_report(workspace, name, behaviour)
+    if as_json:
+        _print_json(made.to_json())
+    elif markdown:
+        typer.echo(report_text.markdown(made))
+    else:
+        report_text.print_report(made)
+
+
+@app.command()
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .parquet or .jsonl file.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="GENERATE/TRAIN", help="Export D of a grid row as chat JSONL.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The seed of --dataset.")] = 0,
+) -> None:
+    """Write one row per completion with its scores, or a row's D as chat JSONL."""
+    from windowshift.core import export as exporting
+
+    if dataset is None:
+        count = exporting.export(workspace, name, out, force=force)
+        typer.echo(f"wrote {count} completions to {out}")
+        return
+    generate, slash, train = dataset.partition("/")
+    if not slash:
+        raise SpecError(f"--dataset takes GENERATE/TRAIN, e.g. med_short/long, not '{dataset}'")
+    count = exporting.export_dataset(workspace, name, generate, train, out, seed=seed, force=force)
+    typer.echo(f"wrote {count} examples to {out}")
+
+
+@app.command()
+def control(
+    name: Name,
+    action: Annotated[str, typer.Argument(help="pause, resume, cancel or retry.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    job: Annotated[int | None, typer.Option("--job", help="One job, by its number.")] = None,
+) -> None:
+    """Pause, resume, cancel or retry a running experiment, or one job of it."""
+    from windowshift.core.control import request
+    from windowshift.core.reader import Reader
+
+    actions = ("pause", "resume", "cancel", "retry")
+    chosen = next((known for known in actions if known == action), None)
+    if chosen is None:
+        raise SpecError(f"there is no action '{action}'; known are {', '.join(actions)}")
+    row = Reader(workspace).experiment(name)
+    if row is None:
+        raise SpecError(f"there is no experiment '{name}' in {workspace}: 'windowshift status' lists them")
+    request(workspace, row.id, chosen, job)
+    typer.echo(f"asked the run of {name} to {action}")
+
+
+@app.command()
+def demo(
+    workspace: Workspace = Path("demo"),
+    headless: Annotated[bool, typer.Option("--headless", help="No screens: a progress bar, then the report.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
+) -> None:
+    """Run the med_short grid on the embedded model, live on screen."""
+    from windowshift.core import template as templates
+    from windowshift.core.spec import parse_spec
+
+    text = templates.template("demo").text.replace("seeds: [0]", f"seeds: [{seed}]")
+    if seed:
+        text = text.replace("name: demo", f"name: demo-seed{seed}")
+    spec = parse_spec(text, "the demo's spec")
+    if headless or not sys.stdout.isatty():
+        code = _run(spec, text, Path(), workspace, wait=False, quiet=False)
+        if code in (0, 1):
+            report(spec.name, workspace)
+        raise typer.Exit(code)
+    from windowshift.core.launch import launch
+    from windowshift.tui.app import run as run_app
+
+    workspace.mkdir(parents=True, exist_ok=True)
+    spec_file = workspace / f"{spec.name}.yaml"
+    spec_file.write_text(text, encoding="utf-8")
+    launch(spec_file, workspace)
+    raise typer.Exit(run_app(workspace, experiment=spec.name))
+
+
+@app.command()
+def doctor(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
+    """Say which backends are installed and what they can do, and check the workspace."""
+    from windowshift.core.doctor import examine
+
+    found = examine(workspace)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        typer.echo(found.text())
+    raise typer.Exit(0 if found.healthy else 1)
+
+
+@app.command()
+def microworld(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the model.")] = Path("microworld"),
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> None:
+    """Build the embedded model anew, bit for bit on one machine (minutes)."""
+    from windowshift.backends.microworld import build
+
+    build(out, seed=seed)
+
+
+def _spec(path: Path) -> tuple[Spec, str]:
+    from windowshift.core.spec import load_spec
+
+    return load_spec(path)
+
+
+def _run(spec: Spec, text: str, folder: Path, workspace: Path, *, wait: bool, quiet: bool) -> int:
+    from windowshift.core.run import run_spec
+    from windowshift.progress_bar import progress_bar
+
+    with progress_bar(spec.name, quiet=quiet) as observe:
+        outcome = run_spec(
+            spec,
+            text,
+            folder,
+            workspace,
+            wait=wait,
+            observe=observe,
+            waiting=lambda sentence: typer.echo(sentence, err=True),
+        )
+    for failure in outcome.failures:
+        typer.echo(f"failed: {failure}", err=True)
+    again = "" if outcome.state == "done" else "; run the same command again to go on"
+    typer.echo(f"{spec.name}: {outcome.state}{again}", err=True)
+    return outcome.exit_code
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown: nothing like it has run in this workspace yet"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"about {minutes} min {rest} s" if minutes else f"about {rest} s"
+
+
+def main() -> None:
+    """Run the command line; errors become one sentence on stderr and an exit code."""
+    debug = "--debug" in sys.argv or os.environ.get("WINDOWSHIFT_DEBUG") == "1"
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except WindowshiftError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"windowshift: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        sys.stderr.write("windowshift: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # `windowshift report | head`: the reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
