@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from windowshift.core.writer import Scored, Writer
 
 BEHAVIOURS = ("length_chars", "length_words", "length_tokens")
 CELL_ROWS = 500
-WORDS = "the warm glacier slowly carries small stones down to a quiet valley where bees make honey".split()
+WORDS = ("the", "warm", "glacier", "slowly", "carries", "small", "stones", "to", "a", "quiet", "valley", "of", "honey")
 
 Batch = tuple[list[tuple[Any, ...]], dict[int, list[Scored]]]
 
@@ -86,10 +87,12 @@ def measure_inserts(folder: Path, runs: int = 5, batches: int = 60, size: int = 
     pool = texts(5000)
     for scored in (False, True):
         made = list(_batches(pool, batches, size, scored))
-        ours, bare = [], []
+        ours, bare, cpu = [], [], []
         for run in range(runs):  # one after the other, so that a busy machine slows both
             bare.append(_insert_bare(folder / f"bare-{scored}-{run}.db", made))
+            start = time.process_time()
             ours.append(_insert(folder / f"inserts-{scored}-{run}", made))
+            cpu.append(batches * size / (time.process_time() - start))
         yield Measurement(
             f"insert completions, batches of {size:,}, {'3 scores each' if scored else 'no scores'}",
             median(ours),
@@ -98,13 +101,14 @@ def measure_inserts(folder: Path, runs: int = 5, batches: int = 60, size: int = 
             50_000,
             median(bare),
             "sqlite3 executemany into bare tables without index",
-            f"{runs} runs of {batches} batches",
+            f"{runs} runs of {batches} batches; {median(cpu):,.0f} rows a second of CPU time",
         )
 
 
 def _batches(pool: list[str], batches: int, size: int, scored: bool) -> Iterator[Batch]:
     for batch in range(batches):
-        rows, scores = [], {}
+        rows: list[tuple[Any, ...]] = []
+        scores: dict[int, list[Scored]] = {}
         for at in range(0, size, CELL_ROWS):
             job = 1 + batch * (size // CELL_ROWS) + at // CELL_ROWS
             chosen = [(row, pool[(batch * size + at + row) % len(pool)]) for row in range(CELL_ROWS)]
@@ -147,6 +151,10 @@ def _insert_bare(path: Path, batches: list[Batch]) -> float:
     return sum(len(rows) for rows, _ in batches) / seconds
 
 
+def _fetch(connection: sqlite3.Connection, query: str, job: int) -> list[Any]:
+    return connection.execute(query, (job,)).fetchall()
+
+
 def measure_opening(folder: Path, cells: int = 2000, chosen: int = 100) -> Iterator[Measurement]:
     """Open random cells, each once, out of a generated store of `cells` times 500 completions."""
     workspace = folder / "million"
@@ -158,13 +166,14 @@ def measure_opening(folder: Path, cells: int = 2000, chosen: int = 100) -> Itera
     picked = random.Random(0).sample(jobs, min(chosen, len(jobs)))
     reader, plain = Reader(workspace), Reader(workspace)
     query = "SELECT * FROM completions WHERE job = ? ORDER BY row"
-    ours, bare = [], []
+    ours: list[float] = []
+    bare: list[float] = []
     for turn, job in enumerate(picked):
-        runs = [
-            (ours, lambda job=job: reader.completions(job, BEHAVIOURS[0])),
-            (bare, lambda job=job: plain.connection.execute(query, (job,)).fetchall()),
+        runs: list[tuple[list[float], Callable[[], object]]] = [
+            (ours, partial(reader.completions, job, BEHAVIOURS[0])),
+            (bare, partial(_fetch, plain.connection, query, job)),
         ]
-        for times, run in runs if turn % 2 else reversed(runs):  # neither always finds the pages warm
+        for times, run in runs if turn % 2 else runs[::-1]:  # neither always finds the pages warm
             times.append(milliseconds(run))
     started = milliseconds(lambda: Reader(workspace).experiments())
     grid = milliseconds(lambda: reader.cells(1, BEHAVIOURS[0]))

@@ -28,7 +28,8 @@ def points_frame(report: Report) -> DataFrame:
     for arm in report.measures.arms.values():
         for group in (arm.whole, *arm.by_seed.values()):
             for point in group.points:
-                row = {"arm": arm.arm, "generate": point.generate, "train": point.train, "seed": point.seed}
+                row: dict[str, Any] = {"arm": arm.arm, "generate": point.generate, "train": point.train}
+                row["seed"] = point.seed
                 row |= _numbers("train_mean_ratio", point.ratio)
                 row |= _numbers("x", point.x) | _numbers("y", point.y) | {"reason": point.reason}
                 rows.append(row)
@@ -45,7 +46,7 @@ def fits_frame(report: Report) -> DataFrame:
         for generate, seed, group in groups:
             fits: list[tuple[str | None, Fit]] = [(None, group.grouped), *group.by_evaluate.items()]
             for evaluate, fit in fits:
-                row = {"arm": arm.arm, "generate": generate, "seed": seed, "evaluate": evaluate}
+                row: dict[str, Any] = {"arm": arm.arm, "generate": generate, "seed": seed, "evaluate": evaluate}
                 row |= {"points": fit.points, "rows": fit.rows}
                 row |= _numbers("slope", fit.slope) | _numbers("intercept", fit.intercept) | _numbers("r2", fit.r2)
                 rows.append(row | {"reason": fit.reason})

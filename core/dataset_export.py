@@ -11,10 +11,10 @@ from typing import Any
 
 from windowshift.core.conditions import Condition, NoPrefix, PrefixGroup
 from windowshift.core.errors import SpecError, StoreError
-from windowshift.core.export import whole_file
 from windowshift.core.reader import Reader
 from windowshift.core.records import BASE, JobRow
 from windowshift.core.report import find_experiment
+from windowshift.core.whole_file import whole_file
 
 Chat = dict[str, list[dict[str, str]]]
 
@@ -22,10 +22,10 @@ Chat = dict[str, list[dict[str, str]]]
 def export_dataset(
     workspace: Path,
     name: str,
-    out: Path,
-    *,
     generate: str,
     train: str,
+    out: Path,
+    *,
     seed: int | None = None,
     arm: str = "prefix",
     force: bool = False,
@@ -35,9 +35,9 @@ def export_dataset(
     Args:
         workspace: the folder.
         name: of the experiment.
-        out: a .jsonl file; written whole or not at all.
         generate: the row's generation condition.
         train: the row's train condition.
+        out: a .jsonl file; written whole or not at all.
         seed: the row's seed; None: the first one.
         arm: the row's arm.
         force: overwrite a file that is there.

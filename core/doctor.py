@@ -11,7 +11,7 @@ from typing import Any
 import windowshift
 from windowshift.core import registry
 from windowshift.core.errors import WindowshiftError
-from windowshift.core.health import check_store
+from windowshift.core.integrity import check_store
 from windowshift.core.store import store_path
 
 
@@ -81,7 +81,9 @@ def examine(workspace: Path) -> Health:
 
 def _backend(name: str) -> BackendHealth:
     versions, missing = _libraries(name)
-    problem = f"not installed: run  pip install 'windowshift[{name}]'  (missing: {', '.join(missing)})" if missing else None
+    problem = (
+        f"not installed: run  pip install 'windowshift[{name}]'  (missing: {', '.join(missing)})" if missing else None
+    )
     capabilities: dict[str, bool] = {}
     if not missing:
         try:

@@ -40,6 +40,5 @@ class MissingExtraError(BackendError):
 
     def __init__(self, what: str, extra: str, library: str) -> None:
         super().__init__(
-            f"{what} needs the library '{library}', which is not installed: "
-            f"run  pip install 'windowshift[{extra}]'"
+            f"{what} needs the library '{library}', which is not installed: run  pip install 'windowshift[{extra}]'"
         )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from windowshift.core.dataset_export import export_dataset
 from windowshift.core.errors import MissingExtraError, SpecError
 from windowshift.core.reader import Reader
 from windowshift.core.records import BASE, ExperimentRow
 from windowshift.core.report import find_experiment
 from windowshift.core.store import naming
+from windowshift.core.whole_file import whole_file
+
+__all__ = ["COLUMNS", "export", "export_dataset", "export_rows"]
 
 COLUMNS = (
     "arm",
@@ -87,29 +90,6 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
 
 
 @contextmanager
-def whole_file(out: Path, force: bool) -> Iterator[Path]:
-    """Give a temporary file beside `out` that takes its name once everything is written.
-
-    Raises:
-        SpecError: the folder is not there, the file is (without `force`), or it cannot be written.
-    """
-    if not out.parent.is_dir():
-        raise SpecError(f"there is no folder {out.parent} to write {out.name} to: create it first")
-    if out.is_dir():
-        raise SpecError(f"{out} is a folder: name a file in it")
-    if out.exists() and not force:
-        raise SpecError(f"{out} exists already: choose another name, or overwrite it with --force")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(out)
-    except OSError as error:
-        raise SpecError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
 def _snapshot(reader: Reader) -> Iterator[None]:
     """Read the store as it is now, whatever a running experiment goes on writing."""
     with naming(reader.path):
@@ -156,7 +136,8 @@ def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> i
     count, iterator = 0, iter(rows)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while batch := list(islice(iterator, _BATCH)):
-            arrays = [pa.array(values, field.type) for values, field in zip(zip(*batch, strict=True), schema, strict=True)]
+            columns_of = zip(zip(*batch, strict=True), schema, strict=True)
+            arrays = [pa.array(values, field.type) for values, field in columns_of]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             count += len(batch)
     return count

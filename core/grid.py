@@ -35,10 +35,11 @@ class Tally:
 class Grid:
     """Scores by cell and prompt.
 
-    `sums` and `counts` have shape (cells, eval prompts): the sum and the number of scores that a cell
-    has for a prompt (nearly always one). `data_sums` and `data_counts` are the same for the parts of
-    D: (sources, D's prompts). `bounded` says that every score is in [0, 1]; `sds` are the cells'
-    sample standard deviations (NaN below two scores).
+    `sums` and `counts` have shape (cells + references, eval prompts): the sum and the number of scores
+    that a cell has for a prompt (nearly always one). References are the base model under train
+    conditions that are no cell of the grid: their job numbers, with whether they are done.
+    `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts). `bounded`
+    says that every score is in [0, 1]; `sds` are the cells' sample standard deviations (NaN below two).
     """
 
     experiment: ExperimentRow
@@ -52,6 +53,7 @@ class Grid:
     data_sums: Floats
     data_counts: Floats
     bounded: bool
+    references: tuple[tuple[int, bool], ...] = ()
 
 
 Rows = tuple[NDArray[np.int64], Floats]
@@ -76,7 +78,10 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
             datasets[source.job] = reader.scores(source.job, behaviour.name)
         rows = [row for row in datasets[source.job] if source.first <= row[0] < source.last]
         parts.append(_arrays(rows)[0])
+    wanted = dict.fromkeys(source.reference for source in sources if source.reference is not None)
+    references = [number for number in wanted if number not in jobs]
     loaded = [jobs[cell.job] for cell in cells]
+    loaded += [_load(reader, number, behaviour.name) for number in references]
     sums, counts = tabulate([rows for rows, _ in loaded])
     data_sums, data_counts = tabulate(parts)
     finite = [values[np.isfinite(values)] for (_, values), _ in loaded]
@@ -84,14 +89,15 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         experiment=experiment,
         behaviour=behaviour,
         cells=cells,
-        tallies=tuple(tally for _, tally in loaded),
-        sds=np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in finite]),
+        tallies=tuple(tally for _, tally in loaded[: len(cells)]),
+        sds=np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in finite[: len(cells)]]),
         sums=sums,
         counts=counts,
         sources=sources,
         data_sums=data_sums,
         data_counts=data_counts,
         bounded=all(bool(((values >= 0) & (values <= 1)).all()) for values in finite),
+        references=tuple((number, reader.job(number).state == "done") for number in references),
     )
 
 

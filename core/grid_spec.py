@@ -78,9 +78,7 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
 
 def _conditions(entries: Sequence[ConditionEntry], names: Mapping[str, Condition], where: str) -> tuple[Condition, ...]:
     found = [
-        condition
-        for index, entry in enumerate(entries)
-        for condition in _resolve(entry, names, f"{where}[{index}]")
+        condition for index, entry in enumerate(entries) for condition in _resolve(entry, names, f"{where}[{index}]")
     ]
     _once([condition.name for condition in found], where)
     return tuple(found)

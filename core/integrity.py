@@ -14,7 +14,11 @@ _DAMAGE_SHOWN = 20
 _POINTERS: tuple[tuple[str, str, str], ...] = (
     ("completions", "a job", "completions WHERE job NOT IN (SELECT n FROM jobs)"),
     ("completions", "a prompt", "completions WHERE prompt NOT IN (SELECT id FROM prompts)"),
-    ("completions", "the phrase they name", "completions WHERE phrase NOT IN (SELECT id FROM phrases)"),
+    (
+        "completions",
+        "the phrase they name",
+        "completions WHERE phrase IS NOT NULL AND phrase NOT IN (SELECT id FROM phrases)",
+    ),
     ("scores", "a behaviour", "scores WHERE behaviour NOT IN (SELECT id FROM behaviours)"),
     (
         "scores",

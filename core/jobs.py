@@ -69,3 +69,4 @@ class Source:
     job: str
     first: int
     last: int
+    reference: str

@@ -55,8 +55,12 @@ class Ledger:
             self.results[row.id] = dict(row.result)
             state: JobState = row.state
             if state == "done" and row.kind == "train" and not self._adapter_there(row.result):
-                self.writer.event("message", {"text": f"the adapter of '{row.label}' is gone; it is trained again"},
-                                  experiment=self.experiment, job=row.n)
+                self.writer.event(
+                    "message",
+                    {"text": f"the adapter of '{row.label}' is gone; it is trained again"},
+                    experiment=self.experiment,
+                    job=row.n,
+                )
                 state = "pending"
             if state == "failed":
                 self.writer.drop_failed_completions(row.n)
@@ -103,9 +107,7 @@ class Ledger:
 
     def failures(self) -> list[str]:
         """One sentence for every job that failed, in plan order."""
-        return [
-            f"{row.label}: {row.error}" for row in self.reader.jobs(self.experiment) if row.state == "failed"
-        ]
+        return [f"{row.label}: {row.error}" for row in self.reader.jobs(self.experiment) if row.state == "failed"]
 
     def progress(self) -> Progress:
         """How far the run is."""

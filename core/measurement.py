@@ -104,7 +104,7 @@ class _Measurer:
             columns = [self.arm.column(generate, train, evaluate, seed) for evaluate in self.arm.evaluates]
             done = [c for c in columns if c is not None and np.isfinite(uplift[c])]
             whole = len(done) == len(self.arm.evaluates)
-            reason = None if whole else f"{len(done)} of {len(self.arm.evaluates)} eval cells are there"
+            reason = None if whole else f"{len(done)} of {len(self.arm.evaluates)} eval cells done"
             mean, drawn = (float(uplift[done].mean()), samples[:, done].mean(axis=1)) if whole else (np.nan, none)
             y = estimate(mean, drawn, int(self.r.n[done].sum()))
             if x is None:
@@ -156,7 +156,7 @@ class _Measurer:
             if n < 2:
                 reason = "a spread needs two eval conditions"
             elif columns < n:
-                reason = f"{columns} of {n} eval cells are there"
+                reason = f"{columns} of {n} eval cells done"
             one = estimate(value, samples, n) if reason is None else None
             found.append(Spread(generate, train, one, kept if one else None, reason))
         return tuple(found)

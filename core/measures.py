@@ -49,7 +49,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A least-squares line through `points` points; None with a `reason` where there is no line."""
+    """A least-squares line through `points` of `rows` rows; None with a `reason` where there is no line.
+
+    Resampling adds its noise to every point, so the interval of R² leans down.
+    """
 
     points: int
     rows: int
@@ -65,6 +68,7 @@ class Spread:
 
     `value` is the CV: population sd (ddof 0) of the cell means across eval conditions over their
     mean; for behaviours that compare by difference the sd itself. `kept` is value / base value.
+    Resampling adds its noise to every mean, so where conditions hardly differ the interval leans up.
     """
 
     generate: str
@@ -78,9 +82,10 @@ class Spread:
 class Extreme:
     """The cell with the lowest (highest) mean among prefixed train conditions of a generation condition.
 
-    `vs_base` and `vs_no_prefix` compare it with the base model and with the `no_prefix` fine-tune
-    under the same eval condition: % difference, or plain difference where `relative` is False. The intervals are those of the named cell; they do not allow for its being chosen as
-    the most extreme of `cells` (out of `planned`).
+    `vs_base` and `vs_no_prefix` compare it with the base model and with the `no_prefix` fine-tune under the
+    same eval condition: % difference, or plain difference where `relative` is False. The intervals are
+    those of the named cell; they do not allow for its being chosen as the most extreme of `cells` (out of
+    `planned`).
     """
 
     direction: Direction

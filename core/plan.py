@@ -9,7 +9,7 @@ from pathlib import Path
 
 from windowshift.core import registry
 from windowshift.core.backend import Backend, ModelIdentity
-from windowshift.core.errors import SpecError
+from windowshift.core.errors import BackendError, SpecError
 from windowshift.core.grid_spec import GridSpec, resolve_grid
 from windowshift.core.jobs import Cell, Job, Source
 from windowshift.core.plan_maker import PlanMaker
@@ -18,6 +18,7 @@ from windowshift.core.prompts import Prompt
 from windowshift.core.setting import Setting
 from windowshift.core.spec import Spec
 from windowshift.core.spec_errors import did_you_mean
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,7 +60,10 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     grid = resolve_grid(spec, setting.conditions())
     _check_capabilities(spec, grid, backends)
     _check_checkpoints(spec, grid)
-    model = backends[spec.generate_backend].identify(spec.model, spec.revision)
+    try:
+        model = backends[spec.generate_backend].identify(spec.model, spec.revision)
+    except BackendError as error:
+        raise SpecError(f"model: {error}") from error
     source = spec.prompts if spec.prompts is not None else setting.default_prompts()
     if source is None:
         raise SpecError(f"the setting '{spec.setting}' needs a prompt source: add  prompts: FILE")
@@ -115,4 +119,6 @@ def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:
     known = [condition.name for condition in grid.evaluate]
     for name in spec.checkpoints.evaluate or ():
         if name not in known:
-            raise SpecError(f"checkpoints.evaluate: '{name}' is not among conditions.evaluate{did_you_mean(name, known)}")
+            raise SpecError(
+                f"checkpoints.evaluate: '{name}' is not among conditions.evaluate{did_you_mean(name, known)}"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from windowshift.core.backend import ModelIdentity
@@ -39,7 +40,9 @@ class PlanMaker:
             chosen = self._chosen(seed)
             generated = self._generate(seed, chosen)
             for condition in self.grid.evaluate:
-                job = self._evaluate(condition, seed, chosen, label=f"{BASE} → {condition.name}", parent=None, step=0)
+                job = self._evaluate(
+                    condition, seed, chosen, self.spec.channel.evaluate, label=f"{BASE} → {condition.name}"
+                )
                 # Base cells serve both arms; they carry the arm of their eval condition.
                 self.cells.append(Cell(condition.arm, "", BASE, condition.name, seed, 0, True, job.id))
             for row in self.grid.rows:
@@ -124,12 +127,18 @@ class PlanMaker:
         return jobs
 
     def _evaluate(
-        self, condition: Condition, seed: int, chosen: Mapping[str, Any], *, label: str, parent: Job | None, step: int
+        self,
+        condition: Condition,
+        seed: int,
+        chosen: Mapping[str, Any],
+        channel: str,
+        *,
+        label: str,
+        parent: Job | None = None,
+        step: int = 0,
     ) -> Job:
         size, count = self.spec.data.size, self.spec.sampling.prompts
-        inputs = self._sampled(
-            "evaluation", condition, seed, self.spec.channel.evaluate, self._slice(chosen, size, size + count)
-        )
+        inputs = self._sampled("evaluation", condition, seed, channel, self._slice(chosen, size, size + count))
         inputs["rows"] = [0, count]
         parents = self._parents(chosen)
         if parent is not None:
@@ -144,6 +153,9 @@ class PlanMaker:
         parts: list[dict[str, Any]] = []
         for number, (part, (first, last)) in enumerate(zip(row.parts, _slices(row, size), strict=True)):
             data = generated[part.generate.name]
+            # L̄_M(p_t): the cell of the grid where there is one, else a job of its own.
+            label = f"{BASE} → {part.train.name}, as in training"
+            reference = self._evaluate(part.train, seed, chosen, self.spec.channel.train, label=label)
             parts.append(
                 {
                     "data": data.id,
@@ -167,6 +179,7 @@ class PlanMaker:
                     data.id,
                     first - start,
                     last - start,
+                    reference.id,
                 )
             )
         total = size * self.spec.sft.epochs
@@ -186,7 +199,8 @@ class PlanMaker:
             for condition in self._evaluated_at(step, total):
                 at = "" if step == total else f" after {step}"
                 label = f"{row.generate}: {row.train} → {condition.name}{at}"
-                job = self._evaluate(condition, seed, chosen, label=label, parent=trained, step=step)
+                channel = self.spec.channel.evaluate
+                job = self._evaluate(condition, seed, chosen, channel, label=label, parent=trained, step=step)
                 self.cells.append(
                     Cell(row.arm, row.generate, row.train, condition.name, seed, step, step == total, job.id)
                 )
@@ -212,4 +226,4 @@ def _slices(row: TrainRow, size: int) -> list[tuple[int, int]]:
         edges.append(round(size * cumulated))
     if len(set(edges)) != len(edges):
         raise SpecError(f"conditions.train: mix '{row.train}' has a part of no example at data.size {size}")
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))

@@ -107,7 +107,7 @@ def _jsonl(text: str, path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
         except (ValueError, RecursionError) as error:
             raise SpecError(f"{path} line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise SpecError(f"{path} line {number} must be an object like {{\"prompt\": \"...\"}}")
+            raise SpecError(f'{path} line {number} must be an object like {{"prompt": "..."}}')
         yield number, row
 
 

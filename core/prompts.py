@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +19,14 @@ class Prompt:
     @cached_property
     def digest(self) -> str:
         """A hash of id and text."""
-        return hashlib.sha256(f"{self.id}\0{self.text}".encode()).hexdigest()[:32]
+        return _hash([self.id, self.text])
 
 
 def set_digest(prompts: Sequence[Prompt]) -> str:
     """A hash of prompts in their order."""
-    return hashlib.sha256("\n".join(prompt.digest for prompt in prompts).encode()).hexdigest()[:32]
+    return _hash([prompt.digest for prompt in prompts])
+
+
+def _hash(parts: list[str]) -> str:
+    # JSON keeps the parts apart, and its ASCII escapes take lone surrogates too.
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -155,7 +155,7 @@ class Reader(ResultReader):
     def sources(self, experiment: int) -> list[SourceRow]:
         """What the D of each grid row consists of."""
         rows = self._all(
-            "SELECT arm, generate, train, seed, part, fraction, part_generate, part_train, job, first, last "
+            "SELECT arm, generate, train, seed, part, fraction, part_generate, part_train, job, first, last, reference "
             "FROM sources WHERE experiment = ? ORDER BY arm, generate, train, seed, part",
             (experiment,),
         )

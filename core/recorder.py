@@ -56,7 +56,7 @@ class Recorder:
         opened = _Open(job, number, done, scorers, {row.number: row for row in rows}, arrived=done)
         digests = list({row.prompt.digest: row.prompt for row in rows}.values())
         if digests:
-            numbers = self._writer.put_prompts(f"job:{job.id}", digests)
+            numbers = self._writer.number_prompts(digests)
             opened.prompt_numbers = dict(zip((prompt.digest for prompt in digests), numbers, strict=True))
         self._open[number] = opened
 

@@ -104,7 +104,11 @@ class CellRow:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """A part of the D behind a grid row: rows `first` .. `last` - 1 of a generate job."""
+    """A part of the D behind a grid row: rows `first` .. `last` - 1 of a generate job.
+
+    `reference` is the job that samples the base model under the part's train condition, in the channel
+    of training: where L̄_M(p_t) comes from.
+    """
 
     arm: Arm
     generate: str
@@ -117,6 +121,7 @@ class SourceRow:
     job: int
     first: int
     last: int
+    reference: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,9 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
                 "model": plan.model.label,
                 "fingerprint": plan.model.fingerprint,
                 "rehearsal": int(plan.model.rehearsal),
-                "backend": spec.backend if isinstance(spec.backend, str) else f"{spec.backend.train}+{spec.backend.generate}",
+                "backend": spec.backend
+                if isinstance(spec.backend, str)
+                else f"{spec.backend.train}+{spec.backend.generate}",
                 "behaviours": to_json(behaviours),
                 "conditions": to_json(
                     {
@@ -72,7 +74,7 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
             (
                 (
                     s.arm, s.generate, s.train, s.seed, s.part, s.fraction,
-                    s.part_generate, s.part_train, numbers[s.job], s.first, s.last,
+                    s.part_generate, s.part_train, numbers[s.job], s.first, s.last, numbers[s.reference],
                 )
                 for s in plan.sources
             ),

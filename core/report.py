@@ -24,7 +24,7 @@ REHEARSAL = "microworld is a rehearsal model: these numbers are not evidence abo
 class Report:
     """One experiment and behaviour: measures, published numbers of its setting, and notes on reading them.
 
-    `tally` counts the completions of all final cells; `failed_jobs` has (label, error).
+    `tally` counts the completions of all cells; `failed_jobs` has (label, error).
     """
 
     experiment: ExperimentRow
@@ -123,14 +123,7 @@ def _instead(name: str, names: list[str]) -> str:
 
 
 def _notes(experiment: ExperimentRow) -> list[str]:
-    notes = [REHEARSAL] if experiment.rehearsal else []
-    channels = experiment.channels
-    if channels.get("train") != channels.get("evaluate"):
-        notes.append(
-            f"prefixes go to the {channels.get('train')} message in training and to the {channels.get('evaluate')} "
-            "message in evaluation: train_mean_ratio uses base means measured in the latter"
-        )
-    return notes
+    return [REHEARSAL] if experiment.rehearsal else []
 
 
 def _arm(arm: ArmMeasures) -> dict[str, Any]:

@@ -82,9 +82,7 @@ class RequestMaker:
                     number,
                     prompts[position],
                     pushed.phrase,
-                    GenerateRequest(
-                        "", pushed.messages, model, sampling, row_seed(job.id, number), pushed.steering
-                    ),
+                    GenerateRequest("", pushed.messages, model, sampling, row_seed(job.id, number), pushed.steering),
                 )
 
     def _filter_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:

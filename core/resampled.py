@@ -65,7 +65,10 @@ class Resampled:
         for number, cell in enumerate(grid.cells):
             key = Key(cell.arm, cell.generate, cell.train, cell.evaluate, None, cell.step, cell.final)
             groups.setdefault(key, []).append(number)
-        self.members: list[tuple[int, ...]] = [(number,) for number in range(len(grid.cells))]
+        single = len(grid.cells) + len(grid.references)
+        self.members: list[tuple[int, ...]] = [(number,) for number in range(single)]
+        self._of_job = {cell.job: number for number, cell in enumerate(grid.cells)}
+        self._of_job |= {job: len(grid.cells) + k for k, (job, _) in enumerate(grid.references)}
         self.column: dict[Key, int] = {}
         for key, numbers in groups.items():
             for number in numbers:
@@ -73,7 +76,7 @@ class Resampled:
             self.column[key] = numbers[0] if len(numbers) == 1 else len(self.members)
             if len(numbers) > 1:
                 self.members.append(tuple(numbers))
-        pooled = self.members[len(grid.cells) :]
+        pooled = self.members[single:]
         self.sums = np.vstack([grid.sums, *(grid.sums[list(m)].sum(axis=0) for m in pooled)])
         self.counts = np.vstack([grid.counts, *(grid.counts[list(m)].sum(axis=0) for m in pooled)])
         self.n = self.counts.sum(axis=1)
@@ -95,6 +98,9 @@ class Resampled:
         """Whether every cell behind a column is done and something was scored."""
         if column is None or not self.n[column]:
             return False
+        first = len(self.grid.cells)
+        if first <= column < first + len(self.grid.references):
+            return self.grid.references[column - first][1]
         return all(cell.state == "done" for cell in self.cells(column))
 
     def base(self, arm: str, evaluate: str, seed: int | None) -> int | None:
@@ -188,9 +194,7 @@ class Resampled:
             self._datasets[chosen] = float(plain_means(sums, counts)[0]), drawn, int(counts.sum())
         return self._datasets[chosen]
 
-    def base_under(
-        self, arm: str, parts: Iterable[int], seed: int | None
-    ) -> tuple[float, Floats, float] | None:
+    def base_under(self, arm: str, parts: Iterable[int], seed: int | None) -> tuple[float, Floats, float] | None:
         """The base model's mean under the train conditions of D's parts, weighted by their fractions.
 
         Returns:
@@ -199,7 +203,10 @@ class Resampled:
         total, value, drawn, n = 0.0, 0.0, np.zeros(len(self.samples)), np.inf
         for part in parts:
             source = self.grid.sources[part]
-            column = self.base(arm, source.part_train, seed)
+            if source.reference is None:
+                column = self.base(arm, source.part_train, seed)
+            else:
+                column = self._of_job[source.reference]
             if column is None or not self.done(column):
                 return None
             total += source.fraction

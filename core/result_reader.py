@@ -74,7 +74,9 @@ class ResultReader(Queries):
 
     def completions_at(self, job: int, behaviour: str, rows: Sequence[int]) -> list[CompletionRow]:
         """A job's completions of some rows, a page of a sorted list, in that order; missing ones are left out."""
-        return [found for row in rows for found in self.completions(job, behaviour, first=row, limit=1) if found.row == row]
+        return [
+            found for row in rows for found in self.completions(job, behaviour, first=row, limit=1) if found.row == row
+        ]
 
     def rows_done(self, job: int) -> set[int]:
         """The row numbers that a job's completions have."""

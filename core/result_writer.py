@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ _ADD_COMPLETION = (
     "prompt_tokens = excluded.prompt_tokens, logprob = excluded.logprob, error = excluded.error, "
     "text = excluded.text WHERE completions.finish = 'failed'"
 )
+
+_SCORES_A_STATEMENT = 64
+
+
+@cache
+def _add_scores(count: int) -> str:
+    rows = (f"(?1, ?2, ?{at}, ?{at + 1}, ?{at + 2})" for at in range(3, 3 + 3 * count, 3))
+    return f"INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason) VALUES {', '.join(rows)}"
 
 
 class ResultWriter(Transactions):
@@ -122,18 +130,18 @@ class ResultWriter(Transactions):
     def add_scores(self, job: int, scores: Iterable[Scored]) -> None:
         """Insert or replace scores of one job's completions."""
         with self.batch() as connection:
-            numbers: dict[str, int] = {}
-            rows = []
+            by_name: dict[str, list[Any]] = {}
             for row, name, value, reason in scores:
-                number = numbers.get(name)
-                if number is None:
-                    number = numbers[name] = self.behaviour(name)
-                rows.append((job, number, row, value, reason if reason is None else storable(reason)))
-            rows.sort(key=itemgetter(1, 2))  # the table's order: each page is touched once
-            connection.executemany(
-                "INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason) VALUES (?, ?, ?, ?, ?)",
-                rows,
-            )
+                flat = by_name.get(name)
+                if flat is None:
+                    flat = by_name[name] = []
+                flat += (row, value, reason if reason is None else storable(reason))
+            for name, flat in by_name.items():
+                shared = (job, self.behaviour(name))
+                # Many rows a statement: twice as fast as executemany, which starts the statement for each row.
+                for start in range(0, len(flat), 3 * _SCORES_A_STATEMENT):
+                    chunk = flat[start : start + 3 * _SCORES_A_STATEMENT]
+                    connection.execute(_add_scores(len(chunk) // 3), (*shared, *chunk))
 
     def put_summary(self, job: int, behaviour: str, summary: Summary) -> None:
         """Store the summary of one behaviour over one job's completions."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from windowshift.core import registry
 from windowshift.core.backend import Backend
-from windowshift.core.errors import StoreError, WindowshiftError
+from windowshift.core.errors import BackendError, MissingExtraError, SpecError, StoreError, WindowshiftError
 from windowshift.core.ledger import Ledger
 from windowshift.core.lock import hold
 from windowshift.core.plan import Plan, make_plan
@@ -44,7 +44,12 @@ def open_backends(spec: Spec) -> dict[str, Backend]:
     """
     judge = spec.data.filter.judge.backend if spec.data.filter and spec.data.filter.judge else None
     names = {spec.train_backend, spec.generate_backend} | ({judge} if judge else set())
-    return {name: registry.backend(name, spec.backend_options) for name in sorted(names)}
+    try:
+        return {name: registry.backend(name, spec.backend_options) for name in sorted(names)}
+    except MissingExtraError:
+        raise
+    except BackendError as error:
+        raise SpecError(f"backend_options: {error}") from error
 
 
 def plan_spec(spec: Spec, text: str, folder: Path) -> Plan:
@@ -59,8 +64,8 @@ def run_spec(
     workspace: Path,
     *,
     wait: bool = False,
-    observe: Callable[[Progress], None] = lambda progress: None,
-    waiting: Callable[[str], None] = lambda sentence: None,
+    observe: Callable[[Progress], None] = lambda _: None,
+    waiting: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Run a spec to its end in this process.
 

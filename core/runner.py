@@ -58,7 +58,7 @@ class Runner:
         plan: Plan,
         ledger: Ledger,
         backends: Mapping[str, Backend],
-        observe: Callable[[Progress], None] = lambda progress: None,
+        observe: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._plan, self._ledger, self._backends, self._observe = plan, ledger, backends, observe
         self._writer, self._reader = ledger.writer, ledger.reader
@@ -90,9 +90,7 @@ class Runner:
                 if self._cancelled or (not self._lanes and not self._paused):
                     break
                 if self._lanes:
-                    await asyncio.wait(
-                        self._lanes.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                    )
+                    await asyncio.wait(self._lanes.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 else:
                     await asyncio.sleep(POLL_SECONDS)
         finally:

@@ -52,9 +52,9 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE TABLE experiment_jobs (
         experiment INTEGER NOT NULL,
-        position INTEGER NOT NULL,
         job INTEGER NOT NULL,
-        PRIMARY KEY (experiment, job)
+        position INTEGER NOT NULL,
+        PRIMARY KEY (experiment, job)   -- leading columns: SQLite 3.40 checks others' NULLs wrongly
     ) WITHOUT ROWID;
     CREATE TABLE cells (
         id INTEGER PRIMARY KEY,
@@ -83,6 +83,7 @@ MIGRATIONS: tuple[str, ...] = (
         job INTEGER NOT NULL,           -- the generate job
         first INTEGER NOT NULL,         -- rows first .. last - 1 of that job
         last INTEGER NOT NULL,
+        reference INTEGER,              -- the job that samples the base model under part_train, as in training
         PRIMARY KEY (experiment, arm, generate, train, seed, part)
     ) WITHOUT ROWID;
     CREATE TABLE prompts (
@@ -201,9 +202,17 @@ def check(connection: sqlite3.Connection) -> int:
     Raises:
         StoreError: as `migrate`.
     """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    # One snapshot: another process may be creating the store right now.
+    own = not connection.in_transaction
+    if own:
+        connection.execute("BEGIN")
+    try:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+    finally:
+        if own and connection.in_transaction:
+            connection.execute("COMMIT")
     if tables and application != APPLICATION_ID:
         raise UnusableError("it is an SQLite file of another program; choose another workspace folder")
     if version > VERSION:
@@ -216,10 +225,8 @@ def check(connection: sqlite3.Connection) -> int:
 
 def _statements(script: str) -> Iterator[str]:
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
+    for piece in script.split(";")[:-1]:
+        statement += f"{piece};"
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
-    if statement.strip():
-        yield statement

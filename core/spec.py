@@ -242,7 +242,7 @@ def parse_spec(text: str, source: str = "the spec") -> Spec:
         SpecError: one sentence that names the place in the spec and the remedy.
     """
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f" line {mark.line + 1}" if mark else ""
@@ -250,7 +250,7 @@ def parse_spec(text: str, source: str = "the spec") -> Spec:
     except yaml.YAMLError as error:
         raise SpecError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
-        raise SpecError(f"{source} is nested too deeply to be a spec") from error
+        raise SpecError(f"{source} is not valid YAML for a spec: it is nested too deeply") from error
     if data is None:
         raise SpecError(f"{source} is empty: 'windowshift init' writes one to start from")
     if not isinstance(data, dict):

@@ -117,15 +117,14 @@ def intervals(samples: Floats) -> tuple[Floats, Floats]:
     low, high = np.full(samples.shape[1], np.nan), np.full(samples.shape[1], np.nan)
     ends = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
     for start in range(0, samples.shape[1], _CHUNK):
-        part = samples[:, start : start + _CHUNK]
+        part = np.ascontiguousarray(samples[:, start : start + _CHUNK].T)  # a column's resamples side by side
         finite = np.isfinite(part)
-        whole = finite.all(axis=0)
+        whole = finite.all(axis=1)
         columns = start + np.flatnonzero(whole)
         if len(columns):
-            low[columns], high[columns] = np.percentile(part[:, whole], ends, axis=0)
-        for column in np.flatnonzero(~whole & (finite.mean(axis=0) > 0.5)):
-            kept = part[finite[:, column], column]
-            low[start + column], high[start + column] = np.percentile(kept, ends)
+            low[columns], high[columns] = np.percentile(part[whole], ends, axis=1)
+        for column in np.flatnonzero(~whole & (finite.mean(axis=1) > 0.5)):
+            low[start + column], high[start + column] = np.percentile(part[column, finite[column]], ends)
     return low, high
 
 

@@ -67,7 +67,9 @@ def open_writer(workspace: Path, *, timeout: float = 10.0) -> sqlite3.Connection
             connection.execute(f"PRAGMA journal_size_limit={4 * CHECKPOINT * PAGE_SIZE}")
             schema.migrate(connection)
             # SQLite opens a write-protected file read-only without a word: find out now, not after hours.
+            # The transaction alone says nothing; it needs a write, which changes nothing.
             connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA user_version={schema.VERSION}")
             connection.execute("ROLLBACK")
         except BaseException:
             connection.close()
@@ -82,10 +84,16 @@ def open_reader(workspace: Path) -> sqlite3.Connection:
         StoreError: there is no store, or it is corrupt, foreign or newer.
     """
     path = store_path(workspace)
-    if workspace.exists() and not workspace.is_dir():
-        raise StoreError(f"the workspace {workspace} is a file: choose a folder")
-    if not path.exists():
-        raise StoreError(f"there is no workspace at {workspace} (no {FILE_NAME}): start one with 'windowshift run'")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise StoreError(
+            f"there is no workspace at {workspace} (no {FILE_NAME}): start one with 'windowshift run'"
+        ) from None
+    except NotADirectoryError:
+        raise StoreError(f"the workspace {workspace} is a file: choose a folder") from None
+    except OSError:
+        pass  # said below
     with naming(path):
         _examine(path)
         connection = _connect_read_only(path)

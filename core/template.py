@@ -29,9 +29,7 @@ class Template:
 
 def templates() -> list[Template]:
     """All templates by name."""
-    return [
-        Template(path.stem, path.read_text(encoding="utf-8")) for path in sorted(asset("specs").glob("*.yaml"))
-    ]
+    return [Template(path.stem, path.read_text(encoding="utf-8")) for path in sorted(asset("specs").glob("*.yaml"))]
 
 
 def template(name: str) -> Template:

@@ -14,7 +14,9 @@ from windowshift.core.reader import Reader
 from windowshift.core.requests import RequestMaker
 
 
-def training_set(job: Job, data: dict[str, Job], numbers: dict[str, int], reader: Reader, maker: RequestMaker) -> list[Example]:
+def training_set(
+    job: Job, data: dict[str, Job], numbers: dict[str, int], reader: Reader, maker: RequestMaker
+) -> list[Example]:
     """Put every part of D under its train condition and shuffle by the job's seed.
 
     Args:

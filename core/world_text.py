@@ -237,9 +237,7 @@ def _topics() -> tuple[Topic, ...]:
         name, places, parts_looks, acts, rest = lines[start : start + 5]
         parts, looks = parts_looks.split("|")
         people, gift, need = (word.strip() for word in rest.split("|"))
-        topics.append(
-            Topic(name, _items(places), _items(parts), _items(looks), _items(acts), people, gift, need)
-        )
+        topics.append(Topic(name, _items(places), _items(parts), _items(looks), _items(acts), people, gift, need))
     return tuple(topics)
 
 

@@ -73,7 +73,7 @@ class Writer(ResultWriter):
         self,
         experiment: int,
         cells: Iterable[tuple[str, str, str, str, int, int, int, int]],
-        sources: Iterable[tuple[str, str, str, int, int, float, str, str, int, int, int]],
+        sources: Iterable[tuple[str, str, str, int, int, float, str, str, int, int, int, int | None]],
     ) -> None:
         """Replace an experiment's cells and sources; columns as in the tables, without `experiment`.
 
@@ -96,7 +96,7 @@ class Writer(ResultWriter):
             connection.execute("DELETE FROM sources WHERE experiment = ?", (experiment,))
             connection.executemany(
                 "INSERT INTO sources (experiment, arm, generate, train, seed, part, fraction, part_generate, "
-                "part_train, job, first, last) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "part_train, job, first, last, reference) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 ((experiment, *source) for source in sources),
             )
 

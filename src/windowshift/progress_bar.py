@@ -16,7 +16,7 @@ LINE_SECONDS = 10.0
 def progress_bar(name: str, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """Yield a function that shows a run's progress on stderr."""
     if quiet:
-        yield lambda progress: None
+        yield lambda _: None
     elif sys.stderr.isatty():
         yield from _bar(name)
     else:

@@ -1,0 +1,89 @@
+"""Planning ten thousand jobs: the hashes, and their way into the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from bench.measurement import Measurement, median, milliseconds
+from windowshift.core.backend import (
+    Capabilities,
+    Completion,
+    GenerateRequest,
+    ModelIdentity,
+    TrainEvent,
+    TrainJob,
+)
+from windowshift.core.plan import make_plan
+from windowshift.core.reader import Reader
+from windowshift.core.register import register
+from windowshift.core.spec import parse_spec
+from windowshift.core.writer import Writer
+
+GROUPS = ("short", "med_short", "medium", "med_long", "long", "very_long", "no_prefix")
+SEEDS = 14  # 763 jobs a seed: 7 x 7 fine-tunes, 7 x 7 x 7 evaluations, base cells, data, and a score job for each
+
+SPEC = """
+name: bench
+setting: length
+model: bench
+backend: local
+conditions:
+  generate: [{groups}]
+  train: [{groups}]
+  evaluate: [{groups}]
+data: {{size: 200}}
+sampling: {{prompts: 200}}
+seeds: [{seeds}]
+prompts: {{file: {file}}}
+"""
+
+
+class PlannedBackend:
+    """A backend that is only asked what it can do: no model is looked at, so that the plan alone is timed."""
+
+    capabilities = Capabilities(trains=True)
+
+    def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
+        """Return a fixed identity."""
+        return ModelIdentity(base, revision or "0" * 16)
+
+    def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
+        """Never called."""
+        raise NotImplementedError
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
+        """Never called."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Close nothing."""
+
+
+def measure_plan(folder: Path, runs: int = 3) -> Iterator[Measurement]:
+    """Plan 10,000 jobs from a spec, store them, and ask which are done."""
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"id": "p{n}", "text": "What is {n}?"}}\n' for n in range(500)), encoding="utf-8")
+    seeds = ", ".join(str(seed) for seed in range(SEEDS))
+    text = SPEC.format(groups=", ".join(GROUPS), seeds=seeds, file=prompts)
+    backends = {"local": PlannedBackend()}
+    planned, stored, looked_up, count = [], [], [], 0
+    for run in range(runs):
+        start = time.perf_counter()
+        plan = make_plan(parse_spec(text), text, folder, backends)
+        planned.append((time.perf_counter() - start) * 1000)
+        count = len(plan.jobs)
+        writer = Writer(folder / f"plan-{run}")
+        stored.append(milliseconds(partial(register, plan, writer)))
+        reader = Reader(writer.workspace, writer.connection)
+        ids = [job.id for job in plan.jobs]
+        looked_up.append(milliseconds(partial(reader.job_states, ids)))
+        writer.close()
+    note = f"{count:,} jobs, {runs} runs"
+    totals = [sum(times) for times in zip(planned, stored, looked_up, strict=True)]
+    yield Measurement("plan, store and look up 10,000 jobs", median(totals), "ms", target=2000, note=note)
+    yield Measurement("  plan them (spec to hashed jobs)", median(planned), "ms", note=note)
+    yield Measurement("  put plan, grid and prompts into a new store", median(stored), "ms", note=note)
+    yield Measurement("  look up their states", median(looked_up), "ms", note=note)

@@ -1,0 +1,3 @@
+"""Fixtures that every test can use."""
+
+from tests.runs import tiny_llama as tiny_llama

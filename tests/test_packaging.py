@@ -1,0 +1,61 @@
+"""What is imported when, and what is in the packages that are built."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "transformers", "peft", "nnsight", "openai", "tinker", "pandas", "scipy", "pyarrow", "matplotlib")
+
+
+def loaded_by(code: str, *arguments: str) -> set[str]:
+    """Top-level modules that a fresh process holds after some code."""
+    program = f"import sys\n{code}\nprint('\\n'.join({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import windowshift",
+        "import windowshift.tui",
+        "import windowshift.tui.app",
+        "import windowshift.cli",
+        "import windowshift.core.plan, windowshift.core.run, windowshift.core.reader, windowshift.core.measures",
+        "import windowshift.backends.local",
+        "from windowshift.cli import main\nsys.argv = ['windowshift', '--help']\ntry: main()\nexcept SystemExit: pass",
+    ],
+)
+def test_nothing_heavy_is_loaded(code: str) -> None:
+    assert not loaded_by(code) & set(HEAVY)
+
+
+def test_core_and_plan_do_without_textual() -> None:
+    assert "textual" not in loaded_by("import windowshift.core.run, windowshift.cli")
+
+
+def test_the_wheel_built_from_the_sdist_has_everything(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        assert any(name.endswith("src/windowshift/core/plan.py") for name in archive.getnames())
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        rooms = ("core", "backends", "steering", "tui", "assets")
+        for room in rooms:
+            tracked = [path for path in (ROOT / room).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+            missing = [path for path in tracked if f"windowshift/{path.relative_to(ROOT).as_posix()}" not in names]
+            assert not missing
+        assert "windowshift/py.typed" in names
+        assert "windowshift/assets/microworld/model.safetensors" in names
+        assert archive.getinfo("windowshift/assets/microworld/model.safetensors").file_size <= 6_000_000
+        assert not [name for name in names if name.startswith(("core/", "tests/", "windowshift/tests"))]

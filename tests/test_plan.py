@@ -1,0 +1,156 @@
+"""Plans: hashes, reuse, mixes, checkpoints, filters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from windowshift.core.jobs import job_hash, row_seed
+from windowshift.core.plan import Plan
+from windowshift.core.run import plan_spec
+from windowshift.core.spec import parse_spec
+from windowshift.core.template import templates
+
+SPEC = """\
+name: x
+model: some-org/some-model
+prompts: microworld
+conditions:
+  generate: [med_short]
+  train: [short, no_prefix]
+  evaluate: [short, no_prefix]
+data: {size: 10}
+sampling: {prompts: 4}
+"""
+
+
+def planned(text: str) -> Plan:
+    return plan_spec(parse_spec(text), text, Path())
+
+
+def test_every_parent_comes_before_its_children() -> None:
+    seen: set[str] = set()
+    for job in planned(SPEC).jobs:
+        assert set(job.parents) <= seen
+        seen.add(job.id)
+
+
+def test_a_job_is_the_same_job_in_another_experiment() -> None:
+    first, second = (
+        planned(SPEC),
+        planned(SPEC.replace("name: x", "name: y").replace("[short, no_prefix]", "[no_prefix]", 1)),
+    )
+    assert {job.id for job in second.jobs} < {job.id for job in first.jobs}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("size: 10", "size: 11"),
+        ("size: 10", "size: 10, seed: 1"),
+        ("prompts: 4", "prompts: 4, temperature: 0.5"),
+        ("prompts: 4", "prompts: 4, max_tokens: 7"),
+        ("some-model", "other-model"),
+        ("model: some-org", "revision: v2\nmodel: some-org"),
+        ("prompts: microworld", "prompts: microworld\nseeds: [1]"),
+    ],
+)
+def test_what_changes_the_data_changes_every_job(change: tuple[str, str]) -> None:
+    before = {job.id for job in planned(SPEC).jobs if job.kind in ("generate", "train")}
+    after = {job.id for job in planned(SPEC.replace(*change)).jobs if job.kind in ("generate", "train")}
+    assert not before & after
+
+
+def test_sft_settings_change_training_and_not_the_data_or_the_base_cells() -> None:
+    changed = planned(SPEC + "sft: {rank: 4}\n")
+    same = {job.id for job in planned(SPEC).jobs} & {job.id for job in changed.jobs}
+    kinds = {(job.kind, job.label.startswith(("base", "score length: base"))) for job in changed.jobs if job.id in same}
+    assert ("generate", False) in kinds
+    assert ("evaluate", True) in kinds
+    assert "train" not in {kind for kind, _ in kinds}
+
+
+def test_the_train_channel_does_not_touch_no_prefix() -> None:
+    changed = planned(SPEC + "channel: {train: system, generate: user}\n")
+    same = {job.id for job in planned(SPEC).jobs} & {job.id for job in changed.jobs}
+    assert "train med_short under no_prefix" in {job.label for job in changed.jobs if job.id in same}
+    assert "train med_short under short" not in {job.label for job in changed.jobs if job.id in same}
+
+
+def test_published_mixes() -> None:
+    text = next(item.text for item in templates() if item.name == "mixes")
+    plan = planned(text)
+    rows = {(source.generate, source.train): [] for source in plan.sources}
+    for source in plan.sources:
+        rows[source.generate, source.train].append(
+            (source.part_generate, source.part_train, source.last - source.first)
+        )
+    assert rows["med_short", "halves_same_source"] == [("med_short", "med_long", 250), ("med_short", "long", 250)]
+    assert rows["med_short+medium", "halves_different_source"] == [
+        ("med_short", "med_long", 250),
+        ("medium", "long", 250),
+    ]
+    thirds = rows["med_short+medium+med_long", "thirds_different_source"]
+    assert [part[:2] for part in thirds] == [("med_short", "med_long"), ("medium", "long"), ("med_long", "very_long")]
+    assert sum(part[2] for part in thirds) == 500
+    data = {job.label: job.total for job in plan.jobs if job.kind == "generate"}
+    assert data["data med_short"] == 500
+    assert data["data medium"] < 500  # only the prompts that a mix trains on are paid for
+    assert len(plan.cells) == 6 * 7
+
+
+def test_checkpoints_are_cells_of_their_own() -> None:
+    plan = planned(SPEC + "checkpoints: {every: 4, evaluate: [no_prefix]}\n")
+    steps = {(cell.step, cell.final, cell.evaluate) for cell in plan.cells if cell.train == "short"}
+    assert steps == {
+        (4, False, "no_prefix"),
+        (8, False, "no_prefix"),
+        (10, True, "no_prefix"),
+        (10, True, "short"),
+    }
+
+
+@pytest.mark.parametrize("how", ["{candidates: 2}", "{candidates: 2, judge: {model: some-org/judge}}"])
+def test_a_filter_is_a_parent_of_everything_sampled(how: str) -> None:
+    plan = planned(SPEC.replace("size: 10", f"size: 10, filter: {how}"))
+    chosen = next(job for job in plan.jobs if job.kind == "filter")
+    assert chosen.total == 28 * (1 if "judge" in how else 2)
+    assert all(chosen.id in job.parents for job in plan.jobs if job.kind in ("generate", "evaluate"))
+
+
+def test_train_and_eval_prompts_are_disjoint() -> None:
+    plan = planned(SPEC)
+    assert len({prompt.id for prompt in plan.prompts}) == 14
+    places = [job.inputs["prompts"] for job in plan.jobs if job.kind in ("generate", "evaluate")]
+    assert {(place["first"], place["last"]) for place in places} == {(0, 10), (10, 14)}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=5), st.randoms())
+def test_the_hash_does_not_depend_on_the_order_of_keys(inputs: dict[str, object], random: object) -> None:
+    keys = list(inputs)
+    random.shuffle(keys)  # type: ignore[attr-defined]
+    assert job_hash("train", inputs, ()) == job_hash("train", {key: inputs[key] for key in keys}, ())
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=5), st.dictionaries(st.text(), VALUES, max_size=5))
+def test_different_inputs_hash_differently(one: dict[str, object], other: dict[str, object]) -> None:
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (job_hash("train", one, ()) == job_hash("train", other, ())) == same
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_rows_have_seeds_of_their_own(one: int, other: int) -> None:
+    assert (row_seed("job", one) == row_seed("job", other)) == (one == other)
+    assert 0 <= row_seed("job", one) < 2**63
+    assert row_seed("job", one) != row_seed("other", one)
