@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check format bench pictures clean
+.PHONY: setup demo test test-slow check format bench microworld clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# The embedded model, anew, bit for bit on one machine.
+microworld: setup
+	$(BIN)/windowshift microworld --out assets/microworld
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

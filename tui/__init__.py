@@ -1,0 +1,1 @@
+"""The terminal UI: reads the store, starts and stops runs as separate processes."""

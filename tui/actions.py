@@ -1,0 +1,125 @@
+"""The one registry of commands: it feeds key bindings, footer, command palette and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.binding import Binding, BindingType
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A command of a screen: `name` is the method `action_<name>`, `label` its word in the footer.
+
+    `keys` are Textual's key names; `shown` is how people see them. Where the footer is too narrow,
+    the actions of the highest `rank` leave first; rank 0 never shows there.
+    """
+
+    name: str
+    keys: str
+    shown: str
+    label: str
+    help: str
+    rank: int = 0
+
+
+UP = Action("cursor_up", "up,k", "↑ k", "up", "move up")
+DOWN = Action("cursor_down", "down,j", "↓ j", "down", "move down")
+LEFT = Action("cursor_left", "left,h", "← h", "left", "move left")
+RIGHT = Action("cursor_right", "right,l", "→ l", "right", "move right")
+PAGE_UP = Action("page_up", "pageup", "PgUp", "page up", "move a page up")
+PAGE_DOWN = Action("page_down", "pagedown", "PgDn", "page down", "move a page down")
+FIRST = Action("cursor_first", "home,g", "Home g", "first", "go to the first")
+LAST = Action("cursor_last", "end,G", "End G", "last", "go to the last")
+OPEN = Action("open", "enter", "↵", "open", "open what is under the cursor", rank=1)
+BACK = Action("back", "escape,backspace", "Esc", "back", "go back (Backspace does the same)", rank=2)
+FILTER = Action("filter", "slash", "/", "filter", "show only lines that contain a text; empty shows all", rank=3)
+PAUSE = Action("pause", "P", "P", "pause", "pause the run, or let it go on", rank=4)
+CANCEL = Action("cancel", "X", "X", "cancel", "cancel, after a confirmation", rank=5)
+RETRY = Action("retry", "R", "R", "retry", "try a failed or cancelled job again", rank=4)
+JOBS = Action("jobs", "J", "J", "jobs", "jobs: what runs, waits and failed", rank=2)
+HELP = Action("help", "question_mark", "?", "help", "every key of this screen", rank=1)
+THEME = Action("theme", "T", "T", "theme", "switch between dark and light")
+QUIT = Action("quit", "q", "q", "quit", "leave; a run goes on without the screen", rank=3)
+PALETTE = Action("palette", "ctrl+p", "^p", "commands", "find a command by name", rank=6)
+
+COMMON = (BACK, HELP, PALETTE, THEME, QUIT)
+LIST = (UP, DOWN, PAGE_UP, PAGE_DOWN, FIRST, LAST)
+
+REGISTRY: dict[str, tuple[Action, ...]] = {
+    "experiments": (OPEN, JOBS, FILTER, PAUSE, CANCEL, *LIST, *COMMON),
+    "grid": (
+        OPEN,
+        Action("metric", "m", "m", "metric", "next number: change, mean, interval width, n, truncated", rank=1),
+        Action("next_page", "right_square_bracket", "]", "data", "next generation condition", rank=0),
+        Action("previous_page", "left_square_bracket", "[ ]", "data", "previous generation condition", rank=2),
+        Action("behaviour", "b", "b", "behaviour", "next behaviour: characters, words, tokens", rank=2),
+        JOBS,
+        Action("extreme", "e", "e", "extreme", "go to the lowest, then to the highest cell", rank=5),
+        Action("previous_seed", "left_curly_bracket", "{ }", "seed", "previous seed", rank=6),
+        Action("next_seed", "right_curly_bracket", "}", "seed", "next seed"),
+        Action("previous_step", "less_than_sign", "< >", "step", "earlier checkpoint", rank=6),
+        Action("next_step", "greater_than_sign", ">", "step", "later checkpoint"),
+        Action("pause", "P", "P", "pause", PAUSE.help, rank=6),
+        CANCEL,
+        UP, DOWN, LEFT, RIGHT, FIRST, LAST,
+        *COMMON,
+    ),
+    "cell": (
+        OPEN,
+        Action("sort", "s", "s", "sort", "order by row, score upwards, score downwards", rank=1),
+        Action("behaviour", "b", "b", "behaviour", "next behaviour: characters, words, tokens", rank=2),
+        FILTER,
+        JOBS,
+        *LIST,
+        *COMMON,
+    ),
+    "completion": (
+        Action("next", "n,right,l", "n →", "next", "next completion in the list's order", rank=1),
+        Action("previous", "p,left,h", "p ←", "previous", "previous completion", rank=1),
+        Action("scroll_up", "up,k", "↑ k", "up", "scroll both texts up"),
+        Action("scroll_down", "down,j", "↓ j", "down", "scroll both texts down"),
+        Action("page_up", "pageup", "PgUp", "page up", "scroll both texts a page up"),
+        Action("page_down", "pagedown,space", "PgDn", "page down", "scroll both texts a page down"),
+        Action("cursor_first", "home,g", "Home g", "first", "go to the start of the texts"),
+        Action("cursor_last", "end,G", "End G", "last", "go to the end of the texts"),
+        *COMMON,
+    ),
+    "jobs": (
+        Action("open", "enter", "↵", "its cell", "open the cell that an evaluation fills", rank=2),
+        FILTER,
+        Action("only", "o", "o", "only", "show all jobs, only unfinished, only failed", rank=2),
+        PAUSE,
+        CANCEL,
+        RETRY,
+        *LIST,
+        *COMMON,
+    ),
+    "help": (BACK, UP, DOWN, QUIT),
+    "confirm": (
+        Action("yes", "y", "y", "yes", "do it", rank=1),
+        Action("no", "n,escape,q", "n", "no", "leave it", rank=1),
+    ),
+}
+
+
+def bindings(screen: str) -> list[BindingType]:
+    """Return the key bindings of a screen."""
+    return [
+        Binding(
+            action.keys, action.name, action.label, show=False, key_display=action.shown, tooltip=action.help,
+            id=f"{screen}.{action.name}",
+        )
+        for action in REGISTRY[screen]
+        if action is not PALETTE  # Textual binds it itself, on every screen
+    ]
+
+
+def footer(screen: str, width: int, hidden: frozenset[str] = frozenset()) -> list[Action]:
+    """Return the actions that fit a footer of `width` columns, the important ones first to stay."""
+    shown = [action for action in REGISTRY[screen] if action.rank and action.name not in hidden]
+    while shown and sum(len(action.shown) + len(action.label) + 3 for action in shown) > width:
+        worst = max(action.rank for action in shown)
+        last = max(i for i, action in enumerate(shown) if action.rank == worst)
+        del shown[last]
+    return shown

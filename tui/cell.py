@@ -1,0 +1,236 @@
+"""One cell: its distribution over the base model's, its phrases, its completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.message import Message
+
+from windowshift.core.errors import WindowshiftError
+from windowshift.core.reader import Reader
+from windowshift.core.records import BASE, CompletionRow
+from windowshift.tui import actions, figures, sanitise
+from windowshift.tui.cell_snapshot import SORTS, CellSnapshot, Sort, matching, ordered, read_cell
+from windowshift.tui.completion_list import CompletionList
+from windowshift.tui.distribution import Distribution, Ridge
+from windowshift.tui.headline import Headline
+from windowshift.tui.line_list import LineList
+from windowshift.tui.list_screen import FilterLine, ListScreen
+from windowshift.tui.phrase_table import PhraseTable
+from windowshift.tui.pieces import Pieces
+from windowshift.tui.snapshot import CellKey
+from windowshift.tui.status import status
+
+
+def cell_name(key: CellKey) -> str:
+    """Return a cell's name: `long → short`."""
+    name = f"{key.train} → {key.evaluate}"
+    return name if key.train == BASE else f"{name} on {key.generate} data"
+
+
+class CellScreen(ListScreen[CellSnapshot]):
+    """Enter on a cell of the grid leads here."""
+
+    SCREEN_NAME = "cell"
+    BINDINGS = actions.bindings("cell")
+
+    @dataclass
+    class TextsRead(Message):
+        """Completions that the list wanted."""
+
+        job: int
+        behaviour: str
+        found: list[CompletionRow]
+
+    @dataclass
+    class Matched(Message):
+        """The rows that match the filter."""
+
+        needle: str
+        rows: frozenset[int]
+
+    def __init__(self, name: str, key: CellKey, behaviour: str) -> None:
+        super().__init__()
+        self.experiment = name
+        self.key = key
+        self.behaviour = behaviour
+        self.sort: Sort = "row"
+        self._matches: frozenset[int] | None = None
+        self._shown_behaviour = behaviour
+
+    def body(self) -> ComposeResult:
+        """Lay out numbers, distribution, phrases and list."""
+        yield Headline(id="numbers")
+        with Horizontal(id="overview"):
+            yield Distribution()
+            yield PhraseTable()
+        yield CompletionList()
+        yield FilterLine()
+
+    @property
+    def completions(self) -> CompletionList:
+        """The list of completions."""
+        return self.query_one(CompletionList)
+
+    def place(self) -> tuple[str, ...]:
+        """Return the way here."""
+        return (self.experiment, cell_name(self.key))
+
+    def reading(self) -> Callable[[Reader], CellSnapshot | None]:
+        """Read the cell."""
+        name, key, behaviour = self.experiment, self.key, self.behaviour
+        return lambda reader: read_cell(reader, name, key, behaviour)
+
+    def nothing(self) -> None:
+        """The cell left the plan."""
+        self.problem("This cell is gone", f"{cell_name(self.key)} is no longer part of the experiment; Esc goes back.")
+
+    def show(self, snapshot: CellSnapshot) -> None:
+        """Show the cell."""
+        ink, found = self.ink, snapshot
+        state = status(found.cell.state)
+        progress = "" if found.cell.state == "done" else f" {found.cell.done}/{found.cell.total}"
+        self.query_one("#headline", Headline).show(
+            (
+                self.crumbs(self.experiment, cell_name(self.key)),
+                [(f"{state.text}{progress} ", state.style(ink))],
+            )
+        )
+        self.query_one("#numbers", Headline).show(*self._numbers(found))
+        own = found.cell.summary
+        scores = tuple(entry.score for entry in found.entries if entry.score is not None)
+        ridges = [Ridge.of("this", scores, own)]
+        if found.key.train != BASE:
+            ridges.append(Ridge.of("base", found.base_scores, found.base.summary if found.base else None))
+        self.query_one(Distribution).show(tuple(ridges), found.behaviour.unit)
+        self.query_one(PhraseTable).show(found.phrases, own.mean if own else None)
+        if self._shown_behaviour != found.behaviour.name:
+            self._shown_behaviour = found.behaviour.name
+            self.completions.reset()
+        self._list()
+
+    def _numbers(self, found: CellSnapshot) -> list[tuple[Pieces, Pieces]]:
+        ink, summary, unit = self.ink, found.cell.summary, found.behaviour.unit
+        if summary is None or summary.mean is None:
+            return [([(" no scores yet", ink.dim)], [])]
+        pieces: Pieces = [
+            (" mean ", ink.dim), (f"{figures.plain(summary.mean)} {unit}", ink.strong),
+            (f" {figures.interval(summary.low, summary.high)}", ink.text),
+        ]
+        base = found.base.summary if found.base and found.key.train != BASE else None
+        if base is not None and base.mean is not None:
+            pieces += [
+                ("  base ", ink.dim), (figures.plain(base.mean), ink.blue),
+                (f" {figures.interval(base.low, base.high)}", ink.text),
+            ]
+        if found.uplift is not None:
+            word = "uplift log2" if found.behaviour.compare == "ratio" else "difference"
+            value, low, high = found.uplift
+            pieces += [
+                (f"  {word} ", ink.dim), (figures.signed(value), ink.accent),
+                (f" {figures.interval(low, high, sign=True)}", ink.text),
+            ]
+        counts: Pieces = [(f"n {summary.n}", ink.text)]
+        counts.append((f" · {summary.truncated} truncated", ink.warn if summary.truncated else ink.dim))
+        counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
+        if self.size.width >= 120:
+            return [(pieces, counts)]
+        return [(pieces, []), ([(" ", ink.dim), *counts], [])]
+
+    # -- the list -------------------------------------------------------------------------------
+
+    def _list(self) -> None:
+        found = self.snapshot
+        if found is None:
+            return
+        order = ordered(found.entries, self.sort)
+        if self._matches is not None:
+            order = [row for row in order if row in self._matches]
+        self.completions.show(found.entries, order, found.behaviour.unit)
+        word = {"row": "by row", "score up": "by score, low first", "score down": "by score, high first"}[self.sort]
+        title = f"completions {word}"
+        if self._matches is not None:
+            title += f" · {len(order)} of {len(found.entries)} contain “{sanitise.line(self.needle, 40)}”"
+        self.completions.border_title = title.replace("[", r"\[")
+
+    def on_completion_list_wanted(self, message: CompletionList.Wanted) -> None:
+        """Read texts for the list."""
+        message.stop()
+        if self.snapshot is not None:
+            self._read_texts(self.snapshot.cell.job, self.snapshot.behaviour.name, message.rows)
+
+    @work(thread=True, exit_on_error=False, group="texts")
+    def _read_texts(self, job: int, behaviour: str, rows: tuple[int, ...]) -> None:
+        try:
+            found = self.shift.store.read(lambda reader: reader.completions_at(job, behaviour, rows))
+        except WindowshiftError as error:
+            self.post_message(self.Failed("The completions cannot be read", str(error)))
+        else:
+            self.post_message(self.TextsRead(job, behaviour, found))
+
+    def on_cell_screen_texts_read(self, message: TextsRead) -> None:
+        """Hand them to the list."""
+        message.stop()
+        now = self.snapshot
+        if now is not None and (now.cell.job, now.behaviour.name) == (message.job, message.behaviour):
+            self.completions.supply(message.found)
+
+    def filtered(self) -> None:
+        """Find the completions that contain the filter's text."""
+        if not self.needle:
+            self._matches = None
+            self._list()
+        elif self.snapshot is not None:
+            self._match(self.snapshot.cell.job, self.behaviour, self.needle)
+
+    @work(thread=True, exit_on_error=False, exclusive=True, group="match")
+    def _match(self, job: int, behaviour: str, needle: str) -> None:
+        try:
+            rows = self.shift.store.read(lambda reader: matching(reader, job, behaviour, needle))
+        except WindowshiftError as error:
+            self.post_message(self.Failed("The filter cannot be applied", str(error)))
+        else:
+            self.post_message(self.Matched(needle, rows))
+
+    def on_cell_screen_matched(self, message: Matched) -> None:
+        """Show what matches, unless something else was typed meanwhile."""
+        message.stop()
+        if message.needle == self.needle:
+            self._matches = message.rows
+            self._list()
+
+    def on_line_list_moved(self, message: LineList.Moved) -> None:
+        """Keep texts ahead of the cursor."""
+        message.stop()
+        self.completions.want()
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def action_sort(self) -> None:
+        """Show the next order."""
+        self.sort = SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)]
+        self._list()
+        self.completions.move(0)
+
+    def action_behaviour(self) -> None:
+        """Show the next behaviour."""
+        if self.snapshot is None:
+            return
+        names = [behaviour.name for behaviour in self.snapshot.experiment.row.behaviours]
+        if len(names) > 1:
+            self.behaviour = names[(names.index(self.snapshot.behaviour.name) + 1) % len(names)]
+            self.choose()
+
+    def action_open(self) -> None:
+        """Open the completion."""
+        order = self.completions.order
+        if self.snapshot is not None and self.completions.cursor < len(order):
+            self.shift.open_completion(self)
+
+    def action_jobs(self) -> None:
+        """Open the jobs."""
+        self.shift.open_jobs(self.experiment)

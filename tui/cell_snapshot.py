@@ -1,0 +1,179 @@
+"""Frozen snapshots of one cell and of one completion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from windowshift.core.reader import Reader
+from windowshift.core.records import BASE, Behaviour, CellRow, CompletionRow, Summary
+from windowshift.tui.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
+
+Sort = Literal["row", "score up", "score down"]
+SORTS: tuple[Sort, ...] = ("row", "score up", "score down")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A completion in the index of a cell: everything but its text."""
+
+    row: int
+    prompt: int
+    phrase: str | None
+    finish: str
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseMean:
+    """The mean of one phrase's completions."""
+
+    phrase: str | None
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class CellSnapshot:
+    """A cell, the base cell of the same eval condition, and the index of its completions."""
+
+    experiment: ExperimentView
+    behaviour: Behaviour
+    key: CellKey
+    cell: CellRow
+    base: CellRow | None
+    entries: tuple[Entry, ...]
+    base_scores: tuple[float, ...]
+    phrases: tuple[PhraseMean, ...]
+    uplift: tuple[float, float | None, float | None] | None
+
+    @property
+    def failed(self) -> int:
+        """How many completions failed."""
+        return sum(entry.finish == "failed" for entry in self.entries)
+
+
+def find_cell(cells: Sequence[CellRow], key: CellKey) -> CellRow | None:
+    """Return the cell of a name."""
+    for cell in cells:
+        if (cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step) == key:
+            return cell
+    return None
+
+
+def find_base(cells: Sequence[CellRow], key: CellKey) -> CellRow | None:
+    """Return the base cell of the same eval condition, of the same arm and seed where there is one."""
+    found = [cell for cell in cells if cell.train == BASE and cell.evaluate == key.evaluate]
+    return min(found, key=lambda cell: (cell.arm != key.arm, cell.seed != key.seed, cell.seed), default=None)
+
+
+def read_cell(reader: Reader, name: str, key: CellKey, behaviour_name: str | None) -> CellSnapshot | None:
+    """Return a cell; None where the experiment or the cell is not there. Runs in a worker thread."""
+    # numpy loads here, in the thread, and not when the app starts.
+    import numpy as np
+
+    from windowshift.core.stats import compare_means, mean_summary
+
+    view = read_experiment(reader, name)
+    if view is None:
+        return None
+    behaviour = behaviour_of(view.row, behaviour_name)
+    cells = reader.cells(view.row.id, behaviour.name)
+    cell, base = find_cell(cells, key), find_base(cells, key)
+    if cell is None:
+        return None
+    entries = tuple(Entry(*row) for row in reader.score_index(cell.job, behaviour.name))
+    compared = reader.scores(base.job, behaviour.name) if base and base.job != cell.job else []
+    phrases = []
+    for phrase in dict.fromkeys(entry.phrase for entry in entries):
+        own = [entry for entry in entries if entry.phrase == phrase]
+        scores, prompts = [entry.score for entry in own], [entry.prompt for entry in own]
+        phrases.append(PhraseMean(phrase, mean_summary(scores, prompts, [entry.finish == "length" for entry in own])))
+    uplift = None
+    if compared and any(entry.score is not None for entry in entries):
+        estimate = compare_means(
+            np.array([entry.score for entry in entries], dtype=np.float64),
+            [entry.prompt for entry in entries],
+            np.array([row[2] for row in compared], dtype=np.float64),
+            [row[1] for row in compared],
+            "log2_ratio" if behaviour.compare == "ratio" else "difference",
+        )
+        uplift = (estimate.value, estimate.low, estimate.high) if estimate else None
+    return CellSnapshot(
+        experiment=view,
+        behaviour=behaviour,
+        key=key,
+        cell=cell,
+        base=base,
+        entries=entries,
+        base_scores=tuple(row[2] for row in compared if row[2] is not None),
+        phrases=tuple(phrases),
+        uplift=uplift,
+    )
+
+
+def ordered(entries: Sequence[Entry], sort: Sort) -> list[int]:
+    """Return the rows in the order of a sort; those without a score come last."""
+    if sort == "row":
+        return [entry.row for entry in entries]
+    sign = 1.0 if sort == "score up" else -1.0
+
+    def rank(entry: Entry) -> tuple[bool, float, int]:
+        return (entry.score is None, 0.0 if entry.score is None else sign * entry.score, entry.row)
+
+    return [entry.row for entry in sorted(entries, key=rank)]
+
+
+def matching(reader: Reader, job: int, behaviour: str, needle: str) -> frozenset[int]:
+    """Return the rows whose prompt, phrase or completion contains a text, whatever its case."""
+    return frozenset(
+        found.row
+        for found in reader.iter_completions(job, behaviour)
+        if any(needle in text.casefold() for text in (found.text, found.prompt, found.phrase or ""))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionSnapshot:
+    """A completion, and the base model's for the same prompt under the same eval condition."""
+
+    experiment: ExperimentView
+    behaviour: Behaviour
+    key: CellKey
+    completion: CompletionRow
+    base: CompletionRow | None
+    channel: str
+    scores: tuple[tuple[str, str, float | None, float | None], ...]
+
+
+def read_completion(
+    reader: Reader, name: str, key: CellKey, behaviour_name: str | None, row: int
+) -> CompletionSnapshot | None:
+    """Return a completion of a cell; None where it is not there."""
+    view = read_experiment(reader, name)
+    if view is None:
+        return None
+    behaviour = behaviour_of(view.row, behaviour_name)
+    cells = reader.cells(view.row.id, behaviour.name)
+    cell, base_cell = find_cell(cells, key), find_base(cells, key)
+    found = reader.completions_at(cell.job, behaviour.name, [row]) if cell else []
+    if cell is None or not found:
+        return None
+    own = found[0]
+    beside = base_cell if base_cell and base_cell.job != cell.job else None
+    base = reader.completion_of_prompt(beside.job, own.prompt_id, behaviour.name) if beside else None
+    scores = []
+    for one in view.row.behaviours:
+        mine = own.score if one == behaviour else _score(reader, cell.job, one.name, own.row)
+        theirs = None
+        if beside and base:
+            theirs = base.score if one == behaviour else _score(reader, beside.job, one.name, base.row)
+        scores.append((one.name, one.unit, mine, theirs))
+    return CompletionSnapshot(
+        view, behaviour, key, own, base, view.row.channels.get("evaluate", "user"), tuple(scores)
+    )
+
+
+def _score(reader: Reader, job: int, behaviour: str, row: int) -> float | None:
+    found = reader.completions_at(job, behaviour, [row])
+    return found[0].score if found else None

@@ -1,0 +1,216 @@
+"""What a cell of the grid looks like: its number, its sign, its colour, for each metric."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from windowshift.core.records import Behaviour
+from windowshift.tui import figures, sanitise
+from windowshift.tui.snapshot import GridCell, GridRow, GridSnapshot
+
+if TYPE_CHECKING:
+    from windowshift.core.published import PublishedSpread
+
+Metric = Literal["uplift", "mean", "width", "n", "truncated"]
+METRICS: tuple[Metric, ...] = ("uplift", "mean", "width", "n", "truncated")
+Kind = Literal["done", "live", "pending", "paused", "failed", "none"]
+
+_FILLING = "○◔◑◕"
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A cell as drawn: `level` within -1 .. 1 is its colour, 0 no change, None uncoloured."""
+
+    text: str
+    detail: str = ""
+    mark: str = ""
+    level: float | None = None
+    kind: Kind = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRow:
+    """A row as drawn."""
+
+    label: str
+    faces: tuple[Face, ...]
+    summary: tuple[Face, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixModel:
+    """All that the matrix draws; two models compare cell by cell."""
+
+    columns: tuple[str, ...]
+    summaries: tuple[str, ...]
+    base: FaceRow
+    rows: tuple[FaceRow, ...]
+
+
+def metric_name(metric: Metric, behaviour: Behaviour) -> str:
+    """Return a metric's name with its unit."""
+    if metric == "uplift":
+        return "uplift log2" if behaviour.compare == "ratio" else f"difference, {behaviour.unit}"
+    return {
+        "mean": f"mean {behaviour.unit}",
+        "width": f"interval width, {behaviour.unit}",
+        "n": "n",
+        "truncated": "truncated",
+    }[metric]
+
+
+def model(grid: GridSnapshot, metric: Metric, published: PublishedSpread | None = None) -> MatrixModel:
+    """Return what the matrix shows of a grid under a metric, with published CVs in a column of their own."""
+    low, high = extremes(grid)
+    compare = grid.behaviour.compare
+    rows = []
+    for r, row in enumerate(grid.rows):
+        faces = tuple(
+            _face(cell, metric, compare, "▾" if (r, c) == low else "▴" if (r, c) == high else "")
+            for c, cell in enumerate(row.cells)
+        )
+        rows.append(FaceRow(sanitise.line(row.train, 60), faces, _summary(row, metric, compare, published)))
+    base_metric: Metric = "mean" if metric == "uplift" else metric
+    return MatrixModel(
+        columns=tuple(sanitise.line(column, 60) for column in grid.columns),
+        summaries=(
+            "total" if metric in ("n", "truncated") else "mean",
+            "CV",
+            f"CV {published.model}" if published else "",
+            "train/D",
+        ),
+        base=FaceRow(
+            "base",
+            tuple(_face(cell, base_metric, compare, "", coloured=False) for cell in grid.base.cells),
+            _summary(grid.base, base_metric, compare, published),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def extremes(grid: GridSnapshot) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """Return where the lowest and the highest change stand, as (row, column)."""
+    known = [
+        (change, (r, c))
+        for r, row in enumerate(grid.rows)
+        for c, cell in enumerate(row.cells)
+        if cell is not None and (change := cell.change(grid.behaviour.compare)) is not None
+    ]
+    if len(known) < 2:
+        return None, None
+    return min(known)[1], max(known)[1]
+
+
+def _face(cell: GridCell | None, metric: Metric, compare: str, mark: str, *, coloured: bool = True) -> Face:
+    if cell is None:
+        return Face("", kind="none")
+    row, summary = cell.cell, cell.cell.summary
+    if row.state == "failed" and summary is None:
+        return Face("✗", "failed", kind="failed")
+    if row.state in ("running", "paused") or (row.state != "done" and row.done and summary is None):
+        share = figures.share(row.done, row.total)
+        glyph = "‖" if row.state == "paused" else _FILLING[min(3, round(share * 4))]
+        kind: Kind = "paused" if row.state == "paused" else "live"
+        return Face(f"{glyph} {share:.0%}", f"{row.done}/{row.total}", kind=kind)
+    if summary is None or summary.mean is None:
+        return Face(figures.NOTHING, row.state if row.state == "cancelled" else "", kind="pending")
+    change = cell.change(compare) if coloured else None
+    level = None if change is None else max(-1.0, min(1.0, change))
+    interval = figures.interval(summary.low, summary.high)
+    if metric == "uplift":
+        text = figures.signed(change) if coloured else figures.plain(summary.mean)
+        return Face(text, f"{figures.plain(summary.mean)} {interval}", mark, level)
+    if metric == "mean":
+        return Face(figures.plain(summary.mean), interval, mark, level)
+    if metric == "width":
+        return Face(figures.plain(_width(cell)), interval, "", None)
+    if metric == "n":
+        missing = f"{summary.missing} missing" if summary.missing else ""
+        return Face(str(summary.n), missing, "!" if summary.missing else "", None)
+    share = figures.share(summary.truncated, summary.n)
+    return Face(str(summary.truncated), f"{share:.0%} of {summary.n}", "", min(1.0, share * 4) if share else None)
+
+
+def _width(cell: GridCell) -> float | None:
+    summary = cell.cell.summary
+    if summary is None or summary.low is None or summary.high is None:
+        return None
+    return summary.high - summary.low
+
+
+def _values(row: GridRow, metric: Metric, compare: str) -> list[float]:
+    values: list[float] = []
+    for cell in row.cells:
+        if cell is None or cell.cell.summary is None:
+            continue
+        summary = cell.cell.summary
+        found = {
+            "uplift": cell.change(compare),
+            "mean": summary.mean,
+            "width": _width(cell),
+            "n": float(summary.n),
+            "truncated": float(summary.truncated),
+        }[metric]
+        if found is not None:
+            values.append(found)
+    return values
+
+
+def coefficient(row: GridRow) -> float | None:
+    """Return CV: standard deviation over mean of the mean scores across eval conditions.
+
+    None until every eval condition has a mean: over fewer it is another number.
+    """
+    means = [cell.mean for cell in row.cells if cell is not None]
+    known = [mean for mean in means if mean is not None]
+    if len(known) < 2 or len(known) < len(row.cells) or not statistics.fmean(known):
+        return None
+    return statistics.pstdev(known) / statistics.fmean(known)
+
+
+def _summary(row: GridRow, metric: Metric, compare: str, published: PublishedSpread | None) -> tuple[Face, ...]:
+    values = _values(row, metric, compare)
+    complete = len(values) == len(row.cells) and bool(values)
+    if not complete:
+        middle = Face(figures.NOTHING, kind="pending")
+    elif metric in ("n", "truncated"):
+        middle = Face(f"{sum(values):.0f}")
+    else:
+        mean = statistics.fmean(values)
+        middle = Face(figures.signed(mean) if metric == "uplift" else figures.plain(mean))
+    cv = coefficient(row)
+    ratio = row.ratio
+    known = published.values.get(row.train) if published else None
+    return (
+        middle,
+        Face(figures.NOTHING, kind="pending") if cv is None else Face(f"{cv:.2f}".removeprefix("0")),
+        Face("" if known is None else f"{known:.2f}".removeprefix("0"), kind="pending"),
+        Face("" if ratio is None else f"×{ratio:.2f}", kind="pending"),
+    )
+
+
+def short_label(label: str, width: int) -> str:
+    """Return a condition's name within `width` columns: `very_long` becomes `v_long`, `no_prefix` `none`."""
+    if len(label) <= width:
+        return label
+    if label == "no_prefix":
+        return "none"
+    head, *rest = label.split("_")
+    if rest:
+        short = "_".join([head[:1], *rest])
+        if len(short) <= width:
+            return short
+    return label[: max(1, width - 1)] + "…"
+
+
+def labels(names: Sequence[str], width: int) -> list[str]:
+    """Return column labels that fit, left as they are where two would come out the same."""
+    short = [short_label(name, width) for name in names]
+    if len(set(short)) == len(set(names)):
+        return short
+    keep = max(1, width - 3)
+    return [name if len(name) <= width else f"{name[:keep]}…{number}" for number, name in enumerate(names)]

@@ -1,0 +1,302 @@
+"""The grid as an own widget: draws itself line by line and repaints only cells that changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.style import Style
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.strip import Strip
+
+from windowshift.tui.drawn import Drawn, few_colours, ink_of
+from windowshift.tui.faces import Face, FaceRow, MatrixModel, labels
+from windowshift.tui.pieces import Pieces, fit
+from windowshift.tui.theme import scale, step_of
+
+BASE_ROW = -1
+_EMPTY = MatrixModel((), (), FaceRow("base", (), ()), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are: widths in columns, heights in rows, and how many cells are on screen."""
+
+    label: int
+    cell: int
+    summaries: tuple[int, ...]
+    fill: int
+    gap: int
+    columns: int
+    rows: int
+
+    @property
+    def height(self) -> int:
+        """Rows of screen that a grid row takes."""
+        return self.fill + self.gap
+
+
+class Matrix(Drawn, can_focus=True, inherit_bindings=False):
+    """Train conditions as rows, eval conditions as columns, the base row on top and apart."""
+
+    DEFAULT_CSS = "Matrix { height: auto; }"
+
+    BELOW: ClassVar[dict[bool, int]] = {True: 15, False: 9}
+    """Rows of screen that the lines around the matrix take, on a tall screen and on a short one."""
+
+    @dataclass
+    class Moved(Message):
+        """The cursor stands on another cell."""
+
+        row: int
+        column: int
+
+        def can_replace(self, message: Message) -> bool:
+            """Collapse a burst."""
+            return isinstance(message, Matrix.Moved)
+
+    class Opened(Message):
+        """A cell was clicked that had the cursor already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = _EMPTY
+        self.row = 0
+        self.column = 0
+        self._top = 0
+        self._left = 0
+        self.painted_cells = 0
+
+    # -- what it shows --------------------------------------------------------------------------
+
+    def show(self, model: MatrixModel) -> None:
+        """Show a model; where only cells differ from the one before, only they are repainted."""
+        old, self.model = self.model, model
+        shape = (model.columns, model.summaries, [row.label for row in model.rows])
+        if shape != (old.columns, old.summaries, [row.label for row in old.rows]):
+            self._clamp()
+            self.refresh(layout=True)
+            return
+        before, after = [old.base, *old.rows], [model.base, *model.rows]
+        for number, (was, now) in enumerate(zip(before, after, strict=True)):
+            if was == now:
+                continue
+            for column, (a, b) in enumerate(zip(was.faces, now.faces, strict=True)):
+                if a != b:
+                    self._repaint(self.cell_region(number - 1, column))
+            if was.summary != now.summary:
+                self._repaint(self._summary_region(number - 1))
+
+    def _repaint(self, region: Region) -> None:
+        if region.area:
+            self.painted_cells += 1
+            self.refresh(region)
+
+    # -- cursor ---------------------------------------------------------------------------------
+
+    def move(self, row: int, column: int) -> None:
+        """Put the cursor on a cell; row -1 is the base row."""
+        before = (self.row, self.column, self._top, self._left)
+        self.row, self.column = row, column
+        self._clamp()
+        if (self._top, self._left) != before[2:]:
+            self.refresh()
+        elif (self.row, self.column) != before[:2]:
+            layout = self.layout_now()
+            for cell in (before[:2], (self.row, self.column)):
+                self.refresh(self.cell_region(*cell))
+                y = self._row_y(cell[0], layout)
+                if y is not None:
+                    self.refresh(Region(0, y, layout.label, layout.fill))
+            self.refresh(Region(0, 0, self.size.width, 1))
+        if (self.row, self.column) != before[:2]:
+            self.post_message(self.Moved(self.row, self.column))
+
+    def _clamp(self) -> None:
+        layout = self.layout_now()
+        self.column = max(0, min(self.column, len(self.model.columns) - 1))
+        if self.model.rows:
+            self.row = max(BASE_ROW, min(self.row, len(self.model.rows) - 1))
+        last_left = max(0, len(self.model.columns) - layout.columns)
+        last_top = max(0, len(self.model.rows) - layout.rows)
+        self._left = min(last_left, max(min(self._left, self.column), self.column - layout.columns + 1))
+        if self.row >= 0:
+            self._top = min(self._top, self.row)
+            self._top = max(self._top, self.row - layout.rows + 1)
+        self._top = max(0, min(self._top, last_top))
+
+    def on_resize(self) -> None:
+        """Keep the cursor on screen."""
+        self._clamp()
+        self.refresh()
+
+    def on_focus(self) -> None:
+        """Draw the cursor."""
+        self.refresh(self.cell_region(self.row, self.column))
+
+    def on_click(self, event: events.Click) -> None:
+        """Move the cursor to the cell, or open the one that has it."""
+        found = self._cell_at(event.x, event.y)
+        if found is None:
+            return
+        if found == (self.row, self.column):
+            self.post_message(self.Opened())
+        else:
+            self.move(*found)
+
+    # -- geometry -------------------------------------------------------------------------------
+
+    def layout_now(self) -> Layout:
+        """Return the layout for the present size and model."""
+        return self._layout(*self.size)
+
+    def _layout(self, width: int, height: int) -> Layout:
+        count = max(1, len(self.model.columns))
+        longest = max([len("base"), *(len(row.label) for row in self.model.rows)])
+        label = min(longest + 1, max(10, width // 4))
+        wide = width >= 110
+        summaries = (8, 6, 12, 8) if wide else (7, 5) if width >= 56 else (7,)
+        room = width - label - 2 - sum(summaries)
+        cell = max(7, min(20, room // count))
+        rows = max(1, len(self.model.rows))
+        for fill, gap in ((2, 1), (2, 0), (1, 0)) if cell >= 15 else ((1, 1), (1, 0)):
+            if 3 + (rows + 1) * (fill + gap) <= height:
+                break
+        fixed = 3 + fill + gap
+        return Layout(
+            label, cell, summaries, fill, gap,
+            columns=max(1, min(count, room // cell)),
+            rows=max(1, min(rows, (height - fixed) // (fill + gap))),
+        )
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's
+        """Return the rows that the airiest layout takes which leaves room for the lines below."""
+        room = max(6, viewport.height - self.BELOW[viewport.height >= 32])
+        layout = self._layout(width, room)
+        return 3 + layout.height * (layout.rows + 1)
+
+    def _row_y(self, row: int, layout: Layout) -> int | None:
+        if row == BASE_ROW:
+            return 1
+        place = row - self._top
+        return 2 + layout.height * (place + 1) if 0 <= place < layout.rows else None
+
+    def cell_region(self, row: int, column: int) -> Region:
+        """Return where a cell is drawn; empty where it is scrolled away."""
+        layout = self.layout_now()
+        y, place = self._row_y(row, layout), column - self._left
+        if y is None or not 0 <= place < layout.columns:
+            return Region()
+        return Region(layout.label + 1 + place * layout.cell, y, layout.cell, layout.fill)
+
+    def _summary_region(self, row: int) -> Region:
+        layout = self.layout_now()
+        y = self._row_y(row, layout)
+        if y is None:
+            return Region()
+        return Region(layout.label + 2 + layout.columns * layout.cell, y, sum(layout.summaries), layout.fill)
+
+    def _cell_at(self, x: int, y: int) -> tuple[int, int] | None:
+        layout = self.layout_now()
+        place = (x - layout.label - 1) // layout.cell
+        if not 0 <= place < layout.columns:
+            return None
+        for row in (BASE_ROW, *range(self._top, self._top + layout.rows)):
+            top = self._row_y(row, layout)
+            if top is not None and top <= y < top + layout.height:
+                return row, place + self._left
+        return None
+
+    # -- drawing --------------------------------------------------------------------------------
+
+    def render_line(self, y: int) -> Strip:
+        """Draw one line."""
+        layout = self.layout_now()
+        if not self.model.columns:
+            return self.drawn([])
+        bottom = 2 + layout.height * (layout.rows + 1)
+        if y == 0:
+            pieces = self._header(layout)
+        elif y == 1 + layout.height:
+            pieces = self._rule(layout, "┼", self._top > 0, "▴")
+        elif y == bottom:
+            pieces = self._rule(layout, "┴", self._top + layout.rows < len(self.model.rows), "▾")
+        elif y < bottom:
+            row, inner = (BASE_ROW, y - 1) if y <= layout.height else (
+                self._top + (y - 2 - layout.height) // layout.height, (y - 2) % layout.height
+            )
+            pieces = self._row(layout, row, inner)
+        else:
+            pieces = []
+        return self.drawn(pieces)
+
+    def _window(self, layout: Layout) -> range:
+        return range(self._left, min(len(self.model.columns), self._left + layout.columns))
+
+    def _header(self, layout: Layout) -> Pieces:
+        colours = ink_of(self)
+        before = "◂" if self._left else " "
+        after = "▸" if self._left + layout.columns < len(self.model.columns) else "│"
+        corner = " train ↓ eval →" if layout.label > 14 else " train↓"
+        names = labels(self.model.columns, layout.cell - 1)
+        pieces: Pieces = [(fit(corner, layout.label), colours.faint), ("│" if before == " " else before, colours.faint)]
+        for column in self._window(layout):
+            style = colours.strong if column == self.column else colours.dim
+            pieces.append((fit(names[column], layout.cell - 1, "center") + " ", style))
+        pieces.append((after, colours.faint))
+        for name, width in zip(self.model.summaries, layout.summaries, strict=False):
+            pieces.append((fit(name, width - 1, "right") + " ", colours.dim))
+        return pieces
+
+    def _rule(self, layout: Layout, cross: str, more: bool, arrow: str) -> Pieces:
+        colours = ink_of(self)
+        label = "─" * (layout.label - 2) + (arrow if more else "─") + "─"
+        line = label + cross + "─" * (layout.cell * len(self._window(layout))) + cross + "─" * sum(layout.summaries)
+        return [(line, colours.faint)]
+
+    def _row(self, layout: Layout, row: int, inner: int) -> Pieces:
+        colours = ink_of(self)
+        shown = self.model.base if row == BASE_ROW else self.model.rows[row]
+        if inner >= layout.fill:
+            empty = " " * (layout.cell * len(self._window(layout)))
+            return [(" " * layout.label + "│" + empty + "│", colours.faint)]
+        first = inner == 0
+        style = colours.strong if row == self.row else colours.text
+        label = fit(" " + shown.label, layout.label) if first else " " * layout.label
+        pieces: Pieces = [(label, style), ("│", colours.faint)]
+        for column in self._window(layout):
+            face = shown.faces[column]
+            here = (row, column) == (self.row, self.column)
+            width = layout.cell - 1
+            text = self._number(face) if first else _detail(face.detail, width)
+            pieces.append((fit(text, width, "center"), self._style(face, here, first)))
+            pieces.append((" ", colours.text))
+        pieces.append(("│", colours.faint))
+        for face, width in zip(shown.summary, layout.summaries, strict=False):
+            text = face.text if first else face.detail
+            style = colours.text if first and face.kind == "done" else colours.dim
+            pieces.append((fit(text, width - 1, "right") + " ", style))
+        return pieces
+
+    def _number(self, face: Face) -> str:
+        if face.kind != "done":
+            return face.text
+        return f"{face.text:>5}{face.mark or ' '}"
+
+    def _style(self, face: Face, here: bool, first: bool) -> Style:
+        colours = ink_of(self)
+        if here:
+            return colours.cursor if first else colours.cursor + Style(bold=False)
+        if face.kind == "done":
+            if face.level is None:
+                return colours.text if first else colours.dim
+            style = scale(step_of(face.level), colours.dark, few_colours(self))
+            return style + Style(bold=bool(face.mark)) if first else style
+        return {"live": colours.blue, "paused": colours.warn, "failed": colours.bad}.get(face.kind, colours.faint)
+
+
+def _detail(text: str, width: int) -> str:
+    """Return a cell's second line with air at both ends, or its first number alone."""
+    return text if len(text) <= width - 1 else text.split(" ")[0]

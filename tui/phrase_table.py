@@ -1,0 +1,58 @@
+"""The phrases of a condition, each with its mean, to see whether they agree."""
+
+from __future__ import annotations
+
+from textual.strip import Strip
+
+from windowshift.tui import figures, sanitise
+from windowshift.tui.cell_snapshot import PhraseMean
+from windowshift.tui.drawn import Drawn, ink_of
+from windowshift.tui.pieces import Pieces, fit
+
+
+class PhraseTable(Drawn):
+    """One line a phrase: text, mean, interval, n."""
+
+    DEFAULT_CSS = "PhraseTable { width: 1fr; height: 1fr; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: tuple[PhraseMean, ...] = ()
+        self._mean: float | None = None
+
+    def show(self, rows: tuple[PhraseMean, ...], mean: float | None) -> None:
+        """Show these phrases beside the mean over all of them."""
+        if (rows, mean) != (self._rows, self._mean):
+            self._rows, self._mean = rows, mean
+            self.refresh()
+
+    @property
+    def text(self) -> str:
+        """What it says, without styles."""
+        return "\n".join("".join(text for text, _ in self._line(y, 120)) for y in range(len(self._rows) + 1))
+
+    def render_line(self, y: int) -> Strip:
+        """Draw a line."""
+        return self.drawn(self._line(y, self.size.width))
+
+    def _line(self, y: int, width: int) -> Pieces:
+        ink = ink_of(self)
+        numbers = (7, 14, 6)
+        name = max(8, width - sum(numbers) - 2)
+        if y == 0:
+            return [(" " + fit("phrase", name), ink.dim), (f"{'mean':>7}{'95 %':>14}{'n':>6}", ink.dim)]
+        room = self.size.height - 2
+        if y > len(self._rows):
+            return []
+        if y > room and len(self._rows) > room + 1:
+            more = len(self._rows) - room
+            return [(f" … and {more} more", ink.dim)] if y == room + 1 else []
+        row = self._rows[y - 1]
+        text = "no phrase" if row.phrase is None else sanitise.line(row.phrase, 200)
+        summary = row.summary
+        return [
+            (" " + fit(text, name), ink.text if row.phrase else ink.dim),
+            (f"{figures.plain(summary.mean):>7}", ink.strong),
+            (f"{figures.interval(summary.low, summary.high):>14}", ink.dim),
+            (f"{summary.n:>6}", ink.dim),
+        ]
