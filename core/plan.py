@@ -14,7 +14,7 @@ from windowshift.core.grid_spec import GridSpec, resolve_grid
 from windowshift.core.jobs import Cell, Job, Source
 from windowshift.core.plan_maker import PlanMaker
 from windowshift.core.prompt_source import draw
-from windowshift.core.prompts import Prompt
+from windowshift.core.prompts import Prompt, set_digest
 from windowshift.core.setting import Setting
 from windowshift.core.spec import Spec
 from windowshift.core.spec_errors import did_you_mean
@@ -22,15 +22,18 @@ from windowshift.core.spec_errors import did_you_mean
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs in an order in which every parent comes before its children, and the grid over them."""
+    """Jobs in an order in which every parent comes before its children, and the grid over them.
+
+    `prompts` holds the prompt sets that the jobs' inputs name by digest; `repeats` counts prompts left
+    out because another one has the same text.
+    """
 
     spec: Spec
     spec_text: str
     setting: Setting
     model: ModelIdentity
     grid: GridSpec
-    prompts: tuple[Prompt, ...]
-    prompts_digest: str
+    prompts: Mapping[str, tuple[Prompt, ...]]
     repeats: int
     jobs: tuple[Job, ...]
     cells: tuple[Cell, ...]
@@ -67,10 +70,10 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     source = spec.prompts if spec.prompts is not None else setting.default_prompts()
     if source is None:
         raise SpecError(f"the setting '{spec.setting}' needs a prompt source: add  prompts: FILE")
-    needed = spec.data.size + spec.sampling.prompts
-    wanted = math.ceil(needed * spec.data.filter.candidates) if spec.data.filter else needed
-    drawn = draw(source, wanted, spec.data.seed, folder)
-    maker = PlanMaker(spec, setting, grid, model, drawn.prompts)
+    share = spec.data.filter.candidates if spec.data.filter else 1.0
+    wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
+    drawn = draw(source, *wanted, spec.data.seed, folder)
+    maker = PlanMaker(spec, setting, grid, model, drawn)
     maker.make()
     return Plan(
         spec,
@@ -78,8 +81,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         setting,
         model,
         grid,
-        drawn.prompts,
-        maker.digest,
+        {set_digest(drawn.data): drawn.data, set_digest(drawn.evaluation): drawn.evaluation},
         drawn.repeats,
         tuple(maker.jobs.values()),
         tuple(maker.cells),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ from windowshift.core.conditions import Condition, NoPrefix
 from windowshift.core.errors import SpecError
 from windowshift.core.grid_spec import GridSpec, TrainRow
 from windowshift.core.jobs import Cell, Job, Source
+from windowshift.core.prompt_source import Drawn
 from windowshift.core.prompts import Prompt, set_digest
 from windowshift.core.records import BASE
 from windowshift.core.setting import Setting
@@ -20,14 +21,19 @@ from windowshift.core.spec import Spec
 JUDGE_SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 16}
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Where D's prompts and the eval prompts come from, as job inputs have it."""
+
+    data: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
 class PlanMaker:
     """Builds the jobs of one spec; the same job asked for twice is the same job."""
 
-    def __init__(
-        self, spec: Spec, setting: Setting, grid: GridSpec, model: ModelIdentity, prompts: tuple[Prompt, ...]
-    ) -> None:
-        self.spec, self.setting, self.grid, self.prompts = spec, setting, grid, prompts
-        self.digest = set_digest(prompts)
+    def __init__(self, spec: Spec, setting: Setting, grid: GridSpec, model: ModelIdentity, drawn: Drawn) -> None:
+        self.spec, self.setting, self.grid, self.drawn = spec, setting, grid, drawn
         self.model = {"base": spec.model, "revision": spec.revision, "fingerprint": model.fingerprint}
         self.sampling = asdict(spec.sampling.resolved())
         self.jobs: dict[str, Job] = {}
@@ -37,7 +43,10 @@ class PlanMaker:
     def make(self) -> None:
         """Fill jobs, cells and sources for every seed."""
         for seed in self.spec.seeds:
-            chosen = self._chosen(seed)
+            chosen = Chosen(
+                self._place(self.drawn.data, self.spec.data.size, "data", seed),
+                self._place(self.drawn.evaluation, self.spec.sampling.prompts, "evaluation", seed),
+            )
             generated = self._generate(seed, chosen)
             for condition in self.grid.evaluate:
                 job = self._evaluate(
@@ -51,15 +60,15 @@ class PlanMaker:
     def _add(self, job: Job) -> Job:
         return self.jobs.setdefault(job.id, job)
 
-    def _chosen(self, seed: int) -> dict[str, Any]:
-        """Where D's and the eval prompts come from: the drawn set, or what a filter job will choose of it."""
+    def _place(self, candidates: tuple[Prompt, ...], keep: int, use: str, seed: int) -> dict[str, Any]:
+        """Where prompts come from: a drawn set, or what a filter job will choose of it."""
         settings = self.spec.data.filter
-        everything = {"set": self.digest, "first": 0, "last": len(self.prompts)}
+        everything = {"set": set_digest(candidates), "last": len(candidates)}
         if settings is None:
-            return {"set": self.digest}
+            return everything
         inputs: dict[str, Any] = {
             "prompts": everything,
-            "keep": self.spec.data.size + self.spec.sampling.prompts,
+            "keep": keep,
             "seed": seed,
             "channel": self.spec.channel.evaluate,
         }
@@ -74,26 +83,17 @@ class PlanMaker:
                 "sampling": self.sampling,
                 "conditions": [condition.identity() for condition in conditions],
             }
-            rows = len(self.prompts) * len(conditions)
+            rows = len(candidates) * len(conditions)
         else:
-            backend = settings.judge.backend or self.spec.generate_backend
             inputs |= {
                 "how": "judge",
-                "backend": backend,
+                "backend": settings.judge.backend or self.spec.generate_backend,
                 "model": {"base": settings.judge.model, "revision": None, "fingerprint": settings.judge.model},
                 "sampling": JUDGE_SAMPLING,
             }
-            rows = len(self.prompts)
-        job = self._add(Job("filter", f"filter prompts by {inputs['how']}", inputs, (), rows))
-        if inputs["how"] == "variance":
-            self._score(job, rows)
-        return {"filter": job.id}
-
-    def _slice(self, chosen: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
-        return {**chosen, "first": first, "last": last}
-
-    def _parents(self, chosen: Mapping[str, Any]) -> tuple[str, ...]:
-        return (chosen["filter"],) if "filter" in chosen else ()
+            rows = len(candidates)
+        job = self._add(Job("filter", f"filter prompts for {use} by {inputs['how']}", inputs, (), rows))
+        return {"filter": job.id, "last": keep}
 
     def _sampled(
         self, kind: str, condition: Condition, seed: int, channel: str, prompts: dict[str, Any]
@@ -109,7 +109,7 @@ class PlanMaker:
             "for": kind,
         }
 
-    def _generate(self, seed: int, chosen: Mapping[str, Any]) -> dict[str, Job]:
+    def _generate(self, seed: int, chosen: Chosen) -> dict[str, Job]:
         """One job a generation condition, over the part of D's prompts that some row needs."""
         wanted: dict[str, tuple[Condition, set[tuple[int, int]]]] = {}
         for row in self.grid.rows:
@@ -119,9 +119,9 @@ class PlanMaker:
         channel = self.spec.channel.generate or self.spec.channel.train
         for name, (condition, spans) in wanted.items():
             first, last = min(span[0] for span in spans), max(span[1] for span in spans)
-            inputs = self._sampled("data", condition, seed, channel, self._slice(chosen, 0, self.spec.data.size))
+            inputs = self._sampled("data", condition, seed, channel, chosen.data)
             inputs["rows"] = [first, last]
-            job = self._add(Job("generate", f"data {name}", inputs, self._parents(chosen), last - first))
+            job = self._add(Job("generate", f"data {name}", inputs, _parents(chosen.data), last - first))
             self._score(job, job.total)
             jobs[name] = job
         return jobs
@@ -130,17 +130,17 @@ class PlanMaker:
         self,
         condition: Condition,
         seed: int,
-        chosen: Mapping[str, Any],
+        chosen: Chosen,
         channel: str,
         *,
         label: str,
         parent: Job | None = None,
         step: int = 0,
     ) -> Job:
-        size, count = self.spec.data.size, self.spec.sampling.prompts
-        inputs = self._sampled("evaluation", condition, seed, channel, self._slice(chosen, size, size + count))
+        count = self.spec.sampling.prompts
+        inputs = self._sampled("evaluation", condition, seed, channel, chosen.evaluation)
         inputs["rows"] = [0, count]
-        parents = self._parents(chosen)
+        parents = _parents(chosen.evaluation)
         if parent is not None:
             inputs["step"] = step
             parents = (*parents, parent.id)
@@ -148,7 +148,7 @@ class PlanMaker:
         self._score(job, count)
         return job
 
-    def _row(self, row: TrainRow, seed: int, chosen: Mapping[str, Any], generated: Mapping[str, Job]) -> None:
+    def _row(self, row: TrainRow, seed: int, chosen: Chosen, generated: Mapping[str, Job]) -> None:
         size = self.spec.data.size
         parts: list[dict[str, Any]] = []
         for number, (part, (first, last)) in enumerate(zip(row.parts, _slices(row, size), strict=True)):
@@ -214,6 +214,10 @@ class PlanMaker:
     def _score(self, sampled: Job, rows: int) -> None:
         for scorer in self.setting.scorers:
             self._add(Job("score", f"score {scorer.name}: {sampled.label}", scorer.identity(), (sampled.id,), rows))
+
+
+def _parents(place: Mapping[str, Any]) -> tuple[str, ...]:
+    return (place["filter"],) if "filter" in place else ()
 
 
 def _slices(row: TrainRow, size: int) -> list[tuple[int, int]]:

@@ -23,14 +23,19 @@ ID_COLUMNS = ("id", "prompt_id", "task_id")
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Distinct prompts in the order of the split, and how many repeats of a text were left out."""
+    """Prompts for D and for evaluation, without overlap, and how many repeats of a text were left out.
 
-    prompts: tuple[Prompt, ...]
+    D's prompts are taken from the front of the shuffled source and the eval prompts from its end, so
+    that neither set changes when a spec asks for more of the other: finished jobs stay finished.
+    """
+
+    data: tuple[Prompt, ...]
+    evaluation: tuple[Prompt, ...]
     repeats: int = 0
 
 
-def draw(source: str | PromptFile | PromptDataset, wanted: int, seed: int, folder: Path) -> Drawn:
-    """Draw `wanted` distinct prompts in an order that depends on `seed` only.
+def draw(source: str | PromptFile | PromptDataset, data: int, evaluation: int, seed: int, folder: Path) -> Drawn:
+    """Draw distinct prompts in an order that depends on the source and on `seed` only.
 
     A relative file is looked for next to the spec (`folder`), then in the working directory.
 
@@ -38,36 +43,27 @@ def draw(source: str | PromptFile | PromptDataset, wanted: int, seed: int, folde
         SpecError: the source is missing, malformed, or has too few prompts.
     """
     if source == MICROWORLD:
-        return _draw_world(wanted, seed)
-    if isinstance(source, str):
-        source = PromptFile(file=source)
-    if isinstance(source, PromptFile):
-        path = _find(source.file, folder)
-        everything = read_prompts(path, source)
-        where = str(path)
+        prompts = [Prompt(prompt.id, prompt.text) for prompt in world.prompts(world.world_size(), seed)]
+        where, repeats = MICROWORLD, 0
     else:
-        everything = _read_dataset(source)
-        where = source.dataset
-    distinct: dict[str, Prompt] = {}
-    for prompt in everything:
-        distinct.setdefault(prompt.text, prompt)
-    prompts = list(distinct.values())
-    if len(prompts) < wanted:
+        if isinstance(source, str):
+            source = PromptFile(file=source)
+        if isinstance(source, PromptFile):
+            path = _find(source.file, folder)
+            everything, where = read_prompts(path, source), str(path)
+        else:
+            everything, where = _read_dataset(source), source.dataset
+        distinct: dict[str, Prompt] = {}
+        for prompt in everything:
+            distinct.setdefault(prompt.text, prompt)
+        prompts, repeats = list(distinct.values()), len(everything) - len(distinct)
+        random.Random(seed).shuffle(prompts)
+    if len(prompts) < data + evaluation:
         raise SpecError(
-            f"{where} has {len(prompts)} distinct prompts, but the spec needs {wanted} "
+            f"{where} has {len(prompts)} distinct prompts, but the spec needs {data + evaluation} "
             "(data.size + sampling.prompts, times the filter's candidates): lower one of them"
         )
-    random.Random(seed).shuffle(prompts)
-    return Drawn(tuple(prompts[:wanted]), len(everything) - len(distinct))
-
-
-def _draw_world(wanted: int, seed: int) -> Drawn:
-    if wanted > world.world_size():
-        raise SpecError(
-            f"microworld has {world.world_size()} prompts, but the spec needs {wanted} "
-            "(data.size + sampling.prompts, times the filter's candidates): lower one of them"
-        )
-    return Drawn(tuple(Prompt(prompt.id, prompt.text) for prompt in world.prompts(wanted, seed)))
+    return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[-evaluation:])), repeats)
 
 
 def _find(file: str, folder: Path) -> Path:

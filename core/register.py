@@ -79,7 +79,8 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
                 for s in plan.sources
             ),
         )  # fmt: skip
-        writer.put_prompts(plan.prompts_digest, plan.prompts)
+        for digest, prompts in plan.prompts.items():
+            writer.put_prompts(digest, prompts)
     return experiment, numbers
 
 

@@ -42,6 +42,7 @@ class RequestMaker:
 
     def __init__(self, plan: Plan, results: Mapping[str, Mapping[str, Any]], workspace: Path) -> None:
         self._plan, self._results, self._workspace = plan, results, workspace
+        self._filters = {job.id: job for job in plan.jobs if job.kind == "filter"}
         rows = [part for row in plan.grid.rows for part in row.parts]
         everything = [
             *plan.grid.generate,
@@ -56,11 +57,12 @@ class RequestMaker:
         return self._conditions[to_json(identity)]
 
     def prompts(self, place: Mapping[str, Any]) -> Sequence[Prompt]:
-        """The prompts that a job's inputs point to: a slice of the drawn set, or of a filter's choice."""
-        prompts: Sequence[Prompt] = self._plan.prompts
-        if "filter" in place:
-            prompts = [prompts[position] for position in self._results[place["filter"]]["positions"]]
-        return prompts[place["first"] : place["last"]]
+        """The prompts that a job's inputs point to: the first of a drawn set, or a filter's choice."""
+        if "filter" not in place:
+            return self._plan.prompts[place["set"]][: place["last"]]
+        chosen = place["filter"]
+        candidates = self.prompts(self._filters[chosen].inputs["prompts"])
+        return [candidates[position] for position in self._results[chosen]["positions"]]
 
     def rows(self, job: Job, done: set[int]) -> Iterator[Row]:
         """The rows of a job that are not done yet."""

@@ -32,8 +32,8 @@ def templates() -> list[Template]:
     return [Template(path.stem, path.read_text(encoding="utf-8")) for path in sorted(asset("specs").glob("*.yaml"))]
 
 
-def template(name: str) -> Template:
-    """One template.
+def find_template(name: str) -> Template:
+    """One template by name.
 
     Raises:
         SpecError: there is none of that name.

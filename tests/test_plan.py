@@ -117,16 +117,24 @@ def test_checkpoints_are_cells_of_their_own() -> None:
 @pytest.mark.parametrize("how", ["{candidates: 2}", "{candidates: 2, judge: {model: some-org/judge}}"])
 def test_a_filter_is_a_parent_of_everything_sampled(how: str) -> None:
     plan = planned(SPEC.replace("size: 10", f"size: 10, filter: {how}"))
-    chosen = next(job for job in plan.jobs if job.kind == "filter")
-    assert chosen.total == 28 * (1 if "judge" in how else 2)
-    assert all(chosen.id in job.parents for job in plan.jobs if job.kind in ("generate", "evaluate"))
+    data, evaluation = (job for job in plan.jobs if job.kind == "filter")
+    assert (data.total, evaluation.total) == ((20, 8) if "judge" in how else (40, 16))
+    assert all(data.id in job.parents for job in plan.jobs if job.kind == "generate")
+    assert all(evaluation.id in job.parents for job in plan.jobs if job.kind == "evaluate")
 
 
 def test_train_and_eval_prompts_are_disjoint() -> None:
-    plan = planned(SPEC)
-    assert len({prompt.id for prompt in plan.prompts}) == 14
-    places = [job.inputs["prompts"] for job in plan.jobs if job.kind in ("generate", "evaluate")]
-    assert {(place["first"], place["last"]) for place in places} == {(0, 10), (10, 14)}
+    data, evaluation = planned(SPEC).prompts.values()
+    assert (len(data), len(evaluation)) == (10, 4)
+    assert not {prompt.id for prompt in data} & {prompt.id for prompt in evaluation}
+
+
+def test_more_of_one_kind_of_prompt_leaves_the_other_jobs_as_they_are() -> None:
+    before = {job.id for job in planned(SPEC).jobs}
+    more_eval = {job.id for job in planned(SPEC.replace("prompts: 4", "prompts: 5")).jobs if job.kind == "train"}
+    assert more_eval <= before
+    more_data = planned(SPEC.replace("size: 10", "size: 11"))
+    assert {job.id for job in more_data.jobs if job.label.startswith("base")} <= before
 
 
 VALUES = st.recursive(

@@ -14,6 +14,7 @@ import windowshift
 from windowshift.core.errors import SpecError, WindowshiftError
 
 if TYPE_CHECKING:
+    from windowshift.core.records import ControlAction
     from windowshift.core.spec import Spec
 
 app = typer.Typer(
@@ -49,13 +50,13 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
 ) -> None:
     """Write a spec to start from."""
-    from windowshift.core import template as templates
+    from windowshift.core.template import find_template, templates
 
     if template == "list":
-        for item in templates.templates():
+        for item in templates():
             typer.echo(f"{item.name:22} {item.summary}")
         return
-    chosen = templates.template(template)
+    chosen = find_template(template)
     if path.exists() and not force:
         raise SpecError(f"{path} is there already: choose another file, or --force to overwrite it")
     try:
@@ -169,16 +170,17 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Print an experiment's measures with their intervals, beside the published ones."""
-    from windowshift.core import report_text
     from windowshift.core.report import report as make_report
+    from windowshift.core.report_text import markdown as as_markdown
+    from windowshift.core.report_text import print_report
 
     made = make_report(workspace, name, behaviour)
     if as_json:
         _print_json(made.to_json())
     elif markdown:
-        typer.echo(report_text.markdown(made))
+        typer.echo(as_markdown(made))
     else:
-        report_text.print_report(made)
+        print_report(made)
 
 
 @app.command()
@@ -193,16 +195,17 @@ def export(
     seed: Annotated[int, typer.Option("--seed", help="The seed of --dataset.")] = 0,
 ) -> None:
     """Write one row per completion with its scores, or a row's D as chat JSONL."""
-    from windowshift.core import export as exporting
+    from windowshift.core.export import export as export_completions
+    from windowshift.core.export import export_dataset
 
     if dataset is None:
-        count = exporting.export(workspace, name, out, force=force)
+        count = export_completions(workspace, name, out, force=force)
         typer.echo(f"wrote {count} completions to {out}")
         return
     generate, slash, train = dataset.partition("/")
     if not slash:
         raise SpecError(f"--dataset takes GENERATE/TRAIN, e.g. med_short/long, not '{dataset}'")
-    count = exporting.export_dataset(workspace, name, generate, train, out, seed=seed, force=force)
+    count = export_dataset(workspace, name, generate, train, out, seed=seed, force=force)
     typer.echo(f"wrote {count} examples to {out}")
 
 
@@ -217,7 +220,7 @@ def control(
     from windowshift.core.control import request
     from windowshift.core.reader import Reader
 
-    actions = ("pause", "resume", "cancel", "retry")
+    actions: tuple[ControlAction, ...] = ("pause", "resume", "cancel", "retry")
     chosen = next((known for known in actions if known == action), None)
     if chosen is None:
         raise SpecError(f"there is no action '{action}'; known are {', '.join(actions)}")
@@ -235,10 +238,10 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
 ) -> None:
     """Run the med_short grid on the embedded model, live on screen."""
-    from windowshift.core import template as templates
     from windowshift.core.spec import parse_spec
+    from windowshift.core.template import find_template
 
-    text = templates.template("demo").text.replace("seeds: [0]", f"seeds: [{seed}]")
+    text = find_template("demo").text.replace("seeds: [0]", f"seeds: [{seed}]")
     if seed:
         text = text.replace("name: demo", f"name: demo-seed{seed}")
     spec = parse_spec(text, "the demo's spec")
