@@ -1,0 +1,1 @@
+"""Backends: generate and train behind one protocol (`windowshift.core.backend.Backend`)."""

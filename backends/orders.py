@@ -1,0 +1,42 @@
+"""What a crew and its workers say to each other.
+
+A module of its own: a worker runs as ``__main__``, whose classes would not unpickle on the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Start a stream of one of the backend's methods; `number` comes back with everything it yields."""
+
+    number: int
+    method: Literal["generate", "train"]
+    items: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Close a stream."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Yielded:
+    """What a stream yielded."""
+
+    number: int
+    items: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A stream ended: by itself, closed, or with the error that `error` names."""
+
+    number: int
+    error: str | None = None

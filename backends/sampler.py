@@ -1,0 +1,319 @@
+"""The batched decode loop.
+
+transformers' own `generate` keeps finished rows in the batch until the longest one ends, and draws
+all rows from one random stream. Here a finished row leaves the cache at once and a waiting one takes
+its place, and every row draws from its own stream, so that a request's completion does not depend
+on what shares its batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from windowshift.backends.kv_cache import CHUNK, SlotCache
+
+PREFILL_TOKENS = 8192
+_COLUMNS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One completion to draw, as token ids; `index` is the caller's name for it."""
+
+    index: int
+    prompt: list[int]
+    seed: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a row came to: token ids without the end token; ``failed`` when logits were not numbers."""
+
+    row: Row
+    ids: list[int]
+    finish: Literal["stop", "length", "failed"]
+
+
+class Forward(Protocol):
+    """One pass of the model: the seam where interventions on activations come in."""
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor,
+        cache: Any,
+        rows: Sequence[Row],
+        keep: int,
+    ) -> Tensor:
+        """Logits [rows, keep, vocabulary] at the last `keep` columns of `input_ids` [rows, columns].
+
+        `rows` are the requests in batch order; `cache` is extended by the columns given. In decoding,
+        `attention_mask` [rows, cached + 1] is 0 on left padding. In prefill it is None: rows are padded
+        on the right, which causal attention never looks at from a real token; row i has
+        ``len(rows[i].prompt)`` real columns.
+        """
+        ...
+
+
+def decode(
+    forward: Forward,
+    rows: Iterator[Row],
+    *,
+    end_ids: frozenset[int],
+    cache_layers: int,
+    batch_rows: int,
+    device: Any = "cpu",
+) -> Iterator[list[Decoded]]:
+    """Draw a completion for every row; each step of the iterator is one forward pass.
+
+    Yields what finished in that pass, often nothing. Rows are taken in order, as places get free.
+    """
+    batch = _Batch(forward, end_ids, cache_layers, batch_rows, torch.device(device))
+    waiting: deque[Row] = deque()
+    threshold = max(1, batch_rows // 8)
+    more = True
+    while True:
+        while more and len(waiting) < batch_rows:
+            row = next(rows, None)
+            if row is None:
+                more = False
+            else:
+                waiting.append(row)
+        free = batch_rows - batch.size
+        # A prefill costs a pass of its own, so it waits until a few places are free.
+        if waiting and (batch.size == 0 or free >= min(threshold, len(waiting))):
+            yield batch.admit(_next_group(waiting, free))
+        elif batch.size:
+            yield batch.step()
+        else:
+            return
+
+
+def uniforms(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """`count` numbers in [0, 1): the stream of one request, the same on every machine."""
+    raw = np.random.Philox(key=seed % (1 << 128)).random_raw(count)
+    return np.asarray((raw >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+
+def draw(logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample one token a row by inverting the cumulative distribution.
+
+    Args:
+        logits: [rows, vocabulary], float64.
+        uniform: [rows], in [0, 1).
+        temperature: [rows]; 0 takes the most likely token.
+        top_p: [rows]; sample from the smallest set of tokens that holds this mass.
+
+    Returns:
+        Token ids [rows], and whether each row's logits were finite numbers [rows].
+    """
+    greedy = temperature == 0
+    scaled = logits / torch.where(greedy, 1.0, temperature)[:, None]
+    mass = torch.exp(scaled - scaled.amax(-1, keepdim=True))
+    if bool((top_p < 1).any()):
+        ranked, order = mass.sort(dim=-1, descending=True, stable=True)
+        before = ranked.cumsum(-1) - ranked
+        outside = before >= top_p[:, None] * ranked.sum(-1, keepdim=True)
+        outside[:, 0] = False
+        mass = mass.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), 0.0)
+    cumulative = mass.cumsum(-1)
+    total = cumulative[:, -1:]
+    # Rounding must not carry the target to the very end, where the mass may be zero.
+    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
+    if bool(greedy.any()):
+        tokens = torch.where(greedy, logits.argmax(-1), tokens)
+    return tokens, torch.isfinite(total.squeeze(1))
+
+
+def _next_group(waiting: deque[Row], free: int) -> list[Row]:
+    """Rows to prefill together: as many as fit the places and the token budget, at least one."""
+    group: list[Row] = []
+    longest = 0
+    while waiting and len(group) < free:
+        longest = max(longest, len(waiting[0].prompt))
+        if group and longest * (len(group) + 1) > PREFILL_TOKENS:
+            break
+        group.append(waiting.popleft())
+    return group
+
+
+class _Batch:
+    """Rows in decoding. Row i of every buffer is request `self.rows[i]`; the first `size` are live."""
+
+    def __init__(
+        self, forward: Forward, end_ids: frozenset[int], layers: int, slots: int, device: torch.device
+    ) -> None:
+        self._forward = forward
+        self._layers, self._slots, self._device = layers, slots, device
+        self._cache = SlotCache(layers, slots, _COLUMNS)
+        self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
+        self.rows: list[Row] = []
+        self._start = self._integers(slots)  # first column of the row
+        self._done = self._integers(slots)  # tokens drawn
+        self._limit = self._integers(slots)
+        self._last = self._integers(slots)  # the token drawn last
+        self._tokens = self._integers(slots, 0)  # [slots, tokens]
+        self._mask = self._integers(slots, _COLUMNS)  # 1 from the row's first column on
+        self._temperature = self._integers(slots).double()
+        self._top_p = self._integers(slots).double()
+        self._uniform = self._integers(slots, 0).double()  # [slots, tokens]
+        self._index = torch.arange(slots, device=device)
+
+    @property
+    def size(self) -> int:
+        """Live rows."""
+        return len(self.rows)
+
+    @torch.inference_mode()
+    def admit(self, group: list[Row]) -> list[Decoded]:
+        """Prefill new rows and draw their first token."""
+        lengths = [len(row.prompt) for row in group]
+        width, keep = max(lengths), max(lengths) - min(lengths) + 1
+        # Padding repeats the row's first token: any token does, as nothing real looks at it.
+        padded = [row.prompt + row.prompt[:1] * (width - len(row.prompt)) for row in group]
+        ids = torch.tensor(padded, device=self._device)
+        length = torch.tensor(lengths, device=self._device)
+        positions = torch.arange(width, device=self._device).expand(len(group), -1)
+        fresh = SlotCache(self._layers, len(group), width)
+        fresh.span(len(group), 0)
+        logits = self._forward(ids, None, positions, fresh, group, keep)
+        logits = logits[self._index[: len(group)], length - 1 - (width - keep)]
+        self._make_room(width)
+        at, size = self.size, self.size + len(group)
+        end = self._cache.end
+        self._cache.admit(fresh, length, at, end)
+        new = slice(at, size)
+        self._start[new] = end - length
+        columns = torch.arange(self._cache.columns, device=self._device)
+        self._mask[new] = (columns[None, :] >= self._start[new, None]).long()
+        self._done[new] = 0
+        self._fill(group, new)
+        self.rows.extend(group)
+        return self._take(logits, new)
+
+    @torch.inference_mode()
+    def step(self) -> list[Decoded]:
+        """Feed each row the token it drew last, and draw the next one."""
+        cache, size = self._cache, self.size
+        if not cache.room(1):
+            width = cache.end - cache.first
+            # Twice the width leaves room to move back in place next time, without a new buffer.
+            self._relocate(0, cache.columns if width <= cache.columns // 2 else 2 * width + 64)
+        mask = self._mask[:size, cache.first : cache.end + 1]
+        positions = (cache.end - self._start[:size])[:, None]
+        logits = self._forward(self._last[:size, None], mask, positions, cache, self.rows, 1)
+        return self._take(logits[:, -1], slice(0, size))
+
+    def _integers(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.long, device=self._device)
+
+    def _take(self, logits: Tensor, which: slice) -> list[Decoded]:
+        """Draw a token for the rows `which`, and let those that end leave."""
+        done, index = self._done[which], self._index[which]
+        tokens, sound = draw(logits.double(), self._uniform[index, done], self._temperature[which], self._top_p[which])
+        self._tokens[index, done] = tokens
+        self._last[which] = tokens
+        done += 1
+        ended = torch.isin(tokens, self._end_ids)
+        leaving = ended | (done >= self._limit[which]) | ~sound
+        found: list[Decoded] = []
+        if bool(leaving.any()):
+            for i in leaving.nonzero().squeeze(1).tolist():
+                slot, count = which.start + i, int(done[i])
+                stop, whole = bool(ended[i]), bool(sound[i])
+                ids = self._tokens[slot, : count - 1 if stop else count].tolist()
+                finish: Literal["stop", "length", "failed"] = "stop" if stop else "length"
+                found.append(Decoded(self.rows[slot], ids if whole else [], finish if whole else "failed"))
+            self._drop({which.start + i for i in leaving.nonzero().squeeze(1).tolist()})
+        self._settle()
+        return found
+
+    def _drop(self, slots: set[int]) -> None:
+        """Close the holes that leaving rows make, keeping rows of one age next to each other.
+
+        Attention goes over `CHUNK` rows at a time, from the first column that one of them needs: so
+        each chunk is refilled from the next younger one, which moves a few rows a step.
+        """
+        staying = [slot for slot in range(self.size) if slot not in slots]
+        sources: list[int] = []
+        targets: list[int] = []
+        for at in range(0, len(staying), CHUNK):
+            members = staying[at : at + CHUNK]
+            places = range(at, at + len(members))
+            targets.extend(sorted(set(places).difference(members)))
+            sources.extend(sorted(set(members).difference(places)))
+        if targets:
+            to = torch.tensor(targets, device=self._device)
+            source = torch.tensor(sources, device=self._device)
+            self._cache.move_rows(source, to)
+            for state in (
+                self._start,
+                self._done,
+                self._limit,
+                self._last,
+                self._temperature,
+                self._top_p,
+                self._uniform,
+                self._tokens,
+                self._mask,
+            ):
+                state[to] = state[source]
+            moved = [self.rows[slot] for slot in sources]
+            for slot, row in zip(targets, moved, strict=True):
+                self.rows[slot] = row
+        del self.rows[len(staying) :]
+
+    def _settle(self) -> None:
+        """Trim the left padding that all live rows share."""
+        firsts = [int(start.min()) for start in self._start[: self.size].split(CHUNK)] if self.size else []
+        first = min(firsts, default=self._cache.end)
+        self._cache.span(self.size, first)
+        self._cache.chunk_firsts = [each - first for each in firsts]
+
+    def _make_room(self, width: int) -> None:
+        """Make the live columns end at `width` or later, so that new rows fit before that end."""
+        cache = self._cache
+        if self.size == 0:
+            cache.span(0, 0)
+            cache.place(0)
+            if cache.columns < width:
+                self._relocate(0, width + _COLUMNS)
+            cache.place(width)
+        elif cache.end < width:
+            first = width - (cache.end - cache.first)
+            self._relocate(first, max(cache.columns, width + _COLUMNS))
+
+    def _relocate(self, first: int, columns: int) -> None:
+        cache, size = self._cache, self.size
+        self._start[:size] += first - cache.first
+        cache.relocate(first, columns)
+        at = torch.arange(columns, device=self._device)
+        self._mask = self._integers(self._slots, columns)
+        self._mask[:size] = (at[None, :] >= self._start[:size, None]).long()
+
+    def _fill(self, group: list[Row], new: slice) -> None:
+        """Write the constants of new rows: limits, sampling parameters, random stream."""
+        widest = max(row.max_tokens for row in group)
+        if widest > self._uniform.shape[1]:
+            extra = widest - self._uniform.shape[1]
+            self._uniform = torch.nn.functional.pad(self._uniform, (0, extra))
+            self._tokens = torch.nn.functional.pad(self._tokens, (0, extra))
+        self._limit[new] = torch.tensor([row.max_tokens for row in group], device=self._device)
+        self._temperature[new] = torch.tensor(
+            [row.temperature for row in group], dtype=torch.float64, device=self._device
+        )
+        self._top_p[new] = torch.tensor([row.top_p for row in group], dtype=torch.float64, device=self._device)
+        for i, row in enumerate(group, start=new.start):
+            self._uniform[i, : row.max_tokens] = torch.from_numpy(uniforms(row.seed, row.max_tokens))
