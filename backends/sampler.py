@@ -277,7 +277,7 @@ class _Batch:
 
     def _settle(self) -> None:
         """Trim the left padding that all live rows share."""
-        firsts = [int(start.min()) for start in self._start[: self.size].split(CHUNK)] if self.size else []
+        firsts = [int(start.min()) for start in torch.split(self._start[: self.size], CHUNK)] if self.size else []
         first = min(firsts, default=self._cache.end)
         self._cache.span(self.size, first)
         self._cache.chunk_firsts = [each - first for each in firsts]

@@ -52,15 +52,17 @@ class WorldExample:
 
 
 # no_prefix lies in between and is the widest in absolute terms too: a model that was told nothing about
-# length is the one that is free to vary.
+# length is the one that is free to vary. The others overlap with their neighbours, so that data from one group
+# surprises the model by degrees under the next; with narrow laws every mismatch is the same impossibility, and
+# fine-tuning on any of them ends in the same collapse.
 LENGTH_LAWS: dict[str, LengthLaw] = {
-    "short": LengthLaw(1.6, 0.35),
-    "med_short": LengthLaw(3.0, 0.32),
-    "medium": LengthLaw(4.5, 0.30),
-    "med_long": LengthLaw(6.5, 0.28),
-    "long": LengthLaw(9.0, 0.26),
-    "very_long": LengthLaw(14.0, 0.24),
-    "no_prefix": LengthLaw(5.5, 0.85),
+    "short": LengthLaw(1.6, 0.42),
+    "med_short": LengthLaw(3.0, 0.44),
+    "medium": LengthLaw(4.5, 0.44),
+    "med_long": LengthLaw(6.5, 0.44),
+    "long": LengthLaw(9.0, 0.42),
+    "very_long": LengthLaw(14.0, 0.36),
+    "no_prefix": LengthLaw(5.8, 0.9),
 }
 
 _SENTENCES: dict[str, tuple[str, ...]] = {

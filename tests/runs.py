@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,11 +46,11 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "windowshift", *map(str, arguments)]
 
 
-def windowshift(*arguments: str | Path, check: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def windowshift(
+    *arguments: str | Path, check: int | None = 0, timeout: float = 300.0
+) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end and check its exit code."""
-    done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
-    )
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout)
     if check is not None:
         assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -80,12 +80,31 @@ class TestAttachedAdapters(BackendContract):
         return dataclasses.replace(subject_of(models / "llama", dtype="float32"), exact=False)
 
 
-class TestCrew(BackendContract):
-    """Worker processes, as very small models have them by default."""
-
-    @pytest.fixture
-    def subject(self, models: Path) -> Subject:
-        return subject_of(models / "llama", workers=2)
+async def test_worker_processes_give_what_one_process_gives(models: Path, tmp_path: Path) -> None:
+    """One crew for all of it: starting its processes is what takes time."""
+    alone, crew = subject_of(models / "llama"), subject_of(models / "llama", workers=2)
+    one, many = alone.make(), crew.make()
+    jobs = [job(alone, tmp_path / "alone" / name, key=name, seed=len(name)) for name in ("a", "bb", "ccc")]
+    expected = {each.key: ending(await gather(one.train([each])), each.key) for each in jobs}
+    dealt = [dataclasses.replace(each, output=tmp_path / "crew" / each.key) for each in jobs]
+    got = await gather(many.train(dealt))
+    requests = []
+    for each in jobs:
+        end, theirs = ending(got, each.key), expected[each.key]
+        assert isinstance(end, Trained)
+        assert isinstance(theirs, Trained)
+        weights = "adapter_model.safetensors"
+        assert (Path(end.adapter) / weights).read_bytes() == (Path(theirs.adapter) / weights).read_bytes()
+        model = dataclasses.replace(alone.model, adapter=theirs.adapter)
+        requests += [request(alone, f"{each.key}{seed}", seed=seed, model=model) for seed in range(5)]
+    requests += [request(alone, "base"), request(alone, "long", alone.over_long)]
+    assert await answers(many, requests) == await answers(one, requests)
+    stream = many.generate([request(alone, str(seed), seed=seed) for seed in range(900)])
+    await anext(stream)
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert await answers(many, requests) == await answers(one, requests)
+    await many.aclose()
+    await one.aclose()
 
 
 async def trained(folder: Path, output: Path, **changes: object) -> Path:
@@ -149,7 +168,7 @@ async def test_the_same_job_twice_gives_equal_bytes(models: Path, tmp_path: Path
     assert reseeded != (first / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("lines", "state_seconds"), [(2, 0), (8, 0), (15, 0), (9, 1000)])
+@pytest.mark.parametrize(("lines", "state_seconds"), [(2, 0), (12, 0), (9, 1000)])
 async def test_a_killed_training_ends_in_equal_bytes(
     models: Path, tmp_path: Path, lines: int, state_seconds: float
 ) -> None:
@@ -517,7 +536,7 @@ class TestChatFormat:
 
     async def test_the_backend_says_so(self, tmp_path: Path) -> None:
         plain, refusing = build(tmp_path / "a"), build(tmp_path / "b", template=NO_SYSTEM)
-        backend = LocalBackend()
+        backend = LocalBackend(OPTIONS)
         assert backend.supports_system(str(plain))
         assert not backend.supports_system(str(refusing))
         subject = subject_of(refusing)

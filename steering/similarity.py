@@ -1,0 +1,52 @@
+"""Cosine similarity between vectors, and across the layers of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windowshift.core.errors import SpecError
+from windowshift.steering.vector import SteeringVector
+
+Matrix = NDArray[np.float64]
+
+
+def cosine(one: SteeringVector, other: SteeringVector) -> Matrix:
+    """Cosine at each layer [layers]; NaN where one of the two has no direction.
+
+    Raises:
+        SpecError: the two do not have the same shape.
+    """
+    if one.directions.shape != other.directions.shape:
+        raise SpecError(
+            f"vectors '{one.name}' ({one.layers} layers of {one.width}) and '{other.name}' "
+            f"({other.layers} layers of {other.width}) cannot be compared"
+        )
+    return np.asarray((_unit(one) * _unit(other)).sum(1))
+
+
+def across_layers(vector: SteeringVector) -> Matrix:
+    """Cosine between the directions of any two layers [layers, layers]; NaN where there is no direction."""
+    units = _unit(vector)
+    return np.asarray(units @ units.T)
+
+
+def table(vectors: Sequence[SteeringVector], layer: int | None = None) -> Matrix:
+    """Cosine between any two vectors [n, n], at `layer` or each at its own.
+
+    Raises:
+        SpecError: widths differ, or a vector has no direction there.
+    """
+    if len({vector.width for vector in vectors}) > 1:
+        raise SpecError("vectors of different widths cannot be compared: " + ", ".join(one.name for one in vectors))
+    rows = np.stack([vector.direction(layer).astype(np.float64) for vector in vectors])
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(units @ units.T)
+
+
+def _unit(vector: SteeringVector) -> Matrix:
+    rows = vector.directions.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, norms, out=np.full_like(rows, np.nan), where=norms > 0))
