@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check format bench microworld clean
+.PHONY: setup demo test test-slow check format bench pictures microworld clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,11 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# The pictures in the README, from a finished demo.
+pictures: setup
+	test -f $(DEMO)/windowshift.db || $(BIN)/windowshift demo --headless --workspace $(DEMO)
+	$(BIN)/python -m bench.pictures $(DEMO) demo docs
 
 # The embedded model, anew, bit for bit on one machine.
 microworld: setup
