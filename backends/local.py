@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local_options import LocalOptions
@@ -216,17 +217,22 @@ def _tiny(model: Model) -> bool:
 
 def _cuda() -> bool:
     _require_libraries()
+    if version("torch").endswith("+cpu"):
+        return False  # known without importing it: only the workers need it
     import torch
 
     return torch.cuda.is_available()
 
 
 def _require_libraries() -> None:
+    """Say which library is missing, without importing any: with a crew only the workers need them."""
     for name in _LIBRARIES:
         try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise MissingExtraError("backend 'local'", "local", name) from error
+            there = importlib.util.find_spec(name) is not None
+        except ValueError:  # marked in sys.modules as not to be had
+            there = False
+        if not there:
+            raise MissingExtraError("backend 'local'", "local", name)
 
 
 def _rows(lm: CausalLM, group: Sequence[GenerateRequest], refused: list[Completion]) -> Iterator[Row]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.orders import Cancel, Ended, Order, Yielded
+from windowshift.core.errors import WindowshiftError
 
 
 class Worker:
@@ -60,8 +61,10 @@ class Worker:
                     self._connection.send(Yielded(order.number, [item]))
         except asyncio.CancelledError:
             pass
+        except WindowshiftError as raised:
+            error = str(raised)
         except Exception as raised:  # the parent says it to the caller
-            error = repr(raised)
+            error = f"unexpected error in a worker process: {raised!r}"
         finally:
             del self._streams[order.number]
             self._connection.send(Ended(order.number, error))

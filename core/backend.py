@@ -130,7 +130,8 @@ class Sft:
 class TrainJob:
     """One adapter to train.
 
-    `examples` are in training order for every epoch (already shuffled by the caller).
+    The first epoch takes `examples` in the order given (already shuffled by the caller), each further
+    one a permutation that `seed` determines.
     Checkpoints are wanted after each number of examples in `checkpoints`; `output` is a folder
     that the backend may write adapters and its resume state to, one subfolder per checkpoint.
     """
@@ -227,6 +228,14 @@ class Backend(Protocol):
         """
         ...
 
+    def supports_system(self, base: str, revision: str | None = None) -> bool:
+        """Whether the model passes a system message on; may load its tokenizer, never its weights.
+
+        Raises:
+            BackendError: the model, or its tokenizer, cannot be found.
+        """
+        ...
+
     def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs; every job ends in exactly one `Trained` or `TrainFailed`.
 
@@ -236,7 +245,11 @@ class Backend(Protocol):
         ...
 
     def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
-        """Answer all requests, exactly one completion each, in any order, as they finish."""
+        """Answer all requests, exactly one completion each, in any order, as they finish.
+
+        What cannot be answered (an unknown model, an adapter that does not load, a prompt that is too
+        long) comes back as a ``failed`` completion that says why, and the others go on.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -65,6 +65,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     _check_checkpoints(spec, grid)
     try:
         model = backends[spec.generate_backend].identify(spec.model, spec.revision)
+        _check_system_channel(spec, backends)
     except BackendError as error:
         raise SpecError(f"model: {error}") from error
     source = spec.prompts if spec.prompts is not None else setting.default_prompts()
@@ -102,12 +103,19 @@ def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backe
                 f"condition '{condition.name}' is a steering dose, which backend '{spec.generate_backend}' cannot do: "
                 "name one that steers, e.g. local"
             )
-    if "system" in (spec.channel.train, spec.channel.evaluate, spec.channel.generate):
-        for name, backend in ((spec.train_backend, trainer), (spec.generate_backend, sampler)):
-            if not backend.system_channel:
-                raise SpecError(f"backend '{name}' has no system channel: set channel: {{train: user, evaluate: user}}")
     if spec.checkpoints and not trainer.checkpoints:
         raise SpecError(f"backend '{spec.train_backend}' keeps no checkpoints: leave 'checkpoints' out")
+
+
+def _check_system_channel(spec: Spec, backends: Mapping[str, Backend]) -> None:
+    if "system" not in (spec.channel.train, spec.channel.evaluate, spec.channel.generate):
+        return
+    for name in sorted({spec.train_backend, spec.generate_backend}):
+        if not backends[name].supports_system(spec.model, spec.revision):
+            raise SpecError(
+                f"the chat template of '{spec.model}' refuses or drops system messages: "
+                "set channel: {train: user, evaluate: user}"
+            )
 
 
 def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:

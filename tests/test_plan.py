@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windowshift.core.errors import SpecError
 from windowshift.core.jobs import job_hash, row_seed
 from windowshift.core.plan import Plan
 from windowshift.core.run import plan_spec
@@ -75,8 +76,9 @@ def test_sft_settings_change_training_and_not_the_data_or_the_base_cells() -> No
 
 
 def test_the_train_channel_does_not_touch_no_prefix() -> None:
-    changed = planned(SPEC + "channel: {train: system, generate: user}\n")
-    same = {job.id for job in planned(SPEC).jobs} & {job.id for job in changed.jobs}
+    text = SPEC.replace("some-org/some-model", "microworld")
+    changed = planned(text + "channel: {train: system, generate: user}\n")
+    same = {job.id for job in planned(text).jobs} & {job.id for job in changed.jobs}
     assert "train med_short under no_prefix" in {job.label for job in changed.jobs if job.id in same}
     assert "train med_short under short" not in {job.label for job in changed.jobs if job.id in same}
 
@@ -135,6 +137,17 @@ def test_more_of_one_kind_of_prompt_leaves_the_other_jobs_as_they_are() -> None:
     assert more_eval <= before
     more_data = planned(SPEC.replace("size: 10", "size: 11"))
     assert {job.id for job in more_data.jobs if job.label.startswith("base")} <= before
+
+
+@pytest.mark.parametrize("template", ["NO_SYSTEM", "DROPS_SYSTEM"])
+def test_a_template_without_a_system_role_is_refused(tmp_path: Path, template: str) -> None:
+    from tests import tiny_models
+
+    model = tiny_models.build(tmp_path / "model", template=getattr(tiny_models, template))
+    text = SPEC.replace("some-org/some-model", str(model))
+    assert planned(text).jobs
+    with pytest.raises(SpecError, match="refuses or drops system messages"):
+        planned(text + "channel: {train: system}\n")
 
 
 VALUES = st.recursive(
