@@ -157,8 +157,10 @@ class Adapters:
     def drop(self, name: str) -> None:
         """Detach an adapter."""
         self.use(None)
-        self._peft.delete_adapter(name)
-        # PEFT puts another adapter in force when the active one goes.
+        with warnings.catch_warnings():
+            # PEFT puts another adapter in force when the active one goes, and says so; the next line undoes it.
+            warnings.simplefilter("ignore", UserWarning)
+            self._peft.delete_adapter(name)
         self._peft.base_model.disable_adapter_layers()
         self._in_force = None
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.tui_pilot import arrive, settle
 from textual.pilot import Pilot
 
-from tests.tui_pilot import arrive, settle
 from windowshift.tui.app import WindowshiftApp
 from windowshift.tui.cell import CellScreen
 from windowshift.tui.completion import CompletionScreen

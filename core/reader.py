@@ -137,15 +137,18 @@ class Reader(ResultReader):
 
     # -- the grid -------------------------------------------------------------------------------
 
-    def cells(self, experiment: int, behaviour: str) -> list[CellRow]:
-        """An experiment's cells, base cells first, with the summary of one behaviour."""
+    def cells(self, experiment: int, behaviour: str, *, evaluate: str | None = None) -> list[CellRow]:
+        """An experiment's cells, base cells first, with the summary of one behaviour.
+
+        `evaluate` leaves out those of other eval conditions: the whole of a large grid takes a while.
+        """
         rows = self._all(
             "SELECT c.id, c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, c.final, c.job, j.state, "
             "j.done, j.total, s.n, s.missing, s.truncated, s.mean, s.sd, s.low, s.high FROM cells c "
             "JOIN jobs j ON j.n = c.job LEFT JOIN behaviours b ON b.name = ? "
             "LEFT JOIN summaries s ON s.job = c.job AND s.behaviour = b.id WHERE c.experiment = ? "
-            "ORDER BY c.id",
-            (behaviour, experiment),
+            "AND (? IS NULL OR c.evaluate = ?) ORDER BY c.id",
+            (behaviour, experiment, evaluate, evaluate),
         )
         return [
             CellRow(*[*row[:7], bool(row[7]), *row[8:12], Summary(*row[12:]) if row[12] is not None else None])

@@ -1,4 +1,7 @@
-"""Pictures of every screen at 80×24 and 160×50: `pytest --snapshot-update` renews them, look before you commit."""
+"""Pictures of every screen, at three sizes in the dark theme and once in each other theme.
+
+`pytest tests/test_tui_snapshots.py --snapshot-update` renews them; look before you commit.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,38 @@ from textual.pilot import Pilot
 from tests.tui_pilot import NOW, app, arrive, settle, store
 from windowshift.core import liveness
 from windowshift.tui.cell import CellScreen
+from windowshift.tui.choice import ChoiceScreen
+from windowshift.tui.compare import CompareScreen
 from windowshift.tui.completion import CompletionScreen
 from windowshift.tui.experiments import ExperimentsScreen
 from windowshift.tui.grid import GridScreen
 from windowshift.tui.help import HelpScreen
 from windowshift.tui.jobs import JobsScreen
+from windowshift.tui.plots import PlotsScreen
 
-SIZES = [(80, 24), (160, 50)]
+SIZES = [(80, 24), (120, 40), (200, 60)]
+PINNED = ["down", "down", "right", "space", "down", "down", "space"]
+GRID: tuple[type[Any], list[str]] = (ExperimentsScreen, ["enter"])
 ROUTES: dict[str, list[tuple[type[Any], list[str]]]] = {
     "experiments": [(ExperimentsScreen, [])],
-    "grid": [(ExperimentsScreen, ["enter"]), (GridScreen, ["down", "down", "right"])],
-    "grid-mean": [(ExperimentsScreen, ["enter"]), (GridScreen, ["m", "e"])],
-    "cell": [(ExperimentsScreen, ["enter"]), (GridScreen, ["enter"]), (CellScreen, ["s", "down"])],
+    "grid": [GRID, (GridScreen, PINNED)],
+    "grid-mean": [GRID, (GridScreen, ["m", "e"])],
+    "cell": [GRID, (GridScreen, [*PINNED, "down", "enter"]), (CellScreen, ["s", "down"])],
     "completion": [
-        (ExperimentsScreen, ["enter"]),
-        (GridScreen, ["right", "enter"]),
+        GRID,
+        (GridScreen, [*PINNED, "down", "enter"]),
         (CellScreen, ["enter"]),
-        (CompletionScreen, ["n"]),
+        (CompletionScreen, ["n", "d"]),
     ],
+    "compare": [GRID, (GridScreen, [*PINNED, "c"]), (CompareScreen, ["n", "d"])],
+    "plots": [GRID, (GridScreen, ["p"]), (PlotsScreen, [])],
+    "plots-heatmap": [GRID, (GridScreen, ["p"]), (PlotsScreen, ["right", "right", "right"])],
     "jobs": [(ExperimentsScreen, ["J"]), (JobsScreen, ["slash", *"train med_short", "enter", "down"])],
-    "help": [(ExperimentsScreen, ["enter"]), (GridScreen, ["question_mark"]), (HelpScreen, [])],
+    "help": [GRID, (GridScreen, ["question_mark"]), (HelpScreen, [])],
+    "new": [(ExperimentsScreen, ["n"]), (ChoiceScreen, ["down"])],
 }
+ONCE = ("grid-mean", "plots-heatmap", "help", "new")
+"""Pictures that look alike at any size."""
 
 
 @pytest.fixture
@@ -47,30 +61,39 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return Path("ws")  # a relative one: the picture must not show where the test ran
 
 
-# Metric and help look alike at any size.
-PICTURES = [(route, size) for route in ROUTES for size in SIZES if size[0] == 80 or route not in ("grid-mean", "help")]
+PICTURES = [(route, size) for route in ROUTES for size in SIZES if size[0] == 80 or route not in ONCE]
+
+
+async def go(pilot: Pilot[None], route: str) -> None:
+    for kind, keys in ROUTES[route]:
+        await arrive(pilot, kind)
+        for key in keys:
+            await pilot.press(key)
+            await settle(pilot)
+    # A figure is drawn in a worker that begins when its size is known.
+    await settle(pilot)
+    pilot.app.clear_notifications()
+    await settle(pilot)
 
 
 @pytest.mark.parametrize(("route", "size"), PICTURES, ids=[f"{route}-{w}x{h}" for route, (w, h) in PICTURES])
 def test_picture(route: str, size: tuple[int, int], workspace: Path, snap_compare: Callable[..., bool]) -> None:
-    async def go(pilot: Pilot[None]) -> None:
-        for kind, keys in ROUTES[route]:
-            await arrive(pilot, kind)
-            await pilot.press(*keys)
-        await settle(pilot)
-
-    assert snap_compare(app(workspace, None, now=NOW), terminal_size=size, run_before=go)
+    assert snap_compare(app(workspace, None, now=NOW), terminal_size=size, run_before=lambda pilot: go(pilot, route))
 
 
-def test_light_theme(workspace: Path, snap_compare: Callable[..., bool]) -> None:
-    async def go(pilot: Pilot[None]) -> None:
+THEMED = [(route, keys) for route in ROUTES if route not in ONCE for keys in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("route", "presses"), THEMED, ids=[f"{route}-{('light', 'safe')[presses - 1]}" for route, presses in THEMED]
+)
+def test_theme(route: str, presses: int, workspace: Path, snap_compare: Callable[..., bool]) -> None:
+    async def turn(pilot: Pilot[None]) -> None:
         await arrive(pilot, ExperimentsScreen)
-        await pilot.press("enter")
-        await arrive(pilot, GridScreen)
-        await pilot.press("T")
-        await settle(pilot)
+        await pilot.press(*["T"] * presses)
+        await go(pilot, route)
 
-    assert snap_compare(app(workspace, None, now=NOW), terminal_size=(100, 30), run_before=go)
+    assert snap_compare(app(workspace, None, now=NOW), terminal_size=(100, 30), run_before=turn)
 
 
 def test_empty_workspace(workspace: Path, snap_compare: Callable[..., bool]) -> None:

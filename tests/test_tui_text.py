@@ -98,7 +98,7 @@ def test_the_footer_fits_and_keeps_help() -> None:
         for width in (40, 80, 160):
             shown = actions.footer(screen, width)
             assert sum(len(a.shown) + len(a.label) + 3 for a in shown) <= width
-            assert width < 80 or screen in ("help", "confirm") or actions.HELP in shown
+            assert width < 80 or screen in ("help", "confirm", "choice", "problem") or actions.HELP in shown
 
 
 def test_the_scale_is_legible() -> None:

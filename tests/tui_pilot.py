@@ -19,6 +19,7 @@ from windowshift.core import writer as writer_module
 from windowshift.core.prompts import Prompt
 from windowshift.core.writer import Writer
 from windowshift.tui.app import WindowshiftApp
+from windowshift.tui.deep_link import parse_link
 from windowshift.tui.store_screen import StoreScreen
 
 STARTED = 1_700_000_000.0
@@ -43,10 +44,16 @@ def store(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Writer
 
 
 def app(
-    path: Path, experiment: str | None = "med-short", *, now: float = NOW, look_every: float = 0.25
+    path: Path,
+    experiment: str | None = "med-short",
+    *,
+    now: float = NOW,
+    look_every: float = 0.25,
+    state: Path | None = None,
 ) -> WindowshiftApp:
     """Make an app whose clock stands still; it looks at the store seldom enough for a pilot to see it idle."""
-    return WindowshiftApp(path, experiment=experiment, clock=lambda: now, look_every=look_every)
+    link = parse_link(experiment) if experiment else None
+    return WindowshiftApp(path, link=link, clock=lambda: now, look_every=look_every, state=state)
 
 
 async def until(pilot: Pilot[None], predicate: Callable[[], Any], what: str = "") -> None:

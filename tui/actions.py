@@ -39,21 +39,44 @@ CANCEL = Action("cancel", "X", "X", "cancel", "cancel, after a confirmation", ra
 RETRY = Action("retry", "R", "R", "retry", "try a failed or cancelled job again", rank=4)
 JOBS = Action("jobs", "J", "J", "jobs", "jobs: what runs, waits and failed", rank=2)
 HELP = Action("help", "question_mark", "?", "help", "every key of this screen", rank=1)
-THEME = Action("theme", "T", "T", "theme", "switch between dark and light")
+THEME = Action("theme", "T", "T", "theme", "next theme: dark, light, safe for colour-blind eyes")
+BEHAVIOUR = Action("behaviour", "b", "b", "behaviour", "next behaviour: characters, words, tokens", rank=4)
+COMPARE = Action("compare", "c", "c", "compare", "compare the pinned rows side by side", rank=3)
+PLOTS = Action("plots", "p", "p", "plots", "figures of this experiment, on screen and as files", rank=3)
+COPY = Action("copy", "y", "y", "copy", "copy what is under the cursor; says where it went", rank=6)
+COPY_TABLE = Action("copy_table", "Y", "Y", "copy table", "copy the whole table as Markdown")
+COPY_TSV = Action("copy_tsv", "ctrl+y", "^y", "copy TSV", "copy the whole table as tab-separated values")
 QUIT = Action("quit", "q", "q", "quit", "leave; a run goes on without the screen", rank=3)
 PALETTE = Action("palette", "ctrl+p", "^p", "commands", "find a command by name", rank=6)
 
+COPYING = (COPY, COPY_TABLE, COPY_TSV)
 COMMON = (BACK, HELP, PALETTE, THEME, QUIT)
 LIST = (UP, DOWN, PAGE_UP, PAGE_DOWN, FIRST, LAST)
 
 REGISTRY: dict[str, tuple[Action, ...]] = {
-    "experiments": (OPEN, JOBS, FILTER, PAUSE, CANCEL, *LIST, *COMMON),
+    "experiments": (
+        OPEN,
+        Action("new", "n", "n", "new", "new experiment from a template, edited in $EDITOR", rank=2),
+        Action("start", "s", "s", "start", "start its run, or go on with one that was interrupted", rank=3),
+        JOBS,
+        FILTER,
+        PAUSE,
+        CANCEL,
+        Action("delete", "D", "D", "delete", "delete the experiment, after a confirmation", rank=6),
+        *COPYING,
+        *LIST,
+        *COMMON,
+    ),
     "grid": (
         OPEN,
         Action("metric", "m", "m", "metric", "next number: change, mean, interval width, n, truncated", rank=1),
         Action("next_page", "right_square_bracket", "]", "data", "next generation condition", rank=0),
         Action("previous_page", "left_square_bracket", "[ ]", "data", "previous generation condition", rank=2),
-        Action("behaviour", "b", "b", "behaviour", "next behaviour: characters, words, tokens", rank=2),
+        Action("pin", "space", "␣", "pin", "pin this row for comparing, or take the pin away (four at most)", rank=2),
+        COMPARE,
+        Action("unpin", "u", "u", "unpin", "take all pins away"),
+        PLOTS,
+        BEHAVIOUR,
         JOBS,
         Action("extreme", "e", "e", "extreme", "go to the lowest, then to the highest cell", rank=5),
         Action("previous_seed", "left_curly_bracket", "{ }", "seed", "previous seed", rank=6),
@@ -62,27 +85,65 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("next_step", "greater_than_sign", ">", "step", "later checkpoint"),
         Action("pause", "P", "P", "pause", PAUSE.help, rank=6),
         CANCEL,
-        UP, DOWN, LEFT, RIGHT, FIRST, LAST,
+        *COPYING,
+        UP,
+        DOWN,
+        LEFT,
+        RIGHT,
+        FIRST,
+        LAST,
         *COMMON,
     ),
     "cell": (
         OPEN,
         Action("sort", "s", "s", "sort", "order by row, score upwards, score downwards", rank=1),
-        Action("behaviour", "b", "b", "behaviour", "next behaviour: characters, words, tokens", rank=2),
+        Action("pin", "space", "␣", "pin", "pin this cell: others are shown against it", rank=2),
+        BEHAVIOUR,
         FILTER,
+        COMPARE,
         JOBS,
+        *COPYING,
         *LIST,
         *COMMON,
     ),
     "completion": (
         Action("next", "n,right,l", "n →", "next", "next completion in the list's order", rank=1),
         Action("previous", "p,left,h", "p ←", "previous", "previous completion", rank=1),
+        Action("diff", "d", "d", "diff", "mark the words that differ from the base model's text", rank=1),
+        Action("roles", "r", "r", "roles", "show the prompt as messages with their roles", rank=3),
+        COPY,
         Action("scroll_up", "up,k", "↑ k", "up", "scroll both texts up"),
         Action("scroll_down", "down,j", "↓ j", "down", "scroll both texts down"),
         Action("page_up", "pageup", "PgUp", "page up", "scroll both texts a page up"),
         Action("page_down", "pagedown,space", "PgDn", "page down", "scroll both texts a page down"),
         Action("cursor_first", "home,g", "Home g", "first", "go to the start of the texts"),
         Action("cursor_last", "end,G", "End G", "last", "go to the end of the texts"),
+        *COMMON,
+    ),
+    "compare": (
+        Action("next", "n,right,l", "n →", "prompt", "the next prompt's completions", rank=1),
+        Action("previous", "p,left,h", "p ←", "prompt", "the previous prompt's completions"),
+        Action("next_condition", "right_square_bracket", "[ ]", "eval", "next eval condition", rank=1),
+        Action("previous_condition", "left_square_bracket", "[", "eval", "previous eval condition"),
+        Action("view", "v", "v", "view", "next view: all that fits, completions, scatter", rank=1),
+        Action("swap", "x", "x", "turn", "turn the order round: the difference is second minus first", rank=3),
+        Action("diff", "d", "d", "diff", "mark the words that differ from the first row's text", rank=2),
+        BEHAVIOUR,
+        *COPYING,
+        Action("scroll_up", "up,k", "↑ k", "up", "scroll all texts up"),
+        Action("scroll_down", "down,j", "↓ j", "down", "scroll all texts down"),
+        Action("page_up", "pageup", "PgUp", "page up", "scroll all texts a page up"),
+        Action("page_down", "pagedown,space", "PgDn", "page down", "scroll all texts a page down"),
+        *COMMON,
+    ),
+    "plots": (
+        Action("next", "right,l,n", "→", "next", "next figure", rank=1),
+        Action("previous", "left,h,p", "←", "previous", "previous figure", rank=1),
+        Action("next_page", "right_square_bracket", "[ ]", "data", "next arm or generation condition", rank=2),
+        Action("previous_page", "left_square_bracket", "[", "data", "previous arm or generation condition"),
+        Action("export", "e", "e", "export", "write PNG, SVG and CSV into the workspace's plots folder", rank=1),
+        BEHAVIOUR,
+        *COPYING,
         *COMMON,
     ),
     "jobs": (
@@ -92,8 +153,21 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         PAUSE,
         CANCEL,
         RETRY,
+        *COPYING,
         *LIST,
         *COMMON,
+    ),
+    "choice": (
+        Action("open", "enter", "↵", "take", "take the one under the cursor", rank=1),
+        Action("back", "escape,q", "Esc", "leave", "leave it", rank=1),
+        UP,
+        DOWN,
+        FIRST,
+        LAST,
+    ),
+    "problem": (
+        Action("yes", "e,enter", "e", "edit", "open the editor again", rank=1),
+        Action("no", "escape,q,n", "Esc", "leave", "leave it; the file stays", rank=1),
     ),
     "help": (BACK, UP, DOWN, QUIT),
     "confirm": (
@@ -107,7 +181,12 @@ def bindings(screen: str) -> list[BindingType]:
     """Return the key bindings of a screen."""
     return [
         Binding(
-            action.keys, action.name, action.label, show=False, key_display=action.shown, tooltip=action.help,
+            action.keys,
+            action.name,
+            action.label,
+            show=False,
+            key_display=action.shown,
+            tooltip=action.help,
             id=f"{screen}.{action.name}",
         )
         for action in REGISTRY[screen]

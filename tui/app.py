@@ -1,53 +1,59 @@
-"""The app: opens screens, watches the store, asks runs to pause, go on or stop."""
+"""The app: opens screens, watches the store, keeps the place."""
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
-from textual.app import App
 from textual.command import Provider
 from textual.message import Message
 
-from windowshift.core import control
 from windowshift.core.errors import WindowshiftError
-from windowshift.core.records import ControlAction, JobRow
-from windowshift.tui.cell import CellScreen
-from windowshift.tui.completion import CompletionScreen
-from windowshift.tui.confirm import ConfirmScreen
+from windowshift.tui import places, terminal
+from windowshift.tui.deep_link import DeepLink
 from windowshift.tui.experiments import ExperimentsScreen
-from windowshift.tui.grid import GridScreen
-from windowshift.tui.help import HelpScreen
-from windowshift.tui.jobs import JobsScreen
 from windowshift.tui.line_list import LineList
-from windowshift.tui.palette import ActionProvider
-from windowshift.tui.snapshot import CellKey, ExperimentView, read_experiments
-from windowshift.tui.status import alive, experiment_status
+from windowshift.tui.places import Places
+from windowshift.tui.services import Services
+from windowshift.tui.snapshot import CellKey, read_experiments
+from windowshift.tui.status import alive
 from windowshift.tui.store_pool import StorePool, StoreWatch
 from windowshift.tui.store_screen import StoreScreen
-from windowshift.tui.theme import DARK, LIGHT, THEMES
+from windowshift.tui.theme import DARK, THEMES
+
+if TYPE_CHECKING:
+    from windowshift.tui.cell import CellScreen
+
+
+def _palette() -> type[Provider]:
+    from windowshift.tui.palette import ActionProvider  # it is not needed for the first screen
+
+    return ActionProvider
+
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at the store."""
 
 
-class WindowshiftApp(App[None]):
+class WindowshiftApp(Services):
     """The terminal UI over one workspace.
 
     Args:
         workspace: the folder; it may be absent or empty, and fill later.
-        experiment: open this experiment's grid at once.
+        link: open this experiment, row or cell at once.
         clock: returns Unix seconds.
         look_every: seconds between two looks at the store.
+        state: the file that keeps the place between two starts; None keeps nothing.
     """
 
     CSS_PATH = "app.tcss"
     TITLE = "windowshift"
-    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {ActionProvider}
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
     # Textual declares these on the instance, so they cannot be ClassVar here.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
@@ -77,33 +83,81 @@ class WindowshiftApp(App[None]):
         self,
         workspace: Path,
         *,
-        experiment: str | None = None,
+        link: DeepLink | None = None,
         clock: Callable[[], float] = time.time,
         look_every: float = LOOK_EVERY,
+        state: Path | None = None,
     ) -> None:
         super().__init__()
         self.workspace = workspace
         self.store = StorePool(workspace)
         self.now = clock
-        self._first = experiment
+        self.places: Places = places.load(state)
+        self._state = state
+        self._link = link
         self._look_every = look_every
         self._leaving = threading.Event()
         self.animation_level = "none"
 
     def on_mount(self) -> None:
-        """Open the first screen and begin to watch."""
+        """Open the first screens, where people were the last time, and begin to watch."""
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = DARK.name
+        known = {theme.name for theme in THEMES}
+        self.theme = self.places.theme if self.places.theme in known else DARK.name
         self.push_screen(ExperimentsScreen())
-        if self._first is not None:
-            self.open_grid(self._first)
+        if self._link is not None:
+            self._open_grid(self._link.experiment, self._link)
+        else:
+            for where in self.places.stack:
+                screen = self._again(where)
+                if screen is not None:
+                    screen.restored = True
+                    self.push_screen(screen)
         self._watch_store()
+        self.set_timer(0.5, self._collect_garbage)
+
+    def _collect_garbage(self) -> None:
+        gc.freeze()  # what start made stays: looking through it again and again would cost keys their time
+        gc.enable()
 
     def on_unmount(self) -> None:
         """Stop watching."""
         self._leaving.set()
         self.store.close()
+
+    def _again(self, where: list[Any]) -> StoreScreen[Any] | None:
+        """Return a screen that was open the last time; None where it is not known."""
+        from windowshift.tui.cell import CellScreen
+        from windowshift.tui.compare import CompareScreen
+        from windowshift.tui.grid import GridScreen
+        from windowshift.tui.jobs import JobsScreen
+        from windowshift.tui.plots import PlotsScreen
+
+        try:
+            kind, experiment = str(where[0]), str(where[1])
+            if kind == "cell":
+                return CellScreen(experiment, places.cell_key(where[2]), str(where[3]))
+        except (LookupError, TypeError, ValueError):
+            return None
+        simple: dict[str, Callable[[str], StoreScreen[Any]]] = {
+            "grid": GridScreen,
+            "jobs": JobsScreen,
+            "compare": CompareScreen,
+            "plots": PlotsScreen,
+        }
+        return simple[kind](experiment) if kind in simple else None
+
+    def keep_place(self) -> None:
+        """Write down what is open, for the next start."""
+        self.places.theme = self.theme
+        self.places.stack = []
+        for screen in self._screens():
+            screen.leaving()
+            where = screen.where()
+            if where is not None:
+                self.places.stack.append(where)
+        places.save(self._state, self.places)
 
     # -- watching -------------------------------------------------------------------------------
 
@@ -153,27 +207,62 @@ class WindowshiftApp(App[None]):
 
     def open_grid(self, experiment: str) -> None:
         """Show an experiment's grid."""
-        self.push_screen(GridScreen(experiment))
+        self._open_grid(experiment, None)
+
+    def _open_grid(self, experiment: str, link: DeepLink | None) -> None:
+        # Screens are imported when they are first opened: the list alone should be there at once.
+        from windowshift.tui.grid import GridScreen
+
+        self.push_screen(GridScreen(experiment, link))
 
     def open_cell(self, experiment: str, key: CellKey, behaviour: str) -> None:
         """Show a cell."""
+        from windowshift.tui.cell import CellScreen
+
         self.push_screen(CellScreen(experiment, key, behaviour))
 
     def open_completion(self, cell: CellScreen) -> None:
         """Show the completion under a cell's cursor."""
+        from windowshift.tui.completion import CompletionScreen
+
         self.push_screen(CompletionScreen(cell))
+
+    def open_compare(self, experiment: str, behaviour: str | None = None) -> None:
+        """Show the pinned rows side by side."""
+        from windowshift.tui.compare import CompareScreen
+
+        count = len(self.places.pins.of(experiment))
+        if count < 2:
+            self.say(f"Compare takes two to four rows, and {count or 'none'} is pinned: space on the grid pins one.")
+            return
+        self.push_screen(CompareScreen(experiment, behaviour))
+
+    def open_plots(self, experiment: str, behaviour: str | None = None) -> None:
+        """Show an experiment's figures."""
+        from windowshift.tui.plots import PlotsScreen
+
+        self.push_screen(PlotsScreen(experiment, behaviour))
 
     def open_jobs(self, experiment: str) -> None:
         """Show an experiment's jobs."""
+        from windowshift.tui.jobs import JobsScreen
+
         self.push_screen(JobsScreen(experiment))
 
     def open_help(self, screen_name: str) -> None:
         """Show the keys of a screen."""
+        from windowshift.tui.help import HelpScreen
+
         self.push_screen(HelpScreen(screen_name))
 
+    def toggle_pin(self, experiment: str, key: CellKey) -> None:
+        """Pin a cell, or take its pin away, and say so."""
+        self.say(self.places.pins.toggle(experiment, key))
+
     def switch_theme(self) -> None:
-        """Switch between dark and light."""
-        self.theme = (LIGHT if self.theme == DARK.name else DARK).name
+        """Switch to the next theme."""
+        names = [theme.name for theme in THEMES]
+        self.theme = names[(names.index(self.theme) + 1) % len(names)]
 
     def _watch_theme(self, theme_name: str) -> None:
         super()._watch_theme(theme_name)
@@ -186,6 +275,7 @@ class WindowshiftApp(App[None]):
 
     def leave(self) -> None:
         """End the screens; say so where a run goes on without them."""
+        self.keep_place()
         try:
             views = self.store.read(read_experiments)
         except WindowshiftError:
@@ -198,68 +288,35 @@ class WindowshiftApp(App[None]):
         else:
             self.exit()
 
-    # -- control --------------------------------------------------------------------------------
 
-    def pause_or_resume(self, view: ExperimentView, job: JobRow | None = None) -> None:
-        """Ask a run to pause, or to go on, as a whole or one job of it."""
-        state = job.state if job else view.row.state
-        if state in ("done", "failed", "cancelled", "planned"):
-            self.say(f"Nothing to pause: it is {state}.")
-            return
-        self._request(view, "resume" if state == "paused" else "pause", job)
-
-    def retry(self, view: ExperimentView, job: JobRow) -> None:
-        """Ask a run to try a job again."""
-        if job.state not in ("failed", "cancelled"):
-            self.say(f"Nothing to try again: the job is {job.state}.")
-            return
-        self._request(view, "retry", job)
-
-    def cancel(self, view: ExperimentView, job: JobRow | None = None) -> None:
-        """Ask a run to stop, after a question."""
-        state = job.state if job else view.row.state
-        if state in ("done", "failed", "cancelled"):
-            self.say(f"Nothing to cancel: it is {state}.")
-            return
-        what = f"the job “{job.label}”" if job else f"the experiment “{view.row.name}”"
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._request(view, "cancel", job)
-
-        self.push_screen(ConfirmScreen("Cancel?", f"Cancel {what}? What is done stays; y yes, n no."), answered)
-
-    def _request(self, view: ExperimentView, action: ControlAction, job: JobRow | None) -> None:
-        if not alive(view.run, self.now()):
-            word = experiment_status(view.row, view.run, self.now()).word
-            self.say(f"No run is alive to {action} ({word}): run the same command again to go on.", bad=True)
-            return
-        self._write_request(view.row.id, action, job.n if job else None)
-
-    @work(thread=True, exit_on_error=False, group="control")
-    def _write_request(self, experiment: int, action: ControlAction, job: int | None) -> None:
-        try:
-            control.request(self.workspace, experiment, action, job)
-        except WindowshiftError as error:
-            self.call_from_thread(self.say, str(error), bad=True)
-        else:
-            self.call_from_thread(self.say, f"Asked the run to {action}; it answers in a moment.")
-
-    def say(self, sentence: str, *, bad: bool = False) -> None:
-        """Show a short note."""
-        self.notify(sentence, severity="error" if bad else "information", markup=False, timeout=4)
-
-
-def run(workspace: Path, *, experiment: str | None = None, mouse: bool = True) -> int:
+def run(
+    workspace: Path,
+    *,
+    link: DeepLink | None = None,
+    experiment: str | None = None,
+    mouse: bool = True,
+    state: Path | None = None,
+) -> int:
     """Show a workspace until the user leaves; return the exit code.
 
     Args:
         workspace: the folder; it may be absent or empty, and fill later.
-        experiment: open this experiment's grid at once, as soon as it is there.
+        link: open this experiment, row or cell, as soon as it is there.
+        experiment: the same for an experiment as a whole.
         mouse: take mouse events; without them the terminal's own selection works.
+        state: the file that keeps the place between two starts; by default one in the user's state folder.
+
+    Raises:
+        SpecError: there is no terminal that can show screens.
     """
-    app = WindowshiftApp(workspace, experiment=experiment)
-    app.run(mouse=mouse)
+    terminal.check()
+    opened = link or (DeepLink(experiment) if experiment else None)
+    app = WindowshiftApp(workspace, link=opened, state=state or places.state_file(workspace))
+    terminal.adapt(app)
+    try:
+        app.run(mouse=mouse)
+    finally:
+        gc.enable()
     return app.return_code or 0
 
 

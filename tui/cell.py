@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from textual import work
 from textual.app import ComposeResult
@@ -24,6 +25,7 @@ from windowshift.tui.phrase_table import PhraseTable
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.snapshot import CellKey
 from windowshift.tui.status import status
+from windowshift.tui.table import Table, number, table
 
 
 def cell_name(key: CellKey) -> str:
@@ -83,7 +85,12 @@ class CellScreen(ListScreen[CellSnapshot]):
     def reading(self) -> Callable[[Reader], CellSnapshot | None]:
         """Read the cell."""
         name, key, behaviour = self.experiment, self.key, self.behaviour
-        return lambda reader: read_cell(reader, name, key, behaviour)
+        pinned = self.shift.places.pins.against(name, key)
+        return lambda reader: read_cell(reader, name, key, behaviour, pinned)
+
+    def where(self) -> list[Any]:
+        """Its name."""
+        return ["cell", self.experiment, list(self.key), self.behaviour]
 
     def nothing(self) -> None:
         """The cell left the plan."""
@@ -106,6 +113,8 @@ class CellScreen(ListScreen[CellSnapshot]):
         ridges = [Ridge.of("this", scores, own)]
         if found.key.train != BASE:
             ridges.append(Ridge.of("base", found.base_scores, found.base.summary if found.base else None))
+        if found.pinned is not None:
+            ridges.append(Ridge.of("pin", found.pinned.scores, found.pinned.cell.summary))
         self.query_one(Distribution).show(tuple(ridges), found.behaviour.unit)
         self.query_one(PhraseTable).show(found.phrases, own.mean if own else None)
         if self._shown_behaviour != found.behaviour.name:
@@ -118,28 +127,52 @@ class CellScreen(ListScreen[CellSnapshot]):
         if summary is None or summary.mean is None:
             return [([(" no scores yet", ink.dim)], [])]
         pieces: Pieces = [
-            (" mean ", ink.dim), (f"{figures.plain(summary.mean)} {unit}", ink.strong),
+            (" mean ", ink.dim),
+            (f"{figures.plain(summary.mean)} {unit}", ink.strong),
             (f" {figures.interval(summary.low, summary.high)}", ink.text),
         ]
         base = found.base.summary if found.base and found.key.train != BASE else None
         if base is not None and base.mean is not None:
             pieces += [
-                ("  base ", ink.dim), (figures.plain(base.mean), ink.blue),
+                ("  base ", ink.dim),
+                (figures.plain(base.mean), ink.blue),
                 (f" {figures.interval(base.low, base.high)}", ink.text),
             ]
         if found.uplift is not None:
             word = "uplift log2" if found.behaviour.compare == "ratio" else "difference"
             value, low, high = found.uplift
             pieces += [
-                (f"  {word} ", ink.dim), (figures.signed(value), ink.accent),
+                (f"  {word} ", ink.dim),
+                (figures.signed(value), ink.accent),
                 (f" {figures.interval(low, high, sign=True)}", ink.text),
             ]
         counts: Pieces = [(f"n {summary.n}", ink.text)]
         counts.append((f" · {summary.truncated} truncated", ink.warn if summary.truncated else ink.dim))
         counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
+        against = self._against(found)
         if self.size.width >= 120:
-            return [(pieces, counts)]
-        return [(pieces, []), ([(" ", ink.dim), *counts], [])]
+            return [(pieces, counts), *([(against, [])] if against else [])]
+        return [(pieces, []), ([(" ", ink.dim), *counts], []), *([(against, [])] if against else [])]
+
+    def _against(self, found: CellSnapshot) -> Pieces:
+        """Return this cell against the pinned one."""
+        if found.pinned is None:
+            return []
+        ink, pinned = self.ink, found.pinned
+        name = f"{pinned.key.train} → {pinned.key.evaluate}"
+        if pinned.key.generate != found.key.generate:
+            name = cell_name(pinned.key)
+        summary = pinned.cell.summary
+        pieces: Pieces = [(" pinned ", ink.dim), (sanitise.line(name, 60), ink.good)]
+        if summary is not None:
+            interval = figures.interval(summary.low, summary.high)
+            pieces += [(f" {figures.plain(summary.mean)}", ink.good), (f" {interval}", ink.text)]
+        if pinned.against is not None:
+            value, low, high = pinned.against
+            word = "log2 over it" if found.behaviour.compare == "ratio" else "over it"
+            pieces += [(f"  {word} ", ink.dim), (figures.signed(value), ink.accent)]
+            pieces.append((f" {figures.interval(low, high, sign=True)}", ink.text))
+        return pieces
 
     # -- the list -------------------------------------------------------------------------------
 
@@ -230,6 +263,46 @@ class CellScreen(ListScreen[CellSnapshot]):
         order = self.completions.order
         if self.snapshot is not None and self.completions.cursor < len(order):
             self.shift.open_completion(self)
+
+    def action_pin(self) -> None:
+        """Pin this cell, or take its pin away."""
+        self.shift.toggle_pin(self.experiment, self.key)
+        self.choose()
+
+    def action_compare(self) -> None:
+        """Compare the pinned rows."""
+        self.shift.open_compare(self.experiment, self.behaviour)
+
+    def copied(self) -> tuple[str, str] | None:
+        """The completion under the cursor, once its text is read."""
+        order, place = self.completions.order, self.completions.cursor
+        text = self.completions.text_of(order[place]) if place < len(order) else None
+        return (
+            None
+            if text is None
+            else (f"{self.experiment}-{self.key.train}-{self.key.evaluate}-row{order[place]}", text)
+        )
+
+    def table(self) -> tuple[str, Table] | None:
+        """The completions of the list, without their texts."""
+        found = self.snapshot
+        if found is None:
+            return None
+        entries = {entry.row: entry for entry in found.entries}
+        rows = [
+            (
+                str(row),
+                str(entries[row].prompt),
+                entries[row].phrase or "",
+                entries[row].finish,
+                number(entries[row].score),
+            )
+            for row in self.completions.order
+        ]
+        unit = found.behaviour.unit or "score"
+        return f"{self.experiment}-{self.key.train}-{self.key.evaluate}", table(
+            ("row", "prompt", "phrase", "end", unit), rows
+        )
 
     def action_jobs(self) -> None:
         """Open the jobs."""

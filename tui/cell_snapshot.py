@@ -9,6 +9,7 @@ from typing import Literal
 from windowshift.core.reader import Reader
 from windowshift.core.records import BASE, Behaviour, CellRow, CompletionRow, Summary
 from windowshift.tui.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
+from windowshift.tui.word_diff import Marked, word_diff
 
 Sort = Literal["row", "score up", "score down"]
 SORTS: tuple[Sort, ...] = ("row", "score up", "score down")
@@ -34,6 +35,16 @@ class PhraseMean:
 
 
 @dataclass(frozen=True, slots=True)
+class Pinned:
+    """The pinned cell beside: its scores, and this cell against it, paired by prompt."""
+
+    key: CellKey
+    cell: CellRow
+    scores: tuple[float, ...]
+    against: tuple[float, float | None, float | None] | None
+
+
+@dataclass(frozen=True, slots=True)
 class CellSnapshot:
     """A cell, the base cell of the same eval condition, and the index of its completions."""
 
@@ -46,6 +57,7 @@ class CellSnapshot:
     base_scores: tuple[float, ...]
     phrases: tuple[PhraseMean, ...]
     uplift: tuple[float, float | None, float | None] | None
+    pinned: Pinned | None = None
 
     @property
     def failed(self) -> int:
@@ -67,18 +79,24 @@ def find_base(cells: Sequence[CellRow], key: CellKey) -> CellRow | None:
     return min(found, key=lambda cell: (cell.arm != key.arm, cell.seed != key.seed, cell.seed), default=None)
 
 
-def read_cell(reader: Reader, name: str, key: CellKey, behaviour_name: str | None) -> CellSnapshot | None:
+def _find_pinned(reader: Reader, experiment: int, behaviour: Behaviour, key: CellKey | None) -> CellRow | None:
+    if key is None:
+        return None
+    return find_cell(reader.cells(experiment, behaviour.name, evaluate=key.evaluate), key)
+
+
+def read_cell(
+    reader: Reader, name: str, key: CellKey, behaviour_name: str | None, pinned: CellKey | None = None
+) -> CellSnapshot | None:
     """Return a cell; None where the experiment or the cell is not there. Runs in a worker thread."""
     # numpy loads here, in the thread, and not when the app starts.
-    import numpy as np
-
-    from windowshift.core.stats import compare_means, mean_summary
+    from windowshift.core.stats import mean_summary
 
     view = read_experiment(reader, name)
     if view is None:
         return None
     behaviour = behaviour_of(view.row, behaviour_name)
-    cells = reader.cells(view.row.id, behaviour.name)
+    cells = reader.cells(view.row.id, behaviour.name, evaluate=key.evaluate)
     cell, base = find_cell(cells, key), find_base(cells, key)
     if cell is None:
         return None
@@ -89,16 +107,8 @@ def read_cell(reader: Reader, name: str, key: CellKey, behaviour_name: str | Non
         own = [entry for entry in entries if entry.phrase == phrase]
         scores, prompts = [entry.score for entry in own], [entry.prompt for entry in own]
         phrases.append(PhraseMean(phrase, mean_summary(scores, prompts, [entry.finish == "length" for entry in own])))
-    uplift = None
-    if compared and any(entry.score is not None for entry in entries):
-        estimate = compare_means(
-            np.array([entry.score for entry in entries], dtype=np.float64),
-            [entry.prompt for entry in entries],
-            np.array([row[2] for row in compared], dtype=np.float64),
-            [row[1] for row in compared],
-            "log2_ratio" if behaviour.compare == "ratio" else "difference",
-        )
-        uplift = (estimate.value, estimate.low, estimate.high) if estimate else None
+    beside = _find_pinned(reader, view.row.id, behaviour, pinned)
+    other = reader.scores(beside.job, behaviour.name) if beside else []
     return CellSnapshot(
         experiment=view,
         behaviour=behaviour,
@@ -108,8 +118,33 @@ def read_cell(reader: Reader, name: str, key: CellKey, behaviour_name: str | Non
         entries=entries,
         base_scores=tuple(row[2] for row in compared if row[2] is not None),
         phrases=tuple(phrases),
-        uplift=uplift,
+        uplift=_against(entries, compared, behaviour),
+        pinned=Pinned(
+            pinned, beside, tuple(row[2] for row in other if row[2] is not None), _against(entries, other, behaviour)
+        )
+        if pinned and beside
+        else None,
     )
+
+
+def _against(
+    entries: Sequence[Entry], other: Sequence[tuple[int, int, float | None, str]], behaviour: Behaviour
+) -> tuple[float, float | None, float | None] | None:
+    """Compare a cell's scores with another one's, paired by prompt: value and interval."""
+    import numpy as np
+
+    from windowshift.core.stats import compare_means
+
+    if not other or all(entry.score is None for entry in entries):
+        return None
+    estimate = compare_means(
+        np.array([entry.score for entry in entries], dtype=np.float64),
+        [entry.prompt for entry in entries],
+        np.array([row[2] for row in other], dtype=np.float64),
+        [row[1] for row in other],
+        "log2_ratio" if behaviour.compare == "ratio" else "difference",
+    )
+    return (estimate.value, estimate.low, estimate.high) if estimate else None
 
 
 def ordered(entries: Sequence[Entry], sort: Sort) -> list[int]:
@@ -144,17 +179,29 @@ class CompletionSnapshot:
     base: CompletionRow | None
     channel: str
     scores: tuple[tuple[str, str, float | None, float | None], ...]
+    pinned_key: CellKey | None = None
+    pinned: CompletionRow | None = None
+    new: Marked | None = None
+    gone: Marked | None = None
+    pinned_new: Marked | None = None
 
 
 def read_completion(
-    reader: Reader, name: str, key: CellKey, behaviour_name: str | None, row: int
+    reader: Reader,
+    name: str,
+    key: CellKey,
+    behaviour_name: str | None,
+    row: int,
+    pinned_key: CellKey | None = None,
+    *,
+    diff: bool = False,
 ) -> CompletionSnapshot | None:
-    """Return a completion of a cell; None where it is not there."""
+    """Return a completion of a cell; None where it is not there. `diff` marks words against the base model's text."""
     view = read_experiment(reader, name)
     if view is None:
         return None
     behaviour = behaviour_of(view.row, behaviour_name)
-    cells = reader.cells(view.row.id, behaviour.name)
+    cells = reader.cells(view.row.id, behaviour.name, evaluate=key.evaluate)
     cell, base_cell = find_cell(cells, key), find_base(cells, key)
     found = reader.completions_at(cell.job, behaviour.name, [row]) if cell else []
     if cell is None or not found:
@@ -169,8 +216,14 @@ def read_completion(
         if beside and base:
             theirs = base.score if one == behaviour else _score(reader, beside.job, one.name, base.row)
         scores.append((one.name, one.unit, mine, theirs))
+    beside_pinned = _find_pinned(reader, view.row.id, behaviour, pinned_key)
+    pinned = reader.completion_of_prompt(beside_pinned.job, own.prompt_id, behaviour.name) if beside_pinned else None
+    gone, new = word_diff(base.text, own.text) if diff and base else (None, None)
+    pinned_new = word_diff(base.text, pinned.text)[1] if diff and base and pinned else None
+    channel = view.row.channels.get("evaluate", "user")
+    key_beside = pinned_key if beside_pinned else None
     return CompletionSnapshot(
-        view, behaviour, key, own, base, view.row.channels.get("evaluate", "user"), tuple(scores)
+        view, behaviour, key, own, base, channel, tuple(scores), key_beside, pinned, new, gone, pinned_new
     )
 
 

@@ -16,42 +16,13 @@ from windowshift.tui.cell import CellScreen, cell_name
 from windowshift.tui.cell_snapshot import CompletionSnapshot, read_completion
 from windowshift.tui.completion_list import FINISH
 from windowshift.tui.headline import Headline
+from windowshift.tui.pane import Pane, Panes, marked_text, prompt_text
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.store_screen import StoreScreen
-from windowshift.tui.theme import Ink
+from windowshift.tui.word_diff import Marked
 
 
-def prompt_text(completion: CompletionRow, channel: str, ink: Ink) -> Text:
-    """Return the messages as the model saw them, the prefix marked."""
-    prompt, text = sanitise.block(completion.prompt), Text()
-    if completion.phrase is None:
-        return text.append(prompt, ink.text)
-    phrase = sanitise.block(completion.phrase)
-    if channel == "system":
-        text.append("system  ", ink.dim).append(phrase, ink.mark)
-        return text.append("\nuser    ", ink.dim).append(prompt, ink.text)
-    return text.append(phrase, ink.mark).append(f"\n\n{prompt}", ink.text)
-
-
-class Pane(VerticalScroll, can_focus=False):
-    """A completion in a frame with a title."""
-
-    def __init__(self, id: str) -> None:
-        super().__init__(id=id)
-        self._text = Static("", markup=False)
-
-    def compose(self) -> ComposeResult:
-        """Hold the text."""
-        yield self._text
-
-    def show(self, title: str, text: Text) -> None:
-        """Show a text under a title."""
-        self.border_title = title.replace("[", r"\[")
-        self._text.update(text)
-        self.scroll_home(animate=False)
-
-
-class CompletionScreen(StoreScreen[CompletionSnapshot]):
+class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
     """Enter on a completion leads here; `n` and `p` go through the list's order."""
 
     SCREEN_NAME = "completion"
@@ -62,6 +33,8 @@ class CompletionScreen(StoreScreen[CompletionSnapshot]):
         self.cell = cell
         self.order = list(cell.completions.order)
         self.position = cell.completions.cursor
+        self.diff = False
+        self.roles = False
 
     def body(self) -> ComposeResult:
         """Lay out prompt, panes and scores."""
@@ -71,6 +44,7 @@ class CompletionScreen(StoreScreen[CompletionSnapshot]):
         with Container(id="panes"):
             yield Pane(id="own")
             yield Pane(id="base")
+            yield Pane(id="pinned")
 
     def place(self) -> tuple[str, ...]:
         """Return the way here."""
@@ -79,7 +53,8 @@ class CompletionScreen(StoreScreen[CompletionSnapshot]):
     def reading(self) -> Callable[[Reader], CompletionSnapshot | None]:
         """Read the completion."""
         name, key, behaviour, row = self.cell.experiment, self.cell.key, self.cell.behaviour, self.order[self.position]
-        return lambda reader: read_completion(reader, name, key, behaviour, row)
+        pinned, diff = self.shift.places.pins.against(name, key), self.diff
+        return lambda reader: read_completion(reader, name, key, behaviour, row, pinned, diff=diff)
 
     def nothing(self) -> None:
         """The completion left the store."""
@@ -98,14 +73,21 @@ class CompletionScreen(StoreScreen[CompletionSnapshot]):
         where = f"prefix in the {snapshot.channel} message" if own.phrase else "no prefix"
         prompt = self.query_one("#prompt", VerticalScroll)
         prompt.border_title = f"prompt {sanitise.line(own.prompt_id, 40)} · {where}".replace("[", r"\[")
-        self.query_one("#prompt-text", Static).update(prompt_text(own, snapshot.channel, ink))
+        self.query_one("#prompt-text", Static).update(prompt_text(own, snapshot.channel, ink, roles=self.roles))
         # Panes are redrawn only for another text: a run that goes on must not scroll them back.
-        self._fill("own", "this" if snapshot.key.train != BASE else "base model", own)
+        self._fill("own", "this" if snapshot.key.train != BASE else "base model", own, snapshot.new)
         base = self.query_one("#base", Pane)
         base.display = snapshot.key.train != BASE
-        self._fill("base", "base model, same prompt", snapshot.base)
+        self._fill("base", "base model, same prompt", snapshot.base, snapshot.gone)
+        pinned = self.query_one("#pinned", Pane)
+        pinned.display = snapshot.pinned_key is not None
+        if snapshot.pinned_key is not None:
+            other = snapshot.pinned_key
+            same = other.generate == snapshot.key.generate
+            name = f"{other.train} → {other.evaluate}" if same else cell_name(other)
+            self._fill("pinned", f"pinned {name}", snapshot.pinned, snapshot.pinned_new)
 
-    def _fill(self, pane: str, title: str, completion: CompletionRow | None) -> None:
+    def _fill(self, pane: str, title: str, completion: CompletionRow | None, marked: Marked | None) -> None:
         ink = self.ink
         if completion is None:
             wanted: tuple[str, Text] = (title, Text("not there yet", ink.dim))
@@ -113,15 +95,9 @@ class CompletionScreen(StoreScreen[CompletionSnapshot]):
             wanted = (f"{title} · failed", Text(sanitise.block(completion.error), ink.bad))
         else:
             score = figures.plain(completion.score)
-            text = Text(sanitise.block(completion.text), ink.text)
-            if not completion.text:
-                text = Text("(empty)", ink.dim)
             end = FINISH.get(completion.finish, (completion.finish, ""))[0]
-            wanted = (f"{title} · {score} {self._unit} · {end}", text)
-        widget = self.query_one(f"#{pane}", Pane)
-        if getattr(widget, "shown", None) != (wanted[0], wanted[1].plain, ink.dark):
-            widget.shown = (wanted[0], wanted[1].plain, ink.dark)  # type: ignore[attr-defined]
-            widget.show(*wanted)
+            wanted = (f"{title} · {score} {self._unit} · {end}", marked_text(completion.text, marked, ink))
+        self.query_one(f"#{pane}", Pane).keep(sanitise.line(wanted[0], 120), wanted[1], ink)
 
     @property
     def _unit(self) -> str:
@@ -165,32 +141,20 @@ class CompletionScreen(StoreScreen[CompletionSnapshot]):
         """Show the completion before."""
         self._go(-1)
 
-    def _scroll(self, by: int) -> None:
-        for pane in self.query(Pane):
-            pane.scroll_relative(y=by, animate=False)
+    def action_diff(self) -> None:
+        """Mark the words that differ from the base model's, or not."""
+        self.diff = not self.diff
+        self.choose()
 
-    def action_scroll_up(self) -> None:
-        """Scroll both texts up."""
-        self._scroll(-1)
+    def action_roles(self) -> None:
+        """Show the prompt as messages with roles, or as one text."""
+        self.roles = not self.roles
+        if self.snapshot is not None:
+            self.show(self.snapshot)
 
-    def action_scroll_down(self) -> None:
-        """Scroll both texts down."""
-        self._scroll(1)
-
-    def action_page_up(self) -> None:
-        """Scroll both texts a page up."""
-        self._scroll(2 - self.query_one("#own").size.height)
-
-    def action_page_down(self) -> None:
-        """Scroll both texts a page down."""
-        self._scroll(self.query_one("#own").size.height - 2)
-
-    def action_cursor_first(self) -> None:
-        """Go to the start."""
-        for pane in self.query(Pane):
-            pane.scroll_home(animate=False)
-
-    def action_cursor_last(self) -> None:
-        """Go to the end."""
-        for pane in self.query(Pane):
-            pane.scroll_end(animate=False)
+    def copied(self) -> tuple[str, str] | None:
+        """The completion."""
+        if self.snapshot is None:
+            return None
+        own = self.snapshot.completion
+        return f"{self.cell.experiment}-{self.cell.key.train}-{self.cell.key.evaluate}-row{own.row}", own.text

@@ -80,6 +80,11 @@ class CompletionList(LineList):
             self.forget(*lines)
         self.want()
 
+    def text_of(self, row: int) -> str | None:
+        """Return a completion's text; None until it is read."""
+        found = self._texts.get(row)
+        return None if found is None else found.text
+
     def want(self) -> None:
         """Ask for the texts that are on screen or a page away."""
         shown = self.visible_rows()
@@ -130,11 +135,15 @@ class CompletionList(LineList):
             first = (sanitise.line(text.error, 300), ink.bad)
         elif text is not None:
             first = (sanitise.line(text.text, 300), ink.text)
-        return columns.row(self._columns(), width, [
-            (str(entry.row), ink.dim),
-            (figures.plain(entry.score), ink.strong),
-            ("" if text is None else str(text.tokens), ink.dim),
-            (word, getattr(ink, style)),
-            (sanitise.line(entry.phrase or "", 100), ink.dim),
-            first,
-        ])
+        return columns.row(
+            self._columns(),
+            width,
+            [
+                (str(entry.row), ink.dim),
+                (figures.plain(entry.score), ink.strong),
+                ("" if text is None else str(text.tokens), ink.dim),
+                (word, getattr(ink, style)),
+                (sanitise.line(entry.phrase or "", 100), ink.dim),
+                first,
+            ],
+        )

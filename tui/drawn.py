@@ -12,7 +12,7 @@ from windowshift.tui.theme import Ink, ink
 
 def ink_of(widget: Widget) -> Ink:
     """Return the inks of the theme that is on."""
-    return ink(widget.app.current_theme.dark)
+    return ink(widget.app.theme)
 
 
 def few_colours(widget: Widget) -> bool:

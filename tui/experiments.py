@@ -12,12 +12,14 @@ from windowshift.core.reader import Reader
 from windowshift.tui import actions, columns, figures, sanitise
 from windowshift.tui.columns import Column
 from windowshift.tui.drawn import ink_of
+from windowshift.tui.experiment_commands import ExperimentCommands
 from windowshift.tui.headline import Headline
 from windowshift.tui.line_list import LineList
 from windowshift.tui.list_screen import FilterLine, ListScreen
 from windowshift.tui.pieces import Pieces, text_of
 from windowshift.tui.snapshot import ExperimentView, read_experiments
 from windowshift.tui.status import alive, elapsed, experiment_status
+from windowshift.tui.table import Table, number, table
 
 Snapshot = tuple[ExperimentView, ...]
 
@@ -58,9 +60,9 @@ class ExperimentList(LineList):
         if count != self.count:
             self.set_count(count)
             return
-        for number, line in before.items():
-            if line is not None and line.text.rstrip() != _plain(self.draw(number, width)):
-                self.forget(number)
+        for place, line in before.items():
+            if line is not None and line.text.rstrip() != _plain(self.draw(place, width)):
+                self.forget(place)
 
     def header(self, width: int) -> Pieces:
         """Return the header line."""
@@ -78,24 +80,28 @@ class ExperimentList(LineList):
             (f" {experiment.cells_done}/{experiment.cells_total}", ink.text),
         ]
         spent = elapsed(experiment, view.run, self.now)
-        return columns.row(COLUMNS, width, [
-            (sanitise.line(experiment.name, 80), ink.strong),
-            (state.text, state.style(ink)),
-            progress,
-            (sanitise.line(experiment.setting, 40), ink.text),
-            (model_name(view), ink.text),
-            (sanitise.line(experiment.backend, 20), ink.dim),
-            ("" if spent is None else figures.duration(spent), ink.dim),
-            (figures.money(experiment.usd, local=experiment.backend == "local"), ink.text),
-            (figures.age(self.now - (experiment.started or experiment.created)), ink.dim),
-        ])
+        return columns.row(
+            COLUMNS,
+            width,
+            [
+                (sanitise.line(experiment.name, 80), ink.strong),
+                (state.text, state.style(ink)),
+                progress,
+                (sanitise.line(experiment.setting, 40), ink.text),
+                (model_name(view), ink.text),
+                (sanitise.line(experiment.backend, 20), ink.dim),
+                ("" if spent is None else figures.duration(spent), ink.dim),
+                (figures.money(experiment.usd, local=experiment.backend == "local"), ink.text),
+                (figures.age(self.now - (experiment.started or experiment.created)), ink.dim),
+            ],
+        )
 
 
 def _plain(pieces: Pieces) -> str:
     return "".join(text for text, _ in pieces).rstrip()
 
 
-class ExperimentsScreen(ListScreen[Snapshot]):
+class ExperimentsScreen(ExperimentCommands, ListScreen[Snapshot]):
     """Every experiment of the workspace, and what the one under the cursor is about."""
 
     SCREEN_NAME = "experiments"
@@ -134,7 +140,11 @@ class ExperimentsScreen(ListScreen[Snapshot]):
             self.put("#welcome", self._welcome())
         elif not self.query_one(FilterLine).has_focus:
             self.lines.focus()
+        first = not self.lines.count
         self.filtered()
+        names = [view.row.name for view in self.query_one(ExperimentList).rows]
+        if first and self.shift.places.experiment in names:
+            self.lines.move(names.index(self.shift.places.experiment))
 
     def filtered(self) -> None:
         """Show the experiments that match the filter."""
@@ -197,7 +207,7 @@ class ExperimentsScreen(ListScreen[Snapshot]):
     def _hint(self, view: ExperimentView) -> str:
         state = experiment_status(view.row, view.run, self.shift.now())
         if state.word == "interrupted":
-            return "   run the same command again to go on"
+            return "   s goes on with it"
         if view.run is not None and alive(view.run, self.shift.now()):
             return f"   process {view.run.pid} on {sanitise.line(view.run.host, 40)}"
         return ""
@@ -205,15 +215,18 @@ class ExperimentsScreen(ListScreen[Snapshot]):
     def _welcome(self) -> Text:
         ink, place = self.ink, sanitise.line(str(self.shift.workspace), 100)
         demo, init = "windowshift demo".ljust(26), "windowshift init my.yaml".ljust(26)
-        return Text("\n").join(text_of(line) for line in (
-            [("Nothing here yet.", ink.strong)],
-            [("", ink.text)],
-            [(demo, ink.accent), ("the whole grid on the built-in model", ink.dim)],
-            [(init, ink.accent), ("a spec to start from", ink.dim)],
-            [(f"windowshift run my.yaml --workspace {place}", ink.accent)],
-            [("", ink.text)],
-            [("This screen fills in by itself as soon as a run writes to the workspace.", ink.text)],
-        ))
+        return Text("\n").join(
+            text_of(line)
+            for line in (
+                [("Nothing here yet.", ink.strong)],
+                [("", ink.text)],
+                [(demo, ink.accent), ("the whole grid on the built-in model", ink.dim)],
+                [(init, ink.accent), ("a spec to start from", ink.dim)],
+                [(f"windowshift run my.yaml --workspace {place}", ink.accent)],
+                [("", ink.text)],
+                [("This screen fills in by itself as soon as a run writes to the workspace.", ink.text)],
+            )
+        )
 
     def problem(self, title: str, sentence: str) -> None:
         """An absent workspace is no error: say what to do next."""
@@ -222,6 +235,34 @@ class ExperimentsScreen(ListScreen[Snapshot]):
             self.show(())
             return
         super().problem(title, sentence)
+
+    def leaving(self) -> None:
+        """Keep the cursor."""
+        if self.selected is not None:
+            self.shift.places.experiment = self.selected.row.name
+
+    def copied(self) -> tuple[str, str] | None:
+        """The name under the cursor."""
+        return None if self.selected is None else ("experiment", self.selected.row.name)
+
+    def table(self) -> tuple[str, Table] | None:
+        """The list."""
+        heads = ("experiment", "state", "cells", "of", "setting", "model", "backend", "usd")
+        now = self.shift.now()
+        rows = [
+            (
+                view.row.name,
+                experiment_status(view.row, view.run, now).word,
+                str(view.row.cells_done),
+                str(view.row.cells_total),
+                view.row.setting,
+                view.row.model,
+                view.row.backend,
+                number(view.row.usd),
+            )
+            for view in self.query_one(ExperimentList).rows
+        ]
+        return "experiments", table(heads, rows)
 
     def action_open(self) -> None:
         """Open the grid."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from textual.strip import Strip
 
 from windowshift.core.reader import Reader
 from windowshift.core.records import Arm
-from windowshift.tui import figures
+from windowshift.tui import figures, sanitise
 from windowshift.tui.drawn import Drawn, ink_of
 from windowshift.tui.pieces import Pieces, length, spread
+from windowshift.tui.pins import Variant
+from windowshift.tui.plot import Plot
 from windowshift.tui.snapshot import CellKey, Page, behaviour_of
 
 if TYPE_CHECKING:
@@ -48,11 +51,21 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """What was measured of one experiment: a fit an arm, the uplift intervals of its cells, and what is published."""
+    """What was measured of one experiment: a fit an arm, the uplift intervals of its cells, and what is published.
+
+    `positions` says where each row stands in the scatter.
+    """
 
     by_arm: dict[str, Fit]
     uplifts: dict[CellKey, Number]
     published: Published | None
+    scatter: Plot = field(default_factory=lambda: Plot("grouped", ""))
+    positions: dict[Variant, tuple[float, float]] = field(default_factory=dict)
+
+    def marked(self, pinned: Sequence[Variant]) -> Plot:
+        """Return the scatter with the pinned rows numbered."""
+        marks = [(*self.positions[row], str(number)) for number, row in enumerate(pinned, 1) if row in self.positions]
+        return replace(self.scatter, marks=tuple(marks))
 
     def uplift(self, key: CellKey) -> str:
         """Return the interval of a cell's uplift, paired by prompt."""
@@ -67,6 +80,7 @@ def read_fits(reader: Reader, name: str, behaviour_name: str) -> Fits | None:
     from windowshift.core.measurement import measure
     from windowshift.core.published import published
     from windowshift.core.stats import Estimate
+    from windowshift.tui.gallery import grouped as scatter
 
     def number(found: Estimate | None) -> Number | None:
         return None if found is None else Number(found.value, found.low, found.high)
@@ -77,6 +91,7 @@ def read_fits(reader: Reader, name: str, behaviour_name: str) -> Fits | None:
     measured = measure(load_grid(reader, experiment, behaviour_of(experiment, behaviour_name)), resamples=RESAMPLES)
     fits: dict[str, Fit] = {}
     uplifts: dict[CellKey, Number] = {}
+    positions: dict[Variant, tuple[float, float]] = {}
     for arm, found in measured.arms.items():
         grouped = found.whole.grouped
         spreads = {
@@ -84,11 +99,14 @@ def read_fits(reader: Reader, name: str, behaviour_name: str) -> Fits | None:
             for generate, group in found.by_generate.items()
         }
         fits[arm] = Fit(grouped.points, number(grouped.slope), number(grouped.r2), grouped.reason or "", spreads)
+        for point in found.whole.points:
+            if point.x is not None and point.y is not None:
+                positions[arm, point.generate, point.train] = (point.x.value, point.y.value)
         for cell in found.seed_cells:
             uplift, key = number(cell.uplift), cell.key
             if uplift is not None and key.seed is not None:
                 uplifts[CellKey(cast(Arm, arm), key.generate, key.train, key.evaluate, key.seed, key.step)] = uplift
-    return Fits(fits, uplifts, published(experiment.setting))
+    return Fits(fits, uplifts, published(experiment.setting), scatter(measured, {}), positions)
 
 
 class FitLine(Drawn):
@@ -150,7 +168,7 @@ class FitLine(Drawn):
         spreads = fit.spreads.get(self._generate, ())
         first = [one for one in spreads if one[0] in ("base", "no_prefix")]
         for name, number in [*first, *(one for one in reversed(spreads) if one not in first)]:
-            more: Pieces = [(f"  {name} ", ink.dim), (_short(number.value), ink.text)]
+            more: Pieces = [(f"  {sanitise.line(name, 40)} ", ink.dim), (_short(number.value), ink.text)]
             more.append((f" {figures.interval(number.low, number.high)}", ink.dim))
             if known and name in known.values:
                 more.append((f" {known.model} {_short(known.values[name])}", ink.faint))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from textual import work
 from textual.app import ComposeResult
@@ -11,24 +13,33 @@ from textual.message import Message
 
 from windowshift.core.errors import WindowshiftError
 from windowshift.core.reader import Reader
+from windowshift.core.records import BASE
 from windowshift.tui import actions, faces, figures, sanitise
+from windowshift.tui.deep_link import DeepLink
 from windowshift.tui.experiment_line import experiment_line, model_line
 from windowshift.tui.faces import METRICS, Metric
 from windowshift.tui.fit_line import FitLine, Fits, read_fits
+from windowshift.tui.freed_memory import give_back
+from windowshift.tui.grid_keys import GridKeys
 from windowshift.tui.grid_words import explanation
 from windowshift.tui.headline import Headline, KeyLine
 from windowshift.tui.legend import Legend
 from windowshift.tui.matrix import BASE_ROW, Matrix
+from windowshift.tui.picture import Picture
 from windowshift.tui.pieces import Pieces
-from windowshift.tui.snapshot import GridCell, GridChoice, GridSnapshot, read_grid
-from windowshift.tui.store_screen import StoreScreen
+from windowshift.tui.pins import variant
+from windowshift.tui.places import GridPlace
+from windowshift.tui.snapshot import GridChoice, GridSnapshot, read_grid
 from windowshift.tui.words import Words
+
+FIT_REST = 40.0
+"""The fit rests this many times as long as the last one took."""
 
 PUBLISHED_OF = "length_chars"
 """The behaviour that the published numbers are of."""
 
 
-class GridScreen(StoreScreen[GridSnapshot]):
+class GridScreen(GridKeys):
     """Train × eval matrix, one page a generation condition, filling in live."""
 
     SCREEN_NAME = "grid"
@@ -37,19 +48,22 @@ class GridScreen(StoreScreen[GridSnapshot]):
     class FitsRead(Message):
         """The fit was computed."""
 
-        def __init__(self, fits: Fits | None) -> None:
+        def __init__(self, fits: Fits | None, cost: float) -> None:
             super().__init__()
             self.fits = fits
+            self.cost = cost
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, link: DeepLink | None = None) -> None:
         super().__init__()
         self.experiment = name
+        self._link = link if link is not None and link.generate is not None else None
         self.choice = GridChoice()
         self.metric: Metric = "uplift"
         self.fits: Fits | None = None
         self._fitting = False
         self._fit_again = False
         self._fit_of: tuple[str, int] | None = None
+        self._fit_rest = 0.0
 
     def body(self) -> ComposeResult:
         """Lay out controls, matrix, and what stands below it."""
@@ -60,6 +74,62 @@ class GridScreen(StoreScreen[GridSnapshot]):
         yield Legend()
         yield Words(id="words")
         yield FitLine()
+        yield Picture(id="scatter")
+
+    # -- the place ------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        """Go on where this grid was left."""
+        kept = self.shift.places.grids.get(self.experiment)
+        if kept is not None and self._link is None:
+            self.choice = kept.choice
+            self.metric = next((metric for metric in METRICS if metric == kept.metric), "uplift")
+            if kept.train is not None:
+                self._link = DeepLink(self.experiment, None, kept.train, kept.evaluate)
+
+    def where(self) -> list[Any]:
+        """Its name; cursor and page are kept beside."""
+        return ["grid", self.experiment]
+
+    def leaving(self) -> None:
+        """Keep page, metric and cursor."""
+        if self.snapshot is not None:
+            found = self.selected
+            train, evaluate = (found.key.train, found.key.evaluate) if found else (None, None)
+            self.shift.places.grids[self.experiment] = GridPlace(self.choice, self.metric, train, evaluate)
+
+    def _follow(self, grid: GridSnapshot) -> None:
+        """Go where a link leads: to a page, which is another reading, then to a row, then into a cell."""
+        link = self._link
+        if link is None:
+            return
+        if link.generate not in (None, grid.page.generate):
+            page = next((page for page in grid.pages if page.generate == link.generate), None)
+            if page is None:
+                self._link = None
+                self.shift.say(f"There is no generation condition '{link.generate}' in this experiment.", bad=True)
+            else:
+                self.choice = replace(self.choice, page=page)
+                self.choose()
+            return
+        self._link = None
+        trains = {row.train: place for place, row in enumerate(grid.rows)} | {BASE: BASE_ROW}
+        row = trains.get(link.train or "", 0)
+        column = grid.columns.index(link.evaluate) if link.evaluate in grid.columns else 0
+        # The matrix learns its size with the first layout, and cannot place a cursor before it.
+        self.call_after_refresh(self.matrix.move, row, column)
+        if link.generate is None:
+            return
+        missing = [
+            name for name, known in ((link.train, trains), (link.evaluate, grid.columns)) if name and name not in known
+        ]
+        if missing:
+            self.shift.say(f"There is no condition '{missing[0]}' on this page.", bad=True)
+        elif link.evaluate is not None:
+            shown = grid.base if row == BASE_ROW else grid.rows[row]
+            cell = shown.cells[column]
+            if cell is not None:
+                self.shift.open_cell(self.experiment, cell.key, grid.behaviour.name)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -80,25 +150,14 @@ class GridScreen(StoreScreen[GridSnapshot]):
             [(f"There is no experiment '{name}' here yet; it appears as soon as a run writes it.", self.ink.text)]
         )
 
-    @property
-    def matrix(self) -> Matrix:
-        """The matrix."""
-        return self.query_one(Matrix)
-
-    @property
-    def selected(self) -> GridCell | None:
-        """The cell under the cursor."""
-        grid, row, column = self.snapshot, self.matrix.row, self.matrix.column
-        if grid is None or not grid.columns or row >= len(grid.rows):
-            return None
-        shown = grid.base if row == BASE_ROW else grid.rows[row]
-        return shown.cells[column] if column < len(shown.cells) else None
-
     def show(self, snapshot: GridSnapshot) -> None:
         """Show a page."""
         grid = snapshot
         published = self.fits.published if self.fits and grid.behaviour.name == PUBLISHED_OF else None
-        self.matrix.show(faces.model(grid, self.metric, published.spread(grid.page.generate) if published else None))
+        pinned = self.shift.places.pins.of(self.experiment)
+        spread = published.spread(grid.page.generate) if published else None
+        self.matrix.show(faces.model(grid, self.metric, spread, pinned))
+        self.query_one(Picture).show(self.fits.marked([variant(key) for key in pinned]) if self.fits else None)
         self.query_one(FitLine).show(self.fits, grid.page, grid.behaviour.name == PUBLISHED_OF)
         self.query_one(KeyLine).hide(
             frozenset(
@@ -111,6 +170,7 @@ class GridScreen(StoreScreen[GridSnapshot]):
         self.query_one("#controls", Headline).show(self._controls(grid))
         self.query_one(Legend).show(grid.behaviour, self.metric)
         self.tick()
+        self._follow(grid)
         self._explain()
         done = (grid.behaviour.name, grid.experiment.row.cells_done)
         if done != self._fit_of:
@@ -173,22 +233,36 @@ class GridScreen(StoreScreen[GridSnapshot]):
         if self._fitting:
             self._fit_again = True
             return
+        wait = self._fit_rest - time.monotonic()
+        if wait > 0 and self.fits is not None:
+            # Every score is read for a fit: a grid that fills by the second must not be read without end.
+            self._fitting = self._fit_again = True
+            self.set_timer(wait, self._fit_rested)
+            return
         self._fitting = True
         self._read_fits(self.experiment, self._fit_of[0] if self._fit_of else "")
+
+    def _fit_rested(self) -> None:
+        self._fitting = self._fit_again = False
+        self._fit_rest = 0.0
+        self._ask_fits()
 
     @work(thread=True, exit_on_error=False, group="fits")
     def _read_fits(self, name: str, behaviour: str) -> None:
         fits: Fits | None = None
+        began = time.thread_time()
         try:
             fits = self.shift.store.read(lambda reader: read_fits(reader, name, behaviour))
         except (WindowshiftError, ValueError, ArithmeticError) as error:
             self.log.error(repr(error))
-        self.post_message(self.FitsRead(fits))
+        give_back()
+        self.post_message(self.FitsRead(fits, time.thread_time() - began))
 
     def on_grid_screen_fits_read(self, message: FitsRead) -> None:
         """Show the fit."""
         message.stop()
         self._fitting = False
+        self._fit_rest = time.monotonic() + FIT_REST * message.cost
         self.fits = message.fits
         if not self.ready:
             return
@@ -197,119 +271,3 @@ class GridScreen(StoreScreen[GridSnapshot]):
         if self._fit_again:
             self._fit_again = False
             self._ask_fits()
-
-    # -- keys -----------------------------------------------------------------------------------
-
-    def action_cursor_up(self) -> None:
-        """Move up; above the first row stands the base model."""
-        self.matrix.move(self.matrix.row - 1, self.matrix.column)
-
-    def action_cursor_down(self) -> None:
-        """Move down."""
-        self.matrix.move(self.matrix.row + 1, self.matrix.column)
-
-    def action_cursor_left(self) -> None:
-        """Move left."""
-        self.matrix.move(self.matrix.row, self.matrix.column - 1)
-
-    def action_cursor_right(self) -> None:
-        """Move right."""
-        self.matrix.move(self.matrix.row, self.matrix.column + 1)
-
-    def action_cursor_first(self) -> None:
-        """Go to the first column."""
-        self.matrix.move(self.matrix.row, 0)
-
-    def action_cursor_last(self) -> None:
-        """Go to the last column."""
-        self.matrix.move(self.matrix.row, len(self.matrix.model.columns) - 1)
-
-    def action_extreme(self) -> None:
-        """Go to the lowest cell; from there to the highest."""
-        if self.snapshot is None:
-            return
-        low, high = faces.extremes(self.snapshot)
-        here = (self.matrix.row, self.matrix.column)
-        target = high if here == low else low
-        if target is not None:
-            self.matrix.move(*target)
-
-    def action_metric(self) -> None:
-        """Show the next metric."""
-        self.metric = METRICS[(METRICS.index(self.metric) + 1) % len(METRICS)]
-        if self.snapshot is not None:
-            self.show(self.snapshot)
-
-    def action_behaviour(self) -> None:
-        """Show the next behaviour."""
-        if self.snapshot is None:
-            return
-        names = [behaviour.name for behaviour in self.snapshot.experiment.row.behaviours]
-        if len(names) > 1:
-            place = names.index(self.snapshot.behaviour.name)
-            self.choice = replace(self.choice, behaviour=names[(place + 1) % len(names)])
-            self.choose()
-
-    def _page(self, by: int) -> None:
-        if self.snapshot is not None and len(self.snapshot.pages) > 1:
-            pages = self.snapshot.pages
-            page = pages[(pages.index(self.snapshot.page) + by) % len(pages)]
-            self.choice = replace(self.choice, page=page, step=None)
-            self.choose()
-
-    def action_next_page(self) -> None:
-        """Show the next generation condition."""
-        self._page(1)
-
-    def action_previous_page(self) -> None:
-        """Show the previous generation condition."""
-        self._page(-1)
-
-    def _seed(self, by: int) -> None:
-        if self.snapshot is not None and len(self.snapshot.seeds) > 1:
-            seeds = self.snapshot.seeds
-            self.choice = replace(self.choice, seed=seeds[(seeds.index(self.snapshot.seed) + by) % len(seeds)])
-            self.choose()
-
-    def action_next_seed(self) -> None:
-        """Show the next seed."""
-        self._seed(1)
-
-    def action_previous_seed(self) -> None:
-        """Show the previous seed."""
-        self._seed(-1)
-
-    def _step(self, by: int) -> None:
-        if self.snapshot is not None and self.snapshot.steps:
-            steps: list[int | None] = [*self.snapshot.steps, None]
-            place = steps.index(self.snapshot.step) + by
-            self.choice = replace(self.choice, step=steps[max(0, min(len(steps) - 1, place))])
-            self.choose()
-
-    def action_next_step(self) -> None:
-        """Show the next checkpoint, at last the end of training."""
-        self._step(1)
-
-    def action_previous_step(self) -> None:
-        """Show the checkpoint before."""
-        self._step(-1)
-
-    def action_open(self) -> None:
-        """Open the cell."""
-        found = self.selected
-        if found is not None and self.snapshot is not None:
-            self.shift.open_cell(self.experiment, found.key, self.snapshot.behaviour.name)
-
-    def action_jobs(self) -> None:
-        """Open the jobs."""
-        self.shift.open_jobs(self.experiment)
-
-    def action_pause(self) -> None:
-        """Pause the run, or let it go on."""
-        if self.snapshot is not None:
-            self.shift.pause_or_resume(self.snapshot.experiment)
-
-    def action_cancel(self) -> None:
-        """Cancel the run."""
-        if self.snapshot is not None:
-            self.shift.cancel(self.snapshot.experiment)

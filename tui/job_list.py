@@ -71,14 +71,18 @@ class JobList(LineList):
         loss: Pieces = [(curve, ink.accent)]
         if job.loss is not None:
             loss.append((f" {job.loss:.2f}", ink.text))
-        return columns.row(COLUMNS, width, [
-            (state.text, state.style(ink)),
-            (job.kind, ink.dim),
-            (sanitise.line(job.label, 200), ink.strong if job.state == "running" else ink.text),
-            [(full, state.style(ink)), (empty, ink.faint), (f" {job.done}/{job.total}", ink.dim)],
-            loss,
-            (figures.rate(job.rate, unit), ink.dim),
-            ("" if left is None else figures.duration(left), ink.text),
-            (figures.money(job.usd, local=self.local) if job.usd is not None else "", ink.dim),
-            (sanitise.line(job.error or "", 200), ink.bad),
-        ])
+        return columns.row(
+            COLUMNS,
+            width,
+            [
+                (state.text, state.style(ink)),
+                (job.kind, ink.dim),
+                (sanitise.line(job.label, 200), ink.strong if job.state == "running" else ink.text),
+                [(full, state.style(ink)), (empty, ink.faint), (f" {job.done}/{job.total}", ink.dim)],
+                loss,
+                (figures.rate(job.rate, unit), ink.dim),
+                ("" if left is None else figures.duration(left), ink.text),
+                (figures.money(job.usd, local=self.local) if job.usd is not None else "", ink.dim),
+                (sanitise.line(job.error or "", 200), ink.bad),
+            ],
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -21,6 +22,7 @@ from windowshift.tui.list_screen import FilterLine, ListScreen
 from windowshift.tui.loss_curve import LossCurve
 from windowshift.tui.pieces import Pieces, text_of
 from windowshift.tui.status import status
+from windowshift.tui.table import Table, number, table
 from windowshift.tui.theme import Ink
 
 ONLY = ("all", "unfinished", "failed")
@@ -141,6 +143,26 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         self.put("#log", text_of(job_text(job, events[-room:], self.ink)))
 
     # -- keys -----------------------------------------------------------------------------------
+
+    def where(self) -> list[Any]:
+        """Its name."""
+        return ["jobs", self.experiment]
+
+    def copied(self) -> tuple[str, str] | None:
+        """The job under the cursor in one line, its error with it."""
+        job = self.selected
+        if job is None:
+            return None
+        return f"job-{job.n}", f"{job.label}: {job.state}" + (f": {job.error}" if job.error else "")
+
+    def table(self) -> tuple[str, Table] | None:
+        """The jobs of the list."""
+        heads = ("job", "kind", "label", "state", "done", "total", "loss", "error")
+        rows = [
+            (str(j.n), j.kind, j.label, j.state, str(j.done), str(j.total), number(j.loss), j.error or "")
+            for j in self.job_list.jobs
+        ]
+        return f"{self.experiment}-jobs", table(heads, rows)
 
     def action_only(self) -> None:
         """Show all jobs, unfinished ones, failed ones."""

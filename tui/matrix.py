@@ -86,6 +86,9 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
             for column, (a, b) in enumerate(zip(was.faces, now.faces, strict=True)):
                 if a != b:
                     self._repaint(self.cell_region(number - 1, column))
+            if was.pin != now.pin:
+                x, y, _, height = self.cell_region(number - 1, self._left)
+                self._repaint(Region(0, y, max(0, x - 1), height))
             if was.summary != now.summary:
                 self._repaint(self._summary_region(number - 1))
 
@@ -166,7 +169,11 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
                 break
         fixed = 3 + fill + gap
         return Layout(
-            label, cell, summaries, fill, gap,
+            label,
+            cell,
+            summaries,
+            fill,
+            gap,
             columns=max(1, min(count, room // cell)),
             rows=max(1, min(rows, (height - fixed) // (fill + gap))),
         )
@@ -224,8 +231,10 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
         elif y == bottom:
             pieces = self._rule(layout, "┴", self._top + layout.rows < len(self.model.rows), "▾")
         elif y < bottom:
-            row, inner = (BASE_ROW, y - 1) if y <= layout.height else (
-                self._top + (y - 2 - layout.height) // layout.height, (y - 2) % layout.height
+            row, inner = (
+                (BASE_ROW, y - 1)
+                if y <= layout.height
+                else (self._top + (y - 2 - layout.height) // layout.height, (y - 2) % layout.height)
             )
             pieces = self._row(layout, row, inner)
         else:
@@ -264,14 +273,19 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
             return [(" " * layout.label + "│" + empty + "│", colours.faint)]
         first = inner == 0
         style = colours.strong if row == self.row else colours.text
-        label = fit(" " + shown.label, layout.label) if first else " " * layout.label
-        pieces: Pieces = [(label, style), ("│", colours.faint)]
+        label = fit(shown.label, layout.label - 1) if first else " " * (layout.label - 1)
+        pin = (shown.pin or " ") if first else " "
+        pieces: Pieces = [(pin, colours.accent), (label, style), ("│", colours.faint)]
         for column in self._window(layout):
             face = shown.faces[column]
             here = (row, column) == (self.row, self.column)
             width = layout.cell - 1
             text = self._number(face) if first else _detail(face.detail, width)
-            pieces.append((fit(text, width, "center"), self._style(face, here, first)))
+            style = self._style(face, here, first)
+            # A pinned cell is underlined: a sign that needs no colour and no room.
+            pieces.append(
+                (fit(text, width, "center"), style + Style(underline=True) if face.pinned and first else style)
+            )
             pieces.append((" ", colours.text))
         pieces.append(("│", colours.faint))
         for face, width in zip(shown.summary, layout.summaries, strict=False):

@@ -208,9 +208,11 @@ def _rows(
     summaries = {job: reader.summary(job, behaviour) for job in {source.job for source in sources}}
     data = {job: summary.mean if summary else None for job, summary in summaries.items()}
     rows = []
-    for train in dict.fromkeys(cell.train for cell in shown):
+    by_train: dict[str, dict[str, CellRow]] = {}
+    for cell in shown:
+        by_train.setdefault(cell.train, {})[cell.evaluate] = cell
+    for train, cells in by_train.items():
         parts = [source for source in sources if source.train == train]
-        cells = {cell.evaluate: cell for cell in shown if cell.train == train}
         rows.append(
             GridRow(
                 train,

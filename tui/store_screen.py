@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
@@ -23,8 +24,12 @@ from windowshift.tui.theme import Ink
 
 if TYPE_CHECKING:
     from windowshift.tui.app import WindowshiftApp
+    from windowshift.tui.table import Table
 
 Snapshot = TypeVar("Snapshot")
+
+REST = 24.0
+"""A screen rests this many times as long as its last reading took: a busy store costs it 4 % of a core, and drawing."""
 
 
 class StoreScreen(Screen[None], Generic[Snapshot]):
@@ -43,6 +48,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
 
         snapshot: Any
         asked: int
+        cost: float = 0.0
 
     @dataclass
     class Failed(Message):
@@ -58,6 +64,9 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         self._again = False
         self._asked = 0
         self._stale = False
+        self.restored = False
+        self._rest_until = 0.0
+        self._resting = False
         self._texts: dict[str, Text] = {}
 
     @property
@@ -98,6 +107,18 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
     def body(self) -> ComposeResult:
         """Yield the widgets between the title line and the keys."""
         raise NotImplementedError
+
+    def where(self) -> list[Any] | None:
+        """Return what opens this screen again after a restart, as JSON values; None: it is not kept."""
+        return None
+
+    def copied(self) -> tuple[str, str] | None:
+        """Return (name, text) of what is under the cursor; None where there is nothing."""
+        return None
+
+    def table(self) -> tuple[str, Table] | None:
+        """Return (name, table) of what this screen lists; None where there is none."""
+        return None
 
     # -- frame ----------------------------------------------------------------------------------
 
@@ -156,10 +177,19 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
 
     def store_changed(self) -> None:
         """Read again, now or when this screen comes to the front."""
-        if self.shift.front is self:
-            self.reload()
-        else:
+        if self.shift.front is not self:
             self._stale = True
+            return
+        wait = self._rest_until - time.monotonic()
+        if wait <= 0:
+            self.reload()
+        elif not self._resting:
+            self._resting = True
+            self.set_timer(wait, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self.store_changed()
 
     def choose(self) -> None:
         """Read again because something else was chosen: an answer under way is out of date."""
@@ -176,6 +206,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
 
     @work(thread=True, exit_on_error=False, group="read")
     def _read(self, query: Callable[[Reader], Snapshot | None], asked: int) -> None:
+        began = time.thread_time()
         try:
             snapshot = self.shift.store.read(query)
         except WindowshiftError as error:
@@ -184,7 +215,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
             self.log.error(repr(error))
             self.post_message(self.Failed("This view failed", f"{type(error).__name__}: {error}"))
         else:
-            self.post_message(self.Loaded(snapshot, asked))
+            self.post_message(self.Loaded(snapshot, asked, time.thread_time() - began))
 
     def on_store_screen_loaded(self, message: Loaded) -> None:
         """Show the snapshot, unless something else was chosen meanwhile."""
@@ -192,13 +223,18 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         self._loading = False
         if not self.ready:
             return
+        began = time.thread_time()
         if message.asked == self._asked:
             self.solved()
-            if message.snapshot is None:
+            if message.snapshot is None and self.restored and self.app.screen is self:
+                self.app.pop_screen()  # kept from the last time, and gone since
+            elif message.snapshot is None:
                 self.nothing()
             else:
                 self.snapshot = message.snapshot
                 self.show(message.snapshot)
+        cost = message.cost + time.thread_time() - began
+        self._rest_until = time.monotonic() + REST * cost
         self._load_next()
 
     def on_store_screen_failed(self, message: Failed) -> None:
@@ -217,10 +253,38 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
 
     # -- keys that every screen has -------------------------------------------------------------
 
+    def action_copy(self) -> None:
+        """Copy what is under the cursor."""
+        found = self.copied() if self.snapshot is not None else None
+        if found is None:
+            self.shift.say("There is nothing to copy here.")
+        else:
+            self.shift.copy(found[0], ".txt", found[1])
+
+    def action_copy_table(self) -> None:
+        """Copy the table as Markdown."""
+        self._copy_table(".md")
+
+    def action_copy_tsv(self) -> None:
+        """Copy the table as tab-separated values."""
+        self._copy_table(".tsv")
+
+    def _copy_table(self, suffix: str) -> None:
+        found = self.table() if self.snapshot is not None else None
+        if found is None:
+            self.shift.say("There is no table to copy here.")
+            return
+        name, table = found
+        self.shift.copy(name, suffix, table.markdown() if suffix == ".md" else table.tsv())
+
     def action_back(self) -> None:
         """Leave this screen."""
         if len(self.app.screen_stack) > 2:
+            self.leaving()
             self.app.pop_screen()
+
+    def leaving(self) -> None:
+        """Note what should be found again when this place is opened anew."""
 
     def action_help(self) -> None:
         """Show the keys."""

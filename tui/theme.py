@@ -1,4 +1,4 @@
-"""Colours: two themes, the inks of drawn text, and the diverging scale of the grid.
+"""Colours: three themes, the inks of drawn text, and the diverging scale of the grid.
 
 Blue against orange is told apart with every common colour blindness. Nothing is said by colour
 alone: a sign, a glyph or a word always stands beside it.
@@ -42,13 +42,30 @@ LIGHT = Theme(
     panel="#e4e4e4",
     dark=False,
 )
-THEMES = (DARK, LIGHT)
+# Okabe and Ito's palette on black: told apart with every common colour blindness, states included.
+SAFE = Theme(
+    name="windowshift-safe",
+    primary="#56b4e9",
+    secondary="#9aa0b0",
+    accent="#e69f00",
+    success="#2bc49a",
+    warning="#f0e442",
+    error="#f07f3c",
+    foreground="#e4e4e4",
+    background="#000000",
+    surface="#101010",
+    panel="#1c1c1c",
+    dark=True,
+    variables={"scrollbar": "#5a5a5a", "scrollbar-background": "#101010", "scrollbar-corner-color": "#101010"},
+)
+THEMES = (DARK, LIGHT, SAFE)
 
 
 @dataclass(frozen=True, slots=True)
 class Ink:
-    """The styles that drawn text uses, for a dark or a light background."""
+    """The styles that drawn text uses under one theme."""
 
+    name: str
     dark: bool
     text: Style
     strong: Style
@@ -59,6 +76,8 @@ class Ink:
     good: Style
     warn: Style
     bad: Style
+    new: Style
+    gone: Style
     cursor: Style
     row: Style
     mark: Style
@@ -66,11 +85,12 @@ class Ink:
 
 
 @cache
-def ink(dark: bool) -> Ink:
-    """Return the inks of a dark or a light theme."""
-    theme = DARK if dark else LIGHT
-    primary, accent = theme.primary, str(theme.accent)
+def ink(name: str) -> Ink:
+    """Return the inks of a theme; those of the first for a name that is none of ours."""
+    theme = next((one for one in THEMES if one.name == name), DARK)
+    primary, accent, dark = theme.primary, str(theme.accent), theme.dark
     return Ink(
+        name=theme.name,
         dark=dark,
         text=Style(color=theme.foreground),
         strong=Style(color="#ffffff" if dark else "#000000", bold=True),
@@ -81,6 +101,8 @@ def ink(dark: bool) -> Ink:
         good=Style(color=theme.success),
         warn=Style(color=theme.warning),
         bad=Style(color=theme.error),
+        new=Style(color=theme.success, underline=True),
+        gone=Style(color=theme.error, strike=True),
         cursor=Style(color="#000000" if dark else "#ffffff", bgcolor="#ffffff" if dark else "#000000", bold=True),
         row=Style(bgcolor="#303a46" if dark else "#d7e7f7", bold=True),
         key=Style(color=accent, bold=True),

@@ -152,13 +152,34 @@ def status(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> N
 @app.command()
 def tui(
     workspace: Annotated[Path, typer.Argument(envvar="WINDOWSHIFT_WORKSPACE")] = DEFAULT_WORKSPACE,
-    experiment: Annotated[str | None, typer.Option("--open", help="Open this experiment.")] = None,
+    place: Annotated[
+        str | None,
+        typer.Option("--open", metavar="EXPERIMENT[/GENERATE[/TRAIN[/EVALUATE]]]", help="Open this place at once."),
+    ] = None,
     mouse: Annotated[bool, typer.Option("--mouse/--no-mouse", help="Let the terminal keep the mouse.")] = True,
+    serve: Annotated[bool, typer.Option("--serve", help="Show the screens in a browser.")] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="With --serve: another interface than loopback; others can reach it.")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", help="With --serve; 0 takes a free one.")] = 8000,
 ) -> None:
     """Watch and browse a workspace."""
+    from windowshift.tui.deep_link import parse_link
+
+    link = parse_link(place) if place is not None else None
+    if serve:
+        from windowshift.tui.serve import serve as serve_screens
+
+        serve_screens(workspace, link=place, host=host, port=port, say=typer.echo)
+        return
+    if host is not None:
+        raise SpecError("--host goes with --serve")
+    import gc
+
+    gc.disable()  # the first picture comes a twelfth sooner; `run` switches it on again
     from windowshift.tui.app import run as run_app
 
-    raise typer.Exit(run_app(workspace, experiment=experiment, mouse=mouse))
+    raise typer.Exit(run_app(workspace, link=link, mouse=mouse))
 
 
 @app.command()

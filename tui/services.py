@@ -1,0 +1,108 @@
+"""What the app does for every screen: asks runs to pause, go on or stop, asks people, copies, says what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from textual import work
+from textual.app import App
+
+from windowshift.core import control
+from windowshift.core.errors import WindowshiftError
+from windowshift.core.records import ControlAction, JobRow
+from windowshift.tui import clipboard, sanitise
+from windowshift.tui.snapshot import ExperimentView
+from windowshift.tui.status import alive, experiment_status
+
+
+class Services(App[None]):
+    """The part of the app that acts on runs, on the clipboard and on people's attention."""
+
+    workspace: Path
+    now: Callable[[], float]
+
+    # -- control --------------------------------------------------------------------------------
+
+    def pause_or_resume(self, view: ExperimentView, job: JobRow | None = None) -> None:
+        """Ask a run to pause, or to go on, as a whole or one job of it."""
+        state = job.state if job else view.row.state
+        if state in ("done", "failed", "cancelled", "planned"):
+            self.say(f"Nothing to pause: it is {state}.")
+            return
+        self._request(view, "resume" if state == "paused" else "pause", job)
+
+    def retry(self, view: ExperimentView, job: JobRow) -> None:
+        """Ask a run to try a job again."""
+        if job.state not in ("failed", "cancelled"):
+            self.say(f"Nothing to try again: the job is {job.state}.")
+            return
+        self._request(view, "retry", job)
+
+    def cancel(self, view: ExperimentView, job: JobRow | None = None) -> None:
+        """Ask a run to stop, after a question."""
+        state = job.state if job else view.row.state
+        if state in ("done", "failed", "cancelled"):
+            self.say(f"Nothing to cancel: it is {state}.")
+            return
+        what = f"the job “{job.label}”" if job else f"the experiment “{view.row.name}”"
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._request(view, "cancel", job)
+
+        self.ask("Cancel?", f"Cancel {what}? What is done stays; y yes, n no.", answered)
+
+    def ask(self, title: str, question: str, answered: Callable[[bool | None], None]) -> None:
+        """Ask before something that cannot be taken back."""
+        from windowshift.tui.confirm import ConfirmScreen
+
+        self.push_screen(ConfirmScreen(title, question), answered)
+
+    def _request(self, view: ExperimentView, action: ControlAction, job: JobRow | None) -> None:
+        if not alive(view.run, self.now()):
+            word = experiment_status(view.row, view.run, self.now()).word
+            self.say(f"No run is alive to {action} ({word}): run the same command again to go on.", bad=True)
+            return
+        self._write_request(view.row.id, action, job.n if job else None)
+
+    @work(thread=True, exit_on_error=False, group="control")
+    def _write_request(self, experiment: int, action: ControlAction, job: int | None) -> None:
+        try:
+            control.request(self.workspace, experiment, action, job)
+        except WindowshiftError as error:
+            self.call_from_thread(self.say, str(error), bad=True)
+        else:
+            self.call_from_thread(self.say, f"Asked the run to {action}; it answers in a moment.")
+
+    def say(self, sentence: str, *, bad: bool = False) -> None:
+        """Show a short note."""
+        self.notify(sanitise.line(sentence, 600), severity="error" if bad else "information", markup=False, timeout=4)
+
+    # -- copying --------------------------------------------------------------------------------
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Send text to the terminal's clipboard (OSC 52), through tmux too."""
+        self._clipboard = text
+        if self._driver is not None:
+            self._driver.write(clipboard.osc52(text, tmux=clipboard.in_tmux()))
+
+    @work(thread=True, exit_on_error=False, group="copy")
+    def copy(self, name: str, suffix: str, text: str) -> None:
+        """Copy text: to the clipboard, else through the terminal, and always to a file; say which it was."""
+        try:
+            path = clipboard.write_copy(self.workspace, name, suffix, text, self.now())
+        except OSError as error:
+            place = f"no file: {error.strerror or error}"
+        else:
+            place = f"{path.parent.name}/{path.name}"
+        first = text.strip().partition("\n")[0]
+        what = sanitise.line(first, 40) if "\n" not in text.strip() else name
+        if clipboard.system_clipboard(text):
+            route = "to the clipboard"
+        elif len(text.encode(errors="replace")) > clipboard.LONGEST:
+            route = "to the file alone, it is too long for a terminal"
+        else:
+            self.call_from_thread(self.copy_to_clipboard, text)
+            route = "through the terminal (OSC 52; not every one takes it)"
+        self.call_from_thread(self.say, f"Copied {what} {route}; {place}")
