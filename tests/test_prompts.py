@@ -117,5 +117,5 @@ def test_the_judge_filter_counts_what_could_not_be_judged() -> None:
     choice = choose_by_judge(["yes", None, "no", "hm", "Yes.", "yes"], keep=2)
     assert choice.positions == (0, 4)
     assert (choice.refused, choice.missing) == (1, 2)
-    with pytest.raises(SpecError, match="raise data.filter.candidates"):
+    with pytest.raises(SpecError, match=r"raise data\.filter\.candidates"):
         choose_by_judge(["yes", "no"], keep=2)
