@@ -204,7 +204,7 @@ def _device(options: LocalOptions) -> torch.device:
 def _weights_dtype(options: LocalOptions, device: torch.device) -> torch.dtype:
     if options.dtype in ("auto", "float64"):  # float64 is for the copy that samples
         return torch.bfloat16 if device.type == "cuda" and options.dtype == "auto" else torch.float32
-    return getattr(torch, options.dtype)  # type: ignore[no-any-return]
+    return getattr(torch, options.dtype)  # type: ignore[no-any-return]  # a dtype by its name
 
 
 def _exact(options: LocalOptions, device: torch.device, model: nn.Module) -> bool:

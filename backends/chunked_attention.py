@@ -62,7 +62,7 @@ def chunked_attention(
     """
     firsts = _pass.firsts
     if len(firsts) < 2 or attention_mask is None or query.shape[2] != 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)  # type: ignore[no-any-return]
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)  # type: ignore[no-any-return]  # untyped there
     # All layers of one kind share a mask: turned into numbers once, it is not converted in every call.
     known = _pass.masks.get(id(attention_mask))
     if known is None or known[0] is not attention_mask:

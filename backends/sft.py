@@ -116,7 +116,7 @@ class _Run:
         with torch.enable_grad():
             loss = self._loss(batch)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         value = float(loss.detach())
         if sft.max_grad_norm is not None:
             norm = float(nn.utils.clip_grad_norm_(list(self._parameters.values()), sft.max_grad_norm))

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from bench.measurement import Measurement, median, milliseconds
-from windowshift.core.backend import (
-    Capabilities,
-    Completion,
-    GenerateRequest,
-    ModelIdentity,
-    TrainEvent,
-    TrainJob,
-)
+from windowshift.core import registry
 from windowshift.core.plan import make_plan
 from windowshift.core.reader import Reader
 from windowshift.core.register import register
@@ -28,7 +21,7 @@ SEEDS = 14  # 763 jobs a seed: 7 x 7 fine-tunes, 7 x 7 x 7 evaluations, base cel
 SPEC = """
 name: bench
 setting: length
-model: bench
+model: microworld
 backend: local
 conditions:
   generate: [{groups}]
@@ -41,34 +34,13 @@ prompts: {{file: {file}}}
 """
 
 
-class PlannedBackend:
-    """A backend that is only asked what it can do: no model is looked at, so that the plan alone is timed."""
-
-    capabilities = Capabilities(trains=True)
-
-    def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
-        """Return a fixed identity."""
-        return ModelIdentity(base, revision or "0" * 16)
-
-    def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
-        """Never called."""
-        raise NotImplementedError
-
-    def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
-        """Never called."""
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        """Close nothing."""
-
-
 def measure_plan(folder: Path, runs: int = 3) -> Iterator[Measurement]:
     """Plan 10,000 jobs from a spec, store them, and ask which are done."""
     prompts = folder / "prompts.jsonl"
     prompts.write_text("".join(f'{{"id": "p{n}", "text": "What is {n}?"}}\n' for n in range(500)), encoding="utf-8")
     seeds = ", ".join(str(seed) for seed in range(SEEDS))
     text = SPEC.format(groups=", ".join(GROUPS), seeds=seeds, file=prompts)
-    backends = {"local": PlannedBackend()}
+    backends = {"local": registry.backend("local")}
     planned, stored, looked_up, count = [], [], [], 0
     for run in range(runs):
         start = time.perf_counter()

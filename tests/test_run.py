@@ -250,3 +250,27 @@ def test_kill_9_at_twenty_random_moments(tmp_path: Path, finished: tuple[Path, P
         done = [event.job for event in events if event.kind == "state" and event.data["state"] == "done"]
         done = [job for job in done if job is not None]
         assert len(done) == len(set(done)) == len(expected)
+
+
+def test_a_qwen3_folder_on_a_prompt_file_goes_through_every_stage(tmp_path: Path) -> None:
+    from tests.tiny_models import build
+
+    model = build(tmp_path / "tiny-qwen3", "qwen3", max_position_embeddings=1024)
+    rows = [{"id": i, "instruction": f"Name {i} things.", "input": "of wood" * (i % 2)} for i in range(20)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    spec = write_spec(tmp_path, model, train="[long]")
+    spec.write_text(spec.read_text().replace("prompts: microworld", "prompts: prompts.jsonl"))
+    windowshift("run", spec, "--workspace", tmp_path / "ws")
+    report = json.loads(windowshift("report", "small", "--workspace", tmp_path / "ws", "--json").stdout)
+    assert {cell["status"] for cell in report["cells"]} == {"done"}
+    windowshift("export", "small", "--workspace", tmp_path / "ws", "--out", tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_size > 0
+
+
+def test_a_judge_that_says_neither_yes_nor_no_keeps_nothing(tmp_path: Path, tiny_llama: Path) -> None:
+    spec = write_spec(tmp_path, tiny_llama, train="[long]")
+    judge = f"{{candidates: 1.5, judge: {{model: {tiny_llama}}}}}"
+    spec.write_text(spec.read_text().replace("{size: 12}", f"{{size: 12, filter: {judge}}}"))
+    done = windowshift("run", spec, "--workspace", tmp_path / "ws", check=1)
+    assert "the prompt filter left 0 prompts (18 could not be judged)" in done.stderr
+    assert "Traceback" not in done.stderr
