@@ -53,12 +53,14 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     Args:
         spec: the experiment.
         spec_text: its YAML, kept in the store.
-        folder: where relative prompt files are looked for first.
+        folder: where relative prompt files and model folders are looked for first.
         backends: the backends that the spec names, by name.
 
     Raises:
         SpecError: a condition, prompt source, model or capability that is not there.
     """
+    if not Path(spec.model).is_absolute() and (folder / spec.model / "config.json").is_file():
+        spec = spec.model_copy(update={"model": str(folder / spec.model)})  # beside the spec, as prompt files are
     setting = registry.setting(spec.setting)
     grid = resolve_grid(spec, setting.conditions())
     _check_capabilities(spec, grid, backends)

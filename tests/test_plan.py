@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,20 @@ def test_a_template_without_a_system_role_is_refused(tmp_path: Path, template: s
     assert planned(text).jobs
     with pytest.raises(SpecError, match="refuses or drops system messages"):
         planned(text + "channel: {train: system}\n")
+
+
+def test_a_model_folder_is_the_same_model_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests import tiny_models
+
+    model = tiny_models.build(tmp_path / "model")
+    moved = tmp_path / "elsewhere" / "model"
+    shutil.copytree(model, moved)
+    absolute = planned(SPEC.replace("some-org/some-model", str(model)))
+    elsewhere = planned(SPEC.replace("some-org/some-model", str(moved)))
+    text = SPEC.replace("some-org/some-model", "./model")
+    monkeypatch.chdir("/")
+    beside = plan_spec(parse_spec(text), text, tmp_path)
+    assert [job.id for job in absolute.jobs] == [job.id for job in elsewhere.jobs] == [job.id for job in beside.jobs]
 
 
 VALUES = st.recursive(
