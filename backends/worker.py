@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -41,7 +42,10 @@ class Worker:
                 if stream is not None:
                     stream.cancel()
                 continue
-            self._streams[order.number] = asyncio.create_task(self._stream(order))
+            stream_task = asyncio.create_task(self._stream(order))
+            self._streams[order.number] = stream_task
+            # Not a `finally` in the task: one that is cancelled before its first step never gets there.
+            stream_task.add_done_callback(partial(self._ended, order.number))
 
     def _listen(self, loop: asyncio.AbstractEventLoop, orders: asyncio.Queue[Order | Cancel]) -> None:
         while True:
@@ -53,21 +57,20 @@ class Worker:
             loop.call_soon_threadsafe(orders.put_nowait, order)
 
     async def _stream(self, order: Order) -> None:
+        stream: AsyncGenerator[Any, None] = getattr(self._backend, order.method)(order.items)
+        async with aclosing(stream):
+            async for item in stream:
+                self._connection.send(Yielded(order.number, [item]))
+
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        del self._streams[number]
+        raised = None if task.cancelled() else task.exception()
         error: str | None = None
-        try:
-            stream: AsyncGenerator[Any, None] = getattr(self._backend, order.method)(order.items)
-            async with aclosing(stream):
-                async for item in stream:
-                    self._connection.send(Yielded(order.number, [item]))
-        except asyncio.CancelledError:
-            pass
-        except WindowshiftError as raised:
+        if isinstance(raised, WindowshiftError):
             error = str(raised)
-        except Exception as raised:  # the parent says it to the caller
+        elif raised is not None:  # the parent says it to the caller
             error = f"unexpected error in a worker process: {raised!r}"
-        finally:
-            del self._streams[order.number]
-            self._connection.send(Ended(order.number, error))
+        self._connection.send(Ended(number, error))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def open_writer(workspace: Path, *, timeout: float = 10.0) -> sqlite3.Connection
         try:
             if schema.check(connection) == 0:
                 connection.execute(f"PRAGMA page_size={PAGE_SIZE}")  # only a file without pages takes it
-            connection.execute("PRAGMA journal_mode=WAL")
+            _use_wal(connection, timeout)
             connection.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing
             connection.execute("PRAGMA cache_size=-65536")
             connection.execute("PRAGMA temp_store=MEMORY")
@@ -75,6 +76,19 @@ def open_writer(workspace: Path, *, timeout: float = 10.0) -> sqlite3.Connection
             connection.close()
             raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection, timeout: float) -> None:
+    """Switch to WAL; SQLite does not wait here by itself when another process is doing the same."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def open_reader(workspace: Path) -> sqlite3.Connection:

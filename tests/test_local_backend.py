@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,6 +29,7 @@ from windowshift.backends.sft import learning_rate
 from windowshift.core.backend import (
     Checkpointed,
     Example,
+    GenerateRequest,
     Message,
     Model,
     Sampling,
@@ -559,3 +562,26 @@ def test_a_changed_adapter_folder_is_another_adapter(tmp_path: Path) -> None:
     before = AdapterFile.at(tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"ab")
     assert AdapterFile.at(tmp_path) != before
+
+
+async def test_a_crew_lets_go_at_once_however_early_it_is_asked_to(tiny_llama: Path) -> None:
+    """A stream that is closed before its worker has begun ends too, and the crew goes on working."""
+    backend = LocalBackend({"workers": 2})
+    requests = [
+        GenerateRequest(str(n), (Message("user", "Hello"),), Model(str(tiny_llama)), Sampling(max_tokens=2), n)
+        for n in range(300)
+    ]
+    try:
+        for _ in range(5):
+            stream = backend.generate(requests)
+            first = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0)  # far enough for the orders to be sent, and no further
+            first.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await first
+            await asyncio.wait_for(stream.aclose(), 60)
+        async with contextlib.aclosing(backend.generate(requests)) as stream:
+            answered = [completion async for completion in stream]
+        assert len(answered) == 300
+    finally:
+        await backend.aclose()

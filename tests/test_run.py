@@ -37,7 +37,7 @@ def test_a_run_fills_the_grid(finished: tuple[Path, Path]) -> None:
     experiment = reader.experiment("small")
     assert experiment is not None
     assert experiment.state == "done"
-    assert experiment.jobs == {"done": 1 + 2 + 2 + 4 + 7}
+    assert experiment.jobs == {"done": 1 + 2 + 1 + 2 + 4 + 8}  # the third base job: `long`, as in training
     assert not experiment.rehearsal
     cells = reader.cells(experiment.id, "length_chars")
     assert len(cells) == 6
@@ -158,7 +158,7 @@ def test_pause_resume_and_cancel(tiny_llama: Path, tmp_path: Path) -> None:
     assert state() == "cancelled"
     assert states(tmp_path / "ws").get("cancelled", 0) > 0
     windowshift("run", spec, "--workspace", tmp_path / "ws")
-    assert states(tmp_path / "ws") == {"done": 1 + 2 + 5 + 10 + 13}
+    assert states(tmp_path / "ws") == {"done": 1 + 2 + 3 + 5 + 10 + 16}
 
 
 def test_two_runs_on_one_workspace(finished: tuple[Path, Path], tiny_llama: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_prompts_that_do_not_fit_are_one_sentence_a_job(tmp_path: Path, tiny_lla
     done = windowshift("run", spec, "--workspace", tmp_path / "ws", check=1)
     assert "6 of 6 completions failed" in done.stderr
     assert "lower max_tokens" in done.stderr
-    assert states(tmp_path / "ws")["failed"] == 3
+    assert states(tmp_path / "ws")["failed"] == 4
     spec.write_text(spec.read_text().replace("max_tokens: 1020", "max_tokens: 12"))
     windowshift("run", spec, "--workspace", tmp_path / "ws")
 
