@@ -7,8 +7,9 @@ import importlib.util
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -22,9 +23,13 @@ from windowshift.backends.chunked_attention import decoding
 from windowshift.backends.hub import offline
 from windowshift.backends.kv_cache import cache_layers
 from windowshift.backends.local_options import LocalOptions
-from windowshift.backends.model_folder import MICROWORLD, TINY_BYTES, locate, weight_bytes
+from windowshift.backends.model_folder import MICROWORLD, TINY_BYTES, identify, locate, weight_bytes
 from windowshift.backends.sampler import Forward, Row
 from windowshift.core.errors import BackendError
+
+if TYPE_CHECKING:
+    from windowshift.steering.intervene import Intervention
+    from windowshift.steering.points import LayerPoints
 
 EXACT_BELOW = 50_000_000
 DEFAULT_THREADS = torch.get_num_threads()
@@ -43,8 +48,8 @@ class CausalLM:
     Nothing here is safe for two threads at once; see `windowshift.backends.turns`.
     """
 
-    def __init__(self, label: str, base: str, model: Any, tokenizer: Any, exact: bool) -> None:
-        self.label, self.model, self.tokenizer = label, model, tokenizer
+    def __init__(self, label: str, base: str, fingerprint: str, model: Any, tokenizer: Any, exact: bool) -> None:
+        self.label, self.fingerprint, self.model, self.tokenizer = label, fingerprint, model, tokenizer
         self.device = next(model.parameters()).device
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.end_ids = _end_ids(model, tokenizer)
@@ -66,8 +71,41 @@ class CausalLM:
         """Whether completions are byte-equal whatever shares their batch."""
         return self._copy is not None
 
-    def sampling_forward(self, adapter: str | None) -> Forward:
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether the model can be asked for the logits of the last tokens alone."""
+        return "logits_to_keep" in self._keywords
+
+    @cached_property
+    def training_points(self) -> LayerPoints:
+        """The decoder layers of the model that trains. Importing nnsight waits until somebody steers.
+
+        Raises:
+            BackendError: the architecture cannot be steered.
+        """
+        from windowshift.steering.points import LayerPoints
+
+        return LayerPoints(self.model)
+
+    @cached_property
+    def sampling_points(self) -> LayerPoints:
+        """The decoder layers of the model that samples.
+
+        Raises:
+            BackendError: the architecture cannot be steered.
+        """
+        from windowshift.steering.points import LayerPoints
+
+        return self.training_points if self._copy is None else LayerPoints(self._copy)
+
+    def base(self) -> Any:
+        """The module that samples, with no adapter in force."""
+        return self._in_force(None)
+
+    def sampling_forward(self, adapter: str | None, steer: Intervention | None = None) -> Forward:
         """The forward pass for sampling from an adapter as saved on disk, or from the base model.
+
+        `steer`, made on `sampling_points`, pushes the rows that have a recipe.
 
         Raises:
             BackendError: the adapter is not one, or does not fit the model.
@@ -81,17 +119,21 @@ class CausalLM:
             attention_mask: Tensor | None,
             position_ids: Tensor,
             cache: Any,
-            rows: Sequence[Row],  # noqa: ARG001  # for interventions that differ by row
+            rows: Sequence[Row],
             keep: int,
         ) -> Tensor:
             model = self._in_force(file)
             inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
             if "position_ids" in self._keywords:
                 inputs["position_ids"] = position_ids
-            if "logits_to_keep" in self._keywords:
+            if self.keeps_logits:
                 inputs["logits_to_keep"] = keep
+            inputs |= {"past_key_values": cache, "use_cache": True}
             with decoding(cache) if attention_mask is not None else nullcontext():
-                logits: Tensor = model(**inputs, past_key_values=cache, use_cache=True).logits
+                if steer is None:
+                    logits: Tensor = model(**inputs).logits
+                else:
+                    logits = steer.on_rows(rows, inputs).logits
             return logits[:, -keep:]
 
         return forward
@@ -151,7 +193,8 @@ def load(base: str, revision: str | None, options: LocalOptions) -> CausalLM:
     except (RuntimeError, AssertionError) as error:
         raise BackendError(f"'{base}' cannot be put on device '{device}': {str(error).splitlines()[0]}") from error
     label = base if folder is None or base == MICROWORLD else folder.name
-    return CausalLM(label, source, model, tokenizer, _exact(options, device, model))
+    fingerprint = identify(base, revision).fingerprint
+    return CausalLM(label, source, fingerprint, model, tokenizer, _exact(options, device, model))
 
 
 def load_chat_format(base: str, revision: str | None = None) -> ChatFormat:

@@ -36,7 +36,7 @@ class _Hand:
 class _Call:
     """One call of a method: the portions that wait, and where results go."""
 
-    lane: Literal["generate", "train"]
+    lane: Literal["generate", "train", "make_vectors"]
     waiting: deque[Sequence[Any]]
     results: asyncio.Queue[Yielded | Ended]
     open: dict[int, _Hand] = field(default_factory=dict)
@@ -45,8 +45,8 @@ class _Call:
 class Crew:
     """Starts workers at the first call and deals portions of work to whoever is free.
 
-    Each worker holds at most one portion of each lane (generate, train) at a time; its own backend
-    lets the two take turns.
+    Each worker holds at most one portion of each lane (generate, train, make_vectors) at a time; its own backend
+    lets them take turns.
 
     Args:
         size: how many workers.
@@ -62,7 +62,7 @@ class Crew:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def stream(
-        self, lane: Literal["generate", "train"], portions: Sequence[Sequence[Any]]
+        self, lane: Literal["generate", "train", "make_vectors"], portions: Sequence[Sequence[Any]]
     ) -> AsyncGenerator[Any, None]:
         """Yield what the workers yield for every portion, in the order of arrival.
 

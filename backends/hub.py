@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import socket
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from windowshift.core.errors import BackendError, MissingExtraError
 
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 
@@ -32,3 +35,22 @@ def offline() -> bool:
     except OSError:
         return True
     return False
+
+
+def hub_config(base: str, revision: str | None) -> Path:
+    """The config.json of a hub model, fetched or from the cache; no weights are loaded.
+
+    Raises:
+        BackendError: it cannot be had.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise MissingExtraError("backend 'local'", "local", "huggingface_hub") from error
+    try:
+        return Path(hf_hub_download(base, "config.json", revision=revision, local_files_only=offline()))
+    except Exception as error:  # the client raises kinds of its own, of httpx and of the file system
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackendError(
+            f"config.json of model '{base}' cannot be had from the hub or its cache: {reason}"
+        ) from error

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local_options import LocalOptions
-from windowshift.backends.model_folder import TINY_BYTES, identify, weight_bytes
+from windowshift.backends.model_folder import TINY_BYTES, identify, model_size, weight_bytes
 from windowshift.backends.turns import Turns
 from windowshift.core.backend import (
     Capabilities,
@@ -18,16 +18,17 @@ from windowshift.core.backend import (
     GenerateRequest,
     Model,
     ModelIdentity,
+    ModelSize,
     TrainEvent,
     TrainFailed,
     TrainJob,
 )
 from windowshift.core.errors import BackendError, MissingExtraError, WindowshiftError
+from windowshift.core.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
 
 if TYPE_CHECKING:
     from windowshift.backends.causal_lm import CausalLM
     from windowshift.backends.crew import Crew
-    from windowshift.backends.sampler import Decoded, Row
 
 PORTION_ROWS = 400
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
@@ -44,7 +45,9 @@ class LocalBackend:
     trained as `TrainFailed`, with the sentence that says why: the others go on.
     """
 
-    capabilities = Capabilities(trains=True, generates=True, checkpoints=True, system_channel=True, seeds=True)
+    capabilities = Capabilities(
+        trains=True, generates=True, steers=True, system_channel=True, checkpoints=True, logprobs=True, seeds=True
+    )
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self._options = LocalOptions.parse(options or {})
@@ -72,6 +75,14 @@ class LocalBackend:
 
         return load_chat_format(base, revision).supports_system
 
+    def size(self, base: str, revision: str | None = None) -> ModelSize:
+        """Layers and width, from the configuration alone.
+
+        Raises:
+            BackendError: the configuration cannot be found, or does not say.
+        """
+        return model_size(base, revision)
+
     def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         """Answer all requests, those of one model and adapter together, in order of appearance."""
         crew = self._crew_for([request.model for request in requests])
@@ -85,6 +96,13 @@ class LocalBackend:
         if crew is not None:
             return crew.stream("train", [[job] for job in jobs])
         return self._turns.stream(lambda: self._trainings(jobs))
+
+    def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
+        """Make all vectors, one after another."""
+        crew = self._crew_for([job.model for job in jobs])
+        if crew is not None:
+            return crew.stream("make_vectors", [[job] for job in jobs])
+        return self._turns.stream(lambda: self._vectors(jobs))
 
     async def aclose(self) -> None:
         """End all streams and release models, the thread and the workers."""
@@ -108,7 +126,7 @@ class LocalBackend:
         return self._crew
 
     def _answers(self, requests: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
-        _require_libraries()
+        _require_libraries(steering=any(request.steering for request in requests))
         groups: dict[Model, list[GenerateRequest]] = {}
         for request in requests:
             groups.setdefault(request.model, []).append(request)
@@ -116,44 +134,14 @@ class LocalBackend:
             yield from self._group(model, group)
 
     def _group(self, model: Model, group: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
-        from windowshift.backends.sampler import decode
+        from windowshift.backends.answers import answers, failed
 
         try:
             lm = self._model(model.base, model.revision)
             yield []
-            forward = lm.sampling_forward(model.adapter)
+            yield from answers(lm, model.adapter, group, self._batch_rows(lm))
         except WindowshiftError as error:
-            yield [_failed(request, str(error)) for request in group]
-            return
-        refused: list[Completion] = []
-        # A key may come twice: rows are told apart by their place in the group.
-        rows = _rows(lm, group, refused)
-        decoded = decode(
-            forward,
-            rows,
-            end_ids=lm.end_ids,
-            cache_layers=lm.cache_layers,
-            batch_rows=self._batch_rows(lm),
-            device=lm.device,
-        )
-        left = set(range(len(group)))
-        try:
-            for found in decoded:
-                ready = list(refused)
-                refused.clear()
-                for each in found:
-                    left.discard(each.row.index)
-                    ready.append(_completion(lm, group[each.row.index], each))
-                yield ready
-        except (RuntimeError, MemoryError) as error:
-            refused.clear()
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            sentence = f"'{lm.label}' failed while decoding: {reason}"
-            if "memory" in reason.lower():
-                sentence += "; lower the option batch_rows of backend 'local'"
-            yield [_failed(group[index], sentence) for index in sorted(left)]
-            return
-        yield list(refused)
+            yield [failed(request, str(error)) for request in group]
 
     def _batch_rows(self, lm: CausalLM) -> int:
         if self._options.batch_rows:
@@ -163,7 +151,7 @@ class LocalBackend:
         return 128 if lm.exact else 16
 
     def _trainings(self, jobs: Sequence[TrainJob]) -> Iterator[list[TrainEvent]]:
-        _require_libraries()
+        _require_libraries(steering=any(example.steering for job in jobs for example in job.examples))
         from windowshift.backends.sft import train
 
         for job in jobs:
@@ -176,6 +164,22 @@ class LocalBackend:
             except (RuntimeError, MemoryError, OSError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 yield [TrainFailed(job.key, f"training of '{job.model.base}' failed: {reason}")]
+
+    def _vectors(self, jobs: Sequence[VectorJob]) -> Iterator[list[VectorEvent]]:
+        _require_libraries(steering=True)
+        from windowshift.backends.vector_maker import make_vector
+
+        for job in jobs:
+            try:
+                lm = self._model(job.model.base, job.model.revision)
+                yield []
+                make_vector(lm, job)
+                yield [VectorMade(job.key)]
+            except WindowshiftError as error:
+                yield [VectorFailed(job.key, str(error))]
+            except (RuntimeError, MemoryError, OSError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                yield [VectorFailed(job.key, f"vector '{job.name}' could not be made: {reason}")]
 
     def _model(self, base: str, revision: str | None) -> CausalLM:
         """The loaded model; what cannot be loaded is not tried again."""
@@ -224,70 +228,12 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _require_libraries() -> None:
+def _require_libraries(*, steering: bool = False) -> None:
     """Say which library is missing, without importing any: with a crew only the workers need them."""
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *(("nnsight",) if steering else ())):
         try:
             there = importlib.util.find_spec(name) is not None
         except ValueError:  # marked in sys.modules as not to be had
             there = False
         if not there:
             raise MissingExtraError("backend 'local'", "local", name)
-
-
-def _rows(lm: CausalLM, group: Sequence[GenerateRequest], refused: list[Completion]) -> Iterator[Row]:
-    """Requests as rows of token ids; those that cannot be answered go to `refused` instead."""
-    from windowshift.backends.sampler import Row
-
-    for index, request in enumerate(group):
-        sampling = request.sampling
-        problem = _problem(request)
-        prompt: list[int] = []
-        if problem is None:
-            try:
-                prompt = lm.chat.prompt_ids(request.messages)
-            except BackendError as error:
-                problem = str(error)
-        if problem is None and not prompt:
-            problem = "the prompt has no tokens"
-        if problem is None and lm.context is not None and len(prompt) + sampling.max_tokens > lm.context:
-            problem = (
-                f"a prompt of {len(prompt)} tokens and max_tokens {sampling.max_tokens} do not fit the "
-                f"{lm.context} tokens of '{lm.label}': lower max_tokens or shorten the prompt"
-            )
-        if problem is not None:
-            refused.append(_failed(request, problem, len(prompt)))
-            continue
-        yield Row(index, prompt, request.seed, sampling.temperature, sampling.top_p, sampling.max_tokens)
-
-
-def _problem(request: GenerateRequest) -> str | None:
-    sampling = request.sampling
-    if request.steering:
-        return "backend 'local' cannot steer yet"
-    if not request.messages:
-        return "the request has no messages"
-    if sampling.max_tokens < 1:
-        return f"max_tokens must be at least 1, got {sampling.max_tokens}"
-    if not 0 <= sampling.temperature < float("inf"):
-        return f"temperature must be a number of at least 0, got {sampling.temperature}"
-    if not 0 < sampling.top_p <= 1:
-        return f"top_p must be above 0 and at most 1, got {sampling.top_p}"
-    return None
-
-
-def _failed(request: GenerateRequest, error: str, prompt_tokens: int = 0) -> Completion:
-    return Completion(request.key, "", "failed", 0, prompt_tokens=prompt_tokens, error=error)
-
-
-def _completion(lm: CausalLM, request: GenerateRequest, decoded: Decoded) -> Completion:
-    prompt_tokens = len(decoded.row.prompt)
-    if decoded.finish == "failed":
-        return _failed(request, f"'{lm.label}' gave logits that are not finite numbers", prompt_tokens)
-    return Completion(
-        key=request.key,
-        text=lm.chat.text(decoded.ids),
-        finish=decoded.finish,
-        tokens=len(decoded.ids),
-        prompt_tokens=prompt_tokens,
-    )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import windowshift
-from windowshift.core.backend import ModelIdentity
+from windowshift.backends.hub import hub_config
+from windowshift.core.backend import ModelIdentity, ModelSize
 from windowshift.core.errors import BackendError
 
 MICROWORLD = "microworld"
@@ -83,6 +84,25 @@ def identify(base: str, revision: str | None = None) -> ModelIdentity:
         rehearsal=base == MICROWORLD,
         details={"path": str(folder), "model_type": config.get("model_type", "unknown")},
     )
+
+
+def model_size(base: str, revision: str | None = None) -> ModelSize:
+    """Decoder layers and hidden size, from config.json; a hub id's is fetched or found in the cache.
+
+    Raises:
+        BackendError: there is no configuration, or it does not name the two.
+    """
+    folder = locate(base)
+    if folder is None:
+        folder = hub_config(base, revision).parent
+    config = _config(base, folder)
+    text = config.get("text_config")
+    config = {**config, **text} if isinstance(text, dict) else config
+    layers = next((config[key] for key in ("num_hidden_layers", "n_layer", "n_layers") if key in config), None)
+    width = next((config[key] for key in ("hidden_size", "n_embd", "d_model") if key in config), None)
+    if not isinstance(layers, int) or not isinstance(width, int):
+        raise BackendError(f"config.json of model '{base}' does not say how many layers it has and how wide they are")
+    return ModelSize(layers, width)
 
 
 def weight_bytes(base: str) -> int | None:

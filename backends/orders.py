@@ -15,7 +15,7 @@ class Order:
     """Start a stream of one of the backend's methods; `number` comes back with everything it yields."""
 
     number: int
-    method: Literal["generate", "train"]
+    method: Literal["generate", "train", "make_vectors"]
     items: Sequence[Any]
 
 

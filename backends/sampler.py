@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,13 +19,19 @@ from torch import Tensor
 
 from windowshift.backends.kv_cache import CHUNK, SlotCache
 
+if TYPE_CHECKING:
+    from windowshift.steering.recipe import Recipe
+
 PREFILL_TOKENS = 8192
 _COLUMNS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One completion to draw, as token ids; `index` is the caller's name for it."""
+    """One completion to draw, as token ids; `index` is the caller's name for it.
+
+    `recipe` is how its activations are pushed, None for not at all.
+    """
 
     index: int
     prompt: list[int]
@@ -33,6 +39,7 @@ class Row:
     temperature: float
     top_p: float
     max_tokens: int
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,11 @@ from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.chat_format import TrainingTokens
 from windowshift.core.backend import Checkpointed, Sft, Trained, TrainEvent, TrainJob, TrainProgress
 from windowshift.core.errors import BackendError
+from windowshift.core.proof import Proof
+from windowshift.steering.spans import Spans
+
+if TYPE_CHECKING:
+    from windowshift.steering.intervene import Intervention
 
 PROGRESS_SECONDS = 0.2
 _ENCODE_AT_ONCE = 64
@@ -80,9 +84,10 @@ def train(lm: CausalLM, job: TrainJob, state_seconds: float) -> Iterator[list[Tr
                 run.save(state)
                 saved_at = now
             yield events
+        proofs = run.proofs()  # before the adapter counts as trained
         lm.adapters.save(run.name, final)
         state.unlink(missing_ok=True)
-        yield [Trained(job.key, str(final), total_examples)]
+        yield [Trained(job.key, str(final), total_examples, proofs=proofs)]
     finally:
         lm.adapters.drop(run.name)
 
@@ -103,14 +108,27 @@ class _Run:
             weight_decay=job.sft.weight_decay,
             fused=lm.device.type in ("cpu", "cuda"),
         )
-        self._keeps = "logits_to_keep" in inspect.signature(lm.model.forward).parameters
         self._signature = _signature(job, encoded)
+        self._steer: Intervention | None = None
+        if any(example.steering for example in job.examples):
+            from windowshift.steering.intervene import Intervention
+
+            self._steer = Intervention(lm.training_points, fingerprint=lm.fingerprint)
+            self._recipes = [self._steer.recipe(example.steering) for example in job.examples]
+
+    def proofs(self) -> tuple[Proof, ...]:
+        """What steering did in the steps since the start or the resumption.
+
+        Raises:
+            BackendError: it did not do what was asked.
+        """
+        return () if self._steer is None else tuple(self._steer.check())
 
     def advance(self) -> tuple[float, int]:
         """Take one optimizer step; its loss and the number of tokens in the batch."""
         sft = self._job.sft
         self._lm.adapters.use(self.name)
-        batch = [self._encoded[index] for index in self._batches[self.step]]
+        batch = self._batches[self.step]
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(sft, self.step, self.steps)
         with torch.enable_grad():
@@ -130,7 +148,7 @@ class _Run:
         self._optimizer.step()
         self.step += 1
         self.examples += len(batch)
-        return value, sum(len(each.prompt) + len(each.completion) for each in batch)
+        return value, sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
 
     def save(self, path: Path) -> None:
         """Write the resume state, whole or not at all."""
@@ -166,12 +184,13 @@ class _Run:
                 f"the resume state {path} cannot be read ({reason}): delete it to train this job anew"
             ) from error
 
-    def _loss(self, batch: Sequence[TrainingTokens]) -> Tensor:
-        """Mean cross entropy over completion tokens.
+    def _loss(self, chosen: Sequence[int]) -> Tensor:
+        """Mean cross entropy over the completion tokens of the examples `chosen`, each steered in its own way.
 
         Rows are padded on the right, which causal attention never looks at from a real token, so
         no mask is needed.
         """
+        batch = [self._encoded[index] for index in chosen]
         width = max(len(each.prompt) + len(each.completion) for each in batch)
         first = max(min(len(each.prompt) for each in batch) - 1, 0)  # the earliest column with a loss
         rows = [[*each.prompt, *each.completion] for each in batch]
@@ -182,12 +201,18 @@ class _Run:
             start, end = len(each.prompt), len(each.prompt) + len(each.completion)
             labels[i, start - 1 - first : end - 1 - first] = torch.tensor(each.completion)
         inputs: dict[str, Any] = {"input_ids": ids.to(self._lm.device), "use_cache": False}
-        if self._keeps:
+        if self._lm.keeps_logits:
             inputs["logits_to_keep"] = width - first
-        logits = self._lm.model(**inputs).logits[:, first - width :]
-        chosen = labels != -100
-        target = labels[chosen].to(self._lm.device)
-        return nn.functional.cross_entropy(logits[chosen.to(self._lm.device)].float(), target)
+        if self._steer is None:
+            output = self._lm.model(**inputs)
+        else:
+            prompts, completions = [len(each.prompt) for each in batch], [len(each.completion) for each in batch]
+            spans = Spans.sequences(prompts, completions, width, self._lm.device)
+            output = self._steer([self._recipes[index] for index in chosen], spans, **inputs)
+        logits = output.logits[:, first - width :]
+        learned = labels != -100
+        target = labels[learned].to(self._lm.device)
+        return nn.functional.cross_entropy(logits[learned.to(self._lm.device)].float(), target)
 
 
 def learning_rate(sft: Sft, step: int, steps: int) -> float:
@@ -221,8 +246,6 @@ def _check(job: TrainJob) -> None:
     outside = [wanted for wanted in job.checkpoints if not 0 < wanted <= total]
     if outside:
         raise BackendError(f"checkpoint {outside[0]} lies outside the {total} examples of the training")
-    if any(example.steering for example in job.examples):
-        raise BackendError("backend 'local' cannot train under steering yet")
 
 
 def _encode(lm: CausalLM, job: TrainJob, index: int) -> TrainingTokens:
@@ -246,6 +269,8 @@ def _complete(folder: Path) -> bool:
 
 def _signature(job: TrainJob, encoded: Sequence[TrainingTokens]) -> str:
     digest = hashlib.sha256(repr((asdict(job.sft), job.seed, job.model.base)).encode())
-    for each in encoded:
+    for each, example in zip(encoded, job.examples, strict=True):
         digest.update(repr((each.prompt, each.completion)).encode())
+        if example.steering:
+            digest.update(repr(example.steering).encode())
     return digest.hexdigest()

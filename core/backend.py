@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from windowshift.core.proof import Proof
+
+if TYPE_CHECKING:
+    from windowshift.core.vector_job import VectorEvent, VectorJob
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "failed"]
@@ -65,7 +70,10 @@ class Steering:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One completion to draw. `key` comes back with the completion and has no influence on it."""
+    """One completion to draw. `key` comes back with the completion and has no influence on it.
+
+    `coherence` asks for `Completion.logprob`, which has no influence on the text either.
+    """
 
     key: str
     messages: tuple[Message, ...]
@@ -73,6 +81,7 @@ class GenerateRequest:
     sampling: Sampling
     seed: int
     steering: tuple[Steering, ...] = ()
+    coherence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,11 @@ class Completion:
 
     `finish` is ``stop`` (the model ended), ``length`` (cut off at `max_tokens`) or ``failed``
     (`error` says why, `text` is empty). `tokens` counts completion tokens without the end token.
-    `logprob` is the sum over completion tokens, in nats, where the backend offers it.
+    `logprob` is the sum over those tokens of their log-probability under the base model, without adapter
+    and without steering, given the same messages, in nats; None where it was not asked for, where the
+    backend does not offer it, and for an empty completion. `proofs` says what steering did to this
+    completion and to others of the same call that were steered in the same way; one of them carries it,
+    and none of them is given out before the proof holds.
     """
 
     key: str
@@ -91,6 +104,7 @@ class Completion:
     prompt_tokens: int = 0
     logprob: float | None = None
     error: str | None = None
+    proofs: tuple[Proof, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +181,16 @@ class Checkpointed:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A job ended; `adapter` is what `Model.adapter` takes. `usd` is None where there is no price."""
+    """A job ended; `adapter` is what `Model.adapter` takes. `usd` is None where there is no price.
+
+    `proofs` says what steering did in the steps since the job was started or resumed.
+    """
 
     key: str
     adapter: str
     examples: int
     usd: float | None = None
+    proofs: tuple[Proof, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +232,14 @@ class ModelIdentity:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """How many decoder layers a model has, and how wide its residual stream is."""
+
+    layers: int
+    width: int
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Generate and train. Made by `windowshift.core.registry.backend`; used inside one event loop."""
@@ -236,6 +262,14 @@ class Backend(Protocol):
         """
         ...
 
+    def size(self, base: str, revision: str | None = None) -> ModelSize:
+        """The model's size, without loading its weights. Asked for only where `capabilities` say that it steers.
+
+        Raises:
+            BackendError: the model, or its configuration, cannot be found or read.
+        """
+        ...
+
     def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs; every job ends in exactly one `Trained` or `TrainFailed`.
 
@@ -249,6 +283,13 @@ class Backend(Protocol):
 
         What cannot be answered (an unknown model, an adapter that does not load, a prompt that is too
         long) comes back as a ``failed`` completion that says why, and the others go on.
+        """
+        ...
+
+    def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
+        """Make all vectors; every job ends in exactly one `VectorMade` or `VectorFailed`.
+
+        Asked for only where `capabilities` say that the backend steers.
         """
         ...
 

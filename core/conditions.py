@@ -1,11 +1,11 @@
 """Conditions: how a model is pushed. One type, several kinds.
 
-A kind is one class with `Condition`'s members and one entry in `KINDS`, which reads it from a spec.
+A kind is one class with `Condition`'s members and one entry in `windowshift.core.condition_kinds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Protocol
@@ -40,7 +40,7 @@ class Condition(Protocol):
 
     @property
     def kind(self) -> str:
-        """The key of the kind in `KINDS`."""
+        """What job hashes and screens call the kind."""
         ...
 
     @property
@@ -132,7 +132,3 @@ def check_phrases(phrases: object, where: str) -> tuple[str, ...]:
         if not isinstance(phrase, str) or not phrase.strip():
             raise SpecError(f"{where}: every phrase must be text that is not empty, but one is {phrase!r}")
     return tuple(phrases)
-
-
-KINDS: dict[str, Callable[[Mapping[str, Any], str], list[Condition]]] = {"phrases": read_prefix}
-"""Readers of inline conditions, by the key that marks the kind in a spec."""

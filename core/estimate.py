@@ -8,6 +8,7 @@ from pathlib import Path
 
 from windowshift.core.plan import Plan
 from windowshift.core.reader import Reader
+from windowshift.core.records import SAMPLING
 from windowshift.core.store import store_path
 
 
@@ -38,7 +39,7 @@ def estimate(plan: Plan, workspace: Path, *, priced: bool) -> Estimate:
             jobs[job.kind] = (done + finished, total + 1)
             if not finished and job.kind == "train":
                 examples += job.total
-            elif not finished and job.kind != "score":
+            elif not finished and job.kind in SAMPLING:
                 completions += job.total
         seconds = _seconds(reader, plan.model.fingerprint, completions, examples) if reader else None
         return Estimate(jobs, completions, examples, seconds, None if priced else 0.0)
@@ -50,7 +51,7 @@ def estimate(plan: Plan, workspace: Path, *, priced: bool) -> Estimate:
 def _seconds(reader: Reader, fingerprint: str, completions: int, examples: int) -> float | None:
     """Seconds for rows at the speed that finished jobs of the same model had here; None: none has."""
     total = 0.0
-    for rows, kinds in ((completions, ("generate", "evaluate", "filter")), (examples, ("train",))):
+    for rows, kinds in ((completions, SAMPLING), (examples, ("train",))):
         if not rows:
             continue
         spans = reader.job_spans(fingerprint, kinds)

@@ -77,7 +77,7 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         if source.job not in datasets:
             datasets[source.job] = reader.scores(source.job, behaviour.name)
         rows = [row for row in datasets[source.job] if source.first <= row[0] < source.last]
-        parts.append(_arrays(rows)[0])
+        parts.append(arrays(rows)[0])
     wanted = dict.fromkeys(source.reference for source in sources if source.reference is not None)
     references = [number for number in wanted if number not in jobs]
     loaded = [jobs[cell.job] for cell in cells]
@@ -102,13 +102,13 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
 
 
 def _load(reader: Reader, job: int, behaviour: str) -> tuple[Rows, Tally]:
-    rows, truncated = _arrays(scores := reader.scores(job, behaviour))
+    rows, truncated = arrays(scores := reader.scores(job, behaviour))
     n = int(np.isfinite(rows[1]).sum())
     failed = sum(finish == "failed" for _, _, _, finish in scores)
     return rows, Tally(n, truncated, len(scores) - n, failed)
 
 
-def _arrays(rows: Sequence[tuple[int, int, float | None, str]]) -> tuple[Rows, int]:
+def arrays(rows: Sequence[tuple[int, int, float | None, str]]) -> tuple[Rows, int]:
     """Prompt numbers, scores, and how many scored completions were cut off."""
     prompts = np.fromiter((prompt for _, prompt, _, _ in rows), np.int64, len(rows))
     scores = [None if finish == "failed" else value for _, _, value, finish in rows]

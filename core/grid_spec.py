@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from windowshift.core.conditions import KINDS, NO_PREFIX, Condition, PrefixGroup, check_phrases
+from windowshift.core.condition_kinds import KINDS
+from windowshift.core.conditions import NO_PREFIX, Condition, PrefixGroup, check_phrases
 from windowshift.core.errors import SpecError
 from windowshift.core.records import BASE
 from windowshift.core.spec import ConditionEntry, Mix, Spec
@@ -36,11 +37,17 @@ class TrainRow:
 
 @dataclass(frozen=True, slots=True)
 class GridSpec:
-    """Everything that the spec's `conditions` name."""
+    """Everything that the spec's `conditions` name.
+
+    `base` are conditions for the base model alone. `names` are all conditions that have a name of their
+    own, those of the setting included.
+    """
 
     generate: tuple[Condition, ...]
     rows: tuple[TrainRow, ...]
     evaluate: tuple[Condition, ...]
+    base: tuple[Condition, ...]
+    names: Mapping[str, Condition]
 
 
 def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
@@ -57,6 +64,8 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
     names = {**known, **own}
     generate = _conditions(spec.conditions.generate, names, "conditions.generate")
     evaluate = _conditions(spec.conditions.evaluate, names, "conditions.evaluate")
+    base = _conditions(spec.conditions.base, names, "conditions.base")
+    _once([condition.name for condition in (*evaluate, *base)], "conditions.base")
     # A name given inline in one list can be used in a mix.
     names.update({condition.name: condition for condition in (*generate, *evaluate)})
     rows: list[TrainRow] = []
@@ -73,7 +82,7 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
     _once([(row.generate, row.train) for row in rows], "conditions.train")
     if len(spec.conditions.train) and any(row.train == BASE for row in rows):
         raise SpecError(f"conditions.train: '{BASE}' is the untrained model, which is evaluated anyway; leave it out")
-    return GridSpec(generate, tuple(rows), evaluate)
+    return GridSpec(generate, tuple(rows), evaluate, base, names)
 
 
 def _conditions(entries: Sequence[ConditionEntry], names: Mapping[str, Condition], where: str) -> tuple[Condition, ...]:

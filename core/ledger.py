@@ -42,7 +42,7 @@ class Ledger:
         self._scorers: dict[str, list[Scorer]] = {}
         self._cell_jobs = [cell.job for cell in plan.cells]
         self._run: int | None = None
-        by_identity = {json.dumps(scorer.identity(), sort_keys=True): scorer for scorer in plan.setting.scorers}
+        by_identity = {json.dumps(scorer.identity(), sort_keys=True): scorer for scorer in plan.scorers}
         for job in plan.jobs:
             if job.kind == "score":
                 scorer = by_identity[json.dumps(dict(job.inputs), sort_keys=True)]
@@ -54,10 +54,10 @@ class Ledger:
         for row in self.reader.jobs(self.experiment):
             self.results[row.id] = dict(row.result)
             state: JobState = row.state
-            if state == "done" and row.kind == "train" and not self._adapter_there(row.result):
+            if state == "done" and row.kind in ("train", "extract") and not self._artifacts_there(row.result):
                 self.writer.event(
                     "message",
-                    {"text": f"the adapter of '{row.label}' is gone; it is trained again"},
+                    {"text": f"what '{row.label}' made is gone; it is made again"},
                     experiment=self.experiment,
                     job=row.n,
                 )
@@ -70,8 +70,9 @@ class Ledger:
                 self.writer.set_job(row.n, state, experiment=self.experiment)
             self._states[row.id] = state
 
-    def _adapter_there(self, result: Mapping[str, Any]) -> bool:
-        places = [result.get("adapter", "artifacts/?"), *result.get("checkpoints", {}).values()]
+    def _artifacts_there(self, result: Mapping[str, Any]) -> bool:
+        made = result.get("adapter") or result.get("vector") or "artifacts/?"
+        places = [made, *result.get("checkpoints", {}).values()]
         local = [place for place in places if place.startswith("artifacts/")]
         return all(Path(resolve_artifact(place, self.workspace)).exists() for place in local)
 
@@ -138,9 +139,13 @@ class Ledger:
             self.results[job.id].update(result)
         self._set(job, "done", result=self.results[job.id] or None, usd=usd)
 
-    def fail(self, job: Job, error: str) -> None:
-        """A job failed; its children wait until it is retried."""
-        self._set(job, "failed", error=error)
+    def fail(self, job: Job, error: str, result: Mapping[str, Any] | None = None) -> None:
+        """A job failed; its children wait until it is retried. `result` is what it found out nevertheless."""
+        if result:
+            self.results[job.id].update(result)
+            self._set(job, "failed", error=error, result=self.results[job.id])
+        else:
+            self._set(job, "failed", error=error)
 
     def put_back(self, job: Job) -> None:
         """A job that was being worked on waits again; what it has stays."""
@@ -195,7 +200,7 @@ class Ledger:
             scored = []
             for row in self.reader.completions(number, primary):
                 if row.score is None and row.reason is None and row.finish != "failed":
-                    completion = Completion("", row.text, "stop", row.tokens, row.prompt_tokens)
+                    completion = Completion("", row.text, "stop", row.tokens, row.prompt_tokens, row.logprob)
                     found = scorer.score(Prompt(row.prompt_id, row.prompt), completion)
                     scored += [(row.row, name, value, reason) for name, (value, reason) in found.items()]
             if scored:

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windowshift.core import registry
-from windowshift.core.backend import Backend, ModelIdentity
+from windowshift.core.answered_file import AnsweredFile
+from windowshift.core.backend import Backend, ModelIdentity, ModelSize
+from windowshift.core.conditions import Condition
 from windowshift.core.errors import BackendError, SpecError
 from windowshift.core.grid_spec import GridSpec, resolve_grid
 from windowshift.core.jobs import Cell, Job, Source
 from windowshift.core.plan_maker import PlanMaker
 from windowshift.core.prompt_source import draw
 from windowshift.core.prompts import Prompt, set_digest
-from windowshift.core.setting import Setting
+from windowshift.core.setting import Scorer, Setting
+from windowshift.core.soundness import SoundnessScorer
 from windowshift.core.spec import Spec
 from windowshift.core.spec_errors import did_you_mean
+from windowshift.core.vector_plan import VectorPlanner
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class Plan:
     """Jobs in an order in which every parent comes before its children, and the grid over them.
 
     `prompts` holds the prompt sets that the jobs' inputs name by digest; `repeats` counts prompts left
-    out because another one has the same text.
+    out because another one has the same text. `conditions` are those of job inputs, by their identity as
+    JSON; `vector_files` and `answered` the files behind vectors, by digest.
     """
 
     spec: Spec
     spec_text: str
     setting: Setting
+    scorers: tuple[Scorer, ...]
     model: ModelIdentity
     grid: GridSpec
     prompts: Mapping[str, tuple[Prompt, ...]]
@@ -38,6 +44,9 @@ class Plan:
     jobs: tuple[Job, ...]
     cells: tuple[Cell, ...]
     sources: tuple[Source, ...]
+    conditions: Mapping[str, Condition]
+    vector_files: Mapping[str, Path]
+    answered: Mapping[str, AnsweredFile]
 
     def counts(self) -> dict[str, int]:
         """Jobs by kind."""
@@ -76,12 +85,21 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     share = spec.data.filter.candidates if spec.data.filter else 1.0
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
     drawn = draw(source, *wanted, spec.data.seed, folder)
-    maker = PlanMaker(spec, setting, grid, model, drawn)
+    # Steered text may fall apart, which lengths alone do not show.
+    scorers = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
+    maker = PlanMaker(spec, scorers, grid, model, drawn)
+    vectors: VectorPlanner | None = None
+    if spec.vectors:
+        size = _size(spec, backends)
+        maker.vectors = vectors = VectorPlanner(maker, size.layers, size.width, folder)
+        for name in spec.vectors:
+            vectors.vector(name)
     maker.make()
     return Plan(
         spec,
         spec_text,
         setting,
+        scorers,
         model,
         grid,
         {set_digest(drawn.data): drawn.data, set_digest(drawn.evaluation): drawn.evaluation},
@@ -89,7 +107,23 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         tuple(maker.jobs.values()),
         tuple(maker.cells),
         tuple(maker.sources),
+        maker.conditions,
+        vectors.files if vectors else {},
+        vectors.answered if vectors else {},
     )
+
+
+def _size(spec: Spec, backends: Mapping[str, Backend]) -> ModelSize:
+    """Layers and width of the model whose activations are read."""
+    backend = backends[spec.generate_backend]
+    if not backend.capabilities.steers:
+        raise SpecError(
+            f"vectors: backend '{spec.generate_backend}' does not reach activations: name one that steers, e.g. local"
+        )
+    try:
+        return backend.size(spec.model, spec.revision)
+    except BackendError as error:
+        raise SpecError(f"model: {error}") from error
 
 
 def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:
@@ -98,13 +132,15 @@ def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backe
         raise SpecError(f"backend '{spec.train_backend}' cannot train: write  backend: {{train: local, generate: ...}}")
     if not sampler.generates:
         raise SpecError(f"backend '{spec.generate_backend}' cannot generate: name another one under backend.generate")
-    conditions = [*grid.generate, *grid.evaluate, *(part.train for row in grid.rows for part in row.parts)]
-    for condition in conditions:
-        if condition.arm == "steering" and not (trainer.steers and sampler.steers):
-            raise SpecError(
-                f"condition '{condition.name}' is a steering dose, which backend '{spec.generate_backend}' cannot do: "
-                "name one that steers, e.g. local"
-            )
+    trained = [part.train for row in grid.rows for part in row.parts]
+    for condition in (*grid.generate, *grid.evaluate, *grid.base, *trained):
+        for name, able in ((spec.generate_backend, sampler.steers), (spec.train_backend, trainer.steers)):
+            used = condition in trained or name == spec.generate_backend
+            if condition.arm == "steering" and used and not able:
+                raise SpecError(
+                    f"condition '{condition.name}' is a steering dose, which backend '{name}' cannot do: "
+                    "name one that steers, e.g. local"
+                )
     if spec.checkpoints and not trainer.checkpoints:
         raise SpecError(f"backend '{spec.train_backend}' keeps no checkpoints: leave 'checkpoints' out")
 

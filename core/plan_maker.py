@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 from windowshift.core.backend import ModelIdentity
-from windowshift.core.conditions import Condition, NoPrefix
+from windowshift.core.conditions import Channel, Condition, NoPrefix
+from windowshift.core.dose import SteeringDose
 from windowshift.core.errors import SpecError
 from windowshift.core.grid_spec import GridSpec, TrainRow
 from windowshift.core.jobs import Cell, Job, Source
 from windowshift.core.prompt_source import Drawn
 from windowshift.core.prompts import Prompt, set_digest
 from windowshift.core.records import BASE
-from windowshift.core.setting import Setting
+from windowshift.core.setting import Scorer
 from windowshift.core.spec import Spec
+from windowshift.core.store import to_json
+from windowshift.core.vector_plan import Identity, VectorPlanner
 
 JUDGE_SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 16}
 
@@ -32,10 +35,15 @@ class Chosen:
 class PlanMaker:
     """Builds the jobs of one spec; the same job asked for twice is the same job."""
 
-    def __init__(self, spec: Spec, setting: Setting, grid: GridSpec, model: ModelIdentity, drawn: Drawn) -> None:
-        self.spec, self.setting, self.grid, self.drawn = spec, setting, grid, drawn
+    def __init__(
+        self, spec: Spec, scorers: Sequence[Scorer], grid: GridSpec, model: ModelIdentity, drawn: Drawn
+    ) -> None:
+        self.spec, self.scorers, self.grid, self.drawn = spec, scorers, grid, drawn
         self.model = {"base": spec.model, "revision": spec.revision, "fingerprint": model.fingerprint}
         self.sampling = asdict(spec.sampling.resolved())
+        self.vectors: VectorPlanner | None = None
+        self.conditions: dict[str, Condition] = {}
+        self._chosen: dict[int, Chosen] = {}
         self.jobs: dict[str, Job] = {}
         self.cells: list[Cell] = []
         self.sources: list[Source] = []
@@ -43,13 +51,12 @@ class PlanMaker:
     def make(self) -> None:
         """Fill jobs, cells and sources for every seed."""
         for seed in self.spec.seeds:
-            chosen = Chosen(
-                self._place(self.drawn.data, self.spec.data.size, "data", seed),
-                self._place(self.drawn.evaluation, self.spec.sampling.prompts, "evaluation", seed),
-            )
+            chosen = self.chosen(seed)
             generated = self._generate(seed, chosen)
-            for condition in self.grid.evaluate:
-                job = self._evaluate(
+            evaluated = [*self.grid.evaluate, *self.grid.base]
+            # Prefixes first: matches point to their cells.
+            for condition in sorted(evaluated, key=lambda condition: condition.arm == "steering"):
+                job = self.evaluate(
                     condition, seed, chosen, self.spec.channel.evaluate, label=f"{BASE} → {condition.name}"
                 )
                 # Base cells serve both arms; they carry the arm of their eval condition.
@@ -57,8 +64,22 @@ class PlanMaker:
             for row in self.grid.rows:
                 self._row(row, seed, chosen, generated)
 
-    def _add(self, job: Job) -> Job:
+    def chosen(self, seed: int) -> Chosen:
+        """Where the prompts of a seed come from."""
+        if seed not in self._chosen:
+            self._chosen[seed] = Chosen(
+                self._place(self.drawn.data, self.spec.data.size, "data", seed),
+                self._place(self.drawn.evaluation, self.spec.sampling.prompts, "evaluation", seed),
+            )
+        return self._chosen[seed]
+
+    def add(self, job: Job) -> Job:
+        """Take a job into the plan; the one that is there already, where there is one."""
         return self.jobs.setdefault(job.id, job)
+
+    def know(self, condition: Condition, identity: Mapping[str, Any] | None = None) -> None:
+        """Let the run find a condition by its identity in job inputs."""
+        self.conditions[to_json(condition.identity() if identity is None else identity)] = condition
 
     def _place(self, candidates: tuple[Prompt, ...], keep: int, use: str, seed: int) -> dict[str, Any]:
         """Where prompts come from: a drawn set, or what a filter job will choose of it."""
@@ -83,6 +104,8 @@ class PlanMaker:
                 "sampling": self.sampling,
                 "conditions": [condition.identity() for condition in conditions],
             }
+            for condition in conditions:
+                self.know(condition)
             rows = len(candidates) * len(conditions)
         else:
             inputs |= {
@@ -92,22 +115,40 @@ class PlanMaker:
                 "sampling": JUDGE_SAMPLING,
             }
             rows = len(candidates)
-        job = self._add(Job("filter", f"filter prompts for {use} by {inputs['how']}", inputs, (), rows))
+        job = self.add(Job("filter", f"filter prompts for {use} by {inputs['how']}", inputs, (), rows))
         return {"filter": job.id, "last": keep}
 
-    def _sampled(
-        self, kind: str, condition: Condition, seed: int, channel: str, prompts: dict[str, Any]
-    ) -> dict[str, Any]:
-        return {
+    def sampled(self, use: str, condition: Condition, seed: int, channel: Channel, place: dict[str, Any]) -> Identity:
+        """Inputs of a job that samples the base model, or an adapter of it, and its parents so far."""
+        identity, before = self.identity(condition, channel)
+        inputs = {
             "backend": self.spec.generate_backend,
             "model": self.model,
-            "condition": condition.identity(),
-            "channel": "user" if isinstance(condition, NoPrefix) else channel,
-            "prompts": prompts,
+            "condition": identity,
+            "channel": _channel(condition, channel),
+            "prompts": place,
             "sampling": self.sampling,
             "seed": seed,
-            "for": kind,
+            "for": use,
         }
+        return inputs, (*_parents(place), *before)
+
+    def identity(self, condition: Condition, channel: Channel) -> Identity:
+        """A condition as job inputs have it, and the jobs that make its vectors and doses.
+
+        Raises:
+            SpecError: a vector, layer or match that cannot be.
+        """
+        found: Identity = (condition.identity(), ())
+        if isinstance(condition, SteeringDose) and not condition.neutral:
+            if self.vectors is None:
+                raise SpecError(f"condition '{condition.name}' steers, but the spec has no 'vectors'")
+            try:
+                found = self.vectors.identity(condition, channel)
+            except SpecError as error:
+                raise SpecError(f"condition '{condition.name}': {error}") from error
+        self.know(condition, found[0])
+        return found
 
     def _generate(self, seed: int, chosen: Chosen) -> dict[str, Job]:
         """One job a generation condition, over the part of D's prompts that some row needs."""
@@ -119,50 +160,53 @@ class PlanMaker:
         channel = self.spec.channel.generate or self.spec.channel.train
         for name, (condition, spans) in wanted.items():
             first, last = min(span[0] for span in spans), max(span[1] for span in spans)
-            inputs = self._sampled("data", condition, seed, channel, chosen.data)
+            inputs, parents = self.sampled("data", condition, seed, channel, chosen.data)
             inputs["rows"] = [first, last]
-            job = self._add(Job("generate", f"data {name}", inputs, _parents(chosen.data), last - first))
-            self._score(job, job.total)
+            job = self.add(Job("generate", f"data {name}", inputs, parents, last - first))
+            self.score(job, job.total)
             jobs[name] = job
         return jobs
 
-    def _evaluate(
+    def evaluate(
         self,
         condition: Condition,
         seed: int,
         chosen: Chosen,
-        channel: str,
+        channel: Channel,
         *,
         label: str,
         parent: Job | None = None,
         step: int = 0,
     ) -> Job:
+        """The job that samples the eval prompts under a condition, from the base model or from an adapter."""
         count = self.spec.sampling.prompts
-        inputs = self._sampled("evaluation", condition, seed, channel, chosen.evaluation)
+        inputs, parents = self.sampled("evaluation", condition, seed, channel, chosen.evaluation)
         inputs["rows"] = [0, count]
-        parents = _parents(chosen.evaluation)
         if parent is not None:
             inputs["step"] = step
             parents = (*parents, parent.id)
-        job = self._add(Job("evaluate", label, inputs, parents, count))
-        self._score(job, count)
+        job = self.add(Job("evaluate", label, inputs, parents, count))
+        self.score(job, count)
         return job
 
     def _row(self, row: TrainRow, seed: int, chosen: Chosen, generated: Mapping[str, Job]) -> None:
         size = self.spec.data.size
         parts: list[dict[str, Any]] = []
+        vectors: list[str] = []
         for number, (part, (first, last)) in enumerate(zip(row.parts, _slices(row, size), strict=True)):
             data = generated[part.generate.name]
             # L̄_M(p_t): the cell of the grid where there is one, else a job of its own.
             label = f"{BASE} → {part.train.name}, as in training"
-            reference = self._evaluate(part.train, seed, chosen, self.spec.channel.train, label=label)
+            reference = self.evaluate(part.train, seed, chosen, self.spec.channel.train, label=label)
+            identity, before = self.identity(part.train, self.spec.channel.train)
+            vectors += before
             parts.append(
                 {
                     "data": data.id,
                     "first": first,
                     "last": last,
-                    "condition": part.train.identity(),
-                    "channel": "user" if isinstance(part.train, NoPrefix) else self.spec.channel.train,
+                    "condition": identity,
+                    "channel": _channel(part.train, self.spec.channel.train),
                 }
             )
             start = data.inputs["rows"][0]
@@ -193,14 +237,14 @@ class PlanMaker:
             "checkpoints": checkpoints,
             "seed": seed,
         }
-        parents = tuple(dict.fromkeys(part["data"] for part in parts))
-        trained = self._add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
+        parents = tuple(dict.fromkeys([*(part["data"] for part in parts), *vectors]))
+        trained = self.add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
         for step in (*checkpoints, total):
             for condition in self._evaluated_at(step, total):
                 at = "" if step == total else f" after {step}"
                 label = f"{row.generate}: {row.train} → {condition.name}{at}"
                 channel = self.spec.channel.evaluate
-                job = self._evaluate(condition, seed, chosen, channel, label=label, parent=trained, step=step)
+                job = self.evaluate(condition, seed, chosen, channel, label=label, parent=trained, step=step)
                 self.cells.append(
                     Cell(row.arm, row.generate, row.train, condition.name, seed, step, step == total, job.id)
                 )
@@ -211,9 +255,16 @@ class PlanMaker:
             if only is None or condition.name in only:
                 yield condition
 
-    def _score(self, sampled: Job, rows: int) -> None:
-        for scorer in self.setting.scorers:
-            self._add(Job("score", f"score {scorer.name}: {sampled.label}", scorer.identity(), (sampled.id,), rows))
+    def score(self, sampled: Job, rows: int) -> None:
+        """Score a job's completions by every scorer."""
+        for scorer in self.scorers:
+            self.add(Job("score", f"score {scorer.name}: {sampled.label}", scorer.identity(), (sampled.id,), rows))
+
+
+def _channel(condition: Condition, channel: Channel) -> Channel:
+    """The channel of a condition's prefix; one without a prefix is the same in either."""
+    bare = isinstance(condition, NoPrefix) or (isinstance(condition, SteeringDose) and condition.prefix is None)
+    return "user" if bare else channel
 
 
 def _parents(place: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from windowshift.core.backend import Completion
 from windowshift.core.jobs import Job
+from windowshift.core.proof import Fired, fired_from_json, fired_to_json, total
 from windowshift.core.reader import Reader
 from windowshift.core.requests import Row
 from windowshift.core.setting import Scorer
@@ -28,6 +29,7 @@ class _Open:
     number: int
     done: int
     scorers: Sequence[Scorer]
+    result: dict[str, Any]
     rows: dict[int, Row] = field(default_factory=dict)
     prompt_numbers: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -51,9 +53,20 @@ class Recorder:
         self._buffer: list[tuple[_Open, Row, Completion]] = []
         self._flushed = time.monotonic()
 
-    def open(self, job: Job, number: int, done: int, rows: Sequence[Row], scorers: Sequence[Scorer]) -> None:
-        """Expect rows of a job; `done` of them are in the store already."""
-        opened = _Open(job, number, done, scorers, {row.number: row for row in rows}, arrived=done)
+    def open(
+        self,
+        job: Job,
+        number: int,
+        done: int,
+        rows: Sequence[Row],
+        scorers: Sequence[Scorer],
+        result: dict[str, Any],
+    ) -> None:
+        """Expect rows of a job; `done` of them are in the store already.
+
+        What steering did to the rows is added to ``result["fired"]``, and stored with them.
+        """
+        opened = _Open(job, number, done, scorers, result, {row.number: row for row in rows}, arrived=done)
         digests = list({row.prompt.digest: row.prompt for row in rows}.values())
         if digests:
             numbers = self._writer.number_prompts(digests)
@@ -82,6 +95,7 @@ class Recorder:
         touched: dict[int, _Open] = {}
         rows: list[tuple[Any, ...]] = []
         scores: dict[int, list[Scored]] = {}
+        fired: dict[int, list[Fired]] = {}
         with self._writer.batch():
             for opened, row, completion in buffer:
                 touched[opened.number] = opened
@@ -105,9 +119,15 @@ class Recorder:
                         scores.setdefault(opened.number, []).extend(
                             (row.number, name, value, reason) for name, (value, reason) in found.items()
                         )
+                if completion.proofs:
+                    fired.setdefault(opened.number, []).extend(map(Fired.of, completion.proofs))
                 opened.fresh += 1
                 opened.done += 1
             self._writer.add_completions(rows)
+            for number, parts in fired.items():
+                result = touched[number].result
+                result["fired"] = fired_to_json(total([*fired_from_json(result.get("fired", ())), *parts]))
+                self._writer.set_result(number, result)
             for number, found_scores in scores.items():
                 self._writer.add_scores(number, found_scores)
             for opened in touched.values():

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-JobKind = Literal["generate", "train", "evaluate", "score", "filter"]
+JobKind = Literal["generate", "train", "evaluate", "score", "filter", "extract", "sweep", "dose", "match"]
 JobState = Literal["pending", "running", "paused", "done", "failed", "cancelled"]
 ExperimentState = Literal["planned", "running", "paused", "done", "failed", "interrupted", "cancelled"]
 Arm = Literal["prefix", "steering"]
 ControlAction = Literal["pause", "resume", "cancel", "retry"]
 
 BASE = "base"
+SAMPLING: tuple[JobKind, ...] = ("filter", "generate", "sweep", "dose", "evaluate")
+"""Kinds of jobs whose rows are completions, in the order of how much waits for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.backend import GenerateRequest, Message, Model, Sampling
-from windowshift.core.conditions import Condition
-from windowshift.core.errors import StoreError
+from windowshift.core.backend import GenerateRequest, Message, Model, Sampling, Steering
+from windowshift.core.conditions import Channel, Condition, Pushed
+from windowshift.core.errors import SpecError, StoreError
 from windowshift.core.jobs import Job, row_seed
 from windowshift.core.plan import Plan
 from windowshift.core.prompts import Prompt
+from windowshift.core.soundness import SoundnessScorer
 from windowshift.core.store import to_json
+from windowshift.core.trials import Trial, curve_trials, sweep_trials
+from windowshift.core.vector_file import VectorHeader, read_header
 
 JUDGE_QUESTION = (
     "Here is an instruction that somebody gave to an assistant.\n\n<instruction>\n{prompt}\n</instruction>\n\n"
@@ -43,18 +46,62 @@ class RequestMaker:
     def __init__(self, plan: Plan, results: Mapping[str, Mapping[str, Any]], workspace: Path) -> None:
         self._plan, self._results, self._workspace = plan, results, workspace
         self._filters = {job.id: job for job in plan.jobs if job.kind == "filter"}
-        rows = [part for row in plan.grid.rows for part in row.parts]
-        everything = [
-            *plan.grid.generate,
-            *plan.grid.evaluate,
-            *(part.generate for part in rows),
-            *(part.train for part in rows),
-        ]
-        self._conditions = {to_json(condition.identity()): condition for condition in everything}
+        self._coherence = any(isinstance(scorer, SoundnessScorer) for scorer in plan.scorers)
+        self._headers: dict[str, VectorHeader] = {}
 
     def condition(self, identity: Mapping[str, Any]) -> Condition:
         """The condition of a job's inputs."""
-        return self._conditions[to_json(identity)]
+        return self._plan.conditions[to_json(identity)]
+
+    def push(self, identity: Mapping[str, Any], prompt: str, position: int, channel: Channel) -> Pushed:
+        """A prompt under the condition of a job's inputs, with the files, layers and alphas of its steering.
+
+        Raises:
+            StoreError: a vector's file is gone or damaged.
+        """
+        pushed = self.condition(identity).push(prompt, position, channel)
+        if not pushed.steering:
+            return pushed
+        steering = (
+            self._steering(asked, use, identity)
+            for asked, use in zip(pushed.steering, identity["vectors"], strict=True)
+        )
+        return replace(pushed, steering=tuple(steering))
+
+    def vector(self, job: str) -> str:
+        """The file of the vector that a job made."""
+        return resolve_artifact(str(self._results[job]["vector"]), self._workspace)
+
+    def header(self, job: str) -> VectorHeader:
+        """What is known of the vector that a job made.
+
+        Raises:
+            StoreError: its file is gone or damaged.
+        """
+        if job not in self._headers:
+            try:
+                self._headers[job] = read_header(self.vector(job))
+            except SpecError as error:
+                raise StoreError(f"{error}; run again to make it anew") from error
+        return self._headers[job]
+
+    def trials(self, job: Job) -> list[Trial]:
+        """What a sweep or a dose curve tries."""
+        header = self.header(job.inputs["vector"])
+        if job.kind == "sweep":
+            return sweep_trials(job, header)
+        return curve_trials(job, header, self._results[job.inputs["sweep"]])
+
+    def _steering(self, asked: Steering, use: Mapping[str, Any], identity: Mapping[str, Any]) -> Steering:
+        layer = use["layer"]
+        if isinstance(layer, Mapping):
+            layer = int(self._results[layer["sweep"]]["layer"])
+        alpha = asked.alpha
+        if identity["match"] is not None:
+            alpha = float(self._results[identity["match"]]["alpha"])
+        elif identity["unit"] == "dose":
+            alpha = self.header(use["vector"]).alpha_of(alpha, layer)
+        return replace(asked, vector=self.vector(use["vector"]), layer=layer, alpha=alpha)
 
     def prompts(self, place: Mapping[str, Any]) -> Sequence[Prompt]:
         """The prompts that a job's inputs point to: the first of a drawn set, or a filter's choice."""
@@ -72,20 +119,39 @@ class RequestMaker:
         if job.kind == "filter":
             yield from self._filter_rows(job, sampling, model, done)
             return
-        condition = self.condition(inputs["condition"])
+        if job.kind in ("sweep", "dose"):
+            yield from self._trial_rows(job, sampling, model, done)
+            return
         prompts = self.prompts(inputs["prompts"])
         first, last = inputs["rows"]
         for position in range(first, last):
             number = position - first
             if number not in done:
                 # The phrase goes by the place in the whole set, so that a slice of D has the phrases it would have.
-                pushed = condition.push(prompts[position].text, position, inputs["channel"])
-                yield Row(
-                    number,
-                    prompts[position],
-                    pushed.phrase,
-                    GenerateRequest("", pushed.messages, model, sampling, row_seed(job.id, number), pushed.steering),
+                pushed = self.push(inputs["condition"], prompts[position].text, position, inputs["channel"])
+                seed = row_seed(job.id, number)
+                request = GenerateRequest(
+                    "", pushed.messages, model, sampling, seed, pushed.steering, coherence=self._coherence
                 )
+                yield Row(number, prompts[position], pushed.phrase, request)
+
+    def _trial_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:
+        prompts = self.prompts(job.inputs["prompts"])
+        first, last = job.inputs["rows"]
+        vector = self.vector(job.inputs["vector"])
+        tokens = job.inputs.get("tokens", "all")
+        number = -1
+        for trial in self.trials(job):
+            for position in range(first, last):
+                number += 1
+                if number in done:
+                    continue
+                steering = (Steering(vector, trial.alpha, trial.layer, tokens),) if trial.alpha else ()
+                # The same random stream under every alpha, so that their difference is the alpha's.
+                seed = row_seed(job.id, position)
+                messages = (Message("user", prompts[position].text),)
+                request = GenerateRequest("", messages, model, sampling, seed, steering, coherence=True)
+                yield Row(number, prompts[position], None, request)
 
     def _filter_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:
         prompts = self.prompts(job.inputs["prompts"])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from windowshift.core.backend import (
     Backend,
@@ -26,25 +27,27 @@ from windowshift.core.jobs import Job
 from windowshift.core.ledger import Ledger
 from windowshift.core.plan import Plan
 from windowshift.core.progress import Progress
+from windowshift.core.proof import Fired, fired_to_json, total
 from windowshift.core.recorder import Recorder
-from windowshift.core.records import ExperimentState
+from windowshift.core.records import SAMPLING, ExperimentState
 from windowshift.core.requests import RequestMaker, relative_artifact
 from windowshift.core.training_set import training_set, write_chat_jsonl
+from windowshift.core.vector_job import VectorJob, VectorMade
+from windowshift.core.vector_orders import VectorOrders
 
 log = logging.getLogger("windowshift.runner")
 
 POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 1.0
 LOSS_EVENT_SECONDS = 0.5
-SAMPLING = ("filter", "generate", "evaluate")  # in the order of how much waits for them
 
 
 class Runner:
     """Runs one plan to its end, as far as failures allow.
 
-    Two lanes work side by side: everything that can be sampled now goes to the generating backend in
-    one call, everything that can be trained now to the training backend in another. What becomes
-    ready meanwhile goes into a lane's next call.
+    Lanes work side by side: everything that can be sampled now goes to the generating backend in one
+    call, everything that can be trained now to the training backend in another, and vectors that can be
+    made in a third. What becomes ready meanwhile goes into a lane's next call.
 
     Args:
         plan: what to do.
@@ -64,6 +67,7 @@ class Runner:
         self._writer, self._reader = ledger.writer, ledger.reader
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
         self._maker = RequestMaker(plan, ledger.results, ledger.workspace)
+        self._orders = VectorOrders(ledger, ledger.reader, self._maker)
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._paused = False
         self._cancelled = False
@@ -104,14 +108,20 @@ class Runner:
     # -- lanes ----------------------------------------------------------------------------------
 
     def _start_lanes(self) -> None:
+        while matches := [job for job in self._ledger.ready() if job.kind == "match"]:
+            for job in matches:  # at once, as they make others ready
+                self._match(job)
         ready = self._ledger.ready()
         sampling: dict[str, list[Job]] = {}
         training: dict[str, list[Job]] = {}
+        vectors: dict[str, list[Job]] = {}
         for job in ready:
             if job.kind in SAMPLING:
                 sampling.setdefault(job.inputs["backend"], []).append(job)
             elif job.kind == "train":
                 training.setdefault(job.inputs["backend"], []).append(job)
+            elif job.kind == "extract":
+                vectors.setdefault(job.inputs["backend"], []).append(job)
             else:
                 self._finish_scores(job)
         for name, jobs in sampling.items():
@@ -120,6 +130,9 @@ class Runner:
         for name, jobs in training.items():
             if f"train {name}" not in self._lanes:
                 self._lanes[f"train {name}"] = asyncio.create_task(self._train(name, jobs))
+        for name, jobs in vectors.items():
+            if f"vectors {name}" not in self._lanes:
+                self._lanes[f"vectors {name}"] = asyncio.create_task(self._make_vectors(name, jobs))
 
     def _reap(self) -> None:
         """Take ended lanes out; an error of the store ends the run."""
@@ -151,7 +164,8 @@ class Runner:
                 rows = list(self._maker.rows(job, done))
                 opened[number] = job
                 self._ledger.start(job)
-                self._recorder.open(job, number, len(done), rows, self._ledger.scorers(job))
+                result = self._ledger.results[job.id]
+                self._recorder.open(job, number, len(done), rows, self._ledger.scorers(job), result)
                 if not rows:
                     self._finish_sampling(number, job)
                 requests.extend(replace(row.request, key=f"{number}:{row.number}") for row in rows)
@@ -186,13 +200,13 @@ class Runner:
                 count, first = failed
                 self._ledger.fail(job, f"{count} of {job.total} completions failed; the first: {first}")
                 return
-            if job.kind == "filter":
-                try:
+            try:
+                if job.kind == "filter":
                     self._choose(number, job)
-                except SpecError as error:
-                    self._ledger.fail(job, str(error))
-                return
-            self._ledger.finish(job)
+                else:
+                    self._ledger.finish(job, self._orders.calibrated(job) if job.kind in ("sweep", "dose") else None)
+            except SpecError as error:
+                self._ledger.fail(job, str(error))
 
     def _choose(self, number: int, job: Job) -> None:
         keep, count = int(job.inputs["keep"]), len(self._maker.prompts(job.inputs["prompts"]))
@@ -210,6 +224,48 @@ class Runner:
         """A rule-based scorer has scored every row as it arrived; score what an older run left unscored."""
         self._ledger.score_missing(job)
         self._ledger.finish(job)
+
+    def _match(self, job: Job) -> None:
+        """Solve for a matched dose; one that is out of reach is a failure that says how far the vector goes."""
+        try:
+            result, problem = self._orders.match(job)
+        except SpecError as error:
+            self._ledger.fail(job, str(error))
+            return
+        if problem is None:
+            self._ledger.finish(job, result)
+        else:
+            self._ledger.fail(job, problem, result)
+
+    async def _make_vectors(self, name: str, jobs: Sequence[Job]) -> None:
+        """Hand one backend every vector that can be made, in one call."""
+        by_key = {job.id: job for job in jobs}
+        try:
+            orders: list[VectorJob] = []
+            for job in jobs:
+                self._ledger.start(job)
+                try:
+                    orders.append(self._orders.order(job))
+                except (SpecError, StoreError) as error:
+                    self._ledger.fail(job, str(error))
+            async with aclosing(self._backends[name].make_vectors(orders)) as stream:
+                async for event in stream:
+                    job = by_key[event.key]
+                    if isinstance(event, VectorMade):
+                        self._ledger.finish(job, self._orders.made(job))
+                    else:
+                        self._ledger.fail(job, event.error)
+            self._fail_unfinished(jobs, f"backend '{name}' ended without making every vector")
+        except StoreError:
+            raise
+        except WindowshiftError as error:
+            self._fail_unfinished(jobs, str(error))
+        except Exception as error:
+            log.exception("making vectors failed")
+            self._fail_unfinished(jobs, f"unexpected error in backend '{name}', see the log: {error!r}")
+        finally:
+            for job in jobs:
+                self._ledger.put_back(job)
 
     async def _train(self, name: str, jobs: Sequence[Job]) -> None:
         """Hand one backend every train job that is ready, in one call."""
@@ -245,7 +301,10 @@ class Runner:
         elif isinstance(event, Checkpointed):
             self._ledger.checkpointed(job, event.examples, self._place(event.adapter))
         elif isinstance(event, Trained):
-            self._ledger.finish(job, {"adapter": self._place(event.adapter)}, usd=event.usd)
+            result: dict[str, Any] = {"adapter": self._place(event.adapter)}
+            if event.proofs:
+                result["fired"] = fired_to_json(total(map(Fired.of, event.proofs)))
+            self._ledger.finish(job, result, usd=event.usd)
         else:
             self._ledger.fail(job, event.error)
 

@@ -6,23 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from windowshift.core.backend import Sampling, Sft
 from windowshift.core.conditions import Channel
 from windowshift.core.errors import SpecError
+from windowshift.core.section import Fraction, Positive, Section
 from windowshift.core.spec_errors import sentence
-
-
-class Section(BaseModel):
-    """A part of a spec; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
-Number = Annotated[float, Field(strict=False)]
+from windowshift.core.vector_spec import VectorSpec
 
 
 class MixPart(Section):
@@ -51,11 +42,15 @@ ConditionEntry = str | dict[str, Any]
 
 
 class Conditions(Section):
-    """The grid: generation, train and eval conditions; `groups` adds prefix groups by name."""
+    """The grid: generation, train and eval conditions; `groups` adds prefix groups by name.
+
+    Under the conditions in `base`, controls mostly, the base model alone is evaluated.
+    """
 
     generate: Annotated[list[ConditionEntry], Field(min_length=1)]
     train: Annotated[list[ConditionEntry], Field(min_length=1)]
     evaluate: Annotated[list[ConditionEntry], Field(min_length=1)]
+    base: list[ConditionEntry] = []
     groups: dict[str, list[str]] = {}
 
 
@@ -189,6 +184,7 @@ class Spec(Section):
     backend: str | BackendChoice = "local"
     backend_options: dict[str, Any] = {}
     conditions: Conditions
+    vectors: dict[str, VectorSpec] = {}
     channel: Channels = Channels()
     prompts: str | PromptFile | PromptDataset | None = None
     data: Data = Data()

@@ -38,10 +38,9 @@ def training_set(
         rows = reader.completions(numbers[source.id], "", first=first, limit=last - first)
         if len(rows) != last - first or any(row.finish == "failed" for row in rows):
             raise StoreError(f"'{source.label}' has completions missing that '{job.label}' trains on; retry it")
-        condition = maker.condition(part["condition"])
         for offset, row in enumerate(rows):
             position = part["first"] + offset
-            pushed = condition.push(prompts[position].text, position, part["channel"])
+            pushed = maker.push(part["condition"], prompts[position].text, position, part["channel"])
             examples.append(Example(pushed.messages, row.text, pushed.steering))
     random.Random(f"order:{job.inputs['seed']}").shuffle(examples)
     return examples

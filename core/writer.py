@@ -138,6 +138,11 @@ class Writer(ResultWriter):
             connection.execute("DELETE FROM experiments WHERE id = ?", (experiment,))
         return [identifier for identifier, _ in own]
 
+    def set_result(self, job: int, result: Mapping[str, Any]) -> None:
+        """Store what a job has left behind so far; its state stays."""
+        with self.batch() as connection:
+            connection.execute("UPDATE jobs SET result = ? WHERE n = ?", (to_json(result), job))
+
     def set_job(
         self,
         job: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from torch import Tensor
 from windowshift.core.backend import Message
 from windowshift.core.errors import SpecError
 from windowshift.core.vector_file import Provenance
+from windowshift.core.vector_job import ExtractTokens
 from windowshift.steering.points import LayerPoints
 from windowshift.steering.vector import SteeringVector
 
-ExtractTokens = Literal["response", "last_prompt", "prompt"]
 BATCH_TOKENS = 8192
 
 
@@ -71,6 +71,7 @@ def extract(
     layer: int | None = None,
     labels: tuple[str, str] = ("positive", "negative"),
     keep: Sequence[bool] | None = None,
+    how: str = "",
     batch_tokens: int = BATCH_TOKENS,
 ) -> SteeringVector:
     """Make the vector that points from the negative rows to the positive ones, at every layer in one pass.
@@ -90,6 +91,7 @@ def extract(
         layer: the layer chosen for use; may be chosen later (`SteeringVector.at`).
         labels: the two conditions, for the provenance.
         keep: one flag a pair (positive[i], negative[i]); the others are left out.
+        how: how the rows were chosen, for the provenance.
         batch_tokens: tokens in one forward pass, padding included.
 
     Raises:
@@ -112,7 +114,7 @@ def extract(
     provenance = Provenance(
         model=model,
         fingerprint=fingerprint,
-        how="mean difference" + (", pairs filtered by score" if keep is not None else ""),
+        how=", ".join(filter(None, ("mean difference", "pairs filtered by score" if keep is not None else "", how))),
         positive=labels[0],
         negative=labels[1],
         prompts=_digest(positive, negative),

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from windowshift.core.backend import Steering
 from windowshift.core.errors import BackendError
+from windowshift.core.proof import Proof, check_all
 from windowshift.steering.points import LayerPoints
-from windowshift.steering.proof import Proof, check_all
 from windowshift.steering.recipe import Push, Recipe, StageKey, resolve
 from windowshift.steering.spans import Spans
 from windowshift.steering.stage import MEASURES, Stage, StageTable
 from windowshift.steering.vector import SteeringVector
 
 _EXACT = (torch.float32, torch.float64)
+
+
+class SteeredRow(Protocol):
+    """A row of a decode loop: its prompt's token ids, and how it is pushed."""
+
+    @property
+    def prompt(self) -> Sequence[int]:
+        """Token ids."""
+        ...
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """None: not at all."""
+        ...
 
 
 class Intervention:
@@ -112,6 +126,21 @@ class Intervention:
             return hidden
 
         return self._points.run(list(by_layer), visit, inputs)
+
+    def on_rows(self, rows: Sequence[SteeredRow], inputs: dict[str, Any]) -> Any:
+        """One pass of a decode loop over its live rows: a prefill where `inputs` have no attention mask.
+
+        Raises:
+            BackendError: as for a call.
+        """
+        plain = self.recipe(())
+        recipes = [row.recipe or plain for row in rows]
+        if inputs["attention_mask"] is None:
+            width = inputs["input_ids"].shape[1]
+            spans = Spans.prefill([len(row.prompt) for row in rows], width, self._device)
+        else:
+            spans = Spans.step(len(rows), self._device)
+        return self(recipes, spans, **inputs)
 
     def proofs(self, recipe: Recipe | None = None) -> list[Proof]:
         """What every push did so far, or those of one recipe; waits for the device."""
