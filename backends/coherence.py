@@ -19,11 +19,13 @@ def base_logprobs(lm: CausalLM, pairs: Sequence[tuple[Sequence[int], Sequence[in
     """The log-probability of each completion after its prompt, in nats, summed over its tokens.
 
     Under the base model: no adapter, no steering, temperature 1. The end token is not counted. None for an
-    empty completion. `pairs` are token ids.
+    empty completion. `pairs` are token ids. Where completions do not depend on their batch
+    (`CausalLM.exact`), each is read alone, so that this does not depend on it either.
     """
     found: list[float | None] = [None] * len(pairs)
     vocabulary = int(lm.model.get_output_embeddings().weight.shape[0])
-    for batch in _batches(pairs, min(TOKENS, max(1, LOGITS // vocabulary))):
+    lm.adapters.use(None)
+    for batch in _batches(pairs, 1 if lm.exact else min(TOKENS, max(1, LOGITS // vocabulary))):
         for index, value in zip(batch, _logprobs(lm, [pairs[index] for index in batch]), strict=True):
             found[index] = value
     return found
@@ -51,7 +53,7 @@ def _logprobs(lm: CausalLM, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     if lm.keeps_logits:
         inputs["logits_to_keep"] = width - first
-    logits: Tensor = lm.base()(**inputs).logits[:, first - width :]
+    logits: Tensor = lm.model(**inputs).logits[:, first - width :]
     drawn = torch.log_softmax(logits[:, :-1].float() if logits.dtype.itemsize < 4 else logits[:, :-1], dim=-1)
     picked = drawn.gather(2, ids[:, first + 1 :, None]).squeeze(2)
     column = torch.arange(first + 1, width, device=lm.device)[None, :]

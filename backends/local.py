@@ -70,7 +70,7 @@ class LocalBackend:
         Raises:
             BackendError: the tokenizer cannot be loaded.
         """
-        _require_libraries()
+        require_libraries()
         from windowshift.backends.causal_lm import load_chat_format
 
         return load_chat_format(base, revision).supports_system
@@ -126,7 +126,7 @@ class LocalBackend:
         return self._crew
 
     def _answers(self, requests: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
-        _require_libraries(steering=any(request.steering for request in requests))
+        require_libraries(steering=any(request.steering for request in requests))
         groups: dict[Model, list[GenerateRequest]] = {}
         for request in requests:
             groups.setdefault(request.model, []).append(request)
@@ -151,7 +151,7 @@ class LocalBackend:
         return 128 if lm.exact else 16
 
     def _trainings(self, jobs: Sequence[TrainJob]) -> Iterator[list[TrainEvent]]:
-        _require_libraries(steering=any(example.steering for job in jobs for example in job.examples))
+        require_libraries(steering=any(example.steering for job in jobs for example in job.examples))
         from windowshift.backends.sft import train
 
         for job in jobs:
@@ -166,7 +166,7 @@ class LocalBackend:
                 yield [TrainFailed(job.key, f"training of '{job.model.base}' failed: {reason}")]
 
     def _vectors(self, jobs: Sequence[VectorJob]) -> Iterator[list[VectorEvent]]:
-        _require_libraries(steering=True)
+        require_libraries(steering=True)
         from windowshift.backends.vector_maker import make_vector
 
         for job in jobs:
@@ -220,7 +220,7 @@ def _tiny(model: Model) -> bool:
 
 
 def _cuda() -> bool:
-    _require_libraries()
+    require_libraries()
     if version("torch").endswith("+cpu"):
         return False  # known without importing it: only the workers need it
     import torch
@@ -228,7 +228,7 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _require_libraries(*, steering: bool = False) -> None:
+def require_libraries(*, steering: bool = False) -> None:
     """Say which library is missing, without importing any: with a crew only the workers need them."""
     for name in (*_LIBRARIES, *(("nnsight",) if steering else ())):
         try:

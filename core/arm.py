@@ -17,6 +17,8 @@ class Arm:
     """The axes of one arm, in the order of the spec, over the columns of a resampled grid.
 
     `rows` are the (generation, train) pairs there are, `plain` the names of conditions that push nowhere.
+    `columns` are all eval conditions of the rows; `evaluates` those of the arm itself, which the measures
+    are over, and `crossed` those of the other arm. What pushes nowhere belongs to both.
     """
 
     def __init__(self, resampled: Resampled, name: str) -> None:
@@ -26,11 +28,21 @@ class Arm:
         tuned = [cell for cell in own if cell.train != BASE]
         self.generates = _ordered(grid, "generate", (cell.generate for cell in tuned))
         self.trains = _ordered(grid, "train", (cell.train for cell in tuned))
-        self.evaluates = _ordered(grid, "evaluate", (cell.evaluate for cell in tuned or own))
+        self.columns = _ordered(grid, "evaluate", (cell.evaluate for cell in tuned or own))
         self.seeds = tuple(dict.fromkeys(cell.seed for cell in own))
         self.rows = {(cell.generate, cell.train) for cell in tuned}
         entries = [entry for part in grid.experiment.conditions.values() for entry in part]
         self.plain = {NO_PREFIX} | {entry["name"] for entry in entries if entry.get("kind") == "none"}
+        arms = {entry["name"]: entry["arm"] for entry in grid.experiment.conditions.get("evaluate", [])}
+        pushing = [column for column in self.columns if column not in self.plain]
+        neutral = [column for column in self.columns if column in self.plain]
+        # One of the conditions that push nowhere is enough: the arm's own where there is one.
+        kept = [column for column in neutral if arms.get(column, name) == name] or neutral
+        own_columns = {*kept, *(column for column in pushing if arms.get(column, name) == name)}
+        other_columns = {*kept, *(column for column in pushing if arms.get(column, name) != name)}
+        self.evaluates = tuple(column for column in self.columns if column in own_columns)
+        crossed = tuple(column for column in self.columns if column in other_columns)
+        self.crossed = crossed if set(crossed) - set(kept) else ()
         self._steps = {(cell.generate, cell.train): cell.step for cell in tuned if cell.final}
         self._parts: dict[tuple[str, str], list[int]] = {}
         for number, source in enumerate(grid.sources):
@@ -51,12 +63,18 @@ class Arm:
         parts = self._parts.get((generate, train), [])
         return [part for part in parts if seed is None or self.resampled.grid.sources[part].seed == seed]
 
-    def spread_of(self, generate: str, train: str, seed: int | None) -> tuple[int, float, Floats]:
-        """How many of a row's eval cells are done, and once all are: their spread and its resamples."""
+    def spread_of(
+        self, generate: str, train: str, seed: int | None, evaluates: tuple[str, ...] | None = None
+    ) -> tuple[int, float, Floats]:
+        """How many of a row's eval cells are done, and once all are: their spread and its resamples.
+
+        Over the arm's own eval conditions, or over `evaluates`.
+        """
         r = self.resampled
-        columns = [self.column(generate, train, evaluate, seed) for evaluate in self.evaluates]
+        evaluates = self.evaluates if evaluates is None else evaluates
+        columns = [self.column(generate, train, evaluate, seed) for evaluate in evaluates]
         done = [column for column in columns if column is not None]
-        if len(done) < len(self.evaluates) or not done:
+        if len(done) < len(evaluates) or not done:
             return len(done), np.nan, np.full(len(r.samples), np.nan)
         relative = r.scale == "log2"
         return len(done), float(spread(r.means[done], relative)), spread(r.samples[:, done], relative)

@@ -28,7 +28,7 @@ class Compared:
     other: eval prompts are drawn once for the whole grid, so the difference is paired by prompt.
     """
 
-    measure: MeasureName
+    measure: str
     values: tuple[Estimate | None, ...]
     reasons: tuple[str, ...]
     difference: Estimate | None
@@ -50,7 +50,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Number:
+class Measured:
     """A value with its resamples, (resamples,), and what it rests on; or a reason why there is none."""
 
     value: float = np.nan
@@ -60,6 +60,7 @@ class _Number:
 
     @property
     def estimate(self) -> Estimate | None:
+        """The value with its interval; None where it is missing."""
         return None if self.samples is None else estimate(self.value, self.samples, self.n)
 
 
@@ -84,26 +85,26 @@ def compare(grid: Grid, rows: Sequence[Row], *, resamples: int = RESAMPLES, seed
     """
     r = Resampled(grid, resamples, seed)
     arms: dict[str, Arm] = {name: Arm(r, name) for name in r.arms}
-    numbers: dict[MeasureName, list[_Number]] = {name: [] for name in MEASURES}
+    numbers: dict[MeasureName, list[Measured]] = {name: [] for name in MEASURES}
     lowest: list[str | None] = []
     tallies: list[Tally] = []
     for name, generate, train in rows:
         arm = arms.get(name)
         if arm is None or (generate, train) not in arm.rows:
             for measured in numbers.values():
-                measured.append(_Number(reason="no such row in this experiment"))
+                measured.append(Measured(reason="no such row in this experiment"))
             lowest.append(None)
             tallies.append(Tally(0, 0, 0, 0))
             continue
-        place = _lowest(arm)
+        place = lowest_condition(arm)
         lowest.append(place)
         tallies.append(_tally(arm, generate, train))
-        numbers["train_mean_ratio"].append(_surprise(arm, generate, train))
-        numbers["uplift"].append(_uplift(arm, generate, train))
-        cv, kept = _spread(arm, generate, train)
+        numbers["train_mean_ratio"].append(surprise(arm, generate, train))
+        numbers["uplift"].append(mean_uplift(arm, generate, train))
+        cv, kept = cv_and_kept(arm, generate, train)
         numbers["cv"].append(cv)
         numbers["cv_kept"].append(kept)
-        numbers["extreme"].append(_extreme(arm, generate, train, place))
+        numbers["extreme"].append(extreme(arm, generate, train, place))
     return Comparison(
         tuple(rows),
         r.scale,
@@ -112,7 +113,7 @@ def compare(grid: Grid, rows: Sequence[Row], *, resamples: int = RESAMPLES, seed
                 measure,
                 tuple(one.estimate for one in found),
                 tuple(one.reason for one in found),
-                _difference(found[0], found[1]) if len(found) > 1 else None,
+                paired_difference(found[0], found[1]) if len(found) > 1 else None,
             )
             for measure, found in numbers.items()
         ),
@@ -121,53 +122,60 @@ def compare(grid: Grid, rows: Sequence[Row], *, resamples: int = RESAMPLES, seed
     )
 
 
-def _difference(first: _Number, second: _Number) -> Estimate | None:
+def paired_difference(first: Measured, second: Measured) -> Estimate | None:
+    """The second minus the first, resample by resample."""
     if first.samples is None or second.samples is None:
         return None
     return estimate(second.value - first.value, second.samples - first.samples, min(first.n, second.n))
 
 
-def _surprise(arm: Arm, generate: str, train: str) -> _Number:
+def surprise(arm: Arm, generate: str, train: str) -> Measured:
+    """`train_mean_ratio` of a row."""
     r, parts = arm.resampled, arm.parts(generate, train, None)
     base = r.base_under(arm.name, parts, None) if parts else None
     if base is None:
-        return _Number(reason="the base model's cell under the train condition, or D, is not there")
+        return Measured(reason="the base model's cell under the train condition, or D, is not there")
     base_mean, base_samples, base_n = base
     mean, drawn, n = r.dataset(parts)
     if r.scale == "log2":
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _Number(float(base_mean / mean), base_samples / drawn, n)
+            return Measured(float(base_mean / mean), base_samples / drawn, n)
     value = on_scale(np.array([base_mean]), base_n, r.scale)[0] - on_scale(np.array([mean]), n, r.scale)[0]
-    return _Number(float(value), on_scale(base_samples, base_n, r.scale) - on_scale(drawn, n, r.scale), n)
+    return Measured(float(value), on_scale(base_samples, base_n, r.scale) - on_scale(drawn, n, r.scale), n)
 
 
-def _uplift(arm: Arm, generate: str, train: str) -> _Number:
+def mean_uplift(arm: Arm, generate: str, train: str) -> Measured:
+    """`uplift` of a row."""
     values, samples = arm.resampled.uplifts
     columns = [arm.column(generate, train, evaluate, None) for evaluate in arm.evaluates]
     done = [column for column in columns if column is not None and np.isfinite(values[column])]
     if len(done) < len(columns) or not done:
-        return _Number(reason=f"{len(done)} of {len(columns)} eval cells done")
-    return _Number(float(values[done].mean()), samples[:, done].mean(axis=1), int(arm.resampled.n[done].sum()))
+        return Measured(reason=f"{len(done)} of {len(columns)} eval cells done")
+    return Measured(float(values[done].mean()), samples[:, done].mean(axis=1), int(arm.resampled.n[done].sum()))
 
 
-def _spread(arm: Arm, generate: str, train: str) -> tuple[_Number, _Number]:
-    n = len(arm.evaluates)
-    done, value, samples = arm.spread_of(generate, train, None)
+def cv_and_kept(
+    arm: Arm, generate: str, train: str, evaluates: tuple[str, ...] | None = None
+) -> tuple[Measured, Measured]:
+    """`cv` and `cv_kept` of a row, over the arm's own eval conditions or over `evaluates`."""
+    evaluates = arm.evaluates if evaluates is None else evaluates
+    n = len(evaluates)
+    done, value, samples = arm.spread_of(generate, train, None, evaluates)
     if n < 2:
-        missing = _Number(reason="a spread needs two eval conditions")
+        missing = Measured(reason="a spread needs two eval conditions")
         return missing, missing
     if done < n:
-        missing = _Number(reason=f"{done} of {n} eval cells done")
+        missing = Measured(reason=f"{done} of {n} eval cells done")
         return missing, missing
-    base_done, base, base_samples = arm.spread_of("", "base", None)
-    own = _Number(value, samples, n)
+    base_done, base, base_samples = arm.spread_of("", "base", None, evaluates)
+    own = Measured(value, samples, n)
     if base_done < n or not base > 0:
-        return own, _Number(reason=f"{base_done} of {n} cells of the base model done")
+        return own, Measured(reason=f"{base_done} of {n} cells of the base model done")
     with np.errstate(divide="ignore", invalid="ignore"):
-        return own, _Number(value / base, samples / base_samples, n)
+        return own, Measured(value / base, samples / base_samples, n)
 
 
-def _lowest(arm: Arm) -> str | None:
+def lowest_condition(arm: Arm) -> str | None:
     """The eval condition under which the base model scores lowest, once the base row is whole."""
     columns = {evaluate: arm.column("", "base", evaluate, None) for evaluate in arm.evaluates}
     done = {evaluate: column for evaluate, column in columns.items() if column is not None}
@@ -176,20 +184,21 @@ def _lowest(arm: Arm) -> str | None:
     return min(done, key=lambda evaluate: arm.resampled.means[done[evaluate]], default=None)
 
 
-def _extreme(arm: Arm, generate: str, train: str, evaluate: str | None) -> _Number:
+def extreme(arm: Arm, generate: str, train: str, evaluate: str | None) -> Measured:
+    """`extreme` of a row, under the condition that `lowest_condition` names."""
     if evaluate is None:
-        return _Number(reason="the base model's row is not done")
+        return Measured(reason="the base model's row is not done")
     column, base = arm.column(generate, train, evaluate, None), arm.column("", "base", evaluate, None)
     if column is None or base is None:
-        return _Number(reason=f"the cell under {evaluate} is not done")
+        return Measured(reason=f"the cell under {evaluate} is not done")
     value, reference, samples, reference_samples = arm.resampled.compared(column, base)
     n = int(arm.resampled.n[column])
     if arm.resampled.scale != "log2":
-        return _Number(value - reference, samples - reference_samples, n)
+        return Measured(value - reference, samples - reference_samples, n)
     if reference <= 0:
-        return _Number(reason="the base model's mean is 0")
+        return Measured(reason="the base model's mean is 0")
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _Number(100 * (value / reference - 1), 100 * (samples / reference_samples - 1), n)
+        return Measured(100 * (value / reference - 1), 100 * (samples / reference_samples - 1), n)
 
 
 def _tally(arm: Arm, generate: str, train: str) -> Tally:

@@ -74,6 +74,11 @@ class NoPrefix:
         return Pushed((Message("user", prompt),))
 
 
+def is_neutral(condition: Condition) -> bool:
+    """Whether a condition pushes nowhere: such a one belongs to both arms."""
+    return condition.identity() == NoPrefix().identity()
+
+
 @dataclass(frozen=True, slots=True)
 class PrefixGroup:
     """A named list of phrases; prompt number i takes phrase i mod n."""

@@ -156,12 +156,11 @@ def _doses(read: _Entry, plain: SteeringDose) -> list[SteeringDose]:
     found: list[SteeringDose] = []
     if read.ablate:
         found.append(replace(plain, name=f"{vector}⊥{tail}"))
-    for value in _listed(read.alpha):
-        found.append(replace(plain, name=f"{vector}{value:+g}{tail}", alphas=(value,)))
-    for value in _listed(read.dose):
-        found.append(replace(plain, name=f"{vector}×{value:+g}{tail}", alphas=(value,), unit="dose"))
-    for group in read.match or ():
-        found.append(replace(plain, name=f"{vector}={group}{tail}", match=group))
+    found += [replace(plain, name=f"{vector}{value:+g}{tail}", alphas=(value,)) for value in _listed(read.alpha)]
+    found += [
+        replace(plain, name=f"{vector}×{value:+g}{tail}", alphas=(value,), unit="dose") for value in _listed(read.dose)
+    ]
+    found += [replace(plain, name=f"{vector}={group}{tail}", match=group) for group in read.match or ()]
     if read.sample is not None:
         listed = ",".join(f"{value:g}" for value in read.sample)
         found.append(replace(plain, name=f"{vector}{mark}({listed}){tail}", alphas=tuple(map(float, read.sample))))

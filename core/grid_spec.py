@@ -66,6 +66,8 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
     evaluate = _conditions(spec.conditions.evaluate, names, "conditions.evaluate")
     base = _conditions(spec.conditions.base, names, "conditions.base")
     _once([condition.name for condition in (*evaluate, *base)], "conditions.base")
+    for name in spec.conditions.cross if isinstance(spec.conditions.cross, list) else ():
+        named(name, {condition.name: condition for condition in evaluate}, "conditions.cross")
     # A name given inline in one list can be used in a mix.
     names.update({condition.name: condition for condition in (*generate, *evaluate)})
     rows: list[TrainRow] = []

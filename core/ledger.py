@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,9 @@ class Ledger:
         """The scorers that the plan wants on a sampling job's completions."""
         return self._scorers.get(job.id, ())
 
-    def all_done(self) -> bool:
-        """Whether nothing is left to do."""
-        return all(state == "done" for state in self._states.values())
+    def all_done(self, only: Collection[str] | None = None) -> bool:
+        """Whether nothing is left to do, among some jobs or among all."""
+        return all(state == "done" for job, state in self._states.items() if only is None or job in only)
 
     def failures(self) -> list[str]:
         """One sentence for every job that failed, in plan order."""

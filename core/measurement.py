@@ -30,11 +30,15 @@ MIN_POINTS = 3
 
 def measure(grid: Grid, *, resamples: int = RESAMPLES, seed: int = 0) -> Measures:
     """Compute every measure of a grid; what cannot be computed yet is None and says why."""
-    resampled = Resampled(grid, resamples, seed)
+    return measure_resampled(Resampled(grid, resamples, seed))
+
+
+def measure_resampled(resampled: Resampled) -> Measures:
+    """As `measure`, on a grid that was resampled already."""
     arms: dict[str, ArmMeasures] = {}
     for name in resampled.arms:
         arms[name] = _Measurer(Arm(resampled, name)).measure()
-    return Measures(grid.behaviour, arms)
+    return Measures(resampled.grid.behaviour, arms)
 
 
 class _Measurer:
@@ -48,6 +52,13 @@ class _Measurer:
         arm = self.arm
         columns = {key: column for key, column in self.r.column.items() if key.arm == arm.name}
         cells = self.cells(columns)
+        # The base model under the other arm's eval conditions has cells there; it is shown here too.
+        here = {key.evaluate for key in columns if key.train == BASE}
+        shared = {
+            key: column
+            for key, column in self.r.column.items()
+            if key.train == BASE and key.seed is None and key.evaluate in arm.columns and key.evaluate not in here
+        }
         by_generate = {generate: self.group([generate], None) for generate in arm.generates}
         only = next(iter(by_generate.values())) if len(by_generate) == 1 else None
         return ArmMeasures(
@@ -55,9 +66,11 @@ class _Measurer:
             scale=self.r.scale,
             generates=arm.generates,
             trains=arm.trains,
+            columns=arm.columns,
             evaluates=arm.evaluates,
+            crossed=arm.crossed,
             seeds=arm.seeds,
-            cells=tuple(cell for cell in cells if cell.key.seed is None),
+            cells=tuple(cell for cell in (*cells, *self.cells(shared)) if cell.key.seed is None),
             seed_cells=tuple(cell for cell in cells if cell.key.seed is not None),
             whole=only or self.group(arm.generates, None),
             by_generate=by_generate,
@@ -119,9 +132,10 @@ class _Measurer:
                     by_evaluate[evaluate].add(x.value, x.samples, uplift[c], samples[:, c])
         fits = {evaluate: found.fit(len(rows)) for evaluate, found in by_evaluate.items()}
         first = next(iter(generates), None)
-        spreads = self.spreads(first, seed) if first is not None else ()
+        spreads = self.spreads(first, seed, self.arm.evaluates) if first is not None else ()
+        crossed = self.spreads(first, seed, self.arm.crossed) if first is not None and self.arm.crossed else ()
         extremes = self.extremes(first, seed) if first is not None else ()
-        return GroupMeasures(tuple(points), grouped.fit(len(rows)), fits, spreads, extremes)
+        return GroupMeasures(tuple(points), grouped.fit(len(rows)), fits, spreads, extremes, crossed)
 
     def position(self, generate: str, train: str, seed: int | None) -> _Position | None:
         """Where a row stands on the x axis; None where its base mean or its D is not there."""
@@ -140,15 +154,15 @@ class _Measurer:
         ratio = estimate(float(2**value), 2**samples, n) if scale == "log2" else None
         return _Position(float(value), samples, found, ratio)
 
-    def spreads(self, generate: str, seed: int | None) -> tuple[Spread, ...]:
-        """The CV of the base model and of each row of a generation condition."""
-        base = self.arm.spread_of(generate, BASE, seed)
+    def spreads(self, generate: str, seed: int | None, evaluates: tuple[str, ...]) -> tuple[Spread, ...]:
+        """The CV of the base model and of each row of a generation condition, across some eval conditions."""
+        base = self.arm.spread_of(generate, BASE, seed, evaluates)
         found = []
         for train in (BASE, *self.arm.trains):
             if train != BASE and (generate, train) not in self.arm.rows:
                 continue
-            columns, value, samples = self.arm.spread_of(generate, train, seed)
-            n, kept = len(self.arm.evaluates), None
+            columns, value, samples = self.arm.spread_of(generate, train, seed, evaluates)
+            n, kept = len(evaluates), None
             if columns == n and base[0] == n and base[1] > 0:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     kept = estimate(float(value / base[1]), samples / base[2], n)

@@ -115,6 +115,9 @@ class CoursePoint:
 class GroupMeasures:
     """The measures of some rows: of one generation condition, one seed, or a whole arm.
 
+    All are over the arm's own eval conditions, but `cross_spreads`, which are over the other arm's (empty
+    where the rows were not evaluated under those).
+
     The spreads and extremes of a whole arm are those of its first generation condition; the primary
     extreme is `extremes[0]`: low where D's mean lies below the base's `no_prefix` mean, else high.
     """
@@ -124,12 +127,15 @@ class GroupMeasures:
     by_evaluate: dict[str, Fit]
     spreads: tuple[Spread, ...]
     extremes: tuple[Extreme, ...]
+    cross_spreads: tuple[Spread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ArmMeasures:
     """Everything measured in one arm. `cells` pools seeds; `seed_cells` has every cell of the store.
 
+    `columns` are all eval conditions of its rows, `evaluates` those of the arm itself, `crossed` those of the
+    other arm; what pushes nowhere belongs to both.
     `whole` pools seeds too; `by_seed` is empty where there is one seed. With several seeds the
     intervals cover the draw of prompts, and `by_seed` shows what the seeds differ by.
     """
@@ -138,7 +144,9 @@ class ArmMeasures:
     scale: Scale
     generates: tuple[str, ...]
     trains: tuple[str, ...]
+    columns: tuple[str, ...]
     evaluates: tuple[str, ...]
+    crossed: tuple[str, ...]
     seeds: tuple[int, ...]
     cells: tuple[CellMeasure, ...]
     seed_cells: tuple[CellMeasure, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from windowshift.core.jobs import Cell, Job, Source
 from windowshift.core.plan_maker import PlanMaker
 from windowshift.core.prompt_source import draw
 from windowshift.core.prompts import Prompt, set_digest
+from windowshift.core.records import JobKind
 from windowshift.core.setting import Scorer, Setting
 from windowshift.core.soundness import SoundnessScorer
 from windowshift.core.spec import Spec
@@ -54,6 +55,14 @@ class Plan:
         for job in self.jobs:
             counts[job.kind] = counts.get(job.kind, 0) + 1
         return counts
+
+    def needed_by(self, kinds: Collection[JobKind]) -> frozenset[str]:
+        """The jobs of some kinds, with everything that they wait for and the scores of that."""
+        needed: set[str] = set()
+        for job in reversed(self.jobs):  # children come after their parents
+            if job.kind in kinds or job.id in needed:
+                needed |= {job.id, *job.parents}
+        return frozenset(needed | {job.id for job in self.jobs if job.kind == "score" and job.parents[0] in needed})
 
 
 def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, Backend]) -> Plan:

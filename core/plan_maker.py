@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from windowshift.core.backend import ModelIdentity
-from windowshift.core.conditions import Channel, Condition, NoPrefix
+from windowshift.core.conditions import Channel, Condition, NoPrefix, is_neutral
 from windowshift.core.dose import SteeringDose
 from windowshift.core.errors import SpecError
 from windowshift.core.grid_spec import GridSpec, TrainRow
@@ -240,7 +240,7 @@ class PlanMaker:
         parents = tuple(dict.fromkeys([*(part["data"] for part in parts), *vectors]))
         trained = self.add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
         for step in (*checkpoints, total):
-            for condition in self._evaluated_at(step, total):
+            for condition in self._evaluated_at(row, step, total):
                 at = "" if step == total else f" after {step}"
                 label = f"{row.generate}: {row.train} → {condition.name}{at}"
                 channel = self.spec.channel.evaluate
@@ -249,10 +249,13 @@ class PlanMaker:
                     Cell(row.arm, row.generate, row.train, condition.name, seed, step, step == total, job.id)
                 )
 
-    def _evaluated_at(self, step: int, total: int) -> Iterator[Condition]:
+    def _evaluated_at(self, row: TrainRow, step: int, total: int) -> Iterator[Condition]:
         only = self.spec.checkpoints.evaluate if self.spec.checkpoints and step < total else None
+        cross = self.spec.conditions.cross
         for condition in self.grid.evaluate:
-            if only is None or condition.name in only:
+            own = condition.arm == row.arm or is_neutral(condition)
+            crossed = cross if isinstance(cross, bool) else condition.name in cross
+            if (own or crossed) and (only is None or condition.name in only):
                 yield condition
 
     def score(self, sampled: Job, rows: int) -> None:

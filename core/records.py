@@ -14,6 +14,8 @@ ControlAction = Literal["pause", "resume", "cancel", "retry"]
 BASE = "base"
 SAMPLING: tuple[JobKind, ...] = ("filter", "generate", "sweep", "dose", "evaluate")
 """Kinds of jobs whose rows are completions, in the order of how much waits for them."""
+VECTOR_KINDS: tuple[JobKind, ...] = ("extract", "sweep", "dose", "match")
+"""Kinds of jobs that make vectors and find their layers and doses."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,15 @@ from typing import Any
 
 from windowshift.core.errors import SpecError
 from windowshift.core.grid import Tally, load_grid
-from windowshift.core.measurement import measure
+from windowshift.core.measurement import measure_resampled
 from windowshift.core.measures import ArmMeasures, CellMeasure, Extreme, Fit, GroupMeasures, Measures, Point
 from windowshift.core.published import Published, published
 from windowshift.core.reader import Reader
 from windowshift.core.records import BASE, Behaviour, ExperimentRow
+from windowshift.core.resampled import Resampled
 from windowshift.core.stats import RESAMPLES, Estimate
+from windowshift.core.steering_json import steering_json
+from windowshift.core.steering_results import SteeringResults, steering_results
 
 REHEARSAL = "microworld is a rehearsal model: these numbers are not evidence about language models"
 
@@ -34,6 +37,7 @@ class Report:
     notes: tuple[str, ...]
     tally: Tally
     failed_jobs: tuple[tuple[str, str], ...]
+    steering: SteeringResults
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values, with at least the keys of design section 5."""
@@ -54,6 +58,7 @@ class Report:
             "notes": list(self.notes),
             "arms": {name: _arm(arm) for name, arm in self.measures.arms.items()},
             "cells": [_cell(cell, arm) for arm in self.measures.arms.values() for cell in arm.seed_cells],
+            "steering": steering_json(self.steering) if self.steering else None,
             "published": None if self.published is None else asdict(self.published),
         }
 
@@ -76,16 +81,19 @@ def report(workspace: Path, name: str, behaviour: str | None = None, *, resample
         chosen = find_behaviour(experiment, behaviour)
         grid = load_grid(reader, experiment, chosen)
         failed = [job for job in reader.jobs(experiment.id) if job.state == "failed"]
+        resampled = Resampled(grid, resamples)
+        steering = steering_results(reader, experiment, resampled)
     # Several cells may share a job; its completions count once.
     jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=True)}
     return Report(
         experiment,
         chosen,
-        measure(grid, resamples=resamples),
+        measure_resampled(resampled),
         published(experiment.setting) if chosen == experiment.behaviours[0] else None,
         tuple(_notes(experiment)),
         sum(jobs.values(), Tally(0, 0, 0, 0)),
         tuple((job.label, job.error or "no reason was recorded") for job in failed),
+        steering,
     )
 
 
@@ -128,6 +136,7 @@ def _notes(experiment: ExperimentRow) -> list[str]:
 
 def _arm(arm: ArmMeasures) -> dict[str, Any]:
     found = {"scale": arm.scale, **_group(arm.whole), "by_generate": {}, "by_seed": {}, "course": []}
+    found |= {"evaluates": list(arm.evaluates), "crossed": list(arm.crossed)}
     found["by_generate"] = {generate: _group(group) for generate, group in arm.by_generate.items()}
     found["by_seed"] = {str(seed): _group(group) for seed, group in arm.by_seed.items()}
     found["pooled"] = [_cell(cell, arm) for cell in arm.cells] if len(arm.seeds) > 1 else []
@@ -154,6 +163,8 @@ def _group(group: GroupMeasures) -> dict[str, Any]:
         "cv_kept": {spread.train: _numbers("value", spread.kept) for spread in spreads},
         "cv_missing": {spread.train: spread.reason for spread in spreads if spread.reason},
         "cv_generate": spreads[0].generate if spreads else None,
+        "cross_cv": {spread.train: _numbers("value", spread.value) for spread in group.cross_spreads},
+        "cross_cv_kept": {spread.train: _numbers("value", spread.kept) for spread in group.cross_spreads},
         "extreme": _extremes(group.extremes),
         "fits_by_evaluate": {evaluate: _fit(fit) for evaluate, fit in group.by_evaluate.items()},
         "points": [_point(point) for point in group.points],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import mode
 
-from windowshift.core.measures import ArmMeasures, CellMeasure, Extreme, Fit, GroupMeasures
+from windowshift.core.measures import ArmMeasures, CellMeasure, Extreme, Fit, GroupMeasures, Spread
 from windowshift.core.published import Published
 from windowshift.core.records import BASE
 from windowshift.core.report import REHEARSAL, Report
@@ -21,6 +21,7 @@ from windowshift.core.report_page import (
     with_interval,
 )
 from windowshift.core.stats import Estimate
+from windowshift.core.steering_blocks import steering_blocks
 
 SCALES = {"log2": "log2 ratio", "log_odds": "log-odds difference", "difference": "difference"}
 
@@ -38,6 +39,8 @@ def report_blocks(report: Report, width: int | None) -> list[Block]:
         if arm.generates:
             blocks += _fits(report, arm)
         blocks += _course(arm)
+    scale = SCALES[next(iter(report.measures.arms.values())).scale] if report.measures.arms else ""
+    blocks += steering_blocks(report.steering, report.behaviour.unit, scale)
     blocks += _gaps(report)
     return blocks
 
@@ -80,11 +83,11 @@ def _means(report: Report, arm: ArmMeasures, generate: str, width: int | None) -
     yield Heading(f"Mean {report.behaviour.unit}, {arm.arm} arm{on} (rows: train condition, columns: eval condition)")
     rows = []
     for train in _trains(arm, cells):
-        items = [_mean(cells.get((train, evaluate)), usual) for evaluate in arm.evaluates]
+        items = [_mean(cells.get((train, evaluate)), usual) for evaluate in arm.columns]
         rows.append((train, items))
-    table, full = matrix("train", rows, arm.evaluates, width)
+    table, full = matrix("train", rows, arm.columns, width)
     yield table
-    shown = [cell for cell in cells.values() if cell.key.evaluate in arm.evaluates]
+    shown = [cell for cell in cells.values() if cell.key.evaluate in arm.columns]
     legend = [f"n = {usual} completions a cell" + (f", {len(arm.seeds)} seeds pooled" if len(arm.seeds) > 1 else "")]
     if full:
         legend.append("brackets: 95% interval, bootstrap clustered by prompt")
@@ -123,11 +126,11 @@ def _uplifts(arm: ArmMeasures, generate: str, width: int | None) -> Iterator[Blo
     rows = []
     for train in _trains(arm, cells)[1:]:
         items = []
-        for evaluate in arm.evaluates:
+        for evaluate in arm.columns:
             cell = cells.get((train, evaluate))
             items.append(_uplift(cell.uplift if cell else None))
         rows.append((train, [*items, _uplift(averages.get(train))]))
-    table, full = matrix("train", rows, [*arm.evaluates, "average"], width)
+    table, full = matrix("train", rows, [*arm.columns, "average"], width)
     yield table
     if full:
         yield Line("± half the width of the 95% interval, paired by prompt.", "dim")
@@ -148,15 +151,29 @@ def _uplift(one: Estimate | None) -> tuple[Item, Item]:
 
 
 def _spreads(report: Report, arm: ArmMeasures, generate: str) -> Iterator[Block]:
-    spreads = arm.by_generate[generate].spreads
+    group = arm.by_generate[generate]
+    yield from _spread_table(report, arm, generate, group.spreads, "")
+    yield from _spread_table(report, arm, generate, group.cross_spreads, ", the other arm's")
+
+
+def _spread_table(
+    report: Report, arm: ArmMeasures, generate: str, spreads: tuple[Spread, ...], which: str
+) -> Iterator[Block]:
     if not spreads:
         return
     if arm.scale == "log2":
-        yield Heading(f"Instruction following left, {generate} data: CV of the mean lengths across eval conditions")
+        yield Heading(
+            f"Instruction following left, {arm.arm} arm, {generate} data: CV of the mean lengths across eval "
+            f"conditions{which}"
+        )
         yield Line("CV = standard deviation (of the population, ddof 0) / mean of the row's cell means.", "dim")
     else:
-        yield Heading(f"Instruction following left, {generate} data: standard deviation across eval conditions")
-    reference = report.published.spread(generate) if report.published and arm.arm == "prefix" else None
+        yield Heading(
+            f"Instruction following left, {arm.arm} arm, {generate} data: standard deviation across eval "
+            f"conditions{which}"
+        )
+    own = arm.arm == "prefix" and not which
+    reference = report.published.spread(generate) if report.published and own else None
     heads = ["train", f"{report.experiment.model} (this run)", "kept, of base"]
     if reference:
         heads.append(f"{reference.model} (published)")

@@ -46,7 +46,8 @@ class RequestMaker:
     def __init__(self, plan: Plan, results: Mapping[str, Mapping[str, Any]], workspace: Path) -> None:
         self._plan, self._results, self._workspace = plan, results, workspace
         self._filters = {job.id: job for job in plan.jobs if job.kind == "filter"}
-        self._coherence = any(isinstance(scorer, SoundnessScorer) for scorer in plan.scorers)
+        sound = any(isinstance(scorer, SoundnessScorer) for scorer in plan.scorers)
+        self._coherent = plan.spec.sampling.coherence if sound else 0
         self._headers: dict[str, VectorHeader] = {}
 
     def condition(self, identity: Mapping[str, Any]) -> Condition:
@@ -130,9 +131,8 @@ class RequestMaker:
                 # The phrase goes by the place in the whole set, so that a slice of D has the phrases it would have.
                 pushed = self.push(inputs["condition"], prompts[position].text, position, inputs["channel"])
                 seed = row_seed(job.id, number)
-                request = GenerateRequest(
-                    "", pushed.messages, model, sampling, seed, pushed.steering, coherence=self._coherence
-                )
+                asked = number < self._coherent
+                request = GenerateRequest("", pushed.messages, model, sampling, seed, pushed.steering, coherence=asked)
                 yield Row(number, prompts[position], pushed.phrase, request)
 
     def _trial_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:
@@ -150,7 +150,8 @@ class RequestMaker:
                 # The same random stream under every alpha, so that their difference is the alpha's.
                 seed = row_seed(job.id, position)
                 messages = (Message("user", prompts[position].text),)
-                request = GenerateRequest("", messages, model, sampling, seed, steering, coherence=True)
+                asked = position < self._coherent
+                request = GenerateRequest("", messages, model, sampling, seed, steering, coherence=asked)
                 yield Row(number, prompts[position], None, request)
 
     def _filter_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:

@@ -112,6 +112,10 @@ class Resampled:
                     return found
         return None
 
+    def scaled(self, means: Floats | float, n: float) -> Floats:
+        """Put means of `n` scores on the grid's scale."""
+        return on_scale(np.asarray(means, dtype=np.float64), n, self.scale)
+
     # -- uplifts --------------------------------------------------------------------------------
 
     @cached_property

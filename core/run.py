@@ -17,7 +17,7 @@ from windowshift.core.ledger import Ledger
 from windowshift.core.lock import hold
 from windowshift.core.plan import Plan, make_plan
 from windowshift.core.progress import Progress
-from windowshift.core.records import ExperimentState
+from windowshift.core.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.runner import Runner
 from windowshift.core.spec import Spec
 from windowshift.core.writer import Writer
@@ -32,8 +32,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 some jobs failed, 130 interrupted or cancelled."""
-        return {"done": 0, "failed": 1}.get(self.state, 130)
+        """0 done (as far as was asked), 1 some jobs failed, 130 interrupted or cancelled."""
+        return {"done": 0, "planned": 0, "failed": 1}.get(self.state, 130)
 
 
 def open_backends(spec: Spec) -> dict[str, Backend]:
@@ -64,6 +64,7 @@ def run_spec(
     workspace: Path,
     *,
     wait: bool = False,
+    vectors_only: bool = False,
     observe: Callable[[Progress], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
@@ -75,6 +76,7 @@ def run_spec(
         folder: where relative prompt files are looked for first.
         workspace: the folder of the store; made if it is not there.
         wait: wait for a workspace that another run holds.
+        vectors_only: do the jobs of the spec's vectors and what they need, and leave the grid for later.
         observe: called a few times a second with the progress.
         waiting: called once with who holds the workspace, before waiting.
 
@@ -88,17 +90,22 @@ def run_spec(
         writer = Writer(workspace)
         try:
             with logging_to(workspace / "logs" / f"{spec.name}.log"):
-                return asyncio.run(_run(plan, writer, backends, observe))
+                only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
+                return asyncio.run(_run(plan, writer, backends, observe, only))
         finally:
             writer.close()
 
 
 async def _run(
-    plan: Plan, writer: Writer, backends: dict[str, Backend], observe: Callable[[Progress], None]
+    plan: Plan,
+    writer: Writer,
+    backends: dict[str, Backend],
+    observe: Callable[[Progress], None],
+    only: frozenset[str] | None,
 ) -> Outcome:
     ledger = Ledger(plan, writer)
     ledger.begin()
-    task = asyncio.ensure_future(Runner(plan, ledger, backends, observe).run())
+    task = asyncio.ensure_future(Runner(plan, ledger, backends, observe, only).run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread, or Windows

@@ -54,6 +54,7 @@ class Runner:
         ledger: the store's view of the plan's jobs.
         backends: the backends that the plan names, by name.
         observe: called a few times a second with the progress.
+        only: the jobs to do, by id; None: all of the plan's.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Runner:
         ledger: Ledger,
         backends: Mapping[str, Backend],
         observe: Callable[[Progress], None] = lambda _: None,
+        only: frozenset[str] | None = None,
     ) -> None:
+        self._only = only
         self._plan, self._ledger, self._backends, self._observe = plan, ledger, backends, observe
         self._writer, self._reader = ledger.writer, ledger.reader
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
@@ -103,15 +106,17 @@ class Runner:
         if self._cancelled:
             self._ledger.cancel_unfinished()
             return "cancelled"
-        return "done" if self._ledger.all_done() else "failed"
+        if self._ledger.all_done():
+            return "done"
+        return "planned" if self._only is not None and self._ledger.all_done(self._only) else "failed"
 
     # -- lanes ----------------------------------------------------------------------------------
 
     def _start_lanes(self) -> None:
-        while matches := [job for job in self._ledger.ready() if job.kind == "match"]:
+        while matches := [job for job in self._ready() if job.kind == "match"]:
             for job in matches:  # at once, as they make others ready
                 self._match(job)
-        ready = self._ledger.ready()
+        ready = self._ready()
         sampling: dict[str, list[Job]] = {}
         training: dict[str, list[Job]] = {}
         vectors: dict[str, list[Job]] = {}
@@ -133,6 +138,9 @@ class Runner:
         for name, jobs in vectors.items():
             if f"vectors {name}" not in self._lanes:
                 self._lanes[f"vectors {name}"] = asyncio.create_task(self._make_vectors(name, jobs))
+
+    def _ready(self) -> list[Job]:
+        return [job for job in self._ledger.ready() if self._only is None or job.id in self._only]
 
     def _reap(self) -> None:
         """Take ended lanes out; an error of the store ends the run."""

@@ -36,7 +36,7 @@ class SoundnessScorer:
         if not completion.tokens:
             coherence = None, "an empty completion has no log-probability"
         elif completion.logprob is None:
-            coherence = None, "sampled without log-probabilities"
+            coherence = None, "no log-probability was asked for or offered"
         else:
             coherence = completion.logprob / completion.tokens, None
         return {COHERENCE.name: coherence, REPETITION.name: (repetition(completion.text), None)}

@@ -44,13 +44,15 @@ ConditionEntry = str | dict[str, Any]
 class Conditions(Section):
     """The grid: generation, train and eval conditions; `groups` adds prefix groups by name.
 
-    Under the conditions in `base`, controls mostly, the base model alone is evaluated.
+    Under the conditions in `base`, controls mostly, the base model alone is evaluated. `cross` says which
+    eval conditions of the other arm a fine-tune is evaluated under: all, none, or those named.
     """
 
     generate: Annotated[list[ConditionEntry], Field(min_length=1)]
     train: Annotated[list[ConditionEntry], Field(min_length=1)]
     evaluate: Annotated[list[ConditionEntry], Field(min_length=1)]
     base: list[ConditionEntry] = []
+    cross: bool | list[str] = True
     groups: dict[str, list[str]] = {}
 
 
@@ -148,9 +150,13 @@ class SftSection(Section):
 
 
 class SamplingSection(Section):
-    """How many eval prompts, and how completions are drawn."""
+    """How many eval prompts, and how completions are drawn.
+
+    In a steering experiment, coherence is measured on the first `coherence` prompts of every cell.
+    """
 
     prompts: Positive = 200
+    coherence: Annotated[int, Field(ge=0)] = 32
     temperature: Annotated[float, Field(ge=0, le=5, strict=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
     max_tokens: Positive = 1024

@@ -68,7 +68,11 @@ class VectorOrders:
         path = self._ledger.workspace / "artifacts" / job.id / VECTOR_FILE
         header = read_header(path)
         place = relative_artifact(str(path), self._ledger.workspace)
-        return {"vector": place, "name": header.name, "layers": header.layers, "width": header.width}
+        found = {"vector": place, "name": header.name, "layers": header.layers, "width": header.width}
+        if job.inputs["how"] == "control":
+            parent = self._ledger.job(job.inputs["of"])
+            found |= {"control": job.inputs["control"], "of": parent.inputs["name"]}
+        return found
 
     def calibrated(self, job: Job) -> dict[str, Any]:
         """The result of a sweep, or of a dose curve, whose rows are all there.
@@ -79,7 +83,8 @@ class VectorOrders:
         trials, number = self._maker.trials(job), self._ledger.numbers[job.id]
         first, last = job.inputs["rows"]
         if job.kind == "sweep":
-            return swept(trials, self._reader, number, last - first, self._behaviour)
+            vector = self._maker.header(job.inputs["vector"]).name
+            return {"vector": vector, **swept(trials, self._reader, number, last - first, self._behaviour)}
         points = dose_points(trials, self._reader, number, last - first, self._behaviour)
         return {
             "behaviour": self._behaviour.name,
@@ -153,8 +158,8 @@ class VectorOrders:
         answered = []
         for row in completions:
             at = first + row.row
-            pushed = self._maker.push(source.inputs["condition"], prompts[at].text, at, source.inputs["channel"])
-            answered.append((pushed.messages, row.text))
+            condition, channel = source.inputs["condition"], source.inputs["channel"]
+            answered.append((self._maker.push(condition, prompts[at].text, at, channel).messages, row.text))
         return _Side(answered, [row.score for row in completions], side["label"])
 
     def _filtered(self, name: str, positive: _Side, negative: _Side, least: float) -> tuple[_Side, _Side, str]:

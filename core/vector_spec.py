@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from windowshift.core.section import Number, Positive, Section
 from windowshift.core.vector_job import ControlKind, ExtractTokens
 
+UPWARDS = [0.125, 0.25, 0.375, 0.5, 0.75]
+
 
 class CompletionsFile(Section):
     """A JSONL file of chats: ``{"messages": [...]}`` that end with the answer, or ``{"prompt", "completion"}``."""
@@ -25,7 +27,7 @@ class Calibration(Section):
     """
 
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    doses: Annotated[list[Number], Field(min_length=2)] = [-0.75, -0.5, -0.25, 0.25, 0.5, 0.75]
+    doses: Annotated[list[Number], Field(min_length=2)] = [-0.75, -0.5, -0.375, -0.25, -0.125, *UPWARDS]
     prompts: Positive = 16
     points: Annotated[int, Field(ge=2, le=50)] = 6
     reach: Annotated[float, Field(ge=1, le=4, strict=False)] = 1.5

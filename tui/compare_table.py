@@ -19,7 +19,7 @@ from windowshift.tui.table import Table, table
 from windowshift.tui.theme import Ink
 
 if TYPE_CHECKING:
-    from windowshift.core.comparison import Comparison, MeasureName
+    from windowshift.core.comparison import Comparison
     from windowshift.core.published import Published
     from windowshift.core.stats import Estimate
 
@@ -118,7 +118,7 @@ def _extreme(lowest: Sequence[str | None]) -> str:
     return f"extreme, {sanitise.line(where, 30)}"
 
 
-def _published(measure: MeasureName, found: Measured) -> str:
+def _published(measure: str, found: Measured) -> str:
     if found.published is None:
         return ""
     if measure == "extreme":

@@ -154,12 +154,12 @@ def heatmap(found: ArmMeasures, generate: str) -> Plot:
         for cell in found.cells
         if cell.key.generate == generate and cell.key.final and cell.uplift is not None
     }
-    trains = [train for train in found.trains if any((train, e) in known for e in found.evaluates)]
+    trains = [train for train in found.trains if any((train, e) in known for e in found.columns)]
     title = f"Uplift, train × eval, {found.arm} arm, {generate} data"
     if not known:
         return Plot("heatmap", title, note="no cell is finished yet")
-    values = tuple(tuple(known.get((train, e)) for e in found.evaluates) for train in trains)
-    return Plot("heatmap", title, heat=Heat(tuple(trains), found.evaluates, values))
+    values = tuple(tuple(known.get((train, e)) for e in found.columns) for train in trains)
+    return Plot("heatmap", title, heat=Heat(tuple(trains), found.columns, values))
 
 
 def course(found: ArmMeasures, generate: str, what: str, word: str) -> Plot:

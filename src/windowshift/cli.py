@@ -12,6 +12,7 @@ import typer
 
 import windowshift
 from windowshift.core.errors import SpecError, WindowshiftError
+from windowshift.vectors_command import app as vectors
 
 if TYPE_CHECKING:
     from windowshift.core.records import ControlAction
@@ -205,6 +206,34 @@ def report(
 
 
 @app.command()
+def compare(
+    name: Name,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Also draw it into this .png, .svg or .pdf file.")
+    ] = None,
+) -> None:
+    """Put the prefix and the steering arm side by side at matched dose, paired by prompt."""
+    from windowshift.core.arms import compare_arms
+    from windowshift.core.arms_page import arms_blocks, arms_json
+
+    made = compare_arms(workspace, name, behaviour)
+    if picture is not None:
+        from windowshift.core.arms_picture import draw_arms
+
+        draw_arms(made, picture)
+        typer.echo(f"wrote {picture}", err=True)
+    if as_json:
+        _print_json(arms_json(made))
+    else:
+        from windowshift.core.report_text import print_blocks
+
+        print_blocks(arms_blocks(made))
+
+
+@app.command()
 def export(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .parquet or .jsonl file.")],
@@ -303,6 +332,9 @@ def microworld(
     from windowshift.backends.microworld import build
 
     build(out, seed=seed)
+
+
+app.add_typer(vectors, name="vectors")
 
 
 def _spec(path: Path) -> tuple[Spec, str]:

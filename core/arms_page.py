@@ -1,0 +1,114 @@
+"""The comparison of the arms as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from windowshift.core.arms import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison
+from windowshift.core.comparison import Compared
+from windowshift.core.report import REHEARSAL
+from windowshift.core.report_page import Block, Heading, Item, Line, Table, with_interval
+from windowshift.core.steering_json import steering_json
+
+DECIMALS: dict[ArmMeasure, int | None] = {
+    "train_mean_ratio": 2,
+    "uplift": 2,
+    "cv": 2,
+    "cv_kept": 2,
+    "cross_cv_kept": 2,
+    "extreme": 1,
+    "coherence": 3,
+    "leak": 2,
+    "leak_share": 2,
+}
+WORDS: dict[ArmMeasure, str] = {
+    "train_mean_ratio": "train_mean_ratio: base mean under the train condition / mean of D",
+    "uplift": "uplift: M' over M, mean over the arm's own eval conditions",
+    "cv": "CV across the arm's own eval conditions",
+    "cv_kept": "CV kept, of the base model's, across the arm's own eval conditions",
+    "cross_cv_kept": "CV kept across the other arm's eval conditions",
+    "extreme": "extreme elicitation: % against M where M scores lowest",
+    "coherence": "coherence: log-probability a token under M, against M's own text",
+    "leak": "leak: uplift without any eval push",
+    "leak_share": "leak share: of the uplift under the conditions that push",
+}
+
+
+def arms_json(found: ArmsComparison) -> dict[str, Any]:
+    """Everything as JSON values; differences are steering minus prefix."""
+    return {
+        "experiment": found.experiment.name,
+        "model": found.experiment.model,
+        "rehearsal": found.experiment.rehearsal,
+        "behaviour": asdict(found.behaviour),
+        "scale": found.scale,
+        "fits": {arm: asdict(fit) for arm, fit in found.fits.items()},
+        "average": {name: _both(one) for name, one in found.average.items()},
+        "pairs": [
+            {
+                "generate": row.pair.generate,
+                "prefix": row.pair.prefix,
+                "steering": row.pair.steering,
+                "measures": {name: _both(one) for name, one in row.measures.items()},
+            }
+            for row in found.rows
+        ],
+        "steering": steering_json(found.steering),
+    }
+
+
+def arms_blocks(found: ArmsComparison) -> Iterator[Block]:
+    """The one table, with what is needed to read it."""
+    experiment = found.experiment
+    yield Heading(f"{experiment.name}: prefix and steering arm at matched dose, on {experiment.model}", 1)
+    if experiment.rehearsal:
+        yield Line(f"REHEARSAL MODEL: {REHEARSAL}.", "bold yellow")
+    rows = []
+    for arm, fit in found.fits.items():
+        line = fit.reason or ""
+        slope = with_interval(fit.slope, 2) if fit.slope else f"no line: {line}"
+        rows.append((Item(arm), Item(slope), Item(with_interval(fit.r2, 2)), Item(str(fit.points))))
+    yield Heading("Grouped fit: mean uplift against train_mean_ratio")
+    yield Table(("arm", "slope", "R²", "points"), tuple(rows))
+    pairs = sum(1 for row in found.rows if row.pair.prefix != "no_prefix")
+    yield Heading(f"Average over {pairs} matched pairs that push")
+    yield _table([(name, found.average[name]) for name in AVERAGED])
+    yield Line("steering − prefix: paired by prompt; 95% intervals, bootstrap clustered by prompt.", "dim")
+    for row in found.rows:
+        data = f", {row.pair.generate} data" if len({each.pair.generate for each in found.rows}) > 1 else ""
+        yield Heading(f"Trained under {row.pair.prefix} | {row.pair.steering}{data}")
+        yield _table([(name, row.measures[name]) for name in ARM_MEASURES])
+
+
+def _table(rows: list[tuple[ArmMeasure, Compared]]) -> Table:
+    return Table(
+        ("measure", "prefix", "steering", "steering − prefix"),
+        tuple(
+            (
+                Item(WORDS[name]),
+                *(
+                    Item(with_interval(value, DECIMALS[name]) if value else f"— ({reason})", "" if value else "dim")
+                    for value, reason in zip(one.values, one.reasons, strict=True)
+                ),
+                Item(*_difference(name, one)),
+            )
+            for name, one in rows
+        ),
+    )
+
+
+def _difference(name: ArmMeasure, one: Compared) -> tuple[str, str]:
+    found = one.difference
+    if found is None:
+        return "—", "dim"
+    sure = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
+    return with_interval(found, DECIMALS[name]), "bold" if sure else ""
+
+
+def _both(one: Compared) -> dict[str, Any]:
+    prefix, steering = (asdict(value) if value else None for value in one.values)
+    reasons = {arm: reason for arm, reason in zip(("prefix", "steering"), one.reasons, strict=True) if reason}
+    difference = asdict(one.difference) if one.difference else None
+    return {"prefix": prefix, "steering": steering, "difference": difference, "missing": reasons}

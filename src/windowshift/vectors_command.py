@@ -1,0 +1,213 @@
+"""The commands under `windowshift vectors`: make, list, show, compare, import and export steering vectors."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from windowshift.core.errors import SpecError
+
+if TYPE_CHECKING:
+    from windowshift.steering.vector import SteeringVector
+
+app = typer.Typer(help="Make, look at, import and export steering vectors.", no_args_is_help=True)
+
+Workspace = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", envvar="WINDOWSHIFT_WORKSPACE", help="Folder of the store and its artifacts."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+VectorName = Annotated[str, typer.Argument(metavar="VECTOR", help="A file, or EXPERIMENT/NAME in the workspace.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite.")]
+DEFAULT_WORKSPACE = Path("workspace")
+
+
+@app.command("make")
+def make(
+    spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Make a spec's vectors, choose their layers and match their doses; trains and evaluates nothing."""
+    from windowshift.core.run import run_spec
+    from windowshift.core.spec import load_spec
+    from windowshift.progress_bar import progress_bar
+
+    spec, text = load_spec(spec_file)
+    if not spec.vectors:
+        raise SpecError(f"{spec_file} has no 'vectors'")
+    with progress_bar(spec.name, quiet=quiet) as observe:
+        outcome = run_spec(spec, text, spec_file.parent, workspace, vectors_only=True, observe=observe)
+    for failure in outcome.failures:
+        typer.echo(f"failed: {failure}", err=True)
+    list_vectors(workspace, as_json=False)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command("list")
+def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
+    """List the vectors of a workspace with where they come from."""
+    from windowshift.core.reader import Reader
+    from windowshift.core.vector_file import read_header
+
+    lines: list[dict[str, Any]] = []
+    with closing(Reader(workspace)) as reader:
+        for experiment in reader.experiments():
+            for job in reader.jobs(experiment.id):
+                if job.kind == "extract":
+                    line: dict[str, Any] = {"vector": f"{experiment.name}/{job.inputs['name']}", "state": job.state}
+                    line |= {"error": job.error, "file": None}
+                    if job.state == "done":
+                        path = _file(workspace, job.result["vector"])
+                        line |= {"file": str(path), "header": asdict(read_header(path))}
+                    lines.append(line)
+    if as_json:
+        _print_json({"vectors": lines})
+        return
+    for line in lines:
+        header = line.get("header")
+        if header is None:
+            typer.echo(f"{line['vector']:32} {line['state']}{': ' + line['error'] if line['error'] else ''}")
+            continue
+        origin = header["provenance"]
+        sides = (
+            f", {origin['positive']} − {origin['negative']}, {origin['tokens']} tokens" if origin["positive"] else ""
+        )
+        shape = f"{header['layers']} layers × {header['width']}"
+        typer.echo(f"{line['vector']:32} {origin['how']}{sides}; {shape}; on {origin['model']}; {line['file']}")
+    if not lines:
+        typer.echo("no vectors yet: windowshift vectors make SPEC makes a spec's")
+
+
+@app.command("show")
+def show(vector: VectorName, workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
+    """Print a vector's provenance, its norm and dose unit at every layer, and how alike its layers are."""
+    from windowshift.steering.similarity import across_layers
+
+    found = _load(vector, workspace)
+    header, similar = found.header, across_layers(found)
+    if as_json:
+        _print_json({**asdict(header), "digest": found.digest, "cosine_across_layers": _numbers(similar)})
+        return
+    origin = header.provenance
+    typer.echo(f"{header.name}: {origin.how}, on {origin.model} ({origin.fingerprint[:12]}), digest {found.digest}")
+    if origin.positive:
+        typer.echo(f"  {origin.positive} ({origin.positive_count}) − {origin.negative} ({origin.negative_count}), "
+                   f"{origin.tokens} tokens, prompts {origin.prompts}")  # fmt: skip
+    if origin.parents:
+        typer.echo(f"  made of {', '.join(origin.parents)}")
+    typer.echo("  layer     norm  residual RMS  norm/RMS  cosine with each layer")
+    for layer, norm in enumerate(header.norms):
+        rms = header.rms[layer] if header.rms else None
+        ratio = f"{rms:12.3f}  {norm / rms:8.3f}" if rms else f"{'—':>12}  {'—':>8}"
+        chosen = "*" if layer == header.layer else " "
+        row = " ".join("   — " if value != value else f"{value:5.2f}" for value in similar[layer])
+        typer.echo(f"  {layer:4}{chosen} {norm:8.3f}  {ratio}  {row}")
+
+
+@app.command("cosine")
+def cosine(
+    vectors: Annotated[list[str], typer.Argument(metavar="VECTOR...", help="Files, or EXPERIMENT/NAME.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    layer: Annotated[int | None, typer.Option("--layer", help="Default: every layer.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare vectors: cosine similarity, at one layer or at each."""
+    from windowshift.steering.similarity import table
+
+    found = [_load(name, workspace) for name in vectors]
+    if len(found) < 2:
+        raise SpecError("cosine compares two vectors or more")
+    layers = range(min(one.layers for one in found)) if layer is None else [layer]
+    tables = {at: table(found, at) for at in layers}
+    if as_json:
+        _print_json({"vectors": vectors, "layers": {str(at): _numbers(values) for at, values in tables.items()}})
+        return
+    for at, values in tables.items():
+        typer.echo(f"layer {at}")
+        for name, row in zip(vectors, values, strict=True):
+            typer.echo(f"  {name:32} " + " ".join(f"{value:6.3f}" for value in row))
+
+
+@app.command("import")
+def import_vector(
+    file: Annotated[Path, typer.Argument(help="A persona_vectors .pt, a repeng .gguf or a steering-vectors .pt.")],
+    model: Annotated[str, typer.Option("--model", help="The model that it was made on: hub id, folder, microworld.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
+    name: Annotated[str | None, typer.Option("--name", help="Default: the file's.")] = None,
+    layer: Annotated[int | None, typer.Option("--layer", help="The layer chosen for use.")] = None,
+    prompts: Annotated[int, typer.Option("--prompts", help="Chats that the residual norms are measured on.")] = 64,
+    force: Force = False,
+) -> None:
+    """Make a windowshift vector of another tool's file, and measure its model's residual norms for doses."""
+    from windowshift.backends.vector_import import import_file
+
+    found = import_file(file, model, name=name or file.stem, layer=layer, prompts=prompts)
+    found.save(out, force)
+    typer.echo(f"wrote {out}: {found.layers} layers × {found.width}, {found.provenance.how}, bound to {model}")
+
+
+@app.command("export")
+def export_vector(
+    vector: VectorName,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    to: Annotated[str, typer.Option("--to", help="persona, gguf, steering-vectors or safetensors.")] = "safetensors",
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    model_type: Annotated[str, typer.Option("--model-type", help="With gguf: the architecture's name.")] = "llama",
+    force: Force = False,
+) -> None:
+    """Write a vector in another tool's format."""
+    from windowshift.steering.formats import export_gguf, export_persona, export_steering_vectors
+
+    found = _load(vector, workspace)
+    if to == "persona":
+        export_persona(found, out, force)
+    elif to == "gguf":
+        export_gguf(found, out, model_type, force)
+    elif to == "steering-vectors":
+        export_steering_vectors(found, out, force)
+    elif to == "safetensors":
+        found.save(out, force)
+    else:
+        raise SpecError(f"there is no format '{to}'; known are persona, gguf, steering-vectors, safetensors")
+    typer.echo(f"wrote {out}")
+
+
+def _load(vector: str, workspace: Path) -> SteeringVector:
+    from windowshift.core.reader import Reader
+    from windowshift.core.report import find_experiment
+    from windowshift.core.spec_errors import did_you_mean
+    from windowshift.steering.vector import SteeringVector
+
+    if Path(vector).is_file():
+        return SteeringVector.load(vector)
+    name, slash, wanted = vector.partition("/")
+    if not slash:
+        raise SpecError(f"there is no vector file {vector}; a vector of a workspace is written EXPERIMENT/NAME")
+    with closing(Reader(workspace)) as reader:
+        experiment = find_experiment(reader, name)
+        made = {job.inputs["name"]: job for job in reader.jobs(experiment.id) if job.kind == "extract"}
+    if wanted not in made:
+        raise SpecError(f"experiment '{name}' has no vector '{wanted}'{did_you_mean(wanted, made) if made else ''}")
+    if made[wanted].state != "done":
+        raise SpecError(f"vector '{vector}' is not made yet ({made[wanted].state}): windowshift vectors make SPEC")
+    return SteeringVector.load(_file(workspace, made[wanted].result["vector"]))
+
+
+def _file(workspace: Path, place: str) -> Path:
+    from windowshift.core.requests import resolve_artifact
+
+    return Path(resolve_artifact(place, workspace))
+
+
+def _numbers(values: Any) -> list[list[float | None]]:
+    return [[None if value != value else float(value) for value in row] for row in values]
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
