@@ -9,6 +9,7 @@ from typing import Any
 from windowshift.core.arms import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison
 from windowshift.core.comparison import Compared
 from windowshift.core.report import REHEARSAL
+from windowshift.core.report_blocks import SCALES
 from windowshift.core.report_page import Block, Heading, Item, Line, Table, with_interval
 from windowshift.core.steering_json import steering_json
 
@@ -24,16 +25,22 @@ DECIMALS: dict[ArmMeasure, int | None] = {
     "leak_share": 2,
 }
 WORDS: dict[ArmMeasure, str] = {
-    "train_mean_ratio": "train_mean_ratio: base mean under the train condition / mean of D",
-    "uplift": "uplift: M' over M, mean over the arm's own eval conditions",
-    "cv": "CV across the arm's own eval conditions",
-    "cv_kept": "CV kept, of the base model's, across the arm's own eval conditions",
-    "cross_cv_kept": "CV kept across the other arm's eval conditions",
-    "extreme": "extreme elicitation: % against M where M scores lowest",
-    "coherence": "coherence: log-probability a token under M, against M's own text",
-    "leak": "leak: uplift without any eval push",
-    "leak_share": "leak share: of the uplift under the conditions that push",
+    "train_mean_ratio": "train_mean_ratio",
+    "uplift": "uplift",
+    "cv": "CV",
+    "cv_kept": "CV kept",
+    "cross_cv_kept": "CV kept, crossed",
+    "extreme": "extreme",
+    "coherence": "coherence",
+    "leak": "leak",
+    "leak_share": "leak share",
 }
+LEGEND = (
+    "M is the base model, M' the fine-tune; uplift: M' over M ({scale}), mean over the arm's own eval conditions; "
+    "CV kept: CV across them, of the base model's; crossed: across the other arm's; extreme: M' against M where M "
+    "scores lowest{percent}; coherence: log-probability a token under M, against M's own text, in nats; leak: uplift "
+    "without any eval push; leak share: of the uplift under the conditions that push."
+)
 
 
 def arms_json(found: ArmsComparison) -> dict[str, Any]:
@@ -75,7 +82,9 @@ def arms_blocks(found: ArmsComparison) -> Iterator[Block]:
     pairs = sum(1 for row in found.rows if row.pair.prefix != "no_prefix")
     yield Heading(f"Average over {pairs} matched pairs that push")
     yield _table([(name, found.average[name]) for name in AVERAGED])
-    yield Line("steering − prefix: paired by prompt; 95% intervals, bootstrap clustered by prompt.", "dim")
+    percent = ", in %" if found.scale == "log2" else ""
+    yield Line(LEGEND.format(scale=SCALES[found.scale], percent=percent), "dim")
+    yield Line("Differences are paired by prompt; 95% intervals, bootstrap clustered by prompt.", "dim")
     for row in found.rows:
         data = f", {row.pair.generate} data" if len({each.pair.generate for each in found.rows}) > 1 else ""
         yield Heading(f"Trained under {row.pair.prefix} | {row.pair.steering}{data}")

@@ -21,6 +21,7 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
             "generate": row.generate,
             "arm": row.arm,
             "kind": "mix" if len(row.parts) > 1 else row.parts[0].train.kind,
+            **({} if len(row.parts) > 1 else row.parts[0].train.identity()),
             "parts": [
                 {"fraction": part.fraction, "generate": part.generate.name, "train": part.train.name}
                 for part in row.parts
