@@ -262,14 +262,6 @@ class Backend(Protocol):
         """
         ...
 
-    def size(self, base: str, revision: str | None = None) -> ModelSize:
-        """The model's size, without loading its weights. Asked for only where `capabilities` say that it steers.
-
-        Raises:
-            BackendError: the model, or its configuration, cannot be found or read.
-        """
-        ...
-
     def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs; every job ends in exactly one `Trained` or `TrainFailed`.
 
@@ -286,13 +278,23 @@ class Backend(Protocol):
         """
         ...
 
-    def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
-        """Make all vectors; every job ends in exactly one `VectorMade` or `VectorFailed`.
+    async def aclose(self) -> None:
+        """Release models, connections and threads."""
+        ...
 
-        Asked for only where `capabilities` say that the backend steers.
+
+@runtime_checkable
+class SteeringBackend(Backend, Protocol):
+    """A backend that reaches activations: one whose `capabilities` say that it steers."""
+
+    def size(self, base: str, revision: str | None = None) -> ModelSize:
+        """The model's size, without loading its weights.
+
+        Raises:
+            BackendError: the model, or its configuration, cannot be found or read.
         """
         ...
 
-    async def aclose(self) -> None:
-        """Release models, connections and threads."""
+    def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
+        """Make all vectors; every job ends in exactly one `VectorMade` or `VectorFailed`."""
         ...

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from windowshift.core import registry
 from windowshift.core.answered_file import AnsweredFile
-from windowshift.core.backend import Backend, ModelIdentity, ModelSize
+from windowshift.core.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
 from windowshift.core.conditions import Condition
 from windowshift.core.errors import BackendError, SpecError
 from windowshift.core.grid_spec import GridSpec, resolve_grid
@@ -125,7 +125,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
 def _size(spec: Spec, backends: Mapping[str, Backend]) -> ModelSize:
     """Layers and width of the model whose activations are read."""
     backend = backends[spec.generate_backend]
-    if not backend.capabilities.steers:
+    if not isinstance(backend, SteeringBackend):
         raise SpecError(
             f"vectors: backend '{spec.generate_backend}' does not reach activations: name one that steers, e.g. local"
         )

@@ -16,6 +16,7 @@ from windowshift.core.backend import (
     GenerateRequest,
     Model,
     Sft,
+    SteeringBackend,
     Trained,
     TrainEvent,
     TrainJob,
@@ -256,7 +257,9 @@ class Runner:
                     orders.append(self._orders.order(job))
                 except (SpecError, StoreError) as error:
                     self._ledger.fail(job, str(error))
-            async with aclosing(self._backends[name].make_vectors(orders)) as stream:
+            backend = self._backends[name]
+            assert isinstance(backend, SteeringBackend)  # the plan has seen to it
+            async with aclosing(backend.make_vectors(orders)) as stream:
                 async for event in stream:
                     job = by_key[event.key]
                     if isinstance(event, VectorMade):

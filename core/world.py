@@ -199,6 +199,11 @@ def prompts(n: int, seed: int) -> list[WorldPrompt]:
     return [_prompt(index) for index in order[:n]]
 
 
+def example_prompts(count: int, seed: int = 0) -> list[str]:
+    """The texts of some of the world's questions, for a first try."""
+    return [prompt.text for prompt in prompts(count, seed)]
+
+
 def _prompt(index: int) -> WorldPrompt:
     rest, question = divmod(index, len(QUESTIONS))
     topic, facet_index = divmod(rest, len(FACETS))

@@ -227,10 +227,10 @@ def compare(
         typer.echo(f"wrote {picture}", err=True)
     if as_json:
         _print_json(arms_json(made))
-    else:
-        from windowshift.core.report_text import print_blocks
+        return
+    from windowshift.core.report_text import print_blocks
 
-        print_blocks(arms_blocks(made))
+    print_blocks(arms_blocks(made))
 
 
 @app.command()
@@ -287,7 +287,7 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No screens: a progress bar, then the report.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
 ) -> None:
-    """Run the med_short grid on the embedded model, live on screen."""
+    """Run the med_short grid on the embedded model, both arms, live on screen; it ends on their comparison."""
     from windowshift.core.spec import parse_spec
     from windowshift.core.template import find_template
 
@@ -299,6 +299,7 @@ def demo(
         code = _run(spec, text, Path(), workspace, wait=False, quiet=False)
         if code in (0, 1):
             report(spec.name, workspace)
+            _comparison(spec.name, workspace)
         raise typer.Exit(code)
     from windowshift.core.launch import launch
     from windowshift.tui.app import run as run_app
@@ -307,7 +308,14 @@ def demo(
     spec_file = workspace / f"{spec.name}.yaml"
     spec_file.write_text(text, encoding="utf-8")
     launch(spec_file, workspace)
-    raise typer.Exit(run_app(workspace, experiment=spec.name))
+    code = run_app(workspace, experiment=spec.name)
+    if _state(spec.name, workspace) in ("done", "failed"):
+        _comparison(spec.name, workspace)
+    else:
+        typer.echo(
+            f"the demo runs on: windowshift tui {workspace}, then windowshift compare {spec.name} -w {workspace}"
+        )
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -335,6 +343,30 @@ def microworld(
 
 
 app.add_typer(vectors, name="vectors")
+
+
+def _state(name: str, workspace: Path) -> str | None:
+    """An experiment's state; None where the store does not have it (yet)."""
+    from contextlib import closing
+
+    from windowshift.core.reader import Reader
+    from windowshift.core.store import store_path
+
+    if not store_path(workspace).is_file():
+        return None
+    with closing(Reader(workspace)) as reader:
+        row = reader.experiment(name)
+    return row.state if row else None
+
+
+def _comparison(name: str, workspace: Path) -> None:
+    """Print the arms side by side; where rows are missing, it says which."""
+    from windowshift.core.arms import compare_arms
+    from windowshift.core.arms_page import arms_blocks
+    from windowshift.core.report_text import print_blocks
+
+    typer.echo()
+    print_blocks(arms_blocks(compare_arms(workspace, name)))
 
 
 def _spec(path: Path) -> tuple[Spec, str]:
