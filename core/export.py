@@ -12,6 +12,7 @@ from typing import Any
 
 from windowshift.core.dataset_export import export_dataset
 from windowshift.core.errors import MissingExtraError, SpecError
+from windowshift.core.proof import fired_from_json
 from windowshift.core.reader import Reader
 from windowshift.core.records import BASE, ExperimentRow
 from windowshift.core.report import find_experiment
@@ -29,13 +30,18 @@ COLUMNS = (
     "step",
     "prompt_id",
     "phrase",
+    "steering",
     "prompt",
     "completion",
     "truncated",
     "finish",
     "tokens",
 )
-"""The columns before those of the scores; `generate` and `step` are empty and 0 for base cells."""
+"""The columns before those of the scores.
+
+`generate` and `step` are empty and 0 for base cells; `steering` says what was pushed in the activations, as
+the proof of the cell's job has it.
+"""
 _INTEGERS = ("seed", "step", "tokens")
 _BATCH = 5000
 
@@ -85,8 +91,9 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
         for cell in reader.cells(experiment.id, ""):
             generate = None if cell.train == BASE else cell.generate
             place = (cell.arm, generate, cell.train, cell.evaluate, cell.seed, cell.step)
+            pushed = "; ".join(one.words() for one in fired_from_json(reader.job(cell.job).result.get("fired", ())))
             for row in reader.connection.execute(query, (*numbers, cell.job)):
-                yield (*place, *row[:4], row[4] == "length", *row[4:])
+                yield (*place, *row[:2], pushed or None, *row[2:4], row[4] == "length", *row[4:])
 
 
 @contextmanager

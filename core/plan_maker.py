@@ -79,7 +79,7 @@ class PlanMaker:
 
     def know(self, condition: Condition, identity: Mapping[str, Any] | None = None) -> None:
         """Let the run find a condition by its identity in job inputs."""
-        self.conditions[to_json(condition.identity() if identity is None else identity)] = condition
+        self.conditions.setdefault(to_json(condition.identity() if identity is None else identity), condition)
 
     def _place(self, candidates: tuple[Prompt, ...], keep: int, use: str, seed: int) -> dict[str, Any]:
         """Where prompts come from: a drawn set, or what a filter job will choose of it."""

@@ -106,6 +106,13 @@ class Fired:
             proof.change_asked,
         )
 
+    def words(self) -> str:
+        """The push in a few words: ``length alpha 1.98 at layer 3``."""
+        if self.ablate:
+            return f"{self.vector} ablated at layer {self.layer}"
+        low, high = f"{self.alpha_low:.4g}", f"{self.alpha_high:.4g}"
+        return f"{self.vector} alpha {low if low == high else f'{low} to {high}'} at layer {self.layer}"
+
     def plus(self, other: Fired) -> Fired:
         """Both together."""
         return Fired(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from windowshift.core.backend import Example
 from windowshift.core.errors import StoreError
@@ -47,12 +49,15 @@ def training_set(
 
 
 def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:
-    """Write examples as chat JSONL, whole or not at all."""
+    """Write examples as chat JSONL, whole or not at all; a steered one says how under ``steering``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
         for example in examples:
             turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
             turns.append({"role": "assistant", "content": example.completion})
-            file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
+            line: dict[str, Any] = {"messages": turns}
+            if example.steering:
+                line["steering"] = [asdict(push) for push in example.steering]
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
     partial.replace(path)
