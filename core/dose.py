@@ -131,7 +131,8 @@ def read_steering(entry: Mapping[str, Any], where: str) -> list[Condition]:
     try:
         read = _Entry.model_validate(entry)
     except ValidationError as error:
-        raise SpecError(f"{where}: {sentence(error, _Entry, dict(entry))}") from error
+        said = sentence(error, _Entry, dict(entry)).removeprefix("the spec: ")
+        raise SpecError(f"{where}: {said}") from error
     prefix = None
     if read.prefix is not None:
         if read.prefix not in prefix_groups():

@@ -59,7 +59,8 @@ def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:
     if kind == "literal_error":
         return f"{place} must be {context.get('expected')}, but it is {_show(value)}"
     if kind in ("too_short", "string_too_short"):
-        return f"{place} must not be empty"
+        least = context.get("min_length", 1)
+        return f"{place} needs at least {least} entries" if least > 1 else f"{place} must not be empty"
     if kind == "too_long":
         return f"{place} has too many entries: at most {context.get('max_length')}"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
