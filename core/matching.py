@@ -38,7 +38,7 @@ class Match:
 def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, relative: bool, seed: int = 0) -> Match:
     """Solve a dose curve for the alpha of a target.
 
-    The points are smoothed by a local line (Cleveland 1979, Gaussian weights as wide as the points are
+    The points are smoothed by a local line (Cleveland 1979, Gaussian weights as wide as neighbours are
     apart), on the log scale where means compare by ratio, and made monotone (pool adjacent violators): so
     neighbours bear on each other, and there is one answer. It is found by linear interpolation.
 
@@ -94,11 +94,11 @@ def _scaled(means: Floats, relative: bool) -> Floats:
 
 
 def _smoother(at: Floats) -> Floats:
-    """The matrix [points, points] that smooths values at `at` by local lines."""
-    width = float(np.median(np.diff(at)))
+    """The matrix [points, points] that smooths values at `at` by local lines; weights go by rank."""
+    rank = np.arange(len(at), dtype=np.float64)
     rows = []
-    for x in at:
-        weights = np.exp(-0.5 * ((at - x) / width) ** 2)
+    for place, x in enumerate(at):
+        weights = np.exp(-0.5 * (rank - place) ** 2)
         design = np.stack([np.ones_like(at), at - x], axis=1)
         rows.append(np.linalg.solve(design.T @ (weights[:, None] * design), design.T * weights)[0])
     return np.stack(rows)

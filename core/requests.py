@@ -147,8 +147,9 @@ class RequestMaker:
                 if number in done:
                     continue
                 steering = (Steering(vector, trial.alpha, trial.layer, tokens),) if trial.alpha else ()
-                # The same random stream under every alpha, so that their difference is the alpha's.
-                seed = row_seed(job.id, position)
+                # A sweep compares layers: the same random stream under every alpha. A curve is smoothed for its
+                # level: streams of their own, so that neighbours average out.
+                seed = row_seed(job.id, position if job.kind == "sweep" else number)
                 messages = (Message("user", prompts[position].text),)
                 asked = position < self._coherent
                 request = GenerateRequest("", messages, model, sampling, seed, steering, coherence=asked)
