@@ -35,7 +35,7 @@ ROUTES: dict[str, list[tuple[type[Any], list[str]]]] = {
     "experiments": [(ExperimentsScreen, ["down"])],
     "grid": GRID,
     "cell": CELL,
-    "completion": [*CELL[:2], (CellScreen, ["s", "s", "enter"]), (CompletionScreen, [])],
+    "completion": [*CELL[:2], (CellScreen, ["s", "S"]), (CellScreen, ["enter"]), (CompletionScreen, [])],
     "compare": [*GRID[:1], (GridScreen, ["space", "down", "space", "c"]), (CompareScreen, [])],
     "plots": [*GRID[:1], (GridScreen, ["p"]), (PlotsScreen, [])],
     "jobs": [*GRID[:1], (GridScreen, ["J"]), (JobsScreen, [])],
@@ -144,7 +144,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
     },
     "cell": {
         "open": OPENS,
-        "sort": ([], of("sort"), []),
+        "sort": ([], of("wanted.sort"), []),
+        "turn": ([], of("wanted.backwards"), []),
         "pin": ([], lambda pilot: pilot.app.places.pins.of("med-short"), []),
         "behaviour": ([], of("snapshot.behaviour"), []),
         "filter": ([], typing, ["escape"]),

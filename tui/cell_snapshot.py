@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from windowshift.core.reader import Reader
 from windowshift.core.records import BASE, Behaviour, CellRow, CompletionRow, Summary
 from windowshift.tui.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
 from windowshift.tui.word_diff import Marked, word_diff
-
-Sort = Literal["row", "score up", "score down"]
-SORTS: tuple[Sort, ...] = ("row", "score up", "score down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,27 +141,6 @@ def _against(
         "log2_ratio" if behaviour.compare == "ratio" else "difference",
     )
     return (estimate.value, estimate.low, estimate.high) if estimate else None
-
-
-def ordered(entries: Sequence[Entry], sort: Sort) -> list[int]:
-    """Return the rows in the order of a sort; those without a score come last."""
-    if sort == "row":
-        return [entry.row for entry in entries]
-    sign = 1.0 if sort == "score up" else -1.0
-
-    def rank(entry: Entry) -> tuple[bool, float, int]:
-        return (entry.score is None, 0.0 if entry.score is None else sign * entry.score, entry.row)
-
-    return [entry.row for entry in sorted(entries, key=rank)]
-
-
-def matching(reader: Reader, job: int, behaviour: str, needle: str) -> frozenset[int]:
-    """Return the rows whose prompt, phrase or completion contains a text, whatever its case."""
-    return frozenset(
-        found.row
-        for found in reader.iter_completions(job, behaviour)
-        if any(needle in text.casefold() for text in (found.text, found.prompt, found.phrase or ""))
-    )
 
 
 @dataclass(frozen=True, slots=True)
