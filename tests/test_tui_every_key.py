@@ -161,6 +161,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "previous": (["n", "n"], of("snapshot.completion.row"), []),
         "diff": ([], of("snapshot.new"), []),
         "roles": ([], lambda pilot: str(pilot.app.screen.query_one("#prompt-text").content), []),
+        "template": ([], lambda pilot: str(pilot.app.screen.query_one("#prompt-text").content), []),
         "copy": ([], said, []),
         "cursor_first": (["end"], scrolled, []),
         "cursor_last": (["home"], scrolled, []),

@@ -119,6 +119,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("previous", "p,left,h", "p ←", "previous", "previous completion", rank=1),
         Action("diff", "d", "d", "diff", "mark the words that differ from the base model's text", rank=1),
         Action("roles", "r", "r", "roles", "show the prompt as messages with their roles", rank=3),
+        Action("template", "t", "t", "template", "show the prompt with the model's chat template", rank=3),
         COPY,
         Action("scroll_up", "up,k", "↑ k", "up", "scroll both texts up"),
         Action("scroll_down", "down,j", "↓ j", "down", "scroll both texts down"),
