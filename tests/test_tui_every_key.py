@@ -197,6 +197,9 @@ EFFECTS: dict[str, dict[str, Effect]] = {
     "jobs": {
         "open": ([], screen, ["escape"]),
         "filter": ([], typing, ["escape"]),
+        "first": (["end"], said, []),
+        "last": (["end"], said, []),
+        "fold": ([], of("fold"), []),
         "only": ([], of("only"), ["o", "o"]),
         "pause": ([], said, []),
         "cancel": (["end"], screen, ["n"]),

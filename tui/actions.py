@@ -158,6 +158,9 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
     "jobs": (
         Action("open", "enter", "↵", "its cell", "open the cell that an evaluation fills", rank=2),
         FILTER,
+        Action("first", "plus", "+", "first", "do this job, and what it waits for, before all others", rank=4),
+        Action("last", "minus", "-", "last", "do this job after all others", rank=5),
+        Action("fold", "f", "f", "fold", "finished score jobs as one line, or each", rank=6),
         Action("only", "o", "o", "only", "show all jobs, only unfinished, only failed", rank=2),
         PAUSE,
         CANCEL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windowshift.core.reader import Reader
@@ -12,6 +13,9 @@ Losses = tuple[tuple[int, float], ...]
 """(examples seen, loss) of a training job."""
 
 LOG_LINES = 200
+
+FOLD = 0
+"""The number of the line that stands for many jobs; jobs of the store count from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,30 @@ def read_losses(reader: Reader, job: int) -> Losses:
         if isinstance(loss, int | float):
             points.append((int(event.data.get("examples", len(points))), float(loss)))
     return tuple(points)
+
+
+def folded(jobs: Sequence[JobRow]) -> list[JobRow]:
+    """Return the jobs with the finished score jobs as one line at the end; it has the number `FOLD`."""
+    scored = [job for job in jobs if job.kind == "score" and job.state == "done"]
+    if len(scored) < 2:
+        return list(jobs)
+    rows = sum(job.total for job in scored)
+    line = JobRow(
+        n=FOLD,
+        id="",
+        kind="score",
+        label=f"{len(scored)} score jobs, all done (f unfolds)",
+        state="done",
+        done=rows,
+        total=rows,
+        loss=None,
+        rate=None,
+        usd=None,
+        error=None,
+        started=None,
+        ended=None,
+    )
+    return [*(job for job in jobs if job.kind != "score" or job.state != "done"), line]
 
 
 def remaining(job: JobRow, now: float) -> float | None:
