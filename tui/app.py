@@ -98,13 +98,13 @@ class WindowshiftApp(Services):
         self._look_every = look_every
         self._leaving = threading.Event()
         self.animation_level = "none"
+        for theme in THEMES:
+            self.register_theme(theme)
+        # Before the first style sheet is read: to change it later reads them all again.
+        self.theme = self.places.theme if self.places.theme in {theme.name for theme in THEMES} else DARK.name
 
     def on_mount(self) -> None:
         """Open the first screens, where people were the last time, and begin to watch."""
-        for theme in THEMES:
-            self.register_theme(theme)
-        known = {theme.name for theme in THEMES}
-        self.theme = self.places.theme if self.places.theme in known else DARK.name
         self.push_screen(ExperimentsScreen())
         if self._link is not None:
             self._open_grid(self._link.experiment, self._link)
