@@ -17,7 +17,7 @@ from windowshift.core.ledger import Ledger
 from windowshift.core.reader import Reader
 from windowshift.core.records import JobRow
 from windowshift.core.writer import Writer
-from windowshift.tui.job_snapshot import FOLD, folded
+from windowshift.tui.job_snapshot import folded
 from windowshift.tui.jobs import JobsScreen
 from windowshift.tui.pace import pace
 
@@ -122,15 +122,15 @@ def test_pace() -> None:
     assert pace(beside, 40.0).seconds == 40.0  # what ran side by side goes on side by side
 
 
-@given(st.lists(st.sampled_from(["score done", "score failed", "evaluate done"]), max_size=12))
-def test_folding_hides_only_finished_scores(kinds: list[str]) -> None:
+@given(st.lists(st.sampled_from(["score done", "score failed", "score pending", "evaluate done"]), max_size=12))
+def test_folding_loses_no_row(kinds: list[str]) -> None:
     jobs = [job(n + 1, *kind.split()) for n, kind in enumerate(kinds)]
     shown = folded(jobs)
-    count = kinds.count("score done")
-    assert [one.n for one in shown if one.n != FOLD] == [
-        one.n for one in jobs if count < 2 or (one.kind, one.state) != ("score", "done")
-    ]
-    assert [one.total for one in shown if one.n == FOLD] == [10 * count] * (count > 1)
+    many = {kind for kind in ("score done", "score pending") if kinds.count(kind) > 1}
+    assert [one for one in shown if one.n > 0] == [one for one in jobs if f"{one.kind} {one.state}" not in many]
+    assert {f"{one.kind} {one.state}" for one in shown if one.n <= 0} == many
+    assert len({one.n for one in shown}) == len(shown)
+    assert sum(one.total for one in shown) == sum(one.total for one in jobs)
 
 
 async def test_jobs_are_moved_folded_and_paced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windowshift.core.reader import Reader
-from windowshift.core.records import Event, JobRow
+from windowshift.core.records import Event, JobRow, JobState
 from windowshift.tui.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
 
 Losses = tuple[tuple[int, float], ...]
@@ -14,8 +14,7 @@ Losses = tuple[tuple[int, float], ...]
 
 LOG_LINES = 200
 
-FOLD = 0
-"""The number of the line that stands for many jobs; jobs of the store count from 1."""
+_FOLDS: dict[JobState, str] = {"done": "all done", "pending": "each waits for its completions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +69,34 @@ def read_losses(reader: Reader, job: int) -> Losses:
 
 
 def folded(jobs: Sequence[JobRow]) -> list[JobRow]:
-    """Return the jobs with the finished score jobs as one line at the end; it has the number `FOLD`."""
-    scored = [job for job in jobs if job.kind == "score" and job.state == "done"]
-    if len(scored) < 2:
-        return list(jobs)
-    rows = sum(job.total for job in scored)
-    line = JobRow(
-        n=FOLD,
-        id="",
-        kind="score",
-        label=f"{len(scored)} score jobs, all done (f unfolds)",
-        state="done",
-        done=rows,
-        total=rows,
-        loss=None,
-        rate=None,
-        usd=None,
-        error=None,
-        started=None,
-        ended=None,
-    )
-    return [*(job for job in jobs if job.kind != "score" or job.state != "done"), line]
+    """Return the jobs with score jobs that are done, and those that wait, as one line each at the end.
+
+    Such a line has a number of 0 or less; jobs of the store count from 1.
+    """
+    shown, lines = list(jobs), []
+    for number, (state, words) in enumerate(_FOLDS.items()):
+        inside = [job for job in jobs if job.kind == "score" and job.state == state]
+        if len(inside) < 2:
+            continue
+        shown = [job for job in shown if job.kind != "score" or job.state != state]
+        lines.append(
+            JobRow(
+                n=-number,
+                id="",
+                kind="score",
+                label=f"{len(inside)} score jobs, {words} (f unfolds)",
+                state=state,
+                done=sum(job.done for job in inside),
+                total=sum(job.total for job in inside),
+                loss=None,
+                rate=None,
+                usd=None,
+                error=None,
+                started=None,
+                ended=None,
+            )
+        )
+    return [*shown, *lines]
 
 
 def remaining(job: JobRow, now: float) -> float | None:

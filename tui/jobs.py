@@ -16,7 +16,7 @@ from windowshift.tui import actions, figures, sanitise
 from windowshift.tui.experiment_line import experiment_line, model_line
 from windowshift.tui.headline import Headline
 from windowshift.tui.job_list import JobList
-from windowshift.tui.job_snapshot import FOLD, JobsSnapshot, Losses, folded, read_jobs
+from windowshift.tui.job_snapshot import JobsSnapshot, Losses, folded, read_jobs
 from windowshift.tui.line_list import LineList
 from windowshift.tui.list_screen import FilterLine, ListScreen
 from windowshift.tui.loss_curve import LossCurve
@@ -138,9 +138,10 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         if found is None or not alive(found.experiment.run, now):
             return []
         ink, left = self.ink, pace(found.jobs, now)
-        pieces: Pieces = []
-        if left.seconds is not None:
-            pieces.append((f"about {figures.duration(left.seconds)} left ", ink.text))
+        if any(job.state in ("pending", "running") for job in found.jobs) and left.seconds is None:
+            pieces: Pieces = [("time left not known yet ", ink.dim)]  # a kind of job is to come that never ran
+        else:
+            pieces = [(f"about {figures.duration(left.seconds or 0.0)} left ", ink.text)]
         if left.usd is not None:
             pieces.append((f"· {figures.money(left.usd, local=False)} expected in all ", ink.text))
         return pieces
@@ -183,7 +184,7 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         rows = [
             (str(j.n), j.kind, j.label, j.state, str(j.done), str(j.total), number(j.loss), j.error or "")
             for j in self.job_list.jobs
-            if j.n != FOLD
+            if j.n > 0
         ]
         return f"{self.experiment}-jobs", table(heads, rows)
 
@@ -198,7 +199,7 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         if found is None or job is None:
             return
         key = found.cells.get(job.n)
-        if job.n == FOLD:
+        if job.n <= 0:
             self.action_fold()
         elif key is None:
             self.app.notify(f"A {job.kind} job fills no cell of the grid.", markup=False)
@@ -213,8 +214,8 @@ class JobsScreen(ListScreen[JobsSnapshot]):
     def _steer(self, act: Callable[[ExperimentView, JobRow], None]) -> None:
         if self.snapshot is None or self.selected is None:
             return
-        if self.selected.n == FOLD:
-            self.shift.say("These jobs are done; f shows each of them.")
+        if self.selected.n <= 0:
+            self.shift.say("This line stands for many jobs: f shows each of them.")
         else:
             act(self.snapshot.experiment, self.selected)
 
@@ -261,7 +262,8 @@ def job_text(job: JobRow, events: Sequence[Event], ink: Ink) -> Pieces:
     if adapter:
         pieces.append((f"adapter {sanitise.line(str(adapter), 100)}\n", ink.dim))
     for event in events:
-        words = ", ".join(f"{key} {value}" for key, value in event.data.items() if value is not None)
+        known = {key: value for key, value in event.data.items() if value is not None}
+        words = ", ".join(str(v) if key in (event.kind, "text") else f"{key} {v}" for key, v in known.items())
         pieces += [
             (f"{_clock(job, event.at):>8}  ", ink.faint),
             (f"{sanitise.line(event.kind, 20)} ", ink.dim),
