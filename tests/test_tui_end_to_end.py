@@ -83,8 +83,8 @@ def watch_and_walk(shown: Terminal, workspace: Path) -> int:
     shown.press("Escape")
     shown.shows("train↓")
     shown.press("Down", "Space", "Down", "Space", "c")
-    shown.shows("compare")
-    shown.shows("CV")
+    shown.shows("demo ▸ compare")
+    shown.shows("difference 2−1")
     shown.press("Escape")
     shown.shows("train↓")
     return run.pid

@@ -112,7 +112,7 @@ class CellListing(ListScreen[CellSnapshot]):
         except FilterError as error:
             problem = str(error)
         except WindowshiftError as error:
-            self.post_message(self.Failed("The completions cannot be ordered", str(error)))
+            self.failed("The completions cannot be ordered", error)
             return
         if not worker.is_cancelled:
             self.post_message(self.Ready(Arranged(job, wanted, entries, rows), problem))
@@ -175,7 +175,7 @@ class CellListing(ListScreen[CellSnapshot]):
         try:
             found = self.shift.store.read(lambda reader: reader.completions_at(job, behaviour, rows))
         except WindowshiftError as error:
-            self.post_message(self.Failed("The completions cannot be read", str(error)))
+            self.failed("The completions cannot be read", error)
         else:
             self.post_message(self.TextsRead(job, behaviour, found))
 
