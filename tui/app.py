@@ -56,7 +56,7 @@ class WindowshiftApp(Services):
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
     # Textual declares these on the instance, so they cannot be ClassVar here.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (18, "-short"), (32, "-tall")]  # noqa: RUF012
 
     class StoreChanged(Message):
         """Something was committed."""
@@ -235,6 +235,7 @@ class WindowshiftApp(Services):
         if count < 2:
             self.say(f"Compare takes two to four rows, and {count or 'none'} is pinned: space on the grid pins one.")
             return
+        self.clear_notifications()  # they told how to get here, and lie over what is compared
         self.push_screen(CompareScreen(experiment, behaviour))
 
     def open_plots(self, experiment: str, behaviour: str | None = None) -> None:

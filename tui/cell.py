@@ -125,7 +125,8 @@ class CellScreen(CellListing):
                 (f" {figures.interval(low, high, sign=True)}", ink.text),
             ]
         counts: Pieces = [(f"n {summary.n}", ink.text)]
-        counts.append((f" · {summary.truncated} truncated", ink.warn if summary.truncated else ink.dim))
+        share = f" ({summary.truncated / summary.n:.1%})" if summary.truncated and summary.n else ""
+        counts.append((f" · {summary.truncated} truncated{share}", ink.warn if summary.truncated else ink.dim))
         counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
         against = self._against(found)
         if self.size.width >= 120:

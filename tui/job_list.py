@@ -13,12 +13,12 @@ from windowshift.tui.status import status
 
 COLUMNS = (
     Column("state", 11),
-    Column("kind", 8),
+    Column("kind", 8, above=60),
     Column("job", 0),
     Column("done", 16),
     Column("loss", 16, above=100),
     Column("rate", 11, "right", above=100),
-    Column("left", 6, "right"),
+    Column("left", 6, "right", above=60),
     Column("cost", 7, "right", above=100),
     Column("error", 34, above=150),
 )

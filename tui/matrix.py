@@ -26,8 +26,8 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
 
     DEFAULT_CSS = "Matrix { height: auto; }"
 
-    BELOW: ClassVar[dict[bool, int]] = {True: 15, False: 9}
-    """Rows of screen that the lines around the matrix take, on a tall screen and on a short one."""
+    AROUND: ClassVar[tuple[tuple[int, int], ...]] = ((32, 15), (18, 9), (0, 6))
+    """Rows of screen that the lines around the matrix take, on a screen of so many rows or more."""
 
     @dataclass
     class Moved(Message):
@@ -144,7 +144,7 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's
         """Return the rows that the airiest layout takes which leaves room for the lines below."""
-        room = max(6, viewport.height - self.BELOW[viewport.height >= 32])
+        room = max(6, viewport.height - next(taken for rows, taken in self.AROUND if viewport.height >= rows))
         layout = layout_of(self.model, width, room)
         return 3 + layout.foot + layout.height * (layout.rows + 1)
 
