@@ -129,10 +129,9 @@ def _ordered(
         return rows[::-1] if wanted.backwards else rows
     if wanted.sort == "row":
         return sorted(kept, reverse=wanted.backwards)
-    sign = -1.0 if wanted.backwards else 1.0
-
-    def rank(row: int) -> tuple[bool, float, int]:
-        value = kept[row].score if wanted.sort == "score" else sizes.get(row, (None, None))[0]
-        return (value is None, 0.0 if value is None else sign * value, row)  # those without one come last
-
-    return sorted(kept, key=rank)
+    values: dict[int, float | None] = {row: entry.score for row, entry in kept.items()}
+    if wanted.sort == "length":
+        values = {row: sizes[row][0] if row in sizes else None for row in kept}
+    known = {row: value for row, value in values.items() if value is not None}
+    # Those without a value come last either way; equal ones stay in the order of their rows.
+    return sorted(known, key=known.__getitem__, reverse=wanted.backwards) + [row for row in kept if row not in known]

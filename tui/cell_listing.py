@@ -78,9 +78,7 @@ class CellListing(ListScreen[CellSnapshot]):
         elif self.wanted == self._stuck:
             self._title(found, len(self.completions.order))  # it would take as long again
         else:
-            present = {entry.row for entry in found.entries}
-            known = [row for row in self.completions.order if row in present]
-            self.completions.show(found.entries, known, found.behaviour.unit)
+            self.completions.show_again(found.entries, found.behaviour.unit)
             self._title(found, None)
             self._arrange(found.cell.job, self.wanted, found.entries)
 
