@@ -162,7 +162,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("last", "minus", "-", "last", "do this job after all others", rank=5),
         Action("fold", "f", "f", "fold", "finished score jobs as one line, or each", rank=6),
         Action("only", "o", "o", "only", "show all jobs, only unfinished, only failed", rank=2),
-        PAUSE,
+        Action("pause", "P", "P", "pause", "pause this job, or let it go on", rank=4),
         CANCEL,
         RETRY,
         *COPYING,

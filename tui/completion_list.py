@@ -121,7 +121,7 @@ class CompletionList(LineList):
     def _columns(self) -> tuple[Column, ...]:
         return (
             Column("row", 5, "right"),
-            Column(self.unit or "score", 7, "right"),
+            Column(self.unit or "score", max(7, min(10, len(self.unit))) if self.size.width >= 80 else 7, "right"),
             Column("tokens", 6, "right"),
             Column("end", 8),
             Column("phrase", 34, above=120),
