@@ -55,7 +55,21 @@ class ChatFormat:
         """
         if not self.has_template:
             return self._plain_prompt(messages)
-        return self._encode(self._prompt_text(messages))
+        return self._encode(self.prompt_text(messages))
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The text up to where the answer begins, special tokens written out.
+
+        Raises:
+            BackendError: as `prompt_ids`.
+        """
+        if not self.has_template:
+            return str(self._tokenizer.decode(self._plain_prompt(messages), clean_up_tokenization_spaces=False))
+        if not self.supports_system and any(message.role == "system" for message in messages):
+            raise BackendError(
+                f"the chat template of '{self._label}' has no system role: use the user channel for this model"
+            )
+        return self._render(messages, for_answer=True)
 
     def training_tokens(self, messages: Sequence[Message], completion: str) -> TrainingTokens:
         """Prompt and completion ids; the prompt is, token for token, what generation sees.
@@ -68,7 +82,7 @@ class ChatFormat:
         """
         if not self.has_template:
             return TrainingTokens(self._plain_prompt(messages), [*self._encode(completion), self._end_id()])
-        prompt = self._prompt_text(messages)
+        prompt = self.prompt_text(messages)
         whole = self._render((*messages, Message("assistant", completion)), for_answer=False)
         if not whole.startswith(prompt):
             raise BackendError(
@@ -88,13 +102,6 @@ class ChatFormat:
     def text(self, ids: Sequence[int]) -> str:
         """The text of completion tokens, without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def _prompt_text(self, messages: Sequence[Message]) -> str:
-        if not self.supports_system and any(message.role == "system" for message in messages):
-            raise BackendError(
-                f"the chat template of '{self._label}' has no system role: use the user channel for this model"
-            )
-        return self._render(messages, for_answer=True)
 
     def _render(self, messages: Sequence[Message], for_answer: bool) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]

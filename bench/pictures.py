@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -47,6 +48,7 @@ async def walk(pilot: Pilot[Any], steps: list[tuple[type[Any], list[str]]]) -> N
 
 def main() -> None:
     """``python -m bench.pictures WORKSPACE EXPERIMENT OUT``."""
+    os.environ["COLORTERM"] = "truecolor"  # the same picture, whatever terminal it is made in
     workspace, experiment, out = sys.argv[1:4]
     for route in ROUTES:
         asyncio.run(picture(Path(workspace), experiment, route, Path(out)))

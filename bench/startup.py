@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,9 @@ def measure_startup(runs: int = 7) -> Iterator[Measurement]:
 
 
 def _python(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True)
+    # An installed package has its bytecode.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"python {' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout

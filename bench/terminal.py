@@ -30,6 +30,7 @@ class Terminal:
                 "COLUMNS": str(columns),
                 "LINES": str(rows),
             }
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
             os.execvp(command[0], list(command))
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.written = b""

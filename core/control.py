@@ -13,6 +13,8 @@ from windowshift.core.store import naming, open_reader, store_path
 def request(workspace: Path, experiment: int, action: ControlAction, job: int | None = None) -> None:
     """Ask the runner of an experiment to pause, resume, cancel or retry it, or one job of it.
 
+    `first` and `last` take a job: it goes before, or after, all that waits.
+
     Needs no lock: one short transaction beside the runner's.
 
     Raises:

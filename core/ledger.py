@@ -39,6 +39,7 @@ class Ledger:
         self._jobs = {job.id: job for job in plan.jobs}
         self._by_number = {number: self._jobs[identifier] for identifier, number in self.numbers.items()}
         self._states: dict[str, JobState] = {}
+        self._priorities: dict[str, int] = {}
         self._scorers: dict[str, list[Scorer]] = {}
         self._cell_jobs = [cell.job for cell in plan.cells]
         self._run: int | None = None
@@ -53,6 +54,7 @@ class Ledger:
     def _take_over(self) -> None:
         for row in self.reader.jobs(self.experiment):
             self.results[row.id] = dict(row.result)
+            self._priorities[row.id] = row.priority
             state: JobState = row.state
             if state == "done" and row.kind in ("train", "extract") and not self._artifacts_there(row.result):
                 self.writer.event(
@@ -79,12 +81,17 @@ class Ledger:
     # -- what there is to do --------------------------------------------------------------------
 
     def ready(self) -> list[Job]:
-        """Pending jobs whose parents are all done, in plan order."""
-        return [
+        """Pending jobs whose parents are all done, by priority, then in plan order."""
+        found = [
             job
             for job in self.plan.jobs
             if self._states[job.id] == "pending" and all(self._states[parent] == "done" for parent in job.parents)
         ]
+        return sorted(found, key=lambda job: -self._priorities[job.id])
+
+    def priority(self, job: Job) -> int:
+        """Where a job stands: higher numbers go first."""
+        return self._priorities[job.id]
 
     def job(self, identifier: str) -> Job:
         """A job by id."""
@@ -101,6 +108,10 @@ class Ledger:
     def scorers(self, job: Job) -> Sequence[Scorer]:
         """The scorers that the plan wants on a sampling job's completions."""
         return self._scorers.get(job.id, ())
+
+    def held(self) -> bool:
+        """Whether a person paused a job, so that the run waits for them."""
+        return "paused" in self._states.values()
 
     def all_done(self, only: Collection[str] | None = None) -> bool:
         """Whether nothing is left to do, among some jobs or among all."""
@@ -151,6 +162,40 @@ class Ledger:
         """A job that was being worked on waits again; what it has stays."""
         if self._states[job.id] == "running":
             self._set(job, "pending")
+
+    def pause(self, number: int) -> bool:
+        """A person wants a job to wait; what it has stays. Tell whether that changed anything."""
+        job = self._by_number.get(number)
+        if job is None or self._states[job.id] not in ("pending", "running"):
+            return False
+        self._set(job, "paused")
+        return True
+
+    def resume(self, number: int) -> bool:
+        """A person lets a paused job go on. Tell whether that changed anything."""
+        job = self._by_number.get(number)
+        if job is None or self._states[job.id] != "paused":
+            return False
+        self._set(job, "pending")
+        return True
+
+    def move(self, number: int, *, first: bool) -> bool:
+        """Put a job, with what it waits for, before all that is left to do, or after it. Tell whether that was done."""
+        job = self._by_number.get(number)
+        if job is None or self._states[job.id] == "done":
+            return False
+        moved = [job]
+        if first:
+            for one in moved:  # grows while it is walked: parents, their parents, ...
+                moved += [self._jobs[parent] for parent in one.parents if self._states[parent] != "done"]
+        place = max(self._priorities.values()) + 1 if first else min(self._priorities.values()) - 1
+        with self.writer.batch():
+            for one in moved:
+                self._priorities[one.id] = place
+                self.writer.set_priority(self.number(one), place)
+            data = {"text": f"goes {'first' if first else 'last'}"}
+            self.writer.event("message", data, experiment=self.experiment, job=number)
+        return True
 
     def cancel(self, number: int) -> None:
         """A person cancelled a job."""

@@ -17,7 +17,9 @@ from windowshift.core.records import (
 )
 from windowshift.core.result_reader import ResultReader
 
-_JOB = "n, id, kind, label, state, done, total, loss, rate, usd, error, started, ended, inputs, parents, result"
+_JOB = (
+    "n, id, kind, label, state, done, total, loss, rate, usd, error, started, ended, inputs, parents, result, priority"
+)
 
 
 class Reader(ResultReader):
@@ -190,4 +192,4 @@ class Reader(ResultReader):
 
 
 def _job(row: tuple[Any, ...]) -> JobRow:
-    return JobRow(*[*row[:13], json.loads(row[13]), tuple(json.loads(row[14])), json.loads(row[15] or "{}")])
+    return JobRow(*[*row[:13], json.loads(row[13]), tuple(json.loads(row[14])), json.loads(row[15] or "{}"), row[16]])

@@ -9,7 +9,7 @@ JobKind = Literal["generate", "train", "evaluate", "score", "filter", "extract",
 JobState = Literal["pending", "running", "paused", "done", "failed", "cancelled"]
 ExperimentState = Literal["planned", "running", "paused", "done", "failed", "interrupted", "cancelled"]
 Arm = Literal["prefix", "steering"]
-ControlAction = Literal["pause", "resume", "cancel", "retry"]
+ControlAction = Literal["pause", "resume", "cancel", "retry", "first", "last"]
 
 BASE = "base"
 SAMPLING: tuple[JobKind, ...] = ("filter", "generate", "sweep", "dose", "evaluate")
@@ -54,7 +54,7 @@ class ExperimentRow:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """One job; `done` of `total` counts rows, or examples when training."""
+    """One job; `done` of `total` counts rows, or examples when training. A higher `priority` goes first."""
 
     n: int
     id: str
@@ -72,6 +72,7 @@ class JobRow:
     inputs: dict[str, Any] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
     result: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

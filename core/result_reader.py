@@ -78,6 +78,18 @@ class ResultReader(Queries):
             found for row in rows for found in self.completions(job, behaviour, first=row, limit=1) if found.row == row
         ]
 
+    def text_sizes(self, job: int) -> list[tuple[int, int, int]]:
+        """(row, characters, tokens) of a job's completions."""
+        with naming(self.path):
+            # SQLite's own length() ends at a NUL, which a completion may contain.
+            query = "SELECT row, text, tokens FROM completions WHERE job = ? ORDER BY row"
+            return [(row, len(text), tokens) for row, text, tokens in self.connection.execute(query, (job,))]
+
+    def rows_by_text(self, job: int) -> list[int]:
+        """The rows of a job's completions in the order of their texts, whatever the case of ASCII letters."""
+        query = "SELECT row FROM completions WHERE job = ? ORDER BY text COLLATE NOCASE, row"
+        return [row for (row,) in self._all(query, (job,))]
+
     def rows_done(self, job: int) -> set[int]:
         """The row numbers that a job's completions have."""
         return {row for (row,) in self._all("SELECT row FROM completions WHERE job = ?", (job,))}

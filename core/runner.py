@@ -95,7 +95,7 @@ class Runner:
                 self._reap()
                 if not self._paused:
                     self._start_lanes()
-                if self._cancelled or (not self._lanes and not self._paused):
+                if self._cancelled or (not self._lanes and not self._paused and not self._ledger.held()):
                     break
                 if self._lanes:
                     await asyncio.wait(self._lanes.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -167,7 +167,8 @@ class Runner:
         try:
             requests: list[GenerateRequest] = []
             # D first: training waits for it, while base cells have no children.
-            for job in sorted(jobs, key=lambda job: SAMPLING.index(job.kind)):
+            order = sorted(jobs, key=lambda job: (-self._ledger.priority(job), SAMPLING.index(job.kind)))
+            for job in order:
                 number = self._ledger.number(job)
                 done = self._reader.rows_done(number)
                 rows = list(self._maker.rows(job, done))
@@ -362,6 +363,18 @@ class Runner:
                 self._interrupt_lanes()
             elif action == "retry":
                 self._ledger.retry(number)
+            elif number is not None:
+                self._take_job_control(action, number)
+
+    def _take_job_control(self, action: str, number: int) -> None:
+        if action == "pause":
+            changed = self._ledger.pause(number)
+        elif action == "resume":
+            changed = self._ledger.resume(number)
+        else:
+            changed = self._ledger.move(number, first=action == "first")
+        if changed:
+            self._interrupt_lanes()  # a lane keeps the jobs, and their order, that it began with
 
     def _pause(self) -> None:
         self._paused = True

@@ -181,6 +181,11 @@ class Writer(ResultWriter):
             )
             self.event("state", {"state": state, "error": error}, experiment=experiment, job=job)
 
+    def set_priority(self, job: int, priority: int) -> None:
+        """Record when a job's turn comes: higher numbers first; 0 is plan order."""
+        with self.batch() as connection:
+            connection.execute("UPDATE jobs SET priority = ? WHERE n = ?", (priority, job))
+
     def progress(self, job: int, done: int, *, loss: float | None = None, rate: float | None = None) -> None:
         """Record how far a job is: `done` rows or examples, the loss, the rate per second."""
         with self.batch() as connection:

@@ -9,6 +9,7 @@ import pytest
 
 import windowshift as package
 from tests.runs import windowshift, write_spec
+from windowshift.__main__ import Screens, screens_asked_for
 from windowshift.core.spec import load_spec
 from windowshift.core.template import templates
 
@@ -74,3 +75,45 @@ def test_control_knows_its_words(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert windowshift("--version").stdout.strip() == f"windowshift {package.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["tui"], Screens(Path("workspace"))),
+        (["tui", "ws", "--open", "a/b", "--no-mouse"], Screens(Path("ws"), "a/b", mouse=False)),
+        (["tui", "--mouse", "ws"], Screens(Path("ws"))),
+        (["tui", "ws", "--help"], None),
+        (["tui", "ws", "--serve"], None),
+        (["tui", "one", "two"], None),
+        (["tui", "--open"], None),
+        (["tui", "ws", "--open=a"], None),
+        (["report", "x"], None),
+        ([], None),
+    ],
+)
+def test_the_short_way_to_the_screens(
+    arguments: list[str], asked: Screens | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WINDOWSHIFT_WORKSPACE", raising=False)
+    monkeypatch.delenv("WINDOWSHIFT_DEBUG", raising=False)
+    assert screens_asked_for(arguments) == asked
+    monkeypatch.setenv("WINDOWSHIFT_WORKSPACE", "other")
+    found = screens_asked_for(["tui"])
+    assert found is not None
+    assert found.workspace == Path("other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(["tui", "ws", "--opne", "x"], "--open"), (["tui", "a", "b"], "extra")]
+)
+def test_mistakes_on_the_way_to_the_screens_are_explained(arguments: list[str], word: str) -> None:
+    done = windowshift(*arguments, check=2)
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_terminal_is_a_sentence(tmp_path: Path) -> None:
+    done = windowshift("tui", tmp_path, check=2)
+    assert done.stderr.startswith("windowshift: ")
+    assert done.stderr.count("\n") == 1

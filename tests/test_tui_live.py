@@ -101,6 +101,26 @@ async def test_a_corrupt_store_is_a_sentence(tmp_path: Path) -> None:
         await pilot.press("enter", "J", "P", "X", "escape")
 
 
+async def test_a_view_that_fails_names_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path, monkeypatch).close()
+
+    def fail(*_: object) -> None:
+        raise ValueError("a number that nobody [expected]")
+
+    monkeypatch.setattr("windowshift.tui.cell.read_cell", fail)
+    async with app(tmp_path).run_test(size=(120, 30)) as pilot:
+        await arrive(pilot, GridScreen)
+        await pilot.press("enter")
+        await until(pilot, lambda: "This view failed" in screen_text(pilot))
+        assert "ValueError: a number that nobody [expected]" in screen_text(pilot)
+        assert "logs/tui.log" in screen_text(pilot)
+        log = (tmp_path / "logs" / "tui.log").read_text()
+        assert "Traceback" in log
+        assert "a number that nobody" in log
+        await pilot.press("escape")
+        await arrive(pilot, GridScreen)
+
+
 async def test_hostile_text_is_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = store(tmp_path, monkeypatch)
     ((job,),) = writer.connection.execute("SELECT n FROM jobs WHERE label = 'med_short: short → short'").fetchall()

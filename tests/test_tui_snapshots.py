@@ -1,4 +1,4 @@
-"""Pictures of every screen, at three sizes in the dark theme and once in each other theme.
+"""Pictures of every screen, at three sizes in each theme.
 
 `pytest tests/test_tui_snapshots.py --snapshot-update` renews them; look before you commit.
 """
@@ -81,19 +81,23 @@ def test_picture(route: str, size: tuple[int, int], workspace: Path, snap_compar
     assert snap_compare(app(workspace, None, now=NOW), terminal_size=size, run_before=lambda pilot: go(pilot, route))
 
 
-THEMED = [(route, keys) for route in ROUTES if route not in ONCE for keys in (1, 2)]
+THEMED = [
+    (route, theme, size) for route in ROUTES if route not in ONCE for theme in ("light", "safe") for size in SIZES
+]
 
 
 @pytest.mark.parametrize(
-    ("route", "presses"), THEMED, ids=[f"{route}-{('light', 'safe')[presses - 1]}" for route, presses in THEMED]
+    ("route", "theme", "size"), THEMED, ids=[f"{route}-{theme}-{w}x{h}" for route, theme, (w, h) in THEMED]
 )
-def test_theme(route: str, presses: int, workspace: Path, snap_compare: Callable[..., bool]) -> None:
+def test_theme(
+    route: str, theme: str, size: tuple[int, int], workspace: Path, snap_compare: Callable[..., bool]
+) -> None:
     async def turn(pilot: Pilot[None]) -> None:
         await arrive(pilot, ExperimentsScreen)
-        await pilot.press(*["T"] * presses)
+        await pilot.press(*["T"] * (1 + ("light", "safe").index(theme)))
         await go(pilot, route)
 
-    assert snap_compare(app(workspace, None, now=NOW), terminal_size=(100, 30), run_before=turn)
+    assert snap_compare(app(workspace, None, now=NOW), terminal_size=size, run_before=turn)
 
 
 def test_empty_workspace(workspace: Path, snap_compare: Callable[..., bool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,27 @@ def test_grid_order_pages_seeds_and_steps(tmp_path: Path) -> None:
     assert read_grid(reader, "nope", GridChoice()) is None
     reader.close()
     assert len(faces.model(grid, "uplift").rows) == 7
+
+
+def test_columns_are_summed_up(tmp_path: Path) -> None:
+    writer = generate_store(tmp_path, prompts=8, data_size=8)
+    writer.close()
+    reader = Reader(tmp_path)
+    grid = read_grid(reader, "med-short", GridChoice())
+    reader.close()
+    assert grid is not None
+    for metric, label in (("uplift", "mean"), ("mean", "mean"), ("n", "total")):
+        foot = faces.model(grid, metric).foot  # type: ignore[arg-type]
+        assert foot is not None
+        assert foot.label == label
+        assert len(foot.faces) == len(grid.columns)
+    last = [row.cells[-1].change("ratio") for row in grid.rows]  # type: ignore[union-attr]
+    shown = faces.model(grid, "uplift").foot
+    assert shown is not None
+    assert shown.faces[-1].text == figures.signed(sum(last) / len(last))  # type: ignore[arg-type]
+    assert faces.model(grid, "n").foot.faces[0].text == str(7 * 8)  # type: ignore[union-attr]
+    one = faces.model(replace(grid, rows=grid.rows[:1]), "uplift")
+    assert one.foot is None
 
 
 def test_only_the_columns_that_differ() -> None:

@@ -56,18 +56,18 @@ def app(
     return WindowshiftApp(path, link=link, clock=lambda: now, look_every=look_every, state=state)
 
 
-async def until(pilot: Pilot[None], predicate: Callable[[], Any], what: str = "") -> None:
+async def until(pilot: Pilot[None], predicate: Callable[[], Any], what: str = "", patience: float = PATIENCE) -> None:
     """Wait for a predicate.
 
     Raises:
         AssertionError: it stayed false.
     """
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         if predicate():
             return
         await asyncio.sleep(0.005)
-    raise AssertionError(f"waited {PATIENCE:.0f} s for {what or predicate}")
+    raise AssertionError(f"waited {patience:.0f} s for {what or predicate}")
 
 
 async def arrive(pilot: Pilot[None], kind: type[Screen[Any]]) -> Any:

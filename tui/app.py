@@ -56,7 +56,7 @@ class WindowshiftApp(Services):
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
     # Textual declares these on the instance, so they cannot be ClassVar here.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (18, "-short"), (32, "-tall"), (46, "-high")]  # noqa: RUF012
 
     class StoreChanged(Message):
         """Something was committed."""
@@ -98,13 +98,13 @@ class WindowshiftApp(Services):
         self._look_every = look_every
         self._leaving = threading.Event()
         self.animation_level = "none"
+        for theme in THEMES:
+            self.register_theme(theme)
+        # Before the first style sheet is read: to change it later reads them all again.
+        self.theme = self.places.theme if self.places.theme in {theme.name for theme in THEMES} else DARK.name
 
     def on_mount(self) -> None:
         """Open the first screens, where people were the last time, and begin to watch."""
-        for theme in THEMES:
-            self.register_theme(theme)
-        known = {theme.name for theme in THEMES}
-        self.theme = self.places.theme if self.places.theme in known else DARK.name
         self.push_screen(ExperimentsScreen())
         if self._link is not None:
             self._open_grid(self._link.experiment, self._link)
@@ -235,6 +235,7 @@ class WindowshiftApp(Services):
         if count < 2:
             self.say(f"Compare takes two to four rows, and {count or 'none'} is pinned: space on the grid pins one.")
             return
+        self.clear_notifications()  # they told how to get here, and lie over what is compared
         self.push_screen(CompareScreen(experiment, behaviour))
 
     def open_plots(self, experiment: str, behaviour: str | None = None) -> None:

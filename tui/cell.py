@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from textual import work
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.message import Message
+from textual.widgets import Static
 
-from windowshift.core.errors import WindowshiftError
 from windowshift.core.reader import Reader
-from windowshift.core.records import BASE, CompletionRow
+from windowshift.core.records import BASE
 from windowshift.tui import actions, figures, sanitise
-from windowshift.tui.cell_snapshot import SORTS, CellSnapshot, Sort, matching, ordered, read_cell
+from windowshift.tui.cell_listing import EXAMPLE, CellListing
+from windowshift.tui.cell_snapshot import CellSnapshot, read_cell
 from windowshift.tui.completion_list import CompletionList
 from windowshift.tui.distribution import Distribution, Ridge
 from windowshift.tui.headline import Headline
-from windowshift.tui.line_list import LineList
-from windowshift.tui.list_screen import FilterLine, ListScreen
+from windowshift.tui.list_screen import FilterLine
 from windowshift.tui.phrase_table import PhraseTable
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.snapshot import CellKey
@@ -34,34 +31,17 @@ def cell_name(key: CellKey) -> str:
     return name if key.train == BASE else f"{name} on {key.generate} data"
 
 
-class CellScreen(ListScreen[CellSnapshot]):
+class CellScreen(CellListing):
     """Enter on a cell of the grid leads here."""
 
     SCREEN_NAME = "cell"
     BINDINGS = actions.bindings("cell")
-
-    @dataclass
-    class TextsRead(Message):
-        """Completions that the list wanted."""
-
-        job: int
-        behaviour: str
-        found: list[CompletionRow]
-
-    @dataclass
-    class Matched(Message):
-        """The rows that match the filter."""
-
-        needle: str
-        rows: frozenset[int]
 
     def __init__(self, name: str, key: CellKey, behaviour: str) -> None:
         super().__init__()
         self.experiment = name
         self.key = key
         self.behaviour = behaviour
-        self.sort: Sort = "row"
-        self._matches: frozenset[int] | None = None
         self._shown_behaviour = behaviour
 
     def body(self) -> ComposeResult:
@@ -71,12 +51,10 @@ class CellScreen(ListScreen[CellSnapshot]):
             yield Distribution()
             yield PhraseTable()
         yield CompletionList()
-        yield FilterLine()
-
-    @property
-    def completions(self) -> CompletionList:
-        """The list of completions."""
-        return self.query_one(CompletionList)
+        yield FilterLine(EXAMPLE)
+        problem = Static("", id="filter-problem", markup=False)
+        problem.display = False
+        yield problem
 
     def place(self) -> tuple[str, ...]:
         """Return the way here."""
@@ -120,7 +98,7 @@ class CellScreen(ListScreen[CellSnapshot]):
         if self._shown_behaviour != found.behaviour.name:
             self._shown_behaviour = found.behaviour.name
             self.completions.reset()
-        self._list()
+        self.list_completions()
 
     def _numbers(self, found: CellSnapshot) -> list[tuple[Pieces, Pieces]]:
         ink, summary, unit = self.ink, found.cell.summary, found.behaviour.unit
@@ -147,7 +125,8 @@ class CellScreen(ListScreen[CellSnapshot]):
                 (f" {figures.interval(low, high, sign=True)}", ink.text),
             ]
         counts: Pieces = [(f"n {summary.n}", ink.text)]
-        counts.append((f" · {summary.truncated} truncated", ink.warn if summary.truncated else ink.dim))
+        share = f" ({summary.truncated / summary.n:.1%})" if summary.truncated and summary.n else ""
+        counts.append((f" · {summary.truncated} truncated{share}", ink.warn if summary.truncated else ink.dim))
         counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
         against = self._against(found)
         if self.size.width >= 120:
@@ -174,80 +153,7 @@ class CellScreen(ListScreen[CellSnapshot]):
             pieces.append((f" {figures.interval(low, high, sign=True)}", ink.text))
         return pieces
 
-    # -- the list -------------------------------------------------------------------------------
-
-    def _list(self) -> None:
-        found = self.snapshot
-        if found is None:
-            return
-        order = ordered(found.entries, self.sort)
-        if self._matches is not None:
-            order = [row for row in order if row in self._matches]
-        self.completions.show(found.entries, order, found.behaviour.unit)
-        word = {"row": "by row", "score up": "by score, low first", "score down": "by score, high first"}[self.sort]
-        title = f"completions {word}"
-        if self._matches is not None:
-            title += f" · {len(order)} of {len(found.entries)} contain “{sanitise.line(self.needle, 40)}”"
-        self.completions.border_title = title.replace("[", r"\[")
-
-    def on_completion_list_wanted(self, message: CompletionList.Wanted) -> None:
-        """Read texts for the list."""
-        message.stop()
-        if self.snapshot is not None:
-            self._read_texts(self.snapshot.cell.job, self.snapshot.behaviour.name, message.rows)
-
-    @work(thread=True, exit_on_error=False, group="texts")
-    def _read_texts(self, job: int, behaviour: str, rows: tuple[int, ...]) -> None:
-        try:
-            found = self.shift.store.read(lambda reader: reader.completions_at(job, behaviour, rows))
-        except WindowshiftError as error:
-            self.post_message(self.Failed("The completions cannot be read", str(error)))
-        else:
-            self.post_message(self.TextsRead(job, behaviour, found))
-
-    def on_cell_screen_texts_read(self, message: TextsRead) -> None:
-        """Hand them to the list."""
-        message.stop()
-        now = self.snapshot
-        if now is not None and (now.cell.job, now.behaviour.name) == (message.job, message.behaviour):
-            self.completions.supply(message.found)
-
-    def filtered(self) -> None:
-        """Find the completions that contain the filter's text."""
-        if not self.needle:
-            self._matches = None
-            self._list()
-        elif self.snapshot is not None:
-            self._match(self.snapshot.cell.job, self.behaviour, self.needle)
-
-    @work(thread=True, exit_on_error=False, exclusive=True, group="match")
-    def _match(self, job: int, behaviour: str, needle: str) -> None:
-        try:
-            rows = self.shift.store.read(lambda reader: matching(reader, job, behaviour, needle))
-        except WindowshiftError as error:
-            self.post_message(self.Failed("The filter cannot be applied", str(error)))
-        else:
-            self.post_message(self.Matched(needle, rows))
-
-    def on_cell_screen_matched(self, message: Matched) -> None:
-        """Show what matches, unless something else was typed meanwhile."""
-        message.stop()
-        if message.needle == self.needle:
-            self._matches = message.rows
-            self._list()
-
-    def on_line_list_moved(self, message: LineList.Moved) -> None:
-        """Keep texts ahead of the cursor."""
-        message.stop()
-        self.completions.want()
-
     # -- keys -----------------------------------------------------------------------------------
-
-    def action_sort(self) -> None:
-        """Show the next order."""
-        self.sort = SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)]
-        self._list()
-        self.completions.move(0)
 
     def action_behaviour(self) -> None:
         """Show the next behaviour."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from windowshift.core.reader import Reader
 from windowshift.core.records import BASE, Behaviour, CellRow, CompletionRow, Summary
+from windowshift.tui.chat_text import ChatRequest
 from windowshift.tui.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
 from windowshift.tui.word_diff import Marked, word_diff
-
-Sort = Literal["row", "score up", "score down"]
-SORTS: tuple[Sort, ...] = ("row", "score up", "score down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,27 +145,6 @@ def _against(
     return (estimate.value, estimate.low, estimate.high) if estimate else None
 
 
-def ordered(entries: Sequence[Entry], sort: Sort) -> list[int]:
-    """Return the rows in the order of a sort; those without a score come last."""
-    if sort == "row":
-        return [entry.row for entry in entries]
-    sign = 1.0 if sort == "score up" else -1.0
-
-    def rank(entry: Entry) -> tuple[bool, float, int]:
-        return (entry.score is None, 0.0 if entry.score is None else sign * entry.score, entry.row)
-
-    return [entry.row for entry in sorted(entries, key=rank)]
-
-
-def matching(reader: Reader, job: int, behaviour: str, needle: str) -> frozenset[int]:
-    """Return the rows whose prompt, phrase or completion contains a text, whatever its case."""
-    return frozenset(
-        found.row
-        for found in reader.iter_completions(job, behaviour)
-        if any(needle in text.casefold() for text in (found.text, found.prompt, found.phrase or ""))
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class CompletionSnapshot:
     """A completion, and the base model's for the same prompt under the same eval condition."""
@@ -184,6 +161,7 @@ class CompletionSnapshot:
     new: Marked | None = None
     gone: Marked | None = None
     pinned_new: Marked | None = None
+    chat: ChatRequest | None = None
 
 
 def read_completion(
@@ -222,9 +200,22 @@ def read_completion(
     pinned_new = word_diff(base.text, pinned.text)[1] if diff and base and pinned else None
     channel = view.row.channels.get("evaluate", "user")
     key_beside = pinned_key if beside_pinned else None
+    chat = _chat(reader.job(cell.job).inputs, own)
     return CompletionSnapshot(
-        view, behaviour, key, own, base, channel, tuple(scores), key_beside, pinned, new, gone, pinned_new
+        view, behaviour, key, own, base, channel, tuple(scores), key_beside, pinned, new, gone, pinned_new, chat
     )
+
+
+def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest | None:
+    """Return what to ask for the prompt with its chat template; None where the job names no model."""
+    from windowshift.core.conditions import prefixed  # with yaml: no screen needs it before this one
+
+    model = inputs.get("model")
+    if not isinstance(model, Mapping) or "base" not in model:
+        return None
+    messages = prefixed(completion.phrase, completion.prompt, inputs.get("channel", "user"))
+    turns = tuple((message.role, message.content) for message in messages)
+    return ChatRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns)
 
 
 def _score(reader: Reader, job: int, behaviour: str, row: int) -> float | None:

@@ -123,7 +123,7 @@ def _published(measure: str, found: Measured) -> str:
         return ""
     if measure == "extreme":
         best = found.published.grouped[0]
-        return f"{_percent(best.vs_base_pct, signed=True)} % lowest cell"
+        return f"{_percent(best.vs_base_pct, signed=True)} % lowest"
     if measure not in ("cv", "cv_kept"):
         return ""
     values = []
@@ -160,6 +160,7 @@ class CompareTable(Drawn):
     """Measures as rows, pinned rows as columns; intervals go under their values where columns are narrow."""
 
     LABEL = 19
+    PUBLISHED = 15
     ONE_LINE = 19
     SMALLEST = 12
     """Columns narrower than this leave intervals out: a part of one would mislead."""
@@ -196,12 +197,12 @@ class CompareTable(Drawn):
         count = len(self.pinned) + 1
         model = self.found.published.grouped[0].model if self.found and self.found.published else ""
         beside = bool(model) and width >= 76 + 12 * (len(self.pinned) - 2)
-        each = (width - self.LABEL - (17 if beside else 0) - 1) // max(1, count)
+        each = (width - self.LABEL - (self.PUBLISHED if beside else 0) - 1) // max(1, count)
         heads: Pieces = [(" " * self.LABEL, ink.dim)]
         for place, key in enumerate(self.pinned, 1):
             heads.append((fit(f"{place} {sanitise.line(title(self.pinned, key), 60)}", each - 1) + " ", ink.strong))
         heads.append((fit(DIFFERENCE, each - 1) + " ", ink.strong))
-        heads.append((fit(f"{model}, publ.", 17) if beside else "", ink.dim))
+        heads.append((fit(f"{model}, publ.", self.PUBLISHED) if beside else "", ink.dim))
         if self.found is None:
             return [heads, [(f" {self._problem or 'measuring …'}", ink.bad if self._problem else ink.dim)]]
         lines = [heads]
@@ -224,6 +225,6 @@ class CompareTable(Drawn):
             else:
                 first += [(value, style), (" " + fit(interval, each - len(value) - 2) + " ", ink.dim)]
         if beside:
-            first.append((fit(line.published, 17), ink.dim))
+            first.append((fit(line.published, self.PUBLISHED), ink.dim))
         under = tall and each >= self.SMALLEST and any(interval for _, interval in values)
         return [first, second] if under else [first]

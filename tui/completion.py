@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rich.text import Text
+from textual import work
 from textual.app import ComposeResult
 from textual.containers import Container, VerticalScroll
+from textual.message import Message
 from textual.widgets import Static
 
 from windowshift.core.reader import Reader
@@ -14,9 +17,10 @@ from windowshift.core.records import BASE, CompletionRow
 from windowshift.tui import actions, figures, sanitise
 from windowshift.tui.cell import CellScreen, cell_name
 from windowshift.tui.cell_snapshot import CompletionSnapshot, read_completion
+from windowshift.tui.chat_text import ChatRequest, ChatTexts
 from windowshift.tui.completion_list import FINISH
 from windowshift.tui.headline import Headline
-from windowshift.tui.pane import Pane, Panes, marked_text, prompt_text
+from windowshift.tui.pane import Pane, Panes, marked_text, prompt_text, template_text
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.store_screen import StoreScreen
 from windowshift.tui.word_diff import Marked
@@ -28,6 +32,12 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
     SCREEN_NAME = "completion"
     BINDINGS = actions.bindings("completion")
 
+    @dataclass
+    class Rendered(Message):
+        """A prompt with its chat template is known."""
+
+        request: ChatRequest
+
     def __init__(self, cell: CellScreen) -> None:
         super().__init__()
         self.cell = cell
@@ -35,6 +45,8 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         self.position = cell.completions.cursor
         self.diff = False
         self.roles = False
+        self.template = False
+        self._chats = ChatTexts()
 
     def body(self) -> ComposeResult:
         """Lay out prompt, panes and scores."""
@@ -70,10 +82,7 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
             )
         )
         self.query_one("#scores", Headline).show((self._scores(snapshot), self._end(own)))
-        where = f"prefix in the {snapshot.channel} message" if own.phrase else "no prefix"
-        prompt = self.query_one("#prompt", VerticalScroll)
-        prompt.border_title = f"prompt {sanitise.line(own.prompt_id, 40)} · {where}".replace("[", r"\[")
-        self.query_one("#prompt-text", Static).update(prompt_text(own, snapshot.channel, ink, roles=self.roles))
+        self._show_prompt(snapshot)
         # Panes are redrawn only for another text: a run that goes on must not scroll them back.
         self._fill("own", "this" if snapshot.key.train != BASE else "base model", own, snapshot.new)
         base = self.query_one("#base", Pane)
@@ -86,6 +95,42 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
             same = other.generate == snapshot.key.generate
             name = f"{other.train} → {other.evaluate}" if same else cell_name(other)
             self._fill("pinned", f"pinned {name}", snapshot.pinned, snapshot.pinned_new)
+
+    def _show_prompt(self, snapshot: CompletionSnapshot) -> None:
+        ink, own = self.ink, snapshot.completion
+        where = f"prefix in the {snapshot.channel} message" if own.phrase else "no prefix"
+        shown = prompt_text(own, snapshot.channel, ink, roles=self.roles)
+        if self.template and snapshot.chat is None:
+            shown = Text("The job does not say which model it asked, so its chat template is not known.", ink.warn)
+        elif self.template and snapshot.chat is not None:
+            found = self._chats.known(snapshot.chat)
+            if found is None:
+                where = "loading the tokenizer …"
+                self._ask(snapshot.chat)
+            elif found.error:
+                where, shown = "chat template", Text(sanitise.block(found.error), ink.warn)
+            else:
+                where = f"as the model read it, {found.tokens} tokens"
+                where += "" if found.template else ", the model has no chat template"
+                shown = template_text(found, own, ink)
+        title = f"prompt {sanitise.line(own.prompt_id, 40)} · {where}"
+        self.query_one("#prompt", VerticalScroll).border_title = title.replace("[", r"\[")
+        self.query_one("#prompt-text", Static).update(shown)
+
+    @work(thread=True, exit_on_error=False, group="template")
+    def _ask(self, request: ChatRequest) -> None:
+        self._chats.ask(request)
+        self.post_message(self.Rendered(request))
+
+    def on_completion_screen_rendered(self, message: Rendered) -> None:
+        """Show the prompt, unless another one is on screen by now."""
+        message.stop()
+        if self.ready and self.snapshot is not None and self.snapshot.chat == message.request:
+            self._show_prompt(self.snapshot)
+
+    def on_unmount(self) -> None:
+        """End the process that loaded the tokenizer."""
+        self._chats.close()
 
     def _fill(self, pane: str, title: str, completion: CompletionRow | None, marked: Marked | None) -> None:
         ink = self.ink
@@ -148,9 +193,15 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
 
     def action_roles(self) -> None:
         """Show the prompt as messages with roles, or as one text."""
-        self.roles = not self.roles
+        self.roles, self.template = not self.roles, False
         if self.snapshot is not None:
-            self.show(self.snapshot)
+            self._show_prompt(self.snapshot)
+
+    def action_template(self) -> None:
+        """Show the prompt with the model's chat template, or without."""
+        self.template = not self.template
+        if self.snapshot is not None:
+            self._show_prompt(self.snapshot)
 
     def copied(self) -> tuple[str, str] | None:
         """The completion."""

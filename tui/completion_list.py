@@ -36,23 +36,26 @@ class CompletionList(LineList):
         super().__init__()
         self.add_class("body")
         self.order: list[int] = []
-        self._places: dict[int, int] = {}
         self.unit = ""
+        self._source: Sequence[Entry] = ()
         self._entries: dict[int, Entry] = {}
         self._texts: LRUCache[int, CompletionRow] = LRUCache(4000)
-        self._asked: frozenset[int] = frozenset()
+        self._asked: tuple[int, ...] = ()
+        """The places whose texts are on their way."""
 
     def show(self, entries: Sequence[Entry], order: list[int], unit: str) -> None:
         """Show completions in an order; texts that are known stay, the cursor stays on its completion."""
         at = self.order[self.cursor] if self.cursor < len(self.order) else None
-        new = {entry.row: entry for entry in entries}
-        changed = [row for row, entry in new.items() if self._entries.get(row) not in (None, entry)]
+        old = self._entries
+        if entries is not self._source or not old:
+            self._source, self._entries = entries, {entry.row: entry for entry in entries}
+        new = self._entries
+        changed = [] if new is old else [row for row, entry in new.items() if old.get(row) not in (None, entry)]
         for row in changed:
             self._texts.discard(row)
-        same = self.order == order and self.unit == unit and not changed and len(new) == len(self._entries)
+        same = self.order == order and self.unit == unit and not changed and len(new) == len(old)
         grown = not changed and unit == self.unit and order[: len(self.order)] == self.order
-        self._entries, self.order, self.unit = new, order, unit
-        self._places = {row: place for place, row in enumerate(order)}
+        self.order, self.unit = order, unit
         if same:
             return
         if len(order) != self.count:
@@ -60,24 +63,30 @@ class CompletionList(LineList):
         else:
             self.forget()
         if at is not None and not grown and at in new:
-            self.move(self._places.get(at, 0))
+            self.move(order.index(at) if at in order else 0)
         self.want()
+
+    def show_again(self, entries: Sequence[Entry], unit: str) -> None:
+        """Show what is listed already with newer entries, until it is ordered anew."""
+        if entries is self._source and unit == self.unit:
+            return
+        present = {entry.row for entry in entries}
+        self.show(entries, [row for row in self.order if row in present], unit)
 
     def reset(self) -> None:
         """Forget all texts: another behaviour has other scores."""
         self._texts.clear()
-        self._entries = {}
-        self._asked = frozenset()
+        self._entries, self._source = {}, ()
+        self._asked = ()
         self.forget()
 
     def supply(self, found: Sequence[CompletionRow]) -> None:
         """Take texts that were asked for."""
         for row in found:
             self._texts[row.row] = row
-        self._asked = frozenset()
-        lines = [self._places[row.row] for row in found if row.row in self._places]
-        if lines:
-            self.forget(*lines)
+        places, self._asked = self._asked, ()
+        if places:
+            self.forget(*places)  # also where they went off screen meanwhile: they were drawn without a text
         self.want()
 
     def text_of(self, row: int) -> str | None:
@@ -91,12 +100,11 @@ class CompletionList(LineList):
         reach = AHEAD * max(1, len(shown))
         near = range(max(0, shown.start - reach), min(self.count, shown.stop + reach))
         places = [*shown, *(place for place in near if place not in shown)]
-        missing = [self.order[place] for place in places if place < len(self.order)]
-        rows = tuple(row for row in missing if row not in self._texts)
+        missing = [place for place in places if place < len(self.order) and self.order[place] not in self._texts]
         on_screen = any(self.order[place] not in self._texts for place in shown if place < len(self.order))
-        if rows and (on_screen or len(rows) > reach // 2) and not self._asked:
-            self._asked = frozenset(rows)
-            self.post_message(self.Wanted(rows))
+        if missing and (on_screen or len(missing) > reach // 2) and not self._asked:
+            self._asked = tuple(missing)
+            self.post_message(self.Wanted(tuple(self.order[place] for place in missing)))
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Scrolling brings other rows on screen."""
@@ -113,7 +121,7 @@ class CompletionList(LineList):
     def _columns(self) -> tuple[Column, ...]:
         return (
             Column("row", 5, "right"),
-            Column(self.unit or "score", 7, "right"),
+            Column(self.unit or "score", max(7, min(10, len(self.unit))) if self.size.width >= 80 else 7, "right"),
             Column("tokens", 6, "right"),
             Column("end", 8),
             Column("phrase", 34, above=120),

@@ -45,12 +45,13 @@ class FaceRow:
 
 @dataclass(frozen=True, slots=True)
 class MatrixModel:
-    """All that the matrix draws; two models compare cell by cell."""
+    """All that the matrix draws; two models compare cell by cell. `foot` sums the columns up, or is nothing."""
 
     columns: tuple[str, ...]
     summaries: tuple[str, ...]
     base: FaceRow
     rows: tuple[FaceRow, ...]
+    foot: FaceRow | None = None
 
 
 def metric_name(metric: Metric, behaviour: Behaviour) -> str:
@@ -102,7 +103,26 @@ def model(
             _summary(grid.base, base_metric, compare, published),
         ),
         rows=tuple(rows),
+        foot=_foot(grid, metric) if len(rows) > 1 else None,
     )
+
+
+def _foot(grid: GridSnapshot, metric: Metric) -> FaceRow:
+    """Return the mean of each column over the train conditions, or the total where counts add up."""
+    compare, found = grid.behaviour.compare, []
+    for cells in zip(*(row.cells for row in grid.rows), strict=True):
+        values = [value(cell, metric, compare) for cell in cells if cell is not None]
+        known = [one for one in values if one is not None]
+        if not known or len(known) < len(values):
+            found.append(Face(figures.NOTHING, kind="pending"))
+        elif metric in ("n", "truncated"):
+            found.append(Face(f"{sum(known):.0f}"))
+        else:
+            mean = sum(known) / len(known)
+            changes = metric == "uplift"
+            text = figures.signed(mean) if changes else figures.plain(mean)
+            found.append(Face(text, level=max(-1.0, min(1.0, mean)) if changes else None))
+    return FaceRow("total" if metric in ("n", "truncated") else "mean", tuple(found), ())
 
 
 def extremes(grid: GridSnapshot) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -16,6 +18,8 @@ TITLES = {
     "grid": "Grid",
     "cell": "Cell",
     "completion": "Completion",
+    "compare": "Compare",
+    "plots": "Plots",
     "jobs": "Jobs",
 }
 
@@ -39,9 +43,14 @@ class HelpScreen(ModalScreen[None]):
     def text(self) -> Text:
         """Return one line a key."""
         ink = ink_of(self)
+        # The panel's own width, as the style sheet has it: at most 72 and 96 % of the screen, less frame and margin.
+        width = max(12, min(72, int(self.app.size.width * 0.96)) - 17)
         text = Text()
         for action in actions.REGISTRY[self.screen_name]:
-            text.append(f"{action.shown:>7}  ", ink.accent).append(f"{action.help}\n", ink.text)
+            first, *more = wrap(action.help, width)
+            text.append(f"{action.shown:>7}  ", ink.accent).append(f"{first}\n", ink.text)
+            for line in more:
+                text.append(f"{'':>9}{line}\n", ink.text)
         text.append("\nA cell's colour is its change against the base model: blue less, orange more.\n", ink.dim)
         text.append("Hold Shift (Option on a Mac) to select text with the mouse.", ink.dim)
         return text

@@ -13,12 +13,12 @@ from windowshift.tui.status import status
 
 COLUMNS = (
     Column("state", 11),
-    Column("kind", 8),
+    Column("kind", 8, above=60),
     Column("job", 0),
     Column("done", 16),
     Column("loss", 16, above=100),
     Column("rate", 11, "right", above=100),
-    Column("left", 6, "right"),
+    Column("left", 6, "right", above=60),
     Column("cost", 7, "right", above=100),
     Column("error", 34, above=150),
 )
@@ -77,7 +77,7 @@ class JobList(LineList):
             [
                 (state.text, state.style(ink)),
                 (job.kind, ink.dim),
-                (sanitise.line(job.label, 200), ink.strong if job.state == "running" else ink.text),
+                (_turn(job) + sanitise.line(job.label, 200), ink.strong if job.state == "running" else ink.text),
                 [(full, state.style(ink)), (empty, ink.faint), (f" {job.done}/{job.total}", ink.dim)],
                 loss,
                 (figures.rate(job.rate, unit), ink.dim),
@@ -86,3 +86,10 @@ class JobList(LineList):
                 (sanitise.line(job.error or "", 200), ink.bad),
             ],
         )
+
+
+def _turn(job: JobRow) -> str:
+    """Mark a job that a person put before or after the others."""
+    if not job.priority or job.state in ("done", "failed", "cancelled"):
+        return ""
+    return "↑ " if job.priority > 0 else "↓ "

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windowshift.core.reader import Reader
-from windowshift.core.records import Event, JobRow
+from windowshift.core.records import Event, JobRow, JobState
 from windowshift.tui.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
 
 Losses = tuple[tuple[int, float], ...]
 """(examples seen, loss) of a training job."""
 
 LOG_LINES = 200
+
+_FOLDS: dict[JobState, str] = {"done": "all done", "pending": "each waits for its completions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,37 @@ def read_losses(reader: Reader, job: int) -> Losses:
         if isinstance(loss, int | float):
             points.append((int(event.data.get("examples", len(points))), float(loss)))
     return tuple(points)
+
+
+def folded(jobs: Sequence[JobRow]) -> list[JobRow]:
+    """Return the jobs with score jobs that are done, and those that wait, as one line each at the end.
+
+    Such a line has a number of 0 or less; jobs of the store count from 1.
+    """
+    shown, lines = list(jobs), []
+    for number, (state, words) in enumerate(_FOLDS.items()):
+        inside = [job for job in jobs if job.kind == "score" and job.state == state]
+        if len(inside) < 2:
+            continue
+        shown = [job for job in shown if job.kind != "score" or job.state != state]
+        lines.append(
+            JobRow(
+                n=-number,
+                id="",
+                kind="score",
+                label=f"{len(inside)} score jobs, {words} (f unfolds)",
+                state=state,
+                done=sum(job.done for job in inside),
+                total=sum(job.total for job in inside),
+                loss=None,
+                rate=None,
+                usd=None,
+                error=None,
+                started=None,
+                ended=None,
+            )
+        )
+    return [*shown, *lines]
 
 
 def remaining(job: JobRow, now: float) -> float | None:

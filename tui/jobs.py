@@ -16,12 +16,14 @@ from windowshift.tui import actions, figures, sanitise
 from windowshift.tui.experiment_line import experiment_line, model_line
 from windowshift.tui.headline import Headline
 from windowshift.tui.job_list import JobList
-from windowshift.tui.job_snapshot import JobsSnapshot, Losses, read_jobs
+from windowshift.tui.job_snapshot import JobsSnapshot, Losses, folded, read_jobs
 from windowshift.tui.line_list import LineList
 from windowshift.tui.list_screen import FilterLine, ListScreen
 from windowshift.tui.loss_curve import LossCurve
+from windowshift.tui.pace import pace
 from windowshift.tui.pieces import Pieces, text_of
-from windowshift.tui.status import status
+from windowshift.tui.snapshot import ExperimentView
+from windowshift.tui.status import alive, status
 from windowshift.tui.table import Table, number, table
 from windowshift.tui.theme import Ink
 
@@ -38,7 +40,9 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         super().__init__()
         self.experiment = name
         self.only = "all"
+        self.fold = True
         self._ended: dict[int, Losses] = {}
+        self._counts: tuple[Pieces, Pieces] = ([], [])
 
     def body(self) -> ComposeResult:
         """Lay out list, curve and log."""
@@ -92,6 +96,9 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         if found is None:
             return
         jobs = [job for job in found.jobs if self._matches(job)]
+        matching = len(jobs)
+        if self.fold and not self.needle:
+            jobs = folded(jobs)
         self.job_list.show(jobs, found.losses, self.shift.now(), local=found.experiment.row.backend == "local")
         ink = self.ink
         pieces: Pieces = [(" ", ink.text)]
@@ -101,9 +108,9 @@ class JobsScreen(ListScreen[JobsSnapshot]):
                 state = status(word)
                 pieces.append((f"{state.glyph} {count} {word}   ", state.style(ink)))
         shown: Pieces = []
-        if len(jobs) != len(found.jobs):
-            shown = [(f"{len(jobs)} of {len(found.jobs)} jobs shown ", ink.dim)]
-        self.query_one("#counts", Headline).show((pieces, shown))
+        if matching != len(found.jobs):
+            shown = [(f"{matching} of {len(found.jobs)} jobs shown ", ink.dim)]
+        self._counts = pieces, shown
         self.tick()
         self._detail()
 
@@ -122,6 +129,22 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         self.query_one("#headline", Headline).show(
             (self.crumbs(view.row.name, "jobs"), experiment_line(view, now, self.ink)), *model_line(view, now, self.ink)
         )
+        counts, shown = self._counts
+        self.query_one("#counts", Headline).show((counts, shown or self._pace(now)))
+
+    def _pace(self, now: float) -> Pieces:
+        """Return the time that is left and the cost that is expected."""
+        found = self.snapshot
+        if found is None or not alive(found.experiment.run, now):
+            return []
+        ink, left = self.ink, pace(found.jobs, now)
+        if any(job.state in ("pending", "running") for job in found.jobs) and left.seconds is None:
+            pieces: Pieces = [("time left not known yet ", ink.dim)]  # a kind of job is to come that never ran
+        else:
+            pieces = [(f"about {figures.duration(left.seconds or 0.0)} left ", ink.text)]
+        if left.usd is not None:
+            pieces.append((f"· {figures.money(left.usd, local=False)} expected in all ", ink.text))
+        return pieces
 
     def on_line_list_moved(self, message: LineList.Moved) -> None:
         """Read the log of the job under the cursor."""
@@ -161,6 +184,7 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         rows = [
             (str(j.n), j.kind, j.label, j.state, str(j.done), str(j.total), number(j.loss), j.error or "")
             for j in self.job_list.jobs
+            if j.n > 0
         ]
         return f"{self.experiment}-jobs", table(heads, rows)
 
@@ -175,25 +199,45 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         if found is None or job is None:
             return
         key = found.cells.get(job.n)
-        if key is None:
+        if job.n <= 0:
+            self.action_fold()
+        elif key is None:
             self.app.notify(f"A {job.kind} job fills no cell of the grid.", markup=False)
         else:
             self.shift.open_cell(self.experiment, key, found.experiment.row.behaviours[0].name)
 
+    def action_fold(self) -> None:
+        """Show the finished score jobs as one line, or each."""
+        self.fold = not self.fold
+        self.filtered()
+
+    def _steer(self, act: Callable[[ExperimentView, JobRow], None]) -> None:
+        if self.snapshot is None or self.selected is None:
+            return
+        if self.selected.n <= 0:
+            self.shift.say("This line stands for many jobs: f shows each of them.")
+        else:
+            act(self.snapshot.experiment, self.selected)
+
     def action_pause(self) -> None:
         """Pause the job, or let it go on."""
-        if self.snapshot is not None and self.selected is not None:
-            self.shift.pause_or_resume(self.snapshot.experiment, self.selected)
+        self._steer(self.shift.pause_or_resume)
 
     def action_cancel(self) -> None:
         """Cancel the job."""
-        if self.snapshot is not None and self.selected is not None:
-            self.shift.cancel(self.snapshot.experiment, self.selected)
+        self._steer(self.shift.cancel)
 
     def action_retry(self) -> None:
         """Try the job again."""
-        if self.snapshot is not None and self.selected is not None:
-            self.shift.retry(self.snapshot.experiment, self.selected)
+        self._steer(self.shift.retry)
+
+    def action_first(self) -> None:
+        """Let the job go before all that waits."""
+        self._steer(self.shift.move_first)
+
+    def action_last(self) -> None:
+        """Let the job go after all that waits."""
+        self._steer(self.shift.move_last)
 
 
 def job_text(job: JobRow, events: Sequence[Event], ink: Ink) -> Pieces:
@@ -218,7 +262,8 @@ def job_text(job: JobRow, events: Sequence[Event], ink: Ink) -> Pieces:
     if adapter:
         pieces.append((f"adapter {sanitise.line(str(adapter), 100)}\n", ink.dim))
     for event in events:
-        words = ", ".join(f"{key} {value}" for key, value in event.data.items() if value is not None)
+        known = {key: value for key, value in event.data.items() if value is not None}
+        words = ", ".join(str(v) if key in (event.kind, "text") else f"{key} {v}" for key, v in known.items())
         pieces += [
             (f"{_clock(job, event.at):>8}  ", ink.faint),
             (f"{sanitise.line(event.kind, 20)} ", ink.dim),

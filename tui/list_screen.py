@@ -13,13 +13,18 @@ from windowshift.tui.store_screen import StoreScreen
 Snapshot = TypeVar("Snapshot")
 
 
+LONGEST_FILTER = 400
+
+
 class FilterLine(Input):
     """Where a filter is typed; hidden until `/`, Enter goes back to the list, Escape clears."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "clear", "clear the filter")]
 
-    def __init__(self) -> None:
-        super().__init__(placeholder="show lines that contain …", id="filter", compact=True, select_on_focus=False)
+    def __init__(self, placeholder: str = "show lines that contain …") -> None:
+        super().__init__(
+            placeholder=placeholder, id="filter", compact=True, select_on_focus=False, max_length=LONGEST_FILTER
+        )
         self.display = False
 
     def action_clear(self) -> None:
@@ -31,7 +36,12 @@ class FilterLine(Input):
 class ListScreen(StoreScreen[Snapshot]):
     """A `StoreScreen` whose main widget is a `LineList`."""
 
-    needle = ""
+    typed = ""
+
+    @property
+    def needle(self) -> str:
+        """What was typed into the filter line, for a comparison without case."""
+        return self.typed.casefold()
 
     @property
     def lines(self) -> LineList:
@@ -39,7 +49,7 @@ class ListScreen(StoreScreen[Snapshot]):
         return self.query_one(".body", LineList)
 
     def filtered(self) -> None:
-        """Show what matches `needle`."""
+        """Show what matches the filter line."""
         raise NotImplementedError
 
     def action_cursor_up(self) -> None:
@@ -84,8 +94,8 @@ class ListScreen(StoreScreen[Snapshot]):
     def on_input_changed(self, message: Input.Changed) -> None:
         """Filter while typing."""
         message.stop()
-        if message.value.casefold() != self.needle:
-            self.needle = message.value.casefold()
+        if message.value != self.typed:
+            self.typed = message.value
             self.filtered()
 
     def on_input_submitted(self, message: Input.Submitted) -> None:

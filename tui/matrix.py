@@ -13,6 +13,7 @@ from textual.strip import Strip
 
 from windowshift.tui.drawn import Drawn, few_colours, ink_of
 from windowshift.tui.faces import Face, FaceRow, MatrixModel, labels
+from windowshift.tui.matrix_layout import Layout, layout_of
 from windowshift.tui.pieces import Pieces, fit
 from windowshift.tui.theme import scale, step_of
 
@@ -20,31 +21,13 @@ BASE_ROW = -1
 _EMPTY = MatrixModel((), (), FaceRow("base", (), ()), ())
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where things are: widths in columns, heights in rows, and how many cells are on screen."""
-
-    label: int
-    cell: int
-    summaries: tuple[int, ...]
-    fill: int
-    gap: int
-    columns: int
-    rows: int
-
-    @property
-    def height(self) -> int:
-        """Rows of screen that a grid row takes."""
-        return self.fill + self.gap
-
-
 class Matrix(Drawn, can_focus=True, inherit_bindings=False):
     """Train conditions as rows, eval conditions as columns, the base row on top and apart."""
 
     DEFAULT_CSS = "Matrix { height: auto; }"
 
-    BELOW: ClassVar[dict[bool, int]] = {True: 15, False: 9}
-    """Rows of screen that the lines around the matrix take, on a tall screen and on a short one."""
+    AROUND: ClassVar[tuple[tuple[int, int], ...]] = ((46, 25), (32, 14), (18, 9), (0, 6))
+    """Rows of screen that the lines around the matrix take, on a screen of so many rows or more."""
 
     @dataclass
     class Moved(Message):
@@ -74,8 +57,7 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
     def show(self, model: MatrixModel) -> None:
         """Show a model; where only cells differ from the one before, only they are repainted."""
         old, self.model = self.model, model
-        shape = (model.columns, model.summaries, [row.label for row in model.rows])
-        if shape != (old.columns, old.summaries, [row.label for row in old.rows]):
+        if _shape(model) != _shape(old):
             self._clamp()
             self.refresh(layout=True)
             return
@@ -91,6 +73,11 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
                 self._repaint(Region(0, y, max(0, x - 1), height))
             if was.summary != now.summary:
                 self._repaint(self._summary_region(number - 1))
+        if model.foot is not None and old.foot is not None and model.foot != old.foot:
+            for column, (a, b) in enumerate(zip(old.foot.faces, model.foot.faces, strict=True)):
+                if a != b:
+                    x, _, width, _ = self.cell_region(self._top, column)
+                    self.refresh(Region(x, self.size.height - 1, width, 1))
 
     def _repaint(self, region: Region) -> None:
         if region.area:
@@ -153,36 +140,13 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
 
     def layout_now(self) -> Layout:
         """Return the layout for the present size and model."""
-        return self._layout(*self.size)
-
-    def _layout(self, width: int, height: int) -> Layout:
-        count = max(1, len(self.model.columns))
-        longest = max([len("base"), *(len(row.label) for row in self.model.rows)])
-        label = min(longest + 1, max(10, width // 4))
-        wide = width >= 110
-        summaries = (8, 6, 12, 8) if wide else (7, 5) if width >= 56 else (7,)
-        room = width - label - 2 - sum(summaries)
-        cell = max(7, min(20, room // count))
-        rows = max(1, len(self.model.rows))
-        for fill, gap in ((2, 1), (2, 0), (1, 0)) if cell >= 15 else ((1, 1), (1, 0)):
-            if 3 + (rows + 1) * (fill + gap) <= height:
-                break
-        fixed = 3 + fill + gap
-        return Layout(
-            label,
-            cell,
-            summaries,
-            fill,
-            gap,
-            columns=max(1, min(count, room // cell)),
-            rows=max(1, min(rows, (height - fixed) // (fill + gap))),
-        )
+        return layout_of(self.model, *self.size)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's
         """Return the rows that the airiest layout takes which leaves room for the lines below."""
-        room = max(6, viewport.height - self.BELOW[viewport.height >= 32])
-        layout = self._layout(width, room)
-        return 3 + layout.height * (layout.rows + 1)
+        room = max(6, viewport.height - next(taken for rows, taken in self.AROUND if viewport.height >= rows))
+        layout = layout_of(self.model, width, room)
+        return 3 + layout.foot + layout.height * (layout.rows + 1)
 
     def _row_y(self, row: int, layout: Layout) -> int | None:
         if row == BASE_ROW:
@@ -238,7 +202,7 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
             )
             pieces = self._row(layout, row, inner)
         else:
-            pieces = []
+            pieces = self._foot(layout) if layout.foot else []
         return self.drawn(pieces)
 
     def _window(self, layout: Layout) -> range:
@@ -294,6 +258,19 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
             pieces.append((fit(text, width - 1, "right") + " ", style))
         return pieces
 
+    def _foot(self, layout: Layout) -> Pieces:
+        colours, foot = ink_of(self), self.model.foot
+        if foot is None:
+            return []
+        pieces: Pieces = [(fit(f" {foot.label}", layout.label), colours.dim), ("│", colours.faint)]
+        for column in self._window(layout):
+            face = foot.faces[column]
+            pieces += [
+                (fit(self._number(face), layout.cell - 1, "center"), self._style(face, here=False, first=True)),
+                (" ", colours.text),
+            ]
+        return [*pieces, ("│", colours.faint)]
+
     def _number(self, face: Face) -> str:
         if face.kind != "done":
             return face.text
@@ -309,6 +286,10 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
             style = scale(step_of(face.level), colours.dark, few_colours(self))
             return style + Style(bold=bool(face.mark)) if first else style
         return {"live": colours.blue, "paused": colours.warn, "failed": colours.bad}.get(face.kind, colours.faint)
+
+
+def _shape(model: MatrixModel) -> tuple[object, ...]:
+    return model.columns, model.summaries, [row.label for row in model.rows], model.foot is None
 
 
 def _detail(text: str, width: int) -> str:

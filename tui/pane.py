@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from windowshift.core.records import CompletionRow
 from windowshift.tui import sanitise
+from windowshift.tui.chat_text import ChatText
 from windowshift.tui.theme import Ink
 from windowshift.tui.word_diff import Marked
 
@@ -26,6 +27,18 @@ def prompt_text(completion: CompletionRow, channel: str, ink: Ink, *, roles: boo
     if phrase is not None and channel != "system":
         text.append(phrase, ink.mark).append("\n\n", ink.text)
     return text.append(prompt, ink.text)
+
+
+def template_text(found: ChatText, completion: CompletionRow, ink: Ink) -> Text:
+    """Return the prompt with its chat template, the prefix marked; says so where it is not what the run counted."""
+    text = Text(sanitise.block(found.text), ink.text)
+    if completion.phrase:
+        text.highlight_words([sanitise.block(completion.phrase)], ink.mark)
+    if completion.prompt_tokens and completion.prompt_tokens != found.tokens:
+        text.append(
+            f"\nThe run counted {completion.prompt_tokens} tokens: it read another prompt than this one.", ink.bad
+        )
+    return text
 
 
 def marked_text(text: str, marked: Marked | None, ink: Ink) -> Text:

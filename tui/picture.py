@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from textual.message import Message
 from textual.strip import Strip
 
+from windowshift.tui import sanitise
 from windowshift.tui.drawn import Drawn, few_colours, ink_of
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.plot import Plot
+
+if TYPE_CHECKING:
+    from windowshift.tui.app import WindowshiftApp
 
 Shape = tuple[Plot, int, int, str]
 """What a drawing is of: figure, width, height, theme."""
@@ -61,6 +67,8 @@ class Picture(Drawn):
             return
         self._asked = shape
 
+        workspace = cast("WindowshiftApp", self.app).workspace
+
         def work() -> None:
             # plotext loads here, in the thread.
             from windowshift.tui.plot_terminal import draw
@@ -68,8 +76,13 @@ class Picture(Drawn):
             try:
                 lines = draw(shape[0], width, height, ink, few_colours=few)
             except Exception as error:  # a figure that fails must not take the app down
-                self.log.error(repr(error))
-                lines = [[(f" This figure failed: {type(error).__name__}: {error}", ink.bad)]]
+                from windowshift.tui import error_log
+
+                place = error_log.note(workspace, error)
+                lines = [
+                    [(f" This figure failed: {sanitise.line(f'{type(error).__name__}: {error}', 200)}", ink.bad)],
+                    [(f" log: {place}", ink.dim)],
+                ]
             self.post_message(self.Ready(shape, lines))
 
         self.run_worker(work, thread=True, group="picture", exclusive=True, exit_on_error=False)

@@ -117,7 +117,10 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
         )
         names: Pieces = [(" ", ink.dim)]
         for place, one in enumerate(self.plots):
-            names += [(one.name.replace("-", " "), ink.accent if place == self.number else ink.dim), ("   ", ink.dim)]
+            word = one.name.replace("-", " ")
+            if self.size.width < 100:
+                word = word.removesuffix(" over training")  # all of them fit, and the title says the rest
+            names += [(word, ink.accent if place == self.number else ink.dim), ("   ", ink.dim)]
         several = len(found.pages) > 1
         page = f"{self.page.arm} · {sanitise.line(self.page.generate, 30)} · {found.behaviour.unit}"
         right = f"‹ {page} › " if several else f"{page} "

@@ -15,6 +15,11 @@ from typing import Any
 from windowshift.core.errors import MissingExtraError, SpecError
 
 LOOPBACK = "127.0.0.1"
+HEADERS = {
+    # The library's page asks a font server on the internet for its letters: those that it brings along will do.
+    "Content-Security-Policy": "style-src 'self' 'unsafe-inline'; font-src 'self' data:",
+    "Referrer-Policy": "no-referrer",  # the address holds the token
+}
 
 
 def serve(
@@ -57,12 +62,16 @@ def serve(
         *(["--open", link] if link else []),
     ]
 
+    async def keep_to_ourselves(request: Any, response: Any) -> None:  # noqa: ARG001 - the library's signature
+        response.headers.update(HEADERS)
+
     class TokenServer(Server):  # type: ignore[misc]  # it is there only with its extra
         """Everything lies under the token: without it there is nothing to find, web sockets included."""
 
         async def _make_app(self) -> Any:
             inside = await super()._make_app()
             outside = web.Application()
+            outside.on_response_prepare.append(keep_to_ourselves)
             outside.add_subapp(f"/{secret}", inside)
             return outside
 

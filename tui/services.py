@@ -15,6 +15,15 @@ from windowshift.tui import clipboard, sanitise
 from windowshift.tui.snapshot import ExperimentView
 from windowshift.tui.status import alive, experiment_status
 
+_ASKED: dict[ControlAction, str] = {
+    "pause": "pause",
+    "resume": "resume",
+    "cancel": "cancel",
+    "retry": "retry",
+    "first": "do this job first",
+    "last": "do this job last",
+}
+
 
 class Services(App[None]):
     """The part of the app that acts on runs, on the clipboard and on people's attention."""
@@ -39,6 +48,20 @@ class Services(App[None]):
             return
         self._request(view, "retry", job)
 
+    def move_first(self, view: ExperimentView, job: JobRow) -> None:
+        """Ask a run to do a job, and what it waits for, before all others."""
+        self._move(view, job, "first")
+
+    def move_last(self, view: ExperimentView, job: JobRow) -> None:
+        """Ask a run to do a job after all others."""
+        self._move(view, job, "last")
+
+    def _move(self, view: ExperimentView, job: JobRow, place: ControlAction) -> None:
+        if job.state in ("done", "failed", "cancelled"):
+            self.say(f"Nothing to move: the job is {job.state}.")
+            return
+        self._request(view, place, job)
+
     def cancel(self, view: ExperimentView, job: JobRow | None = None) -> None:
         """Ask a run to stop, after a question."""
         state = job.state if job else view.row.state
@@ -62,7 +85,7 @@ class Services(App[None]):
     def _request(self, view: ExperimentView, action: ControlAction, job: JobRow | None) -> None:
         if not alive(view.run, self.now()):
             word = experiment_status(view.row, view.run, self.now()).word
-            self.say(f"No run is alive to {action} ({word}): run the same command again to go on.", bad=True)
+            self.say(f"No run is alive to {_ASKED[action]} ({word}): run the same command again to go on.", bad=True)
             return
         self._write_request(view.row.id, action, job.n if job else None)
 
@@ -73,7 +96,7 @@ class Services(App[None]):
         except WindowshiftError as error:
             self.call_from_thread(self.say, str(error), bad=True)
         else:
-            self.call_from_thread(self.say, f"Asked the run to {action}; it answers in a moment.")
+            self.call_from_thread(self.say, f"Asked the run to {_ASKED[action]}; it answers in a moment.")
 
     def say(self, sentence: str, *, bad: bool = False) -> None:
         """Show a short note."""

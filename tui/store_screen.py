@@ -56,6 +56,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
 
         title: str
         sentence: str
+        log: str = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +151,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
     def problem(self, title: str, sentence: str) -> None:
         """Show what went wrong in a titled panel; what was on screen stays."""
         panel = self.query_one("#problem", Static)
-        panel.border_title = title
+        panel.border_title, panel.border_subtitle = title, ""
         panel.update(Text(sanitise.block(sentence)))
         panel.display = True
 
@@ -210,12 +211,19 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         try:
             snapshot = self.shift.store.read(query)
         except WindowshiftError as error:
-            self.post_message(self.Failed("The store cannot be read", str(error)))
+            self.failed("The store cannot be read", error)
         except Exception as error:  # a screen must not take the app down; what happened is shown and logged
-            self.log.error(repr(error))
-            self.post_message(self.Failed("This view failed", f"{type(error).__name__}: {error}"))
+            self.failed("This view failed", error)
         else:
             self.post_message(self.Loaded(snapshot, asked, time.thread_time() - began))
+
+    def failed(self, title: str, error: Exception) -> None:
+        """Log an error and have its sentence shown in a panel. For worker threads."""
+        from windowshift.tui import error_log
+
+        known = isinstance(error, WindowshiftError)
+        sentence = str(error) if known else f"{type(error).__name__}: {error}"
+        self.post_message(self.Failed(title, sentence, error_log.note(self.shift.workspace, error)))
 
     def on_store_screen_loaded(self, message: Loaded) -> None:
         """Show the snapshot, unless something else was chosen meanwhile."""
@@ -244,6 +252,8 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         if not self.ready:
             return
         self.problem(message.title, message.sentence)
+        if message.log:
+            self.query_one("#problem", Static).border_subtitle = f"log: {message.log}".replace("[", r"\[")
         self._load_next()
 
     def _load_next(self) -> None:

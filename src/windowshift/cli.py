@@ -262,18 +262,20 @@ def export(
 @app.command()
 def control(
     name: Name,
-    action: Annotated[str, typer.Argument(help="pause, resume, cancel or retry.")],
+    action: Annotated[str, typer.Argument(help="pause, resume, cancel, retry; first or last with --job.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     job: Annotated[int | None, typer.Option("--job", help="One job, by its number.")] = None,
 ) -> None:
-    """Pause, resume, cancel or retry a running experiment, or one job of it."""
+    """Pause, resume, cancel or retry a running experiment, or one job of it; put a job first or last."""
     from windowshift.core.control import request
     from windowshift.core.reader import Reader
 
-    actions: tuple[ControlAction, ...] = ("pause", "resume", "cancel", "retry")
+    actions: tuple[ControlAction, ...] = ("pause", "resume", "cancel", "retry", "first", "last")
     chosen = next((known for known in actions if known == action), None)
     if chosen is None:
         raise SpecError(f"there is no action '{action}'; known are {', '.join(actions)}")
+    if chosen in ("first", "last") and job is None:
+        raise SpecError(f"'{chosen}' moves one job: name it with --job NUMBER")
     row = Reader(workspace).experiment(name)
     if row is None:
         raise SpecError(f"there is no experiment '{name}' in {workspace}: 'windowshift status' lists them")

@@ -1,0 +1,27 @@
+"""What failed on screen, with its traceback, in a file: a panel has room for a sentence."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from pathlib import Path
+
+
+def note(workspace: Path, error: BaseException) -> str:
+    """Append an error to the workspace's log, else to one in the user's state folder; return where it is written.
+
+    A store that is gone must not leave a folder behind: only a workspace that is there is written to.
+    """
+    text = f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{''.join(traceback.format_exception(error))}\n"
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "windowshift"
+    for folder in ([workspace / "logs"] if workspace.is_dir() else []) + [home]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "tui.log"
+            with path.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+        except OSError:
+            continue
+        return str(path)
+    return "nowhere: no log file can be written"

@@ -1,0 +1,54 @@
+"""How the grid fills the room that it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windowshift.tui.faces import MatrixModel
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are: widths in columns, heights in rows, how many cells are on screen, lines of the foot."""
+
+    label: int
+    cell: int
+    summaries: tuple[int, ...]
+    fill: int
+    gap: int
+    columns: int
+    rows: int
+    foot: int
+
+    @property
+    def height(self) -> int:
+        """Rows of screen that a grid row takes."""
+        return self.fill + self.gap
+
+
+def layout_of(model: MatrixModel, width: int, height: int) -> Layout:
+    """Return the airiest layout of a model that fits; where none does, the grid scrolls."""
+    count = max(1, len(model.columns))
+    longest = max([len("base"), *(len(row.label) for row in model.rows)])
+    label = min(longest + 1, max(10, width // 4))
+    wide = width >= 110
+    summaries = (8, 6, 12, 8) if wide else (7, 5) if width >= 56 else (7,)
+    room = width - label - 2 - sum(summaries)
+    cell = max(7, min(20, room // count))
+    rows = max(1, len(model.rows))
+    # Five rows of a long grid are worth more than what sums them up.
+    foot = int(model.foot is not None and height >= 5 + min(rows, 5))
+    for fill, gap in ((2, 1), (2, 0), (1, 0)) if cell >= 15 else ((1, 1), (1, 0)):
+        if 3 + foot + (rows + 1) * (fill + gap) <= height:
+            break
+    fixed = 3 + foot + fill + gap
+    return Layout(
+        label,
+        cell,
+        summaries,
+        fill,
+        gap,
+        columns=max(1, min(count, room // cell)),
+        rows=max(1, min(rows, (height - fixed) // (fill + gap))),
+        foot=foot,
+    )
