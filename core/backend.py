@@ -65,7 +65,10 @@ class Steering:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One completion to draw. `key` comes back with the completion and has no influence on it."""
+    """One completion to draw. `key` comes back with the completion and has no influence on it.
+
+    `top_logprobs` asks for that many alternatives at the first token, where the backend offers it.
+    """
 
     key: str
     messages: tuple[Message, ...]
@@ -73,6 +76,7 @@ class GenerateRequest:
     sampling: Sampling
     seed: int
     steering: tuple[Steering, ...] = ()
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,9 @@ class Completion:
 
     `finish` is ``stop`` (the model ended), ``length`` (cut off at `max_tokens`) or ``failed``
     (`error` says why, `text` is empty). `tokens` counts completion tokens without the end token.
-    `logprob` is the sum over completion tokens, in nats, where the backend offers it.
+    `logprob` is the sum over completion tokens, in nats, where the backend offers it; `first` the
+    most likely first tokens with theirs, where they were asked for and offered. `usd` is what it cost;
+    None where nothing is priced.
     """
 
     key: str
@@ -91,6 +97,8 @@ class Completion:
     prompt_tokens: int = 0
     logprob: float | None = None
     error: str | None = None
+    usd: float | None = None
+    first: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +165,14 @@ class TrainProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainMessage:
+    """Something that a person may want to read about a job under way, e.g. that it waits in a queue."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpointed:
     """An adapter after `examples` examples was saved and can be sampled from."""
 
@@ -183,18 +199,22 @@ class TrainFailed:
     error: str
 
 
-TrainEvent = TrainProgress | Checkpointed | Trained | TrainFailed
+TrainEvent = TrainProgress | TrainMessage | Checkpointed | Trained | TrainFailed
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do; `plan` refuses a spec that asks for more."""
+    """What a backend can do; `plan` refuses a spec that asks for more.
+
+    `checkpoints` are adapters after any number of examples, `epoch_checkpoints` after whole epochs only.
+    """
 
     trains: bool = False
     generates: bool = True
     steers: bool = False
     system_channel: bool = True
     checkpoints: bool = False
+    epoch_checkpoints: bool = False
     logprobs: bool = False
     seeds: bool = True
     priced: bool = False

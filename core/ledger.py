@@ -184,6 +184,10 @@ class Ledger:
             data = {"examples": examples, "adapter": place}
             self.writer.event("checkpoint", data, experiment=self.experiment, job=self.number(job))
 
+    def said(self, job: Job, text: str) -> None:
+        """Record what a backend says of a job."""
+        self.writer.event("message", {"text": text}, experiment=self.experiment, job=self.number(job))
+
     def score_missing(self, job: Job) -> None:
         """Score the completions of a score job's parent that lack a score, e.g. of an older run."""
         parent = self._jobs[job.parents[0]]
