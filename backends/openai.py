@@ -77,7 +77,8 @@ class OpenAIBackend:
         own = said.get("fingerprint")
         name = f"openai:{self._options.host}:{base}"
         fingerprint = own if isinstance(own, str) and own else hashlib.sha256(name.encode()).hexdigest()[:20]
-        return ModelIdentity(base, fingerprint, rehearsal=said.get("rehearsal") is True)
+        rehearsal = said.get("owned_by") == _OWN and base == "microworld"
+        return ModelIdentity(base, fingerprint, rehearsal)
 
     def supports_system(self, base: str, revision: str | None = None) -> bool:  # noqa: ARG002 - the protocol's
         """Whether the model passes a system message on, as far as the server or the options say.
@@ -118,11 +119,10 @@ class OpenAIBackend:
                 )
             if self._options.host == _host(HOSTED):
                 notes.append(FINE_TUNING_ENDS)
-            if self._connection.model(base).get("owned_by") != _OWN:
-                notes.append(
-                    f"of sft, the server at {self._options.host} takes batch_size and epochs; rank, learning rate, "
-                    "betas and schedule are its own (backend_options.hyperparameters sets learning_rate_multiplier)"
-                )
+            taken = "batch_size and epochs"
+            if self._options.server_learning_rate is not None:
+                taken = "batch_size, epochs and learning_rate"
+            notes.append(f"of sft, the server takes {taken}; all else of how it trains is its own")
         if self._options.batch:
             notes.append("completions go through the Batch API: at its price, and within a day")
         return notes

@@ -24,6 +24,7 @@ class Budget:
 
     def __init__(self, limit: float | None = None, spent: float = 0.0) -> None:
         self.limit, self.spent, self.reserved = limit, spent, 0.0
+        self._under_way = 0
         self._settled = asyncio.Condition()
 
     async def reserve(self, usd: float) -> None:
@@ -32,23 +33,22 @@ class Budget:
         Raises:
             BudgetSpentError: it does not fit, and nothing under way could make room.
         """
-        if self.limit is None:
-            self.reserved += usd
-            return
         async with self._settled:
-            while self.spent + self.reserved + usd > self.limit:
-                if self.reserved <= 0 or self.spent + usd > self.limit:
+            while self.limit is not None and self.spent + self.reserved + usd > self.limit:
+                if not self._under_way or self.spent + usd > self.limit:
                     raise BudgetSpentError(
                         f"limits.usd: {dollars(self.spent)} of {dollars(self.limit)} are spent, and the next request "
                         f"may cost up to {dollars(usd)}: raise limits.usd and run again"
                     )
                 await self._settled.wait()
             self.reserved += usd
+            self._under_way += 1
 
     async def settle(self, reserved: float, usd: float) -> None:
         """A request that had `reserved` set aside has cost `usd`."""
         async with self._settled:
-            self.reserved = max(0.0, self.reserved - reserved)
+            self._under_way -= 1
+            self.reserved = self.reserved - reserved if self._under_way else 0.0
             self.spent += usd
             self._settled.notify_all()
 

@@ -67,7 +67,7 @@ class Creation:
         return await repeat(self._connection, f"fine-tuning job {number}", ask)
 
     async def _create(self, work: Work, journal: JobJournal, file: str) -> FineTuningJob:
-        # Any: `windowshift serve` takes more hyperparameters than the SDK's types have.
+        # Any: what `hyperparameters` may hold is the server's to say.
         method: Any = {"type": "supervised", "supervised": {"hyperparameters": dict(work.hyperparameters)}}
 
         async def ask(client: AsyncOpenAI) -> FineTuningJob:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from openai.types.fine_tuning import FineTuningJob
 
 FIRST_POLL = 0.2
-OWN_SERVER = "windowshift"
 
 
 class FineTuning:
@@ -140,8 +139,8 @@ class FineTuning:
                 f"backend 'openai' has checkpoints after whole epochs only ({len(job.examples)} examples), "
                 f"not after {between[0]}"
             )
-        own = self._connection.model(job.model.base).get("owned_by") == OWN_SERVER
-        return work_of(job, self._connection.options.hyperparameters, everything=own)
+        options = self._connection.options
+        return work_of(job, options.hyperparameters, options.server_learning_rate)
 
     async def _journal(self, work: Work) -> JobJournal:
         """The journal of this work. One of other work, e.g. of data that was written anew, is left behind."""

@@ -40,6 +40,8 @@ class OpenAIOptions:
         logprobs: ask for the log-probability of each completion.
         system: whether the models pass a system message on.
         trains: whether the server has the fine-tuning API.
+        server_learning_rate: the learning rate that the server's ``learning_rate_multiplier`` multiplies, so
+            that ``sft.learning_rate`` can hold; without it the server's own holds.
         hyperparameters: what fine-tuning jobs are given besides, e.g. ``learning_rate_multiplier``.
         prices: USD per million tokens by model, or ``free``; they stand above the price table.
         unlisted: take a model that the server's list does not have.
@@ -60,6 +62,7 @@ class OpenAIOptions:
     system: bool = True
     trains: bool = True
     unlisted: bool = False
+    server_learning_rate: float | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     prices: Mapping[str, Price] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -104,6 +107,11 @@ class OpenAIOptions:
                 raise BackendError(
                     f"option '{name}' of backend 'openai' must be a number of at least {least}, got {value!r}"
                 )
+        rate = found.get("server_learning_rate")
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1):
+            raise BackendError(
+                f"option 'server_learning_rate' of backend 'openai' must be a number above 0 and below 1, got {rate!r}"
+            )
         for name in ("hyperparameters", "prices"):
             if not isinstance(found.get(name, {}), Mapping):
                 raise BackendError(f"option '{name}' of backend 'openai' must be a mapping, got {found[name]!r}")

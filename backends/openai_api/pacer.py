@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 MINUTE = 60.0
 BURST_SECONDS = 0.5  # what a timer that fires late may catch up with
+FELT_SECONDS = 10.0  # the span in which a limit that nobody named is measured
+SLOWER, FASTER_A_SECOND = 0.7, 1.03
 LONGEST_BACKOFF = 30.0
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -51,8 +53,8 @@ class Pacer:
     """Lets requests go one after the other, at the pace that the spec and the server allow.
 
     The server's own limits are read from its ``x-ratelimit-*`` headers, and the lower of both holds.
-    Where a server says 429 without naming a limit, fewer requests are kept under way, and slowly more
-    again. One pause holds for all: a server that asked for patience is not asked by the others.
+    Where a server says 429 without naming a limit, what it answered lately is taken for one: less after
+    each further 429, and slowly more again. One pause holds for all: a server that asked for patience is not asked by the others.
 
     Args:
         concurrency: requests under way at once, at most.
@@ -68,7 +70,7 @@ class Pacer:
         tpm: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most, self._room = float(concurrency), float(concurrency)
+        self._room = concurrency
         self._spec = {"requests": rpm, "tokens": tpm}
         self._said: dict[str, float] = {}
         self._buckets: dict[str, Bucket] = {}
@@ -76,7 +78,8 @@ class Pacer:
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self._hold_until = 0.0
-        self._eased = 0.0
+        self._felt: float | None = None  # requests a second, where no limit is known
+        self._felt_at = 0.0
         self._trouble = 0
         self._answered: deque[float] = deque()
         self.waiting = self.in_flight = 0
@@ -108,7 +111,7 @@ class Pacer:
                 seconds = max(seconds, bucket.seconds_until(amounts[name], now))
             if seconds > 0:
                 await asyncio.sleep(seconds)
-            elif self.in_flight >= max(1, int(self._room)):
+            elif self.in_flight >= self._room:
                 self._freed.clear()
                 await self._freed.wait()
             else:
@@ -125,7 +128,8 @@ class Pacer:
         self._answered.append(now)
         while self._answered[0] < now - MINUTE:
             self._answered.popleft()
-        self._room = min(self._most, self._room + 1.0 / max(1.0, self._room))
+        if self._felt is not None:
+            self._feel(self._felt * FASTER_A_SECOND ** min(1.0, now - self._felt_at))
         self.learn(headers)
 
     def learn(self, headers: Mapping[str, str]) -> None:
@@ -149,7 +153,7 @@ class Pacer:
         Args:
             seconds: what the server asked for; None: it did not say, and `backoff` holds, longer each time.
             backoff: the first pause, in seconds.
-            ease: keep fewer requests under way from now on, where no limit is known.
+            ease: send fewer from now on, where no limit is known.
         """
         now = self._clock()
         if now < self._hold_until:
@@ -157,12 +161,26 @@ class Pacer:
         pause = seconds if seconds is not None else min(LONGEST_BACKOFF, backoff * 2.0**self._trouble)
         self._trouble = min(self._trouble + 1, 16)
         self._hold_until = now + pause
-        if ease and "requests" not in self._buckets and now - self._eased > pause:
-            self._eased = now
-            self._room = max(1.0, min(self._room, float(self.in_flight or 1)) / 2)
+        if ease and not self._known("requests"):
+            self._feel(self._lately(now) if self._felt is None else self._felt * SLOWER)
+
+    def _lately(self, now: float) -> float:
+        """Answers a second in the last seconds."""
+        recent = [at for at in self._answered if at >= now - FELT_SECONDS]
+        return max(1, len(recent)) / max(1.0, now - recent[0] if recent else 0.0)
+
+    def _feel(self, rate: float) -> None:
+        if not self._known("requests"):
+            self._felt, self._felt_at = rate, self._clock()
+            self._set("requests")
+
+    def _known(self, name: str) -> bool:
+        return self._spec[name] is not None or name in self._said
 
     def _set(self, name: str) -> None:
         known = [value for value in (self._spec[name], self._said.get(name)) if value is not None]
+        if not known and name == "requests" and self._felt is not None:
+            known = [self._felt * MINUTE]
         if not known:
             return
         rate, now = min(known) / MINUTE, self._clock()

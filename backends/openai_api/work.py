@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from windowshift.core.backend import Example, TrainJob
@@ -52,23 +52,23 @@ class Work:
         return len(self.file) // BYTES_A_TOKEN * self.job.sft.epochs
 
 
-def work_of(job: TrainJob, extra: Mapping[str, Any], *, everything: bool) -> Work:
+def work_of(job: TrainJob, extra: Mapping[str, Any], server_rate: float | None) -> Work:
     """Put a job into the API's terms.
 
     Args:
         job: the job.
-        extra: hyperparameters that a person set.
-        everything: whether the server takes all of `Sft`, as `windowshift serve` does.
+        extra: hyperparameters that a person set; they stand above the job's.
+        server_rate: the server's own learning rate, which its multiplier multiplies; None: it is not
+            known, and the server's holds.
     """
-    file = "".join(json.dumps({"messages": turns(each)}, ensure_ascii=False) + "\n" for each in job.examples).encode()
-    sft = asdict(job.sft) | {"alpha": job.sft.lora_alpha, "betas": list(job.sft.betas)}
-    hyperparameters: dict[str, Any] = {"n_epochs": sft.pop("epochs"), "batch_size": sft.pop("batch_size")}
-    if everything:
-        hyperparameters |= sft
+    file = "".join(json.dumps({"messages": turns(each)}, ensure_ascii=False) + "\n" for each in job.examples)
+    hyperparameters: dict[str, Any] = {"n_epochs": job.sft.epochs, "batch_size": job.sft.batch_size}
+    if server_rate is not None:
+        hyperparameters["learning_rate_multiplier"] = job.sft.learning_rate / server_rate
     hyperparameters |= extra
-    named = json.dumps([job.model.base, hyperparameters, job.seed], sort_keys=True).encode()
-    token = hashlib.sha256(named + b"\n" + file).hexdigest()[:32]
-    return Work(job, file, hyperparameters, token)
+    named = json.dumps([job.model.base, hyperparameters, job.seed], sort_keys=True)
+    content = f"{named}\n{file}".encode()
+    return Work(job, file.encode(), hyperparameters, hashlib.sha256(content).hexdigest()[:32])
 
 
 def turns(example: Example) -> list[dict[str, Any]]:
