@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import windowshift
+from windowshift import serve_command
 from windowshift.core.errors import SpecError, WindowshiftError
 
 if TYPE_CHECKING:
@@ -303,6 +304,9 @@ def microworld(
     from windowshift.backends.microworld import build
 
     build(out, seed=seed)
+
+
+app.command()(serve_command.serve)
 
 
 def _spec(path: Path) -> tuple[Spec, str]:
