@@ -96,8 +96,8 @@ class LimitedServer:
         assert isinstance(held, web.FileField)
         name = f"file-{len(self.files)}"
         self.files[name] = held.file.read()
-        return web.json_response({"id": name, "object": "file", "bytes": len(self.files[name]), "created_at": 0,
-                                  "filename": held.filename, "purpose": form["purpose"], "status": "processed"})  # fmt: skip
+        shown = {"filename": held.filename, "purpose": form["purpose"], "bytes": len(self.files[name])}
+        return web.json_response({"id": name, "object": "file", "created_at": 0, "status": "processed", **shown})
 
     async def content(self, request: web.Request) -> web.Response:
         return web.Response(body=self.files[request.match_info["name"]])

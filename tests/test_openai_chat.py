@@ -145,12 +145,14 @@ class TestKeys:
         assert "sk-secret" not in str(caught.value)
 
 
-class TestMoney:
-    PRICES = {"small": {"input": 100_000.0, "output": 1_000_000.0}}  # a dollar a token: 10 in, 5 out are $6
+# A tenth of a dollar a token in, a dollar a token out: 10 in and 5 out are $6.
+PRICES = {"small": {"input": 100_000.0, "output": 1_000_000.0}}
 
+
+class TestMoney:
     async def test_what_was_paid_is_known(self, server: LimitedAddress) -> None:
         budget = Budget()
-        backend = OpenAIBackend({**server.options, "prices": self.PRICES})
+        backend = OpenAIBackend({**server.options, "prices": PRICES})
         backend.begin(Limits(), budget, Path())
         found = await answers(backend, ask(10))
         assert [each.usd for each in found.values()] == [6.0] * 10
@@ -160,7 +162,7 @@ class TestMoney:
 
     async def test_the_limit_is_never_passed(self, server: LimitedAddress) -> None:
         budget = Budget(200.0, spent=50.0)
-        backend = OpenAIBackend({**server.options, "prices": self.PRICES, "concurrency": 8})
+        backend = OpenAIBackend({**server.options, "prices": PRICES, "concurrency": 8})
         backend.begin(Limits(usd=200.0), budget, Path())
         before = server.counts()["answered"]
         found = await answers(backend, ask(60))
@@ -173,7 +175,7 @@ class TestMoney:
         assert all("limits.usd" in (error or "") for error in refused)
 
     async def test_a_model_that_wants_more_than_is_left_is_not_asked(self, server: LimitedAddress) -> None:
-        backend = OpenAIBackend({**server.options, "prices": self.PRICES})
+        backend = OpenAIBackend({**server.options, "prices": PRICES})
         backend.begin(Limits(usd=5.0), Budget(5.0), Path())
         before = server.counts()["answered"]
         found = await answers(backend, ask(3))
@@ -195,7 +197,7 @@ class TestMoney:
 
 class TestBatches:
     async def test_equal_to_chat_and_at_half_the_price(self, server: LimitedAddress, tmp_path: Path) -> None:
-        prices = TestMoney.PRICES
+        prices = PRICES
         plain = OpenAIBackend({**server.options, "prices": prices})
         batched = OpenAIBackend({**server.options, "prices": prices, "batch": True})
         batched.begin(Limits(), Budget(), tmp_path)
@@ -230,7 +232,7 @@ class TestBatches:
             while address.counts().get("batches", 0) == 0 or not any(
                 journal.batch for journal in read_batch_journals(tmp_path / "batches", str(options["base_url"]))
             ):
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0)
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             await first.aclose()

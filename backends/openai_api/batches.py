@@ -170,7 +170,7 @@ class Batches:
                 waited = time.monotonic() - begun
                 if error.fault.remedy in ("refused", "stop") or waited > self._connection.options.patience:
                     raise
-                await pause(self._connection.options.backoff, tries, error.fault.seconds)
+                await pause(self._connection.options, tries, error.fault.seconds)
                 tries += 1
 
     async def _find(self, journal: BatchJournal) -> Batch | None:

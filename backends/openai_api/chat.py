@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from windowshift.backends.openai_api.answer import read_answer
 from windowshift.backends.openai_api.connection import Connection
 from windowshift.backends.openai_api.faults import BrokenAnswerError, Fault
-from windowshift.backends.openai_api.pacer import LONGEST_BACKOFF, Pacer
+from windowshift.backends.openai_api.pacer import Pacer
+from windowshift.backends.openai_api.repeat import pause
 from windowshift.core.backend import Completion, GenerateRequest
 from windowshift.core.budget import Budget, BudgetSpentError
 from windowshift.core.errors import BackendError
@@ -94,10 +94,10 @@ class Chat:
                     )
                 return failed(request, f"{named}; given up after {waited:.0f} s", usd=lost or None)
             if done.remedy == "wait" or done.seconds is not None:
-                self._pacer.throttled(done.seconds, self._options.backoff, ease=done.status == 429)
+                longest = self._options.longest_backoff
+                self._pacer.throttled(done.seconds, self._options.backoff, longest, ease=done.status == 429)
             else:
-                pause = min(LONGEST_BACKOFF, self._options.backoff * 2.0 ** (tries - 1))
-                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # apart, so that they do not come back as one
+                await pause(self._options, tries - 1)
 
     async def _once(self, request: GenerateRequest, price: Price | None, most: float) -> Completion | Fault:
         """Send it once.

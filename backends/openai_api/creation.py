@@ -102,7 +102,7 @@ class Creation:
                 # A server that says "too many jobs" is waited for: one of them will end.
                 if waited > options.patience and fault.status != 429:
                     raise ServiceError(f"{error}; given up after {waited:.0f} s", fault) from None
-                await pause(options.backoff, tries, fault.seconds)
+                await pause(options, tries, fault.seconds)
                 tries += 1
 
     async def _upload(self, work: Work) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from windowshift.core.errors import BackendError
 from windowshift.core.prices import Price, read_price
 
+LONGEST_BACKOFF = 30.0
 HOSTED = "https://api.openai.com/v1"
 _SECRETS = ("api_key", "key", "token", "password", "secret")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -65,6 +66,11 @@ class OpenAIOptions:
     server_learning_rate: float | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     prices: Mapping[str, Price] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def longest_backoff(self) -> float:
+        """The longest pause between two tries: short enough that `patience` allows several."""
+        return min(LONGEST_BACKOFF, max(self.backoff, self.patience / 8))
 
     @property
     def host(self) -> str:

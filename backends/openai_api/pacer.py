@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from windowshift.backends.openai_api.options import LONGEST_BACKOFF
+
 MINUTE = 60.0
 BURST_SECONDS = 0.5  # what a timer that fires late may catch up with
 FELT_SECONDS = 10.0  # the span in which a limit that nobody named is measured
 SLOWER, FASTER_A_SECOND = 0.7, 1.03
-LONGEST_BACKOFF = 30.0
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -54,7 +55,8 @@ class Pacer:
 
     The server's own limits are read from its ``x-ratelimit-*`` headers, and the lower of both holds.
     Where a server says 429 without naming a limit, what it answered lately is taken for one: less after
-    each further 429, and slowly more again. One pause holds for all: a server that asked for patience is not asked by the others.
+    each further 429, and slowly more again. One pause holds for all: a server that asked for patience is
+    not asked by the others.
 
     Args:
         concurrency: requests under way at once, at most.
@@ -147,18 +149,21 @@ class Pacer:
             self._said[name] = per_minute
             self._set(name)
 
-    def throttled(self, seconds: float | None, backoff: float, *, ease: bool = True) -> None:
+    def throttled(
+        self, seconds: float | None, backoff: float, longest: float = LONGEST_BACKOFF, *, ease: bool = True
+    ) -> None:
         """The server said 429, or nobody was there: hold everything for as long as it asked.
 
         Args:
             seconds: what the server asked for; None: it did not say, and `backoff` holds, longer each time.
             backoff: the first pause, in seconds.
+            longest: the longest one.
             ease: send fewer from now on, where no limit is known.
         """
         now = self._clock()
         if now < self._hold_until:
             return  # told already, by a request that was under way with this one
-        pause = seconds if seconds is not None else min(LONGEST_BACKOFF, backoff * 2.0**self._trouble)
+        pause = seconds if seconds is not None else min(longest, backoff * 2.0**self._trouble)
         self._trouble = min(self._trouble + 1, 16)
         self._hold_until = now + pause
         if ease and not self._known("requests"):

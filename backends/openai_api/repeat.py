@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from windowshift.backends.openai_api.connection import Connection
 from windowshift.backends.openai_api.faults import ServiceError
-from windowshift.backends.openai_api.pacer import LONGEST_BACKOFF
+from windowshift.backends.openai_api.options import OpenAIOptions
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -35,11 +35,12 @@ async def repeat(connection: Connection, what: str, ask: Callable[[AsyncOpenAI],
             waited = time.monotonic() - begun
             if waited > connection.options.patience:
                 raise ServiceError(f"{error}; given up after {waited:.0f} s", error.fault) from None
-            await pause(connection.options.backoff, tries, error.fault.seconds)
+            await pause(connection.options, tries, error.fault.seconds)
             tries += 1
 
 
-async def pause(backoff: float, tries: int, seconds: float | None = None) -> None:
+async def pause(options: OpenAIOptions, tries: int, seconds: float | None = None) -> None:
     """Wait as long as the server asked, or twice as long as the time before."""
-    wanted = min(LONGEST_BACKOFF, backoff * 2.0 ** min(tries, 16)) * random.uniform(0.75, 1.25)
-    await asyncio.sleep(wanted if seconds is None else seconds)
+    wanted = min(options.longest_backoff, options.backoff * 2.0 ** min(tries, 16))
+    # Apart, so that many that failed together do not come back together.
+    await asyncio.sleep(wanted * random.uniform(0.75, 1.25) if seconds is None else seconds)
