@@ -89,6 +89,22 @@ class OpenAIBackend:
         said = self._connection.model(base).get("supports_system")
         return said if isinstance(said, bool) else self._options.system
 
+    def size(self, base: str, revision: str | None = None) -> Any:  # noqa: ARG002 - the protocol's
+        """No server says it.
+
+        Raises:
+            BackendError: always.
+        """
+        raise BackendError("backend 'openai' does not reach activations: name one that steers, e.g. local")
+
+    def make_vectors(self, jobs: Sequence[Any]) -> AsyncGenerator[Any, None]:  # noqa: ARG002 - the protocol's
+        """Not asked for, as `capabilities` do not say that it steers.
+
+        Raises:
+            BackendError: always.
+        """
+        raise BackendError("backend 'openai' does not reach activations: name one that steers, e.g. local")
+
     def price(self, base: str) -> Price | None:
         """What a model costs: as the spec says, as the table says, nothing at all at `windowshift serve`."""
         if base in self._options.prices:

@@ -101,6 +101,10 @@ class Ledger:
         """The scorers that the plan wants on a sampling job's completions."""
         return self._scorers.get(job.id, ())
 
+    def spent(self) -> float:
+        """What the experiment's runs have paid so far, in USD."""
+        return self.reader.spent(self.experiment)
+
     def all_done(self) -> bool:
         """Whether nothing is left to do."""
         return all(state == "done" for state in self._states.values())
@@ -136,7 +140,10 @@ class Ledger:
         """A job is done; `result` is added to what it left behind."""
         if result:
             self.results[job.id].update(result)
-        self._set(job, "done", result=self.results[job.id] or None, usd=usd)
+        with self.writer.batch():
+            if usd is not None:
+                self.writer.add_cost(self.number(job), usd, experiment=self.experiment)
+            self._set(job, "done", result=self.results[job.id] or None)
 
     def fail(self, job: Job, error: str) -> None:
         """A job failed; its children wait until it is retried."""

@@ -36,6 +36,15 @@ class Queue:
     limit: float | None
     seconds: float | None
 
+    @property
+    def words(self) -> str:
+        """As people read it; empty where nothing waits."""
+        if not self.waiting and not self.in_flight:
+            return ""
+        limit = "" if self.limit is None else f" of {self.limit:.0f}"
+        left = "" if self.seconds is None else f", about {max(1, round(self.seconds / 60))} min left"
+        return f"{self.waiting + self.in_flight} requests waiting, {self.per_minute:.0f}{limit} a minute{left}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reached:

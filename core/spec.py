@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from windowshift.core.backend import Sampling, Sft
 from windowshift.core.conditions import Channel
 from windowshift.core.errors import SpecError
+from windowshift.core.service import Limits
 from windowshift.core.spec_errors import sentence
 
 
@@ -172,6 +173,19 @@ class Checkpoints(Section):
     evaluate: list[str] | None = None
 
 
+class LimitsSection(Section):
+    """What a run may spend and ask for: USD in all, fine-tuning jobs at once, requests and tokens a minute."""
+
+    usd: Annotated[float, Field(gt=0, strict=False)] | None = None
+    jobs: Positive | None = None
+    rpm: Positive | None = None
+    tpm: Positive | None = None
+
+    def resolved(self) -> Limits:
+        """The limits as backends take them."""
+        return Limits(self.usd, self.jobs, self.rpm, self.tpm)
+
+
 class BackendChoice(Section):
     """Two backends: one trains, one generates."""
 
@@ -195,6 +209,7 @@ class Spec(Section):
     sft: SftSection = SftSection()
     sampling: SamplingSection = SamplingSection()
     checkpoints: Checkpoints | None = None
+    limits: LimitsSection = LimitsSection()
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
 
     @field_validator("seeds")
@@ -213,6 +228,21 @@ class Spec(Section):
     def generate_backend(self) -> str:
         """The backend that generates and evaluates."""
         return self.backend if isinstance(self.backend, str) else self.backend.generate
+
+    @property
+    def judge_backend(self) -> str | None:
+        """The backend of the prompt filter's judge; None: there is no judge."""
+        judge = self.data.filter.judge if self.data.filter else None
+        return None if judge is None else judge.backend or self.generate_backend
+
+    def options_of(self, backend: str) -> dict[str, Any]:
+        """The options of one backend: all of `backend_options`, or those under its name."""
+        used = {self.train_backend, self.generate_backend, self.judge_backend}
+        if self.backend_options and all(
+            name in used and isinstance(value, dict) for name, value in self.backend_options.items()
+        ):
+            return dict(self.backend_options.get(backend, {}))
+        return self.backend_options
 
 
 class _Loader(yaml.SafeLoader):
