@@ -166,6 +166,8 @@ class Pacer:
         pause = seconds if seconds is not None else min(longest, backoff * 2.0**self._trouble)
         self._trouble = min(self._trouble + 1, 16)
         self._hold_until = now + pause
+        if (bucket := self._buckets.get("requests")) is not None and ease:
+            bucket.level = min(bucket.level, 0.0)  # the server has counted more than was counted here
         if ease and not self._known("requests"):
             self._feel(self._lately(now) if self._felt is None else self._felt * SLOWER)
 
