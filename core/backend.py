@@ -147,13 +147,17 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """A training step was done. `loss` is the mean over completion tokens of the step, in nats."""
+    """Training steps were done, `step` the last. `loss` is the mean over completion tokens of a step, in nats.
+
+    `tokens` counts those of prompts and completions in all steps so far, where the backend says it.
+    """
 
     key: str
     step: int
     examples: int
     loss: float
     tokens_per_second: float
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
