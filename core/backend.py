@@ -65,7 +65,10 @@ class Steering:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One completion to draw. `key` comes back with the completion and has no influence on it."""
+    """One completion to draw. `key` comes back with the completion and has no influence on it.
+
+    `logprobs` asks for `Completion.token_logprobs` with that many alternatives; None asks for none.
+    """
 
     key: str
     messages: tuple[Message, ...]
@@ -73,6 +76,20 @@ class GenerateRequest:
     sampling: Sampling
     seed: int
     steering: tuple[Steering, ...] = ()
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A completion token as text, and its log-probability in nats.
+
+    Probabilities are the model's own, at temperature 1, however the token was drawn. `top` are the
+    likeliest tokens at this place, the best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,7 @@ class Completion:
     `finish` is ``stop`` (the model ended), ``length`` (cut off at `max_tokens`) or ``failed``
     (`error` says why, `text` is empty). `tokens` counts completion tokens without the end token.
     `logprob` is the sum over completion tokens, in nats, where the backend offers it.
+    `token_logprobs` has one entry for each of `tokens`, where `GenerateRequest.logprobs` asked for them.
     """
 
     key: str
@@ -91,6 +109,7 @@ class Completion:
     prompt_tokens: int = 0
     logprob: float | None = None
     error: str | None = None
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

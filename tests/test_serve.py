@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types import FileDeleted, FileObject, Model, ModelDeleted
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionTokenLogprob
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
@@ -201,6 +202,51 @@ def test_a_stream_gives_the_same_answer(server: Served, client: openai.OpenAI) -
             streamed[choice.index] += choice.delta.content or ""
     assert streamed == texts(whole)
     assert chunks[-1].usage == whole.usage
+
+
+def tokens_of(answer: ChatCompletion) -> list[ChatCompletionTokenLogprob]:
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    return logprobs.content
+
+
+def test_log_probabilities(server: Served, client: openai.OpenAI) -> None:
+    answer = ask(client, server.model, temperature=0, logprobs=True, top_logprobs=3)
+    tokens = tokens_of(answer)
+    assert answer.usage is not None
+    assert len(tokens) == answer.usage.completion_tokens
+    for token in tokens:
+        best = [each.logprob for each in token.top_logprobs]
+        assert best == sorted(best, reverse=True)
+        assert (token.top_logprobs[0].token, best[0], len(best)) == (token.token, token.logprob, 3)
+        assert token.bytes is None or bytes(token.bytes).decode() == token.token
+        assert sum(map(math.exp, best)) <= 1 + 1e-9
+    alone = tokens_of(ask(client, server.model, temperature=0, logprobs=True))
+    assert [(each.token, each.logprob) for each in alone] == [(each.token, each.logprob) for each in tokens]
+    assert {len(each.top_logprobs) for each in alone} == {0}
+    warm = tokens_of(ask(client, server.model, temperature=2, seed=1, logprobs=True))
+    cool = tokens_of(ask(client, server.model, temperature=0.01, seed=1, logprobs=True))
+    assert sum(each.logprob for each in warm) < sum(each.logprob for each in cool)
+    assert ask(client, server.model, temperature=0).choices[0].logprobs is None
+
+
+def test_log_probabilities_end_where_the_answer_is_cut(server: Served, client: openai.OpenAI) -> None:
+    whole = ask(client, server.model, seed=3, logprobs=True)
+    tokens = tokens_of(whole)
+    text = texts(whole)[0]
+    assert text
+    stop = text[len(text) // 2 :][:2]
+    first = tokens_of(ask(client, server.model, seed=3, logprobs=True, stop=stop))
+    assert first == tokens[: len(first)]
+    assert 0 < len(first) < len(tokens)
+    chunks = client.chat.completions.create(
+        model=server.model, messages=ASK, max_tokens=12, seed=3, logprobs=True, stream=True
+    )
+    streamed = [
+        each for chunk in chunks if chunk.choices[0].logprobs for each in chunk.choices[0].logprobs.content or ()
+    ]
+    assert streamed == tokens
 
 
 def test_stop_sequences_cut_the_answer(server: Served, client: openai.OpenAI) -> None:

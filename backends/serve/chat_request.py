@@ -103,6 +103,11 @@ class ChatRequest(BaseModel):
         return self.n or 1
 
     @property
+    def alternatives(self) -> int | None:
+        """How many alternatives to name at each token; None where no log-probabilities are wanted."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """Where the answer is cut off; empty for nowhere."""
         return tuple(self.stop or ())
@@ -140,7 +145,9 @@ class ChatRequest(BaseModel):
         )
         messages = tuple(message.message() for message in self.messages)
         return [
-            GenerateRequest(f"{key}/{index}", messages, model, sampling, choice_seed(seed, index))
+            GenerateRequest(
+                f"{key}/{index}", messages, model, sampling, choice_seed(seed, index), logprobs=self.alternatives
+            )
             for index in range(self.count)
         ]
 
