@@ -170,7 +170,7 @@ class LocalBackend:
             try:
                 lm = self._model(job.model.base, job.model.revision)
                 yield []
-                yield from train(lm, job, self._options.state_seconds)
+                yield from train(lm, job, self._options.state_seconds, self._options.progress_seconds)
             except WindowshiftError as error:
                 yield [TrainFailed(job.key, str(error))]
             except (RuntimeError, MemoryError, OSError) as error:
@@ -258,7 +258,15 @@ def _rows(lm: CausalLM, group: Sequence[GenerateRequest], refused: list[Completi
         if problem is not None:
             refused.append(_failed(request, problem, len(prompt)))
             continue
-        yield Row(index, prompt, request.seed, sampling.temperature, sampling.top_p, sampling.max_tokens)
+        yield Row(
+            index,
+            prompt,
+            request.seed,
+            sampling.temperature,
+            sampling.top_p,
+            sampling.max_tokens,
+            logprobs=request.logprobs,
+        )
 
 
 def _problem(request: GenerateRequest) -> str | None:
@@ -290,4 +298,5 @@ def _completion(lm: CausalLM, request: GenerateRequest, decoded: Decoded) -> Com
         finish=decoded.finish,
         tokens=len(decoded.ids),
         prompt_tokens=prompt_tokens,
+        token_logprobs=None if request.logprobs is None else lm.chat.token_logprobs(decoded.drawn),
     )

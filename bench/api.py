@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measurement import Measurement
 from tests.servers import KEY, KEY_ENV, limited
+
+from bench.measurement import Measurement
 from windowshift.backends.openai import OpenAIBackend
 from windowshift.core.backend import GenerateRequest, Message, Model, Sampling
 from windowshift.core.budget import Budget

@@ -67,7 +67,7 @@ class Steering:
 class GenerateRequest:
     """One completion to draw. `key` comes back with the completion and has no influence on it.
 
-    `top_logprobs` asks for that many alternatives at the first token, where the backend offers it.
+    `logprobs` asks for `Completion.token_logprobs` with that many alternatives; None asks for none.
     """
 
     key: str
@@ -76,7 +76,20 @@ class GenerateRequest:
     sampling: Sampling
     seed: int
     steering: tuple[Steering, ...] = ()
-    top_logprobs: int = 0
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A completion token as text, and its log-probability in nats.
+
+    Probabilities are the model's own, at temperature 1, however the token was drawn. `top` are the
+    likeliest tokens at this place, the best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +98,9 @@ class Completion:
 
     `finish` is ``stop`` (the model ended), ``length`` (cut off at `max_tokens`) or ``failed``
     (`error` says why, `text` is empty). `tokens` counts completion tokens without the end token.
-    `logprob` is the sum over completion tokens, in nats, where the backend offers it; `first` the
-    most likely first tokens with theirs, where they were asked for and offered. `usd` is what it cost;
-    None where nothing is priced.
+    `logprob` is the sum over completion tokens, in nats, where the backend offers it.
+    `token_logprobs` has one entry for each of `tokens`, where `GenerateRequest.logprobs` asked for them.
+    `usd` is what it cost; None where nothing is priced.
     """
 
     key: str
@@ -97,8 +110,8 @@ class Completion:
     prompt_tokens: int = 0
     logprob: float | None = None
     error: str | None = None
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
     usd: float | None = None
-    first: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +168,17 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """A training step was done. `loss` is the mean over completion tokens of the step, in nats."""
+    """Training steps were done, `step` the last. `loss` is the mean over completion tokens of a step, in nats.
+
+    `tokens` counts those of prompts and completions in all steps so far, where the backend says it.
+    """
 
     key: str
     step: int
     examples: int
     loss: float
     tokens_per_second: float
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

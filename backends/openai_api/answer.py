@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.openai_api.faults import BrokenAnswerError
-from windowshift.core.backend import Completion, GenerateRequest
+from windowshift.core.backend import Completion, GenerateRequest, TokenLogprob
 from windowshift.core.prices import Price
 
 if TYPE_CHECKING:
@@ -53,16 +53,17 @@ def read_answer(request: GenerateRequest, answer: object, price: Price | None, *
         return Completion(request.key, "", "failed", 0, prompt_tokens, error=problem, usd=usd)
     # A refusal is what the model said, in a field of its own.
     said = text if text is not None else getattr(message, "refusal", None)
-    logprob, first = _logprobs(choice, request.top_logprobs)
+    tokens_said = _logprobs(choice)
     return Completion(
         key=request.key,
         text=said if isinstance(said, str) else "",
         finish="length" if finish == "length" else "stop",
         tokens=max(0, tokens - reasoning),
         prompt_tokens=prompt_tokens,
-        logprob=logprob,
+        # Of the base model: what a fine-tune thinks of its own words is another measure.
+        logprob=None if tokens_said is None or request.model.adapter else sum(one.logprob for one in tokens_said),
+        token_logprobs=None if request.logprobs is None else tokens_said,
         usd=usd,
-        first=first,
     )
 
 
@@ -77,17 +78,15 @@ def _usage(answer: Any) -> tuple[int, int, int]:
     return prompt, completion, reasoning if isinstance(reasoning, int) else 0
 
 
-def _logprobs(choice: Choice, top: int) -> tuple[float | None, tuple[tuple[str, float], ...] | None]:
+def _logprobs(choice: Choice) -> tuple[TokenLogprob, ...] | None:
+    """The completion's tokens with their log-probabilities; None: the server sent none."""
     content = getattr(getattr(choice, "logprobs", None), "content", None)
     if not isinstance(content, list):
-        return None, None
-    total = 0.0
+        return None
+    found = []
     for token in content:
-        value = getattr(token, "logprob", None)
-        if not isinstance(value, int | float):
+        if not isinstance(getattr(token, "logprob", None), int | float):
             raise BrokenAnswerError("a token has no logprob")
-        total += float(value)
-    first = None
-    if top and content:
-        first = tuple((str(one.token), float(one.logprob)) for one in content[0].top_logprobs or ())
-    return total, first
+        top = tuple((str(one.token), float(one.logprob)) for one in getattr(token, "top_logprobs", None) or ())
+        found.append(TokenLogprob(str(token.token), float(token.logprob), top))
+    return tuple(found)

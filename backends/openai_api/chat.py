@@ -152,10 +152,10 @@ class Chat:
         }
         if self._options.seeds:
             found["seed"] = request.seed
-        if self._options.logprobs or request.top_logprobs:
+        if self._options.logprobs or request.logprobs is not None:
             found["logprobs"] = True
-        if request.top_logprobs:
-            found["top_logprobs"] = request.top_logprobs
+        if request.logprobs:
+            found["top_logprobs"] = request.logprobs
         return found
 
     def _learned_name(self, request: GenerateRequest, fault: Fault) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ class Allowance:
                 429,
                 f"rate limit reached: {self._rpm} requests a minute; try again in {wait:.2f} s",
                 code="rate_limit_exceeded",
-                headers={**self._headers(), "retry-after": f"{max(1, round(wait + 0.5))}"},
+                headers={**self._headers(), "retry-after": str(math.ceil(wait))},
             )
         self._left -= 1
         return self._headers()

@@ -20,12 +20,30 @@ async def parse(request: Request, model: type[M]) -> M:
     Raises:
         ApiError: it is not JSON, or not what `model` describes; the place is named.
     """
-    raw = await request.body()
     try:
-        value = json.loads(raw, parse_constant=_not_json)
-    except (ValueError, RecursionError) as error:
+        value = load_json(await request.body())
+    except ValueError as error:
         raise ApiError(400, f"the request's body is not valid JSON: {error}") from error
     return check(value, model)
+
+
+def load_json(raw: bytes) -> Any:
+    """Read JSON that can be written again as UTF-8.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or holds a number or a text that is none.
+    """
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_not_json)
+        if b"\\ud" in raw.lower():  # half of a surrogate pair would fail only later, in the store or the tokenizer
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text (byte {error.start + 1})") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("a text in it holds half of a surrogate pair") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return value
 
 
 def check(value: Any, model: type[M]) -> M:

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.chat_request import ChatRequest, cut
 from windowshift.backends.serve.state import new_id, now
-from windowshift.core.backend import Completion
+from windowshift.core.backend import Completion, TokenLogprob
+
+LEAST = -9999.0  # what the API says of a token that cannot be: JSON has no infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,28 @@ def failure(reason: str) -> ApiError:
 def _choice(request: ChatRequest, index: int, completion: Completion) -> Choice:
     text, stopped = cut(completion.text, request.stops)
     finish: Literal["stop", "length"] = "length" if completion.finish == "length" and not stopped else "stop"
-    return Choice(index, text, finish, None)
+    tokens = completion.token_logprobs
+    logprobs = None if tokens is None else {"content": _logprobs(tokens, text), "refusal": None}
+    return Choice(index, text, finish, logprobs)
+
+
+def _logprobs(tokens: Sequence[TokenLogprob], text: str) -> list[dict[str, Any]]:
+    """The tokens of a text; those of what was cut off are left out."""
+    found: list[dict[str, Any]] = []
+    start = 0
+    for each in tokens:
+        if start >= len(text):
+            break
+        top = [_logprob(token, logprob) for token, logprob in each.top]
+        found.append({**_logprob(each.token, each.logprob), "top_logprobs": top})
+        start += len(each.token)
+    return found
+
+
+def _logprob(token: str, logprob: float) -> dict[str, Any]:
+    # A part of a character has no text whose bytes could be told.
+    octets = None if "\ufffd" in token else list(token.encode())
+    return {"token": token, "logprob": max(logprob, LEAST), "bytes": octets}
 
 
 def _event(value: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.chat_message import ChatMessage
@@ -15,6 +15,7 @@ from windowshift.backends.serve.limits import Limits
 from windowshift.core.backend import GenerateRequest, Model, Sampling
 
 DEFAULT_TOKENS = 1024
+_one = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 _Stop = Annotated[str, StringConstraints(strict=True, min_length=1)]
 
 
@@ -44,7 +45,7 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = None
+    stop: Annotated[list[_Stop], _one, Field(max_length=4)] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     stream: bool | None = None
@@ -102,11 +103,14 @@ class ChatRequest(BaseModel):
         return self.n or 1
 
     @property
+    def alternatives(self) -> int | None:
+        """How many alternatives to name at each token; None where no log-probabilities are wanted."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """Where the answer is cut off; empty for nowhere."""
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return tuple(self.stop or ())
 
     def refuse(self, limits: Limits) -> None:
         """Check what the types cannot say.
@@ -141,7 +145,9 @@ class ChatRequest(BaseModel):
         )
         messages = tuple(message.message() for message in self.messages)
         return [
-            GenerateRequest(f"{key}/{index}", messages, model, sampling, choice_seed(seed, index))
+            GenerateRequest(
+                f"{key}/{index}", messages, model, sampling, choice_seed(seed, index), logprobs=self.alternatives
+            )
             for index in range(self.count)
         ]
 

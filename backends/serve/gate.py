@@ -17,7 +17,7 @@ from windowshift.backends.serve.state import new_id
 
 UPLOADS = "/v1/files"
 OPEN = "/health"
-LINGER_SECONDS = 5.0
+LINGER_SECONDS = 2.0
 
 
 class Gate:
@@ -43,25 +43,28 @@ class Gate:
             return
         started = time.perf_counter()
         body = _Body(scope, receive, self._limits)
-        allowed: dict[str, str] = {}
+        extra = {"x-request-id": new_id("req_", 32), "openai-version": "2020-10-01"}
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = new_id("req_", 32)
-                headers["openai-version"] = "2020-10-01"
+                headers.update(extra)
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
-                for name, value in allowed.items():
-                    headers[name] = value
+                if not body.whole:
+                    headers["connection"] = "close"
+            elif not message.get("more_body", False) and not body.whole:
+                await send({**message, "more_body": True})
+                await body.throw_away()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         try:
             if scope["path"] != OPEN:
                 self._check_key(Headers(scope=scope))
-                allowed.update(self._allowance.take())
+                extra.update(self._allowance.take())
             body.check_head()
         except ApiError as error:
-            await _refuse(error, scope, receive, answer)
+            await error.response()(scope, receive, answer)
             return
         await self._app(scope, body.receive, answer)
 
@@ -91,8 +94,9 @@ class _Body:
         upload = scope["path"].rstrip("/") == UPLOADS
         self._most = limits.upload_bytes if upload else limits.body_bytes
         self._size = 0
-        self._whole = False
         self._started = time.monotonic()
+        headers = Headers(scope=scope)
+        self.whole = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
     def check_head(self) -> None:
         """Look at the size that the head announces.
@@ -110,47 +114,33 @@ class _Body:
         Raises:
             ApiError: the body is larger than allowed, or takes longer.
         """
-        if self._whole:
-            return await self._receive()  # the client's going away
+        if self.whole:
+            return await self._receive()  # an empty body, or the client's going away
         patience = self._started + self._limits.body_seconds + self._size / self._limits.body_rate - time.monotonic()
         try:
             message = await asyncio.wait_for(self._receive(), max(patience, 0.001))
         except TimeoutError as error:
-            raise ApiError(
-                408, "the request's body did not arrive in time: send it faster", headers={"connection": "close"}
-            ) from error
+            raise ApiError(408, "the request's body did not arrive in time: send it faster") from error
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
-            self._whole = not message.get("more_body", False)
+            self.whole = not message.get("more_body", False)
             if self._size > self._most:
                 raise self._too_large()
         return message
+
+    async def throw_away(self) -> None:
+        """Read on for a moment after the answer, so that the client gets to read it.
+
+        Closing at once would make the client's machine drop the answer while it still sends.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while (message := await self._receive())["type"] == "http.request" and message.get("more_body", False):
+                    pass
 
     def _too_large(self) -> ApiError:
         return ApiError(
             413,
             f"the request is larger than the {self._most} bytes that this server takes here",
             code="request_too_large",
-            headers={"connection": "close"},
         )
-
-
-async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with an error. A body that is still being sent is read away for a moment, and thrown away.
-
-    Closing the connection at once would make the client's machine drop the answer before it is read.
-    """
-    headers = Headers(scope=scope)
-    pending = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    if not pending:
-        await error.response()(scope, receive, send)
-        return
-    error.headers["connection"] = "close"
-    response = error.response()
-    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
-                pass
-    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -199,23 +199,25 @@ class Jobs:
         query = "SELECT step, loss, tokens FROM events WHERE job = ? AND step IS NOT NULL ORDER BY step"
         return self._state.connection.execute(query, (job.n,)).fetchall()
 
-    def checkpoint(self, job: Job, step: int, adapter: str, valid_loss: float | None) -> None:
-        """Store a checkpoint, and its model under its name; one that a resumed job reports anew is there already."""
-        found = self._state.connection.execute(
+    def checkpoint(self, job: Job, step: int, adapter: str) -> bool:
+        """Store a checkpoint, and its model under its name; False for one that a resumed job reports anew."""
+        connection = self._state.connection
+        if connection.execute("SELECT 1 FROM checkpoints WHERE job = ? AND step = ?", (job.n, step)).fetchone():
+            return False
+        found = connection.execute(
             "SELECT loss FROM events WHERE job = ? AND step <= ? ORDER BY step DESC LIMIT 1", (job.n, step)
         ).fetchone()
-        name, loss = job.checkpoint_name(step), found["loss"] if found else None
-        with self._state.transaction() as connection:
+        name = job.checkpoint_name(step)
+        with self._state.transaction():
             connection.execute(
-                "INSERT INTO checkpoints (id, job, created_at, step, model, train_loss, valid_loss) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "valid_loss = coalesce(excluded.valid_loss, valid_loss)",
-                (new_id("ftckpt_"), job.n, now(), step, name, loss, valid_loss),
+                "INSERT INTO checkpoints (id, job, created_at, step, model, train_loss) VALUES (?, ?, ?, ?, ?, ?)",
+                (new_id("ftckpt_"), job.n, now(), step, name, found["loss"] if found else None),
             )
             connection.execute(
-                "INSERT OR IGNORE INTO models (name, base, adapter, created_at) VALUES (?, ?, ?, ?)",
+                "INSERT INTO models (name, base, adapter, created_at) VALUES (?, ?, ?, ?)",
                 (name, job.model, adapter, now()),
             )
+        return True
 
     def checkpoints(self, job: Job, page: Page) -> tuple[list[sqlite3.Row], bool]:
         """A part of a job's checkpoints."""
@@ -250,7 +252,7 @@ def event_to_api(row: sqlite3.Row) -> dict[str, Any]:
 
 def checkpoint_to_api(job: Job, row: sqlite3.Row) -> dict[str, Any]:
     """As the API's checkpoint object."""
-    metrics = {"step": row["step"], "train_loss": row["train_loss"], "full_valid_loss": row["valid_loss"]}
+    metrics = {"step": row["step"], "train_loss": row["train_loss"]}
     return {
         "id": row["id"],
         "object": "fine_tuning.job.checkpoint",

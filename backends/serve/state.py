@@ -67,7 +67,6 @@ CREATE TABLE checkpoints (
   step INTEGER NOT NULL,
   model TEXT NOT NULL,
   train_loss REAL,
-  valid_loss REAL,
   UNIQUE (job, step)
 ) STRICT;
 CREATE TABLE models (
@@ -95,6 +94,7 @@ class State:
             self.connection = sqlite3.connect(folder / "serve.db", isolation_level=None)
             self.connection.row_factory = sqlite3.Row
             self.connection.execute("PRAGMA journal_mode = WAL")
+            self.connection.execute("PRAGMA synchronous = NORMAL")  # kill -9 loses nothing; an event costs no fsync
             self.connection.execute("PRAGMA foreign_keys = ON")
             found = int(self.connection.execute("PRAGMA user_version").fetchone()[0])
             if found == 0:

@@ -147,7 +147,7 @@ class Trainer:
             self._pace.setdefault(job.id, (time.monotonic(), event.step))
             self._step[job.id] = event.step
             text = f"Step {event.step}/{steps}: training loss={event.loss:.4f}"
-            self._jobs.log(job, text, step=event.step, loss=event.loss)
+            self._jobs.log(job, text, step=event.step, loss=event.loss, tokens=event.tokens)
         elif isinstance(event, Checkpointed):
             self._save(job, event.examples // job.examples * job.steps_an_epoch, event.adapter)
         elif isinstance(event, Trained):
@@ -163,13 +163,14 @@ class Trainer:
                     finished_at=now(),
                     fine_tuned_model=job.name,
                     result_file=result.id,
+                    trained_tokens=self._tokens(job),
                 )
         elif isinstance(event, TrainFailed):
             self._fail(job, event.error)
 
     def _save(self, job: Job, step: int, adapter: str) -> None:
-        self._jobs.checkpoint(job, step, os.path.relpath(adapter, self._state.folder), None)
-        if job.checkpoint_name(step) != job.name:
+        new = self._jobs.checkpoint(job, step, os.path.relpath(adapter, self._state.folder))
+        if new and job.checkpoint_name(step) != job.name:
             self._jobs.log(job, f"Checkpoint created at step {step}")
 
     def _fail(self, job: Job, error: str) -> None:
@@ -179,6 +180,12 @@ class Trainer:
         self._jobs.change(
             job, status="failed", finished_at=now(), error_code=code, error_message=error, error_param=param
         )
+
+    def _tokens(self, job: Job) -> int | None:
+        """Tokens trained on; None where a kill took the last step's report with it."""
+        steps = self._jobs.steps(job)
+        whole = bool(steps) and steps[-1]["step"] == job.steps_an_epoch * job.hyperparameters.n_epochs
+        return steps[-1]["tokens"] if whole else None
 
     def _metrics(self, job: Job) -> io.BytesIO:
         """The steps' losses as CSV, under the hosted API's column names."""

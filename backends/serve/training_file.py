@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from windowshift.backends.serve.api_error import ApiError
+from windowshift.backends.serve.body import load_json
 from windowshift.backends.serve.chat_message import TrainingMessage
 from windowshift.core.backend import Example, Message
 from windowshift.core.spec_errors import sentence
@@ -40,11 +40,10 @@ def lines(file: BinaryIO, line_bytes: int) -> Iterator[tuple[int, Any]]:
         if not raw.strip():
             continue
         try:
-            yield number, json.loads(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise _bad(number, f"is not UTF-8 text (byte {error.start + 1})") from error
-        except (ValueError, RecursionError) as error:
-            raise _bad(number, f"is not valid JSON ({error})") from error
+            value = load_json(raw)
+        except ValueError as error:
+            raise _bad(number, f"is not valid JSON: {error}") from error
+        yield number, value
 
 
 def examples(file: BinaryIO, line_bytes: int) -> Iterator[Example]:

@@ -6,7 +6,7 @@ import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,6 +36,10 @@ def serve(
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="What learning_rate_multiplier 1 stands for.")
     ] = 1.6e-4,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="An option of backend 'local', e.g. dtype=float32."),
+    ] = None,
     rpm: Annotated[int, typer.Option("--rpm", min=0, help="Requests a minute; 0 is no limit.")] = 0,
     upload_mb: Annotated[int, typer.Option("--upload-mb", min=1, help="The largest upload.")] = 512,
 ) -> None:
@@ -63,7 +67,7 @@ def serve(
         if not loopback(host):
             typer.echo("warning: others can reach this address, and the connection is not encrypted", err=True)
 
-    options = ServerOptions(
+    wanted = ServerOptions(
         models=tuple(models),
         data=data,
         key=key,
@@ -73,7 +77,8 @@ def serve(
         sft=Sft(rank=rank, learning_rate=learning_rate),
         limits=replace(Limits(), rpm=rpm, upload_bytes=upload_mb * MIB),
     )
-    run(registry.backend("local"), options, ready)
+    backend = registry.backend("local", {"progress_seconds": 0, **_options(options or [])})
+    run(backend, wanted, ready)
 
 
 def _key(key_env: str | None) -> tuple[str, bool]:
@@ -87,3 +92,16 @@ def _key(key_env: str | None) -> tuple[str, bool]:
     if len(key) < KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
         raise SpecError(f"the key in {name} must have at least {KEY_LENGTH} printable characters and no spaces")
     return key, False
+
+
+def _options(pairs: list[str]) -> dict[str, Any]:
+    """Options of the backend, their values read as YAML reads them."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise SpecError(f"--option takes NAME=VALUE, e.g. dtype=float32, not '{pair}'")
+        found[name] = yaml.safe_load(value)
+    return found
