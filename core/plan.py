@@ -77,6 +77,8 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
     drawn = draw(source, *wanted, spec.data.seed, folder)
     maker = PlanMaker(spec, setting, grid, model, drawn)
+    able, size = backends[spec.train_backend].capabilities, spec.data.size
+    maker.keeps = lambda step: able.checkpoints or (able.epoch_checkpoints and step % size == 0)
     maker.make()
     return Plan(
         spec,
@@ -106,7 +108,13 @@ def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backe
                 "name one that steers, e.g. local"
             )
     if spec.checkpoints and not trainer.checkpoints:
-        raise SpecError(f"backend '{spec.train_backend}' keeps no checkpoints: leave 'checkpoints' out")
+        size = spec.data.size
+        for step in spec.checkpoints.steps(size * spec.sft.epochs):
+            if step > size and not (trainer.epoch_checkpoints and step % size == 0):
+                raise SpecError(
+                    f"checkpoints: backend '{spec.train_backend}' cannot stop after {step} examples, within a later "
+                    f"epoch: name numbers up to data.size ({size}), or multiples of it"
+                )
 
 
 def _check_system_channel(spec: Spec, backends: Mapping[str, Backend]) -> None:
@@ -124,9 +132,14 @@ def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:
     if spec.checkpoints is None:
         return
     total = spec.data.size * spec.sft.epochs
-    if spec.checkpoints.every >= total:
+    if spec.checkpoints.every is not None and spec.checkpoints.every >= total:
         raise SpecError(
             f"checkpoints.every is {spec.checkpoints.every}, but training ends after {total} examples: lower it"
+        )
+    if spec.checkpoints.at is not None and max(spec.checkpoints.at) > total:
+        raise SpecError(
+            f"checkpoints.at has {max(spec.checkpoints.at)}, but training ends after {total} examples: lower it, or "
+            "raise data.size"
         )
     known = [condition.name for condition in grid.evaluate]
     for name in spec.checkpoints.evaluate or ():

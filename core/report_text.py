@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from windowshift.core.report import Report
@@ -78,6 +78,16 @@ def _rich_table(table: Table, width: int, say: Callable[[str], str], color: bool
 
 def print_report(report: Report, file: TextIO | None = None, *, width: int | None = None) -> None:
     """Print a report; colours on a terminal, ASCII where the output cannot take more."""
+    print_blocks(lambda wide: report_blocks(report, wide), file, width=width)
+
+
+def print_blocks(
+    blocks: Callable[[int], Iterable[Block]] | Iterable[Block],
+    file: TextIO | None = None,
+    *,
+    width: int | None = None,
+) -> None:
+    """Print blocks, or what makes them for a width, as `print_report` does."""
     from rich.console import Console
 
     out = sys.stdout if file is None else file
@@ -85,7 +95,9 @@ def print_report(report: Report, file: TextIO | None = None, *, width: int | Non
     encoding = (getattr(out, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "")
     ascii_only = not encoding.startswith("utf")
     color = console.is_terminal and console.color_system is not None
-    text = report_text(report, width or console.width, color=color, ascii_only=ascii_only)
+    wide = max(width or console.width, NARROWEST)
+    made = list(blocks(wide) if callable(blocks) else blocks)
+    text = draw(made, width or console.width, color=color, ascii_only=ascii_only)
     if ascii_only:
         text = text.encode(encoding, errors="replace").decode(encoding)
     out.write(text)

@@ -167,10 +167,26 @@ class SamplingSection(Section):
 
 
 class Checkpoints(Section):
-    """Evaluate during training too, after every `every` examples."""
+    """Evaluate during training too: after every `every` examples, or after each number of examples in `at`.
 
-    every: Positive
+    A backend that keeps no checkpoint at one of them trains a model of its own on that many examples.
+    """
+
+    every: Positive | None = None
+    at: Annotated[list[Positive], Field(min_length=1)] | None = None
     evaluate: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Checkpoints:
+        if (self.every is None) == (self.at is None):
+            raise ValueError("checkpoints needs 'every' or 'at', and not both: e.g. at: [100, 200, 500]")
+        return self
+
+    def steps(self, total: int) -> list[int]:
+        """The numbers of examples before the last one, `total`, in ascending order."""
+        if self.at is not None:
+            return sorted({step for step in self.at if step < total})
+        return list(range(self.every or total, total, self.every or total))
 
 
 class LimitsSection(Section):

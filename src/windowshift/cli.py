@@ -168,6 +168,9 @@ def report(
     as_json: Json = False,
     behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    beside: Annotated[
+        list[str] | None, typer.Option("--beside", metavar="NAME", help="Another experiment, side by side; repeatable.")
+    ] = None,
 ) -> None:
     """Print an experiment's measures with their intervals, beside the published ones."""
     from windowshift.core.report import report as make_report
@@ -175,6 +178,16 @@ def report(
     from windowshift.core.report_text import print_report
 
     made = make_report(workspace, name, behaviour)
+    if beside:
+        from windowshift.core.beside import beside_blocks, beside_json
+        from windowshift.core.report_text import print_blocks
+
+        reports = [made, *(make_report(workspace, other, behaviour) for other in beside)]
+        if as_json:
+            _print_json(beside_json(reports))
+        else:
+            print_blocks(beside_blocks(reports))
+        return
     if as_json:
         _print_json(made.to_json())
     elif markdown:
