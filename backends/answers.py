@@ -138,6 +138,7 @@ class _Settler:
             tokens=len(decoded.ids),
             prompt_tokens=prompt_tokens,
             logprob=logprob,
+            token_logprobs=None if request.logprobs is None else self._lm.chat.token_logprobs(decoded.drawn),
             proofs=proofs,
         )
 
@@ -168,7 +169,16 @@ def _rows(
         if problem is not None:
             refused.append(failed(request, problem, len(prompt)))
             continue
-        yield Row(index, prompt, request.seed, sampling.temperature, sampling.top_p, sampling.max_tokens, recipe)
+        yield Row(
+            index,
+            prompt,
+            request.seed,
+            sampling.temperature,
+            sampling.top_p,
+            sampling.max_tokens,
+            recipe,
+            request.logprobs,
+        )
 
 
 def _problem(request: GenerateRequest) -> str | None:

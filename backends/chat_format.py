@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from windowshift.core.backend import Message
+from windowshift.core.backend import Message, TokenLogprob
 from windowshift.core.errors import BackendError
 
+if TYPE_CHECKING:
+    from windowshift.backends.drawn import DrawnToken
+
 _SENTINEL = "windowshiftsystemsentinel"
+_PIECES = 100_000  # token texts that are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._label = label
         self._end_ids = end_ids
+        self._pieces: dict[tuple[int | None, int], str] = {}
         self.has_template = bool(getattr(tokenizer, "chat_template", None))
 
     @cached_property
@@ -102,6 +107,33 @@ class ChatFormat:
     def text(self, ids: Sequence[int]) -> str:
         """The text of completion tokens, without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def token_logprobs(self, drawn: Sequence[DrawnToken]) -> tuple[TokenLogprob, ...]:
+        """Drawn tokens as texts, each as it reads after the token before it.
+
+        The texts of a completion's tokens joined are the completion, but for characters of several
+        tokens, whose parts read as U+FFFD.
+        """
+        found: list[TokenLogprob] = []
+        before: int | None = None
+        for each in drawn:
+            top = tuple((self._piece(before, token), logprob) for token, logprob in each.top)
+            found.append(TokenLogprob(self._piece(before, each.id), each.logprob, top))
+            before = each.id
+        return tuple(found)
+
+    def _piece(self, before: int | None, token: int) -> str:
+        key = (before, token)
+        if key not in self._pieces:
+            if len(self._pieces) > _PIECES:
+                self._pieces.clear()
+            start = "" if before is None else self._decode([before])
+            both = self._decode([token] if before is None else [before, token])
+            self._pieces[key] = both[len(start) :] if both.startswith(start) else self._decode([token])
+        return self._pieces[key]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _render(self, messages: Sequence[Message], for_answer: bool) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]

@@ -158,7 +158,7 @@ class LocalBackend:
             try:
                 lm = self._model(job.model.base, job.model.revision)
                 yield []
-                yield from train(lm, job, self._options.state_seconds)
+                yield from train(lm, job, self._options.state_seconds, self._options.progress_seconds)
             except WindowshiftError as error:
                 yield [TrainFailed(job.key, str(error))]
             except (RuntimeError, MemoryError, OSError) as error:

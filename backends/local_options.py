@@ -27,6 +27,8 @@ class LocalOptions:
         attention: a transformers attention implementation (``sdpa``, ``eager``,
             ``flash_attention_2``, ...); ``auto`` takes flash attention on cuda where installed.
         state_seconds: a training job saves its resume state this often; 0 is after every step.
+        progress_seconds: a training job reports its loss this often; 0 is after every step, None what
+            suits a screen.
     """
 
     device: str = "auto"
@@ -36,6 +38,7 @@ class LocalOptions:
     workers: int = 0
     attention: str = "auto"
     state_seconds: float = 20.0
+    progress_seconds: float | None = None
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> LocalOptions:
@@ -57,9 +60,11 @@ class LocalOptions:
             near = difflib.get_close_matches(options["dtype"], _DTYPES, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(_DTYPES)}"
             raise BackendError(f"option 'dtype' of backend 'local' cannot be '{options['dtype']}': {hint}")
-        for name in ("batch_rows", "threads", "workers", "state_seconds"):
+        for name in ("batch_rows", "threads", "workers", "state_seconds", "progress_seconds"):
             value = options.get(name, 0)
-            kinds = (int, float) if name == "state_seconds" else (int,)
+            if name == "progress_seconds" and value is None:
+                continue
+            kinds = (int, float) if name.endswith("_seconds") else (int,)
             if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < float("inf"):
                 raise BackendError(f"option '{name}' of backend 'local' must be a number of at least 0, got {value!r}")
         return cls(**options)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from windowshift.backends.drawn import DrawnToken, drawn_tokens
 from windowshift.backends.kv_cache import CHUNK, SlotCache
 
 if TYPE_CHECKING:
@@ -40,15 +41,20 @@ class Row:
     top_p: float
     max_tokens: int
     recipe: Recipe | None = None
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a row came to: token ids without the end token; ``failed`` when logits were not numbers."""
+    """What a row came to: token ids without the end token; ``failed`` when logits were not numbers.
+
+    `drawn` has an entry for each id where the row's `logprobs` asked for them, with that many alternatives.
+    """
 
     row: Row
     ids: list[int]
     finish: Literal["stop", "length", "failed"]
+    drawn: tuple[DrawnToken, ...] = ()
 
 
 class Forward(Protocol):
@@ -167,6 +173,7 @@ class _Batch:
         self._cache = SlotCache(layers, slots, _COLUMNS)
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
         self.rows: list[Row] = []
+        self._drawn: dict[int, list[DrawnToken]] = {}  # by row index, of rows that ask for them
         self._start = self._integers(slots)  # first column of the row
         self._done = self._integers(slots)  # tokens drawn
         self._limit = self._integers(slots)
@@ -228,10 +235,11 @@ class _Batch:
 
     def _take(self, logits: Tensor, which: slice) -> list[Decoded]:
         """Draw a token for the rows `which`, and let those that end leave."""
-        done, index = self._done[which], self._index[which]
-        tokens, sound = draw(logits.double(), self._uniform[index, done], self._temperature[which], self._top_p[which])
+        done, index, logits = self._done[which], self._index[which], logits.double()
+        tokens, sound = draw(logits, self._uniform[index, done], self._temperature[which], self._top_p[which])
         self._tokens[index, done] = tokens
         self._last[which] = tokens
+        self._note(logits, tokens, self.rows[which])
         done += 1
         ended = torch.isin(tokens, self._end_ids)
         leaving = ended | (done >= self._limit[which]) | ~sound
@@ -242,10 +250,21 @@ class _Batch:
                 stop, whole = bool(ended[i]), bool(sound[i])
                 ids = self._tokens[slot, : count - 1 if stop else count].tolist()
                 finish: Literal["stop", "length", "failed"] = "stop" if stop else "length"
-                found.append(Decoded(self.rows[slot], ids if whole else [], finish if whole else "failed"))
+                row, ids = self.rows[slot], ids if whole else []
+                drawn = tuple(self._drawn.pop(row.index, ())[: len(ids)])
+                found.append(Decoded(row, ids, finish if whole else "failed", drawn))
             self._drop({which.start + i for i in leaving.nonzero().squeeze(1).tolist()})
         self._settle()
         return found
+
+    def _note(self, logits: Tensor, tokens: Tensor, rows: Sequence[Row]) -> None:
+        """Keep what the model thought of the tokens of those rows that ask for it."""
+        asking = [(i, row.index, row.logprobs) for i, row in enumerate(rows) if row.logprobs is not None]
+        if asking:
+            places = torch.tensor([i for i, _, _ in asking], device=self._device)
+            noted = drawn_tokens(logits[places], tokens[places], [top for _, _, top in asking])
+            for (_, index, _), each in zip(asking, noted, strict=True):
+                self._drawn.setdefault(index, []).append(each)
 
     def _drop(self, slots: set[int]) -> None:
         """Close the holes that leaving rows make, keeping rows of one age next to each other.

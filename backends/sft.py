@@ -28,7 +28,9 @@ PROGRESS_SECONDS = 0.2
 _ENCODE_AT_ONCE = 64
 
 
-def train(lm: CausalLM, job: TrainJob, state_seconds: float) -> Iterator[list[TrainEvent]]:
+def train(
+    lm: CausalLM, job: TrainJob, state_seconds: float, progress_seconds: float | None = None
+) -> Iterator[list[TrainEvent]]:
     """Train one adapter; each step of the iterator is one optimizer step, or less.
 
     The loss is the mean over all completion tokens of a batch, end token included, in nats. The
@@ -40,6 +42,7 @@ def train(lm: CausalLM, job: TrainJob, state_seconds: float) -> Iterator[list[Tr
     Raises:
         BackendError: the job cannot be trained, or its loss is not a number any more.
     """
+    progress_every = PROGRESS_SECONDS if progress_seconds is None else progress_seconds
     final = job.output / "adapter"
     folders = {wanted: job.output / f"checkpoint-{wanted}" for wanted in sorted(set(job.checkpoints))}
     _check(job)
@@ -70,10 +73,10 @@ def train(lm: CausalLM, job: TrainJob, state_seconds: float) -> Iterator[list[Tr
             tokens += count
             events: list[TrainEvent] = []
             now = time.monotonic()
-            if now - reported_at >= PROGRESS_SECONDS or run.step == run.steps:
+            if now - reported_at >= progress_every or run.step == run.steps:
                 speed = tokens / max(now - reported_at, 1e-9)
                 mean = sum(losses) / len(losses)
-                events.append(TrainProgress(job.key, run.step, run.examples, mean, speed))
+                events.append(TrainProgress(job.key, run.step, run.examples, mean, speed, run.tokens))
                 losses, tokens, reported_at = [], 0, now
             for wanted, folder in folders.items():
                 if run.examples >= wanted and wanted not in reached:
@@ -99,7 +102,7 @@ class _Run:
         self._lm, self._job, self._encoded = lm, job, encoded
         self._batches = _batches(len(encoded), job.sft, job.seed)
         self.steps = len(self._batches)
-        self.step = self.examples = 0
+        self.step = self.examples = self.tokens = 0
         self.name, self._parameters = lm.adapters.create(job.sft, job.seed)
         self._optimizer = torch.optim.AdamW(
             list(self._parameters.values()),
@@ -148,7 +151,9 @@ class _Run:
         self._optimizer.step()
         self.step += 1
         self.examples += len(batch)
-        return value, sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
+        count = sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
+        self.tokens += count
+        return value, count
 
     def save(self, path: Path) -> None:
         """Write the resume state, whole or not at all."""
@@ -178,6 +183,8 @@ class _Run:
                     value.copy_(state["weights"][key.replace(self.name, "adapter")])
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.examples = state["step"], state["examples"]
+            done = [self._encoded[index] for batch in self._batches[: self.step] for index in batch]
+            self.tokens = sum(len(each.prompt) + len(each.completion) for each in done)
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BackendError(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.api import measure_api
 from bench.measurement import Measurement, table
 from bench.plan import measure_plan
 from bench.startup import measure_startup
@@ -28,6 +29,7 @@ PARTS: dict[str, Part] = {
     "plan": lambda folder, small: measure_plan(folder, *((1,) if small else ())),
     "steering": measure_steering,
     "tui": lambda folder, small: measure_tui(folder, *((144, 5, 2.0, 1) if small else ())),
+    "api": measure_api,
     "startup": lambda _, small: measure_startup(*((1,) if small else ())),
 }
 

@@ -73,6 +73,7 @@ class GenerateRequest:
     """One completion to draw. `key` comes back with the completion and has no influence on it.
 
     `coherence` asks for `Completion.logprob`, which has no influence on the text either.
+    `logprobs` asks for `Completion.token_logprobs` with that many alternatives; None asks for none.
     """
 
     key: str
@@ -82,6 +83,20 @@ class GenerateRequest:
     seed: int
     steering: tuple[Steering, ...] = ()
     coherence: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A completion token as text, and its log-probability in nats.
+
+    Probabilities are the model's own, at temperature 1, however the token was drawn. `top` are the
+    likeliest tokens at this place, the best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +110,8 @@ class Completion:
     backend does not offer it, and for an empty completion. `proofs` says what steering did to this
     completion and to others of the same call that were steered in the same way; one of them carries it,
     and none of them is given out before the proof holds.
+    `token_logprobs` has one entry for each of `tokens`, where `GenerateRequest.logprobs` asked for them.
+    `usd` is what it cost; None where nothing is priced.
     """
 
     key: str
@@ -105,6 +122,8 @@ class Completion:
     logprob: float | None = None
     error: str | None = None
     proofs: tuple[Proof, ...] = ()
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
+    usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +180,25 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """A training step was done. `loss` is the mean over completion tokens of the step, in nats."""
+    """Training steps were done, `step` the last. `loss` is the mean over completion tokens of a step, in nats.
+
+    `tokens` counts those of prompts and completions in all steps so far, where the backend says it.
+    """
 
     key: str
     step: int
     examples: int
     loss: float
     tokens_per_second: float
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainMessage:
+    """Something that a person may want to read about a job under way, e.g. that it waits in a queue."""
+
+    key: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,18 +232,22 @@ class TrainFailed:
     error: str
 
 
-TrainEvent = TrainProgress | Checkpointed | Trained | TrainFailed
+TrainEvent = TrainProgress | TrainMessage | Checkpointed | Trained | TrainFailed
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do; `plan` refuses a spec that asks for more."""
+    """What a backend can do; `plan` refuses a spec that asks for more.
+
+    `checkpoints` are adapters after any number of examples, `epoch_checkpoints` after whole epochs only.
+    """
 
     trains: bool = False
     generates: bool = True
     steers: bool = False
     system_channel: bool = True
     checkpoints: bool = False
+    epoch_checkpoints: bool = False
     logprobs: bool = False
     seeds: bool = True
     priced: bool = False

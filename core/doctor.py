@@ -8,22 +8,53 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import windowshift
 from windowshift.core import registry
+from windowshift.core.assets import asset
 from windowshift.core.errors import WindowshiftError
 from windowshift.core.integrity import check_store
+from windowshift.core.service import Reached, Service
 from windowshift.core.store import store_path
+
+SHOWN_MODELS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class BackendHealth:
-    """One backend: whether its libraries are there, their versions, and what it can do."""
+    """One backend: whether its libraries are there, their versions and those tested, and what it can do.
+
+    `service` is what its server answered, for a backend that has one.
+    """
 
     name: str
     installed: bool
     problem: str | None
     versions: dict[str, str]
+    tested: dict[str, str]
     capabilities: dict[str, bool]
+    service: Reached | None = None
+
+    def lines(self) -> list[str]:
+        """As lines."""
+        can = ", ".join(name.replace("_", " ") for name, there in self.capabilities.items() if there)
+        libraries = ", ".join(
+            f"{name} {number}{'' if self.tested.get(name) in (None, number) else f', tested {self.tested[name]}'}"
+            for name, number in self.versions.items()
+        )
+        state = f"ok; can: {can}" if self.installed else self.problem
+        found = [f"backend {self.name}: {state}{f' ({libraries})' if libraries else ''}"]
+        if self.service is not None:
+            there = "reachable" if self.service.reachable else "not reachable"
+            found.append(f"  {self.service.address}: key {self.service.key}, {there}")
+            if self.service.problem:
+                found.append(f"  {self.service.problem}")
+            elif self.service.models:
+                more = len(self.service.models) - SHOWN_MODELS
+                some = ", ".join(self.service.models[:SHOWN_MODELS])
+                found.append(f"  models: {some}{f' and {more} more' if more > 0 else ''}")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +81,7 @@ class Health:
         """As lines."""
         lines = [f"windowshift {self.version} on Python {self.python}"]
         for backend in self.backends:
-            can = ", ".join(name for name, there in backend.capabilities.items() if there)
-            libraries = ", ".join(f"{name} {number}" for name, number in backend.versions.items())
-            state = f"ok; can: {can}" if backend.installed else backend.problem
-            lines.append(f"backend {backend.name}: {state}{f' ({libraries})' if libraries else ''}")
+            lines += backend.lines()
         lines.append(f"settings: {', '.join(self.settings)}")
         lines.append(f"workspace {self.workspace}: {'; '.join(self.workspace_problems) or 'ok'}")
         return "\n".join(lines)
@@ -85,12 +113,23 @@ def _backend(name: str) -> BackendHealth:
         f"not installed: run  pip install 'windowshift[{name}]'  (missing: {', '.join(missing)})" if missing else None
     )
     capabilities: dict[str, bool] = {}
+    reached: Reached | None = None
     if not missing:
         try:
-            capabilities = asdict(registry.backend(name).capabilities)
+            backend = registry.backend(name)
+            capabilities = asdict(backend.capabilities)
+            reached = backend.reach() if isinstance(backend, Service) else None
         except WindowshiftError as error:
             problem = str(error)
-    return BackendHealth(name, problem is None, problem, versions, capabilities)
+    tested = _tested()
+    known = {library: tested[library] for library in (*versions, *missing) if library in tested}
+    return BackendHealth(name, problem is None, problem, versions, known, capabilities, reached)
+
+
+def _tested() -> dict[str, str]:
+    """The versions that this release was tested with, by library."""
+    found: dict[str, str] = yaml.safe_load(asset("tested.yaml").read_text(encoding="utf-8"))
+    return found
 
 
 def _libraries(extra: str) -> tuple[dict[str, str], list[str]]:

@@ -117,6 +117,10 @@ class Ledger:
         """Whether nothing is left to do, among some jobs or among all."""
         return all(state == "done" for job, state in self._states.items() if only is None or job in only)
 
+    def spent(self) -> float:
+        """What the experiment's runs have paid so far, in USD."""
+        return self.reader.spent(self.experiment)
+
     def failures(self) -> list[str]:
         """One sentence for every job that failed, in plan order."""
         return [f"{row.label}: {row.error}" for row in self.reader.jobs(self.experiment) if row.state == "failed"]
@@ -148,7 +152,10 @@ class Ledger:
         """A job is done; `result` is added to what it left behind."""
         if result:
             self.results[job.id].update(result)
-        self._set(job, "done", result=self.results[job.id] or None, usd=usd)
+        with self.writer.batch():
+            if usd is not None:
+                self.writer.add_cost(self.number(job), usd, experiment=self.experiment)
+            self._set(job, "done", result=self.results[job.id] or None)
 
     def fail(self, job: Job, error: str, result: Mapping[str, Any] | None = None) -> None:
         """A job failed; its children wait until it is retried. `result` is what it found out nevertheless."""
@@ -233,6 +240,10 @@ class Ledger:
             self._set(job, "running", result=self.results[job.id])
             data = {"examples": examples, "adapter": place}
             self.writer.event("checkpoint", data, experiment=self.experiment, job=self.number(job))
+
+    def said(self, job: Job, text: str) -> None:
+        """Record what a backend says of a job."""
+        self.writer.event("message", {"text": text}, experiment=self.experiment, job=self.number(job))
 
     def score_missing(self, job: Job) -> None:
         """Score the completions of a score job's parent that lack a score, e.g. of an older run."""

@@ -103,6 +103,8 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         maker.vectors = vectors = VectorPlanner(maker, size.layers, size.width, folder)
         for name in spec.vectors:
             vectors.vector(name)
+    able, examples = backends[spec.train_backend].capabilities, spec.data.size
+    maker.keeps = lambda step: able.checkpoints or (able.epoch_checkpoints and step % examples == 0)
     maker.make()
     return Plan(
         spec,
@@ -151,7 +153,13 @@ def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backe
                     "name one that steers, e.g. local"
                 )
     if spec.checkpoints and not trainer.checkpoints:
-        raise SpecError(f"backend '{spec.train_backend}' keeps no checkpoints: leave 'checkpoints' out")
+        size = spec.data.size
+        for step in spec.checkpoints.steps(size * spec.sft.epochs):
+            if step > size and not (trainer.epoch_checkpoints and step % size == 0):
+                raise SpecError(
+                    f"checkpoints: backend '{spec.train_backend}' cannot stop after {step} examples, within a later "
+                    f"epoch: name numbers up to data.size ({size}), or multiples of it"
+                )
 
 
 def _check_system_channel(spec: Spec, backends: Mapping[str, Backend]) -> None:
@@ -169,9 +177,14 @@ def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:
     if spec.checkpoints is None:
         return
     total = spec.data.size * spec.sft.epochs
-    if spec.checkpoints.every >= total:
+    if spec.checkpoints.every is not None and spec.checkpoints.every >= total:
         raise SpecError(
             f"checkpoints.every is {spec.checkpoints.every}, but training ends after {total} examples: lower it"
+        )
+    if spec.checkpoints.at is not None and max(spec.checkpoints.at) > total:
+        raise SpecError(
+            f"checkpoints.at has {max(spec.checkpoints.at)}, but training ends after {total} examples: lower it, or "
+            "raise data.size"
         )
     known = [condition.name for condition in grid.evaluate]
     for name in spec.checkpoints.evaluate or ():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -44,6 +44,7 @@ class PlanMaker:
         self.vectors: VectorPlanner | None = None
         self.conditions: dict[str, Condition] = {}
         self._chosen: dict[int, Chosen] = {}
+        self.keeps: Callable[[int], bool] = lambda _: True  # whether the backend keeps a checkpoint after so many
         self.jobs: dict[str, Job] = {}
         self.cells: list[Cell] = []
         self.sources: list[Source] = []
@@ -227,24 +228,40 @@ class PlanMaker:
                 )
             )
         total = size * self.spec.sft.epochs
-        every = self.spec.checkpoints.every if self.spec.checkpoints else total
-        checkpoints = list(range(every, total, every))
-        inputs = {
+        checkpoints = self.spec.checkpoints.steps(total) if self.spec.checkpoints else []
+        inputs: dict[str, Any] = {
             "backend": self.spec.train_backend,
             "model": self.model,
             "parts": parts,
             "sft": asdict(self.spec.sft.resolved()),
-            "checkpoints": checkpoints,
+            "checkpoints": [step for step in checkpoints if self.keeps(step)],
             "seed": seed,
         }
         parents = tuple(dict.fromkeys([*(part["data"] for part in parts), *vectors]))
         trained = self.add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
+        # Where the backend keeps no checkpoint, a model of its own sees the first examples only.
+        own = inputs | {"checkpoints": [], "sft": inputs["sft"] | {"epochs": 1}}
+        trainers = {
+            step: self.add(
+                Job(
+                    "train",
+                    f"train {row.generate} under {row.train} on {step}",
+                    own | {"examples": step},
+                    parents,
+                    step,
+                )
+            )
+            for step in checkpoints
+            if not self.keeps(step)
+        }
         for step in (*checkpoints, total):
             for condition in self._evaluated_at(row, step, total):
                 at = "" if step == total else f" after {step}"
                 label = f"{row.generate}: {row.train} → {condition.name}{at}"
                 channel = self.spec.channel.evaluate
-                job = self.evaluate(condition, seed, chosen, channel, label=label, parent=trained, step=step)
+                job = self.evaluate(
+                    condition, seed, chosen, channel, label=label, parent=trainers.get(step, trained), step=step
+                )
                 self.cells.append(
                     Cell(row.arm, row.generate, row.train, condition.name, seed, step, step == total, job.id)
                 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from windowshift.core.service import Queue
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Cells and jobs done of all, jobs that failed, and the labels of what is being worked on."""
+    """Cells and jobs done of all, jobs that failed, the labels of what is being worked on, and services' queues."""
 
     cells_done: int
     cells: int
@@ -15,3 +17,4 @@ class Progress:
     jobs: int
     failed: int
     running: tuple[str, ...]
+    queues: tuple[tuple[str, Queue], ...] = ()

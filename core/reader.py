@@ -37,6 +37,11 @@ class Reader(ResultReader):
         with self.snapshot():
             return next(iter(self._experiments("e.name = ?", (name,))), None)
 
+    def spent(self, experiment: int) -> float:
+        """What an experiment's runs have paid, in USD, with what was thrown away and asked for again."""
+        query = "SELECT sum(json_extract(data, '$.usd')) FROM events WHERE experiment = ? AND kind = 'cost'"
+        return float(self._all(query, (experiment,))[0][0] or 0.0)
+
     def _experiments(self, where: str, parameters: tuple[Any, ...]) -> list[ExperimentRow]:
         rows = self._all(
             "SELECT id, name, state, setting, model, rehearsal, backend, behaviours, conditions, channels, "
@@ -121,12 +126,19 @@ class Reader(ResultReader):
 
     def job_states(self, ids: list[str]) -> dict[str, str]:
         """The states of the jobs that the store knows, by job id."""
-        states: dict[str, str] = {}
+        return {identifier: str(state) for identifier, state in self._of_jobs("state", ids)}
+
+    def job_numbers(self, ids: list[str]) -> dict[str, int]:
+        """The numbers of the jobs that the store knows, by job id."""
+        return {identifier: int(number) for identifier, number in self._of_jobs("n", ids)}
+
+    def _of_jobs(self, column: str, ids: list[str]) -> list[tuple[str, Any]]:
+        found: list[tuple[str, Any]] = []
         for start in range(0, len(ids), 500):
             chunk = tuple(ids[start : start + 500])
             marks = ", ".join("?" * len(chunk))
-            states.update(dict(self._all(f"SELECT id, state FROM jobs WHERE id IN ({marks})", chunk)))
-        return states
+            found += self._all(f"SELECT id, {column} FROM jobs WHERE id IN ({marks})", chunk)
+        return found
 
     def job_spans(self, fingerprint: str, kinds: tuple[str, ...]) -> list[tuple[float, float, int]]:
         """(started, ended, rows) of the finished jobs of some kinds, on one model."""

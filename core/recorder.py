@@ -96,6 +96,7 @@ class Recorder:
         rows: list[tuple[Any, ...]] = []
         scores: dict[int, list[Scored]] = {}
         fired: dict[int, list[Fired]] = {}
+        paid: dict[int, float] = {}
         with self._writer.batch():
             for opened, row, completion in buffer:
                 touched[opened.number] = opened
@@ -113,6 +114,8 @@ class Recorder:
                         completion.text,
                     )
                 )
+                if completion.usd is not None:  # a failed one may have cost something, too
+                    paid[opened.number] = paid.get(opened.number, 0.0) + completion.usd
                 if completion.finish != "failed":
                     for scorer in opened.scorers:
                         found = scorer.score(row.prompt, completion)
@@ -130,6 +133,8 @@ class Recorder:
                 self._writer.set_result(number, result)
             for number, found_scores in scores.items():
                 self._writer.add_scores(number, found_scores)
+            for number, usd in paid.items():
+                self._writer.add_cost(number, usd, experiment=self._experiment)
             for opened in touched.values():
                 seconds = max(1e-6, time.monotonic() - opened.started)
                 self._writer.progress(opened.number, opened.done, rate=opened.fresh / seconds)

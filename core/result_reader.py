@@ -94,6 +94,12 @@ class ResultReader(Queries):
         """The row numbers that a job's completions have."""
         return {row for (row,) in self._all("SELECT row FROM completions WHERE job = ?", (job,))}
 
+    def mean_tokens(self, job: int) -> float | None:
+        """The mean number of tokens of a job's completions that did not fail; None: there are none."""
+        query = "SELECT avg(tokens) FROM completions WHERE job = ? AND finish != 'failed'"
+        mean = self._all(query, (job,))[0][0]
+        return None if mean is None else float(mean)
+
     def failures(self, job: int) -> tuple[int, str] | None:
         """How many of a job's completions failed, and the first one's error; None where none did."""
         rows = self._all("SELECT error FROM completions WHERE job = ? AND finish = 'failed' ORDER BY row", (job,))

@@ -5,22 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from windowshift.core import registry
 from windowshift.core.backend import Backend
+from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError, MissingExtraError, SpecError, StoreError, WindowshiftError
+from windowshift.core.estimate import Estimate, estimate
 from windowshift.core.ledger import Ledger
 from windowshift.core.lock import hold
 from windowshift.core.plan import Plan, make_plan
 from windowshift.core.progress import Progress
 from windowshift.core.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.runner import Runner
+from windowshift.core.service import Service
 from windowshift.core.spec import Spec
 from windowshift.core.writer import Writer
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A plan with what it takes, what a person must know before, and where its prices are from."""
+
+    plan: Plan
+    estimate: Estimate
+    notes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +55,9 @@ def open_backends(spec: Spec) -> dict[str, Backend]:
     Raises:
         WindowshiftError: one does not exist or is not installed, or an option is wrong.
     """
-    judge = spec.data.filter.judge.backend if spec.data.filter and spec.data.filter.judge else None
-    names = {spec.train_backend, spec.generate_backend} | ({judge} if judge else set())
+    names = {spec.train_backend, spec.generate_backend, spec.judge_backend or spec.generate_backend}
     try:
-        return {name: registry.backend(name, spec.backend_options) for name in sorted(names)}
+        return {name: registry.backend(name, spec.options_of(name)) for name in sorted(names)}
     except MissingExtraError:
         raise
     except BackendError as error:
@@ -55,6 +67,53 @@ def open_backends(spec: Spec) -> dict[str, Backend]:
 def plan_spec(spec: Spec, text: str, folder: Path) -> Plan:
     """Plan a spec without running it; nothing is loaded, sent or written."""
     return make_plan(spec, text, folder, open_backends(spec))
+
+
+def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
+    """Plan a spec and say what it takes; nothing is loaded, spent or written.
+
+    Raises:
+        WindowshiftError: as `run_spec`, of the spec and its backends.
+    """
+    backends = open_backends(spec)
+    plan = make_plan(spec, text, folder, backends)
+    notes = check_services(spec, backends)
+    services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
+    prices = {name: service.price for name, service in services.items()}
+    batched = [name for name, service in services.items() if service.batched()]
+    found = estimate(plan, workspace, prices=prices, batched=batched)
+    sources = {price.source for service in services.values() if (price := service.price(spec.model)) is not None}
+    return Preview(plan, found, tuple(notes), tuple(sorted(sources)))
+
+
+def check_services(spec: Spec, backends: Mapping[str, Backend]) -> list[str]:
+    """What a person must know of the services that a spec uses, before money is spent.
+
+    Raises:
+        SpecError: one cannot do what the spec asks, or a limit in USD cannot be kept.
+    """
+    judge = spec.data.filter.judge if spec.data.filter else None
+    notes: list[str] = []
+    for name, backend in backends.items():
+        if not isinstance(backend, Service):
+            continue
+        models = [spec.model] if name in (spec.train_backend, spec.generate_backend) else []
+        models += [judge.model] if judge and name == spec.judge_backend else []
+        for model in models:
+            sft = spec.sft.resolved() if name == spec.train_backend and model == spec.model else None
+            try:
+                notes += [note for note in backend.check(model, sft) if note not in notes]
+            except BackendError as error:
+                raise SpecError(f"backend '{name}': {error}") from error
+            price = backend.price(model)
+            incomplete = price is not None and sft is not None and (price.training is None or price.tuned() is None)
+            if spec.limits.usd is not None and (price is None or incomplete):
+                raise SpecError(
+                    f"limits.usd cannot be kept: {'a price' if incomplete else 'the price'} of '{model}' is not known; "
+                    f"write  backend_options: {{prices: {{{model}: {{input: ..., output: ..., training: ..., "
+                    "tuned_input: ..., tuned_output: ...}}}  in USD per million tokens, or  free"
+                )
+    return notes
 
 
 def run_spec(
@@ -85,6 +144,7 @@ def run_spec(
     """
     backends = open_backends(spec)
     plan = make_plan(spec, text, folder, backends)
+    check_services(spec, backends)
     workspace = workspace.resolve()
     with hold(workspace, f"run {spec.name}", wait=wait, on_wait=waiting):
         writer = Writer(workspace)
@@ -105,7 +165,16 @@ async def _run(
 ) -> Outcome:
     ledger = Ledger(plan, writer)
     ledger.begin()
-    task = asyncio.ensure_future(Runner(plan, ledger, backends, observe, only).run())
+    limits = plan.spec.limits.resolved()
+    budget = Budget(limits.usd, ledger.spent())
+    services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
+    for name, service in services.items():
+        service.begin(limits, budget, writer.workspace / "artifacts" / name)
+
+    def observe_all(progress: Progress) -> None:
+        observe(replace(progress, queues=tuple((name, service.queue()) for name, service in services.items())))
+
+    task = asyncio.ensure_future(Runner(plan, ledger, backends, observe_all if services else observe, only).run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread, or Windows

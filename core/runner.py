@@ -20,6 +20,7 @@ from windowshift.core.backend import (
     Trained,
     TrainEvent,
     TrainJob,
+    TrainMessage,
     TrainProgress,
 )
 from windowshift.core.errors import SpecError, StoreError, WindowshiftError
@@ -32,6 +33,7 @@ from windowshift.core.proof import Fired, fired_to_json, total
 from windowshift.core.recorder import Recorder
 from windowshift.core.records import SAMPLING, ExperimentState
 from windowshift.core.requests import RequestMaker, relative_artifact
+from windowshift.core.service import Service
 from windowshift.core.training_set import training_set, write_chat_jsonl
 from windowshift.core.vector_job import VectorJob, VectorMade
 from windowshift.core.vector_orders import VectorOrders
@@ -105,6 +107,7 @@ class Runner:
             await self._stop_lanes()
         self._observe(self._ledger.progress())
         if self._cancelled:
+            await self._cancel_elsewhere([job for job in self._plan.jobs if self._ledger.state(job) != "done"])
             self._ledger.cancel_unfinished()
             return "cancelled"
         if self._ledger.all_done():
@@ -310,6 +313,9 @@ class Runner:
             if event.examples >= job.total or now - shown.get(job.id, 0.0) >= LOSS_EVENT_SECONDS:
                 shown[job.id] = now
                 self._ledger.trained_step(job, event)
+        elif isinstance(event, TrainMessage):
+            self._ledger.start(job)
+            self._ledger.said(job, event.text)
         elif isinstance(event, Checkpointed):
             self._ledger.checkpointed(job, event.examples, self._place(event.adapter))
         elif isinstance(event, Trained):
@@ -361,6 +367,8 @@ class Runner:
             elif action == "cancel" and number is not None:
                 self._ledger.cancel(number)
                 self._interrupt_lanes()
+                jobs = [job for job in self._plan.jobs if self._ledger.number(job) == number]
+                self._lanes[f"cancel {number}"] = asyncio.create_task(self._cancel_elsewhere(jobs))
             elif action == "retry":
                 self._ledger.retry(number)
             elif number is not None:
@@ -375,6 +383,16 @@ class Runner:
             changed = self._ledger.move(number, first=action == "first")
         if changed:
             self._interrupt_lanes()  # a lane keeps the jobs, and their order, that it began with
+
+    async def _cancel_elsewhere(self, jobs: Sequence[Job]) -> None:
+        """End what goes on at a service for these jobs: a cancelled job must not go on costing."""
+        for job in jobs:
+            backend = self._backends[job.inputs["backend"]] if job.kind == "train" else None
+            if isinstance(backend, Service):
+                try:
+                    await backend.cancel(job.id, self._ledger.workspace / "artifacts" / job.id)
+                except WindowshiftError as error:
+                    self._ledger.said(job, f"could not be cancelled: {error}")
 
     def _pause(self) -> None:
         self._paused = True

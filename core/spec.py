@@ -12,6 +12,7 @@ from windowshift.core.backend import Sampling, Sft
 from windowshift.core.conditions import Channel
 from windowshift.core.errors import SpecError
 from windowshift.core.section import Fraction, Positive, Section
+from windowshift.core.service import Limits
 from windowshift.core.spec_errors import sentence
 from windowshift.core.vector_spec import VectorSpec
 
@@ -167,10 +168,39 @@ class SamplingSection(Section):
 
 
 class Checkpoints(Section):
-    """Evaluate during training too, after every `every` examples."""
+    """Evaluate during training too: after every `every` examples, or after each number of examples in `at`.
 
-    every: Positive
+    A backend that keeps no checkpoint at one of them trains a model of its own on that many examples.
+    """
+
+    every: Positive | None = None
+    at: Annotated[list[Positive], Field(min_length=1)] | None = None
     evaluate: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Checkpoints:
+        if (self.every is None) == (self.at is None):
+            raise ValueError("checkpoints needs 'every' or 'at', and not both: e.g. at: [100, 200, 500]")
+        return self
+
+    def steps(self, total: int) -> list[int]:
+        """The numbers of examples before the last one, `total`, in ascending order."""
+        if self.at is not None:
+            return sorted({step for step in self.at if step < total})
+        return list(range(self.every or total, total, self.every or total))
+
+
+class LimitsSection(Section):
+    """What a run may spend and ask for: USD in all, fine-tuning jobs at once, requests and tokens a minute."""
+
+    usd: Annotated[float, Field(gt=0, strict=False)] | None = None
+    jobs: Positive | None = None
+    rpm: Positive | None = None
+    tpm: Positive | None = None
+
+    def resolved(self) -> Limits:
+        """The limits as backends take them."""
+        return Limits(self.usd, self.jobs, self.rpm, self.tpm)
 
 
 class BackendChoice(Section):
@@ -197,6 +227,7 @@ class Spec(Section):
     sft: SftSection = SftSection()
     sampling: SamplingSection = SamplingSection()
     checkpoints: Checkpoints | None = None
+    limits: LimitsSection = LimitsSection()
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
 
     @field_validator("seeds")
@@ -215,6 +246,21 @@ class Spec(Section):
     def generate_backend(self) -> str:
         """The backend that generates and evaluates."""
         return self.backend if isinstance(self.backend, str) else self.backend.generate
+
+    @property
+    def judge_backend(self) -> str | None:
+        """The backend of the prompt filter's judge; None: there is no judge."""
+        judge = self.data.filter.judge if self.data.filter else None
+        return None if judge is None else judge.backend or self.generate_backend
+
+    def options_of(self, backend: str) -> dict[str, Any]:
+        """The options of one backend: all of `backend_options`, or those under its name."""
+        used = {self.train_backend, self.generate_backend, self.judge_backend}
+        if self.backend_options and all(
+            name in used and isinstance(value, dict) for name, value in self.backend_options.items()
+        ):
+            return dict(self.backend_options.get(backend, {}))
+        return self.backend_options
 
 
 class _Loader(yaml.SafeLoader):

@@ -45,7 +45,7 @@ def training_set(
             pushed = maker.push(part["condition"], prompts[position].text, position, part["channel"])
             examples.append(Example(pushed.messages, row.text, pushed.steering))
     random.Random(f"order:{job.inputs['seed']}").shuffle(examples)
-    return examples
+    return examples[: job.inputs.get("examples")]  # the first part of the same course
 
 
 def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:

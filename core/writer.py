@@ -186,6 +186,13 @@ class Writer(ResultWriter):
         with self.batch() as connection:
             connection.execute("UPDATE jobs SET priority = ? WHERE n = ?", (priority, job))
 
+    def add_cost(self, job: int, usd: float, *, experiment: int) -> None:
+        """Add to what a job has cost, and to what an experiment's runs have paid."""
+        with self.batch() as connection:
+            connection.execute("UPDATE jobs SET usd = coalesce(usd, 0) + ? WHERE n = ?", (usd, job))
+            if usd:
+                self.event("cost", {"usd": usd}, experiment=experiment, job=job)
+
     def progress(self, job: int, done: int, *, loss: float | None = None, rate: float | None = None) -> None:
         """Record how far a job is: `done` rows or examples, the loss, the rate per second."""
         with self.batch() as connection:

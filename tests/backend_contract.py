@@ -31,6 +31,7 @@ from windowshift.core.backend import (
     TrainProgress,
 )
 from windowshift.core.errors import BackendError
+from windowshift.core.service import Service
 
 T = TypeVar("T")
 TIMEOUT = 120
@@ -47,6 +48,8 @@ class Subject:
     sft: Sft = field(default_factory=lambda: Sft(rank=2, batch_size=2, learning_rate=1e-3))
     # Whether equal requests give equal bytes whatever shares their batch.
     exact: bool = True
+    # The same backend with a key that the server refuses; None: it takes no key.
+    wrong_key: Callable[[], Backend] | None = None
 
 
 async def gather(stream: AsyncIterator[T]) -> list[T]:
@@ -316,3 +319,57 @@ class BackendContract:
         await asyncio.wait_for(anext(stream), TIMEOUT)
         await asyncio.wait_for(stream.aclose(), TIMEOUT)  # type: ignore[attr-defined]
         assert isinstance(ending(await gather(trainer.train([job(subject, tmp_path, examples=60)]))), Trained)
+
+    async def test_epochs_leave_checkpoints(self, subject: Subject, trainer: Backend, tmp_path: Path) -> None:
+        if not (trainer.capabilities.epoch_checkpoints or trainer.capabilities.checkpoints):
+            pytest.skip("this backend has no checkpoints")
+        sft = dataclasses.replace(subject.sft, epochs=3)
+        wanted = job(subject, tmp_path, sft=sft, checkpoints=(10, 20))
+        events = await gather(trainer.train([wanted]))
+        end = ending(events)
+        assert isinstance(end, Trained)
+        assert end.examples == 30
+        saved = {each.examples: each.adapter for each in events if isinstance(each, Checkpointed)}
+        assert sorted(saved) == [10, 20]
+        assert len({*saved.values(), end.adapter}) == 3
+        requests = [
+            request(subject, name, model=dataclasses.replace(subject.model, adapter=name)) for name in saved.values()
+        ]
+        assert all(each.finish != "failed" for each in (await answers(trainer, requests)).values())
+
+    async def test_a_job_is_taken_up_by_another_process(
+        self, subject: Subject, trainer: Backend, tmp_path: Path
+    ) -> None:
+        stream = trainer.train([job(subject, tmp_path, examples=60)])
+        await asyncio.wait_for(anext(stream), TIMEOUT)
+        await asyncio.wait_for(stream.aclose(), TIMEOUT)  # type: ignore[attr-defined]
+        other = subject.make()
+        end = ending(await gather(other.train([job(subject, tmp_path, examples=60)])))
+        await other.aclose()
+        assert isinstance(end, Trained)
+
+    async def test_a_cancelled_job_costs_no_more(self, subject: Subject, trainer: Backend, tmp_path: Path) -> None:
+        if not isinstance(trainer, Service):
+            pytest.skip("nothing goes on elsewhere: closing the stream ends it")
+        wanted = job(subject, tmp_path, examples=400)
+        stream = trainer.train([wanted])
+        await asyncio.wait_for(anext(stream), TIMEOUT)
+        await asyncio.wait_for(stream.aclose(), TIMEOUT)  # type: ignore[attr-defined]
+        await trainer.cancel(wanted.key, wanted.output)
+        await trainer.cancel(wanted.key, wanted.output)  # what is over can be cancelled again
+        await trainer.cancel("other", tmp_path / "never begun")
+        # Wanted again after all, it is a job of its own.
+        end = ending(await gather(trainer.train([dataclasses.replace(wanted, examples=wanted.examples[:10])])))
+        assert isinstance(end, Trained)
+
+    async def test_a_wrong_key_is_said_and_not_shown(self, subject: Subject) -> None:
+        if subject.wrong_key is None:
+            pytest.skip("this backend takes no key")
+        backend = subject.wrong_key()
+        with pytest.raises(BackendError, match="key"):
+            backend.identify(subject.model.base)
+        found = await answers(backend, [request(subject, f"r{index}") for index in range(6)])
+        assert {each.finish for each in found.values()} == {"failed"}
+        assert len({each.error for each in found.values()}) == 1
+        assert all("key" in (each.error or "") for each in found.values())
+        await backend.aclose()

@@ -190,3 +190,30 @@ def test_rows_have_seeds_of_their_own(one: int, other: int) -> None:
     assert (row_seed("job", one) == row_seed("job", other)) == (one == other)
     assert 0 <= row_seed("job", one) < 2**63
     assert row_seed("job", one) != row_seed("other", one)
+
+
+def test_checkpoints_may_be_named_one_by_one() -> None:
+    every, at = (planned(SPEC + f"checkpoints: {how}\n") for how in ("{every: 4}", "{at: [8, 4, 10]}"))
+    assert {job.id for job in at.jobs} == {job.id for job in every.jobs}
+
+
+@pytest.mark.parametrize("how", ["{}", "{every: 4, at: [4]}", "{at: [11]}", "{at: []}"])
+def test_checkpoints_that_make_no_sense(how: str) -> None:
+    with pytest.raises(SpecError, match="checkpoints"):
+        planned(SPEC + f"checkpoints: {how}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "here", "there"),
+    [
+        ({"threads": 1}, {"threads": 1}, {"threads": 1}),
+        ({"local": {"threads": 1}, "openai": {"batch": True}}, {"threads": 1}, {"batch": True}),
+        ({"openai": {"batch": True}}, {}, {"batch": True}),
+    ],
+)
+def test_options_belong_to_all_backends_or_to_one(
+    options: dict[str, object], here: dict[str, object], there: dict[str, object]
+) -> None:
+    text = f"{SPEC}backend: {{train: local, generate: openai}}\nbackend_options: {json.dumps(options)}\n"
+    spec = parse_spec(text)
+    assert (spec.options_of("local"), spec.options_of("openai")) == (here, there)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 
 from tests.tiny_models import ARCHITECTURES, build
 from windowshift.backends.causal_lm import CausalLM, load
+from windowshift.backends.drawn import DrawnToken
 from windowshift.backends.local_options import LocalOptions
 from windowshift.backends.sampler import Decoded, Row, decode, draw, uniforms
 
@@ -191,3 +194,33 @@ def test_a_tiny_model_on_a_window(tmp_path: Path) -> None:
     together = run(lm, [long, *others], 3, frozenset())
     assert together[0] == run(lm, [long], 1, frozenset())[0]
     assert len(together[0].ids) == 500
+
+
+def test_log_probabilities_are_the_models_own_however_tokens_are_drawn(llama: CausalLM) -> None:
+    plain = rows(10, temperature=0.5, top_p=0.7)
+    asking = [dataclasses.replace(row, logprobs=row.index % 4) if row.index % 3 else row for row in plain]
+    found = run(llama, asking, batch_rows=4)
+    assert [each.ids for each in found] == [each.ids for each in run(llama, plain, batch_rows=3)]
+    model: Any = copy.deepcopy(llama.model).double()
+    for each in found:
+        if each.row.logprobs is None:
+            assert each.drawn == ()
+            continue
+        assert [token.id for token in each.drawn] == each.ids
+        with torch.inference_mode():
+            logits = model(torch.tensor([each.row.prompt + each.ids])).logits[0, len(each.row.prompt) - 1 :]
+        for expected, token in zip(logits.log_softmax(-1), each.drawn, strict=False):
+            assert token.logprob == pytest.approx(float(expected[token.id]), abs=1e-9)
+            best = expected.topk(each.row.logprobs) if each.row.logprobs else None
+            assert [name for name, _ in token.top] == ([] if best is None else best.indices.tolist())
+            assert [value for _, value in token.top] == pytest.approx([] if best is None else best.values.tolist())
+
+
+def test_the_texts_of_tokens_joined_are_the_text(llama: CausalLM) -> None:
+    text = "Bees gather in a ball,\n and  keep warm?"
+    ids = llama.tokenizer(text)["input_ids"]
+    drawn = [DrawnToken(token, -1.0, ((token, -1.0),)) for token in ids]
+    found = llama.chat.token_logprobs(drawn)
+    assert len(found) == len(ids) < len(text)
+    assert "".join(each.token for each in found) == text
+    assert all(each.top == ((each.token, -1.0),) for each in found)

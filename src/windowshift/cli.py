@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import windowshift
+from windowshift import serve_command
 from windowshift.core.errors import SpecError, WindowshiftError
 from windowshift.vectors_command import app as vectors
 
@@ -72,38 +73,16 @@ def init(
 @app.command()
 def plan(spec_file: SpecFile, workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
     """Show the jobs of a spec, their cost and time, and what is already done; spends nothing."""
-    from windowshift.core.estimate import estimate
-    from windowshift.core.run import open_backends, plan_spec
+    from windowshift.core.plan_page import plan_json, plan_lines
+    from windowshift.core.run import preview
 
     spec, text = _spec(spec_file)
-    planned = plan_spec(spec, text, spec_file.parent)
-    priced = any(backend.capabilities.priced for backend in open_backends(spec).values())
-    found = estimate(planned, workspace, priced=priced)
+    found = preview(spec, text, spec_file.parent, workspace)
     if as_json:
-        _print_json(
-            {
-                "experiment": spec.name,
-                "model": planned.model.label,
-                "rehearsal": planned.model.rehearsal,
-                "jobs": {kind: {"done": done, "total": total} for kind, (done, total) in found.jobs.items()},
-                "cells": len(planned.cells),
-                "completions": found.completions,
-                "examples": found.examples,
-                "seconds": found.seconds,
-                "usd": found.usd,
-                "repeated_prompts": planned.repeats,
-            }
-        )
+        _print_json(plan_json(found))
         return
-    label = f"{planned.model.label}{' (rehearsal model)' if planned.model.rehearsal else ''}"
-    typer.echo(f"{spec.name}: {spec.setting} on {label}, backend {spec.train_backend}, {len(planned.cells)} cells")
-    for kind, (done, total) in found.jobs.items():
-        typer.echo(f"  {kind:9} {total:6} jobs, {done} done")
-    typer.echo(f"  to do: {found.completions} completions, {found.examples} training examples")
-    typer.echo(f"  time:  {_duration(found.seconds)}")
-    typer.echo(f"  cost:  {'unknown: no price is known' if found.usd is None else f'${found.usd:.2f}'}")
-    if planned.repeats:
-        typer.echo(f"  note:  {planned.repeats} prompts repeat another one's text and were left out")
+    for line in plan_lines(found):
+        typer.echo(line)
 
 
 @app.command()
@@ -190,6 +169,9 @@ def report(
     as_json: Json = False,
     behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    beside: Annotated[
+        list[str] | None, typer.Option("--beside", metavar="NAME", help="Another experiment, side by side; repeatable.")
+    ] = None,
 ) -> None:
     """Print an experiment's measures with their intervals, beside the published ones."""
     from windowshift.core.report import report as make_report
@@ -197,6 +179,16 @@ def report(
     from windowshift.core.report_text import print_report
 
     made = make_report(workspace, name, behaviour)
+    if beside:
+        from windowshift.core.beside import beside_blocks, beside_json
+        from windowshift.core.report_text import print_blocks
+
+        reports = [made, *(make_report(workspace, other, behaviour) for other in beside)]
+        if as_json:
+            _print_json(beside_json(reports))
+        else:
+            print_blocks(beside_blocks(reports))
+        return
     if as_json:
         _print_json(made.to_json())
     elif markdown:
@@ -344,6 +336,7 @@ def microworld(
     build(out, seed=seed)
 
 
+app.command()(serve_command.serve)
 app.add_typer(vectors, name="vectors")
 
 
@@ -400,13 +393,6 @@ def _run(spec: Spec, text: str, folder: Path, workspace: Path, *, wait: bool, qu
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown: nothing like it has run in this workspace yet"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"about {minutes} min {rest} s" if minutes else f"about {rest} s"
 
 
 def main() -> None:

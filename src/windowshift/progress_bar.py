@@ -42,7 +42,8 @@ def _bar(name: str) -> Iterator[Callable[[Progress], None]]:
             now = progress.running[0] if progress.running else ""
             more = f" and {len(progress.running) - 1} more" if len(progress.running) > 1 else ""
             failed = f" ({progress.failed} failed)" if progress.failed else ""
-            bar.update(task, total=progress.cells, completed=progress.cells_done, now=f"{now}{more}{failed}")
+            now = f"{now}{more}{failed}{_queued(progress)}"
+            bar.update(task, total=progress.cells, completed=progress.cells_done, now=now)
 
         yield show
 
@@ -61,8 +62,12 @@ def _lines(name: str) -> Iterator[Callable[[Progress], None]]:
             failed = f", {progress.failed} jobs failed" if progress.failed else ""
             sys.stderr.write(
                 f"{name}: {progress.cells_done}/{progress.cells} cells, "
-                f"{progress.jobs_done}/{progress.jobs} jobs{failed}, {now - start:.0f} s\n"
+                f"{progress.jobs_done}/{progress.jobs} jobs{failed}, {now - start:.0f} s{_queued(progress)}\n"
             )
             sys.stderr.flush()
 
     yield show
+
+
+def _queued(progress: Progress) -> str:
+    return "".join(f"; {name}: {queue.words}" for name, queue in progress.queues if queue.words)

@@ -1,0 +1,1 @@
+"""The parts of backend `openai`: options, keys, faults, pacing, chat, batches and fine-tuning jobs."""

@@ -1,0 +1,1 @@
+"""`windowshift serve`: the local backend behind the OpenAI API, for files, fine-tuning and chat."""

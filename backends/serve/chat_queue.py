@@ -1,0 +1,111 @@
+"""Concurrent chat requests, handed to the backend together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from windowshift.backends.serve.api_error import ApiError
+from windowshift.core.backend import Backend, Completion, GenerateRequest
+from windowshift.core.errors import WindowshiftError
+
+GATHER_SECONDS = 0.003
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A completion that somebody waits for."""
+
+    request: GenerateRequest
+    answer: asyncio.Future[Completion]
+
+
+class ChatQueue:
+    """Collects requests while the backend is at work, and hands over everything that waits in one call.
+
+    A completion does not depend on what shares its batch, so clients see no difference but speed.
+
+    Args:
+        backend: what answers.
+        calls: calls of the backend at once: as many as it has workers.
+        waiting: completions that may wait or be in work; more is refused.
+    """
+
+    def __init__(self, backend: Backend, *, calls: int, waiting: int) -> None:
+        self._backend, self._calls, self._most = backend, calls, waiting
+        self._waiting: deque[_Wanted] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = 0
+
+    async def answer(self, requests: Sequence[GenerateRequest]) -> list[Completion]:
+        """Answer requests, in their order. Cancelling it gives up what has not been handed over yet.
+
+        Raises:
+            ApiError: too much waits already, or the backend failed.
+        """
+        if self._open + len(requests) > self._most:
+            raise ApiError(
+                429,
+                f"{self._open} completions are waiting or in work, of at most {self._most}: try again later",
+                code="rate_limit_exceeded",
+                headers={"retry-after": "1"},
+            )
+        loop = asyncio.get_running_loop()
+        wanted = [_Wanted(request, loop.create_future()) for request in requests]
+        self._waiting.extend(wanted)
+        self._open += len(wanted)
+        if len(self._tasks) < self._calls:
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        try:
+            return list(await asyncio.gather(*(each.answer for each in wanted)))
+        finally:
+            self._open -= len(wanted)
+            for each in wanted:
+                each.answer.cancel()
+
+    async def aclose(self) -> None:
+        """Stop; those who wait are told."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        _tell(self._waiting, ApiError(503, "the server is going down"))
+
+    async def _work(self) -> None:
+        """Call the backend until nothing waits."""
+        await asyncio.sleep(GATHER_SECONDS)  # what arrives together is answered together
+        while self._waiting:
+            batch = {str(number): each for number, each in enumerate(self._waiting) if not each.answer.done()}
+            self._waiting.clear()
+            try:
+                await self._call(batch)
+            except WindowshiftError as error:
+                _tell(batch.values(), ApiError(500, str(error)))
+            except asyncio.CancelledError:
+                _tell(batch.values(), ApiError(503, "the server is going down"))
+                raise
+            except Exception as error:
+                _tell(batch.values(), ApiError(500, f"the backend failed: {type(error).__name__}"))
+                raise
+
+    async def _call(self, batch: dict[str, _Wanted]) -> None:
+        requests = [replace(each.request, key=key) for key, each in batch.items()]
+        async with aclosing(self._backend.generate(requests)) as completions:
+            async for completion in completions:
+                answer = batch[completion.key].answer
+                if not answer.done():
+                    answer.set_result(completion)
+        _tell(batch.values(), ApiError(500, "the backend gave no answer"))
+
+
+def _tell(wanted: Iterable[_Wanted], error: ApiError) -> None:
+    """Give an error to those who still wait."""
+    for each in wanted:
+        if not each.answer.done():
+            each.answer.set_exception(error)

@@ -1,0 +1,289 @@
+"""Fine-tuning jobs, their events and checkpoints, as they are stored and as the API shows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from starlette.datastructures import QueryParams
+
+from windowshift.backends.serve.api_error import missing
+from windowshift.backends.serve.job_request import JobRequest, Resolved
+from windowshift.backends.serve.page import Page
+from windowshift.backends.serve.state import State, new_id, now
+
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+UNFINISHED = ("queued", "running")
+TRAINING, VALIDATION = "training.jsonl", "validation.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A fine-tuning job; `n` is its place in the queue."""
+
+    n: int
+    id: str
+    created_at: int
+    status: Status
+    model: str
+    training_file: str
+    validation_file: str | None
+    suffix: str | None
+    seed: int
+    hyperparameters: Resolved
+    examples: int
+    metadata: Mapping[str, str] | None
+    finished_at: int | None
+    fine_tuned_model: str | None
+    trained_tokens: int | None
+    error: Mapping[str, str | None] | None
+    result_file: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen to it any more."""
+        return self.status not in UNFINISHED
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps in one pass over the examples."""
+        return -(-self.examples // self.hyperparameters.batch_size)
+
+    @property
+    def name(self) -> str:
+        """The fine-tuned model's name, ``ft:BASE:SUFFIX:ID``, whether it is there yet or not."""
+        return f"ft:{self.model}:{self.suffix or ''}:{self.id.removeprefix('ftjob-')[:8]}"
+
+    def checkpoint_name(self, step: int) -> str:
+        """The model name of a checkpoint; the last one is the fine-tuned model itself."""
+        last = step >= self.steps_an_epoch * self.hyperparameters.n_epochs
+        return self.name if last else f"{self.name}:ckpt-step-{step}"
+
+    def to_api(self, estimated_finish: int | None = None) -> dict[str, Any]:
+        """As the API's job object."""
+        numbers = self.hyperparameters.to_api()
+        return {
+            "id": self.id,
+            "object": "fine_tuning.job",
+            "created_at": self.created_at,
+            "finished_at": self.finished_at,
+            "estimated_finish": estimated_finish,
+            "status": self.status,
+            "model": self.model,
+            "fine_tuned_model": self.fine_tuned_model,
+            "organization_id": "org-local",
+            "training_file": self.training_file,
+            "validation_file": self.validation_file,
+            "result_files": [self.result_file] if self.result_file else [],
+            "hyperparameters": numbers,
+            "method": {"type": "supervised", "supervised": {"hyperparameters": numbers}},
+            "seed": self.seed,
+            "trained_tokens": self.trained_tokens,
+            "error": dict(self.error) if self.error else None,
+            "integrations": [],
+            "metadata": dict(self.metadata) if self.metadata is not None else None,
+            "user_provided_suffix": self.suffix,
+        }
+
+
+class Jobs:
+    """The jobs of a data folder."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def folder(self, job: Job) -> Path:
+        """Where a job keeps its copy of the data, its resume state and its adapters."""
+        return self._state.folder / "jobs" / job.id
+
+    def create(self, request: JobRequest, resolved: Resolved, examples: int, seed: int, data: Path) -> Job:
+        """Put a copy of the training data into a new job's folder, and store the job as queued."""
+        job_id = new_id("ftjob-")
+        folder = self._state.folder / "jobs" / job_id
+        folder.mkdir()
+        try:
+            os.link(data, folder / TRAINING)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(data, folder / TRAINING)
+        cursor = self._state.connection.execute(
+            "INSERT INTO jobs (id, created_at, status, model, training_file, validation_file, suffix, seed, "
+            "n_epochs, batch_size, multiplier, examples, metadata) "
+            "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                job_id,
+                now(),
+                request.model,
+                request.training_file,
+                request.validation_file,
+                request.suffix,
+                seed,
+                resolved.n_epochs,
+                resolved.batch_size,
+                resolved.multiplier,
+                examples,
+                None if request.metadata is None else json.dumps(request.metadata),
+            ),
+        )
+        row = self._state.connection.execute("SELECT * FROM jobs WHERE n = ?", (cursor.lastrowid,)).fetchone()
+        return _job(row)
+
+    def get(self, job_id: str) -> Job:
+        """Find a job.
+
+        Raises:
+            ApiError: there is none of that id.
+        """
+        row = self._state.connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise missing("fine-tuning job", job_id)
+        return _job(row)
+
+    def unfinished(self) -> list[Job]:
+        """Jobs that are queued, or were running when the server ended; the oldest first."""
+        query = "SELECT * FROM jobs WHERE status IN (?, ?) ORDER BY n"
+        return [_job(row) for row in self._state.connection.execute(query, UNFINISHED)]
+
+    def sweep(self) -> None:
+        """Remove folders that no job names: what a crash left while a job was being created."""
+        known = {row["id"] for row in self._state.connection.execute("SELECT id FROM jobs")}
+        for path in (self._state.folder / "jobs").iterdir():
+            if path.name not in known:
+                shutil.rmtree(path)
+
+    def change(self, job: Job, **columns: object) -> Job:
+        """Set columns of a job; its new state."""
+        setting = ", ".join(f"{name} = ?" for name in columns)
+        self._state.connection.execute(f"UPDATE jobs SET {setting} WHERE n = ?", (*columns.values(), job.n))
+        return _job(self._state.connection.execute("SELECT * FROM jobs WHERE n = ?", (job.n,)).fetchone())
+
+    def page(self, page: Page, metadata: Mapping[str, str] | Literal["any"] | None) -> tuple[list[Job], bool]:
+        """A part of the list; `metadata` None asks for jobs that have none."""
+        where: list[tuple[str, list[object]]] = []
+        if metadata is None:
+            where.append(("metadata IS NULL", []))
+        elif metadata != "any":
+            has = "EXISTS (SELECT 1 FROM json_each(jobs.metadata) WHERE key = ? AND value = ?)"
+            where.extend((has, [key, value]) for key, value in metadata.items())
+        rows, more = page.rows(self._state.connection, "jobs", where, what="fine-tuning job")
+        return [_job(row) for row in rows], more
+
+    def log(
+        self,
+        job: Job,
+        message: str,
+        *,
+        level: Literal["info", "warn", "error"] = "info",
+        step: int | None = None,
+        loss: float | None = None,
+        tokens: int | None = None,
+    ) -> None:
+        """Append an event; a step that a resumed job takes again is there already."""
+        self._state.connection.execute(
+            "INSERT OR IGNORE INTO events (id, job, created_at, level, message, step, loss, tokens) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (new_id("ftevent-"), job.n, now(), level, message, step, loss, tokens),
+        )
+
+    def events(self, job: Job, page: Page) -> tuple[list[sqlite3.Row], bool]:
+        """A part of a job's events."""
+        return page.rows(self._state.connection, "events", [("job = ?", [job.n])], what="event")
+
+    def steps(self, job: Job) -> list[sqlite3.Row]:
+        """All steps of a job, with columns `step`, `loss` and `tokens`."""
+        query = "SELECT step, loss, tokens FROM events WHERE job = ? AND step IS NOT NULL ORDER BY step"
+        return self._state.connection.execute(query, (job.n,)).fetchall()
+
+    def checkpoint(self, job: Job, step: int, adapter: str) -> bool:
+        """Store a checkpoint, and its model under its name; False for one that a resumed job reports anew."""
+        connection = self._state.connection
+        if connection.execute("SELECT 1 FROM checkpoints WHERE job = ? AND step = ?", (job.n, step)).fetchone():
+            return False
+        found = connection.execute(
+            "SELECT loss FROM events WHERE job = ? AND step <= ? ORDER BY step DESC LIMIT 1", (job.n, step)
+        ).fetchone()
+        name = job.checkpoint_name(step)
+        with self._state.transaction():
+            connection.execute(
+                "INSERT INTO checkpoints (id, job, created_at, step, model, train_loss) VALUES (?, ?, ?, ?, ?, ?)",
+                (new_id("ftckpt_"), job.n, now(), step, name, found["loss"] if found else None),
+            )
+            connection.execute(
+                "INSERT INTO models (name, base, adapter, created_at) VALUES (?, ?, ?, ?)",
+                (name, job.model, adapter, now()),
+            )
+        return True
+
+    def checkpoints(self, job: Job, page: Page) -> tuple[list[sqlite3.Row], bool]:
+        """A part of a job's checkpoints."""
+        return page.rows(self._state.connection, "checkpoints", [("job = ?", [job.n])], what="checkpoint")
+
+
+def metadata_filter(query: QueryParams) -> Mapping[str, str] | Literal["any"] | None:
+    """The filter ``metadata[key]=value``, or ``metadata=null`` for jobs without any."""
+    if query.get("metadata") == "null":
+        return None
+    found = {
+        name[len("metadata[") : -1]: value
+        for name, value in query.items()
+        if name.startswith("metadata[") and name.endswith("]")
+    }
+    return found or "any"
+
+
+def event_to_api(row: sqlite3.Row) -> dict[str, Any]:
+    """As the API's event object: a message, or a step's metrics."""
+    data = {} if row["step"] is None else {"step": row["step"], "train_loss": row["loss"]}
+    return {
+        "id": row["id"],
+        "object": "fine_tuning.job.event",
+        "created_at": row["created_at"],
+        "level": row["level"],
+        "message": row["message"],
+        "data": data,
+        "type": "message" if row["step"] is None else "metrics",
+    }
+
+
+def checkpoint_to_api(job: Job, row: sqlite3.Row) -> dict[str, Any]:
+    """As the API's checkpoint object."""
+    metrics = {"step": row["step"], "train_loss": row["train_loss"]}
+    return {
+        "id": row["id"],
+        "object": "fine_tuning.job.checkpoint",
+        "created_at": row["created_at"],
+        "fine_tuning_job_id": job.id,
+        "fine_tuned_model_checkpoint": row["model"],
+        "step_number": row["step"],
+        "metrics": {name: value for name, value in metrics.items() if value is not None},
+    }
+
+
+def _job(row: sqlite3.Row) -> Job:
+    error = None
+    if row["error_message"] is not None:
+        error = {"code": row["error_code"], "message": row["error_message"], "param": row["error_param"]}
+    return Job(
+        n=row["n"],
+        id=row["id"],
+        created_at=row["created_at"],
+        status=row["status"],
+        model=row["model"],
+        training_file=row["training_file"],
+        validation_file=row["validation_file"],
+        suffix=row["suffix"],
+        seed=row["seed"],
+        hyperparameters=Resolved(row["n_epochs"], row["batch_size"], row["multiplier"]),
+        examples=row["examples"],
+        metadata=None if row["metadata"] is None else json.loads(row["metadata"]),
+        finished_at=row["finished_at"],
+        fine_tuned_model=row["fine_tuned_model"],
+        trained_tokens=row["trained_tokens"],
+        error=error,
+        result_file=row["result_file"],
+    )

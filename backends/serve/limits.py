@@ -1,0 +1,36 @@
+"""What one client may ask of the server at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The server's limits; what is beyond them is refused with a sentence that names the limit.
+
+    Attributes:
+        upload_bytes: the largest upload, its form included. The hosted API takes 512 MB.
+        body_bytes: the largest JSON body.
+        line_bytes: the longest line of an uploaded JSONL file.
+        connections: open connections; further ones are answered with 503 and closed.
+        head_seconds: within which a connection must have sent a request's head.
+        body_seconds: within which a body must have arrived, plus its size over `body_rate`.
+        body_rate: bytes a second that even a slow client reaches.
+        waiting: completions that may wait or be in work; further requests are answered with 429.
+        max_tokens: the largest `max_tokens`.
+        rpm: requests a minute to everything but /health; 0 is no limit.
+    """
+
+    upload_bytes: int = 512 * MIB
+    body_bytes: int = 16 * MIB
+    line_bytes: int = 4 * MIB
+    connections: int = 512
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    body_rate: int = 64 * 1024
+    waiting: int = 4096
+    max_tokens: int = 131_072
+    rpm: int = 0

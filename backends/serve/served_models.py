@@ -1,0 +1,101 @@
+"""The models that are served: the bases that the server was started with, and what was tuned from them."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windowshift.backends.serve.api_error import ApiError, missing
+from windowshift.backends.serve.state import State
+from windowshift.core.backend import Model
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as the API shows it; `adapter` is None for a base model."""
+
+    name: str
+    base: str
+    adapter: str | None
+    created_at: int
+
+    @property
+    def model(self) -> Model:
+        """As backends take it."""
+        return Model(self.base, adapter=self.adapter)
+
+    def to_api(self) -> dict[str, Any]:
+        """As the API's model object."""
+        owner = "windowshift" if self.adapter is None else "organization-owner"
+        return {"id": self.name, "object": "model", "created": self.created_at, "owned_by": owner}
+
+
+class ServedModels:
+    """Models by name. Adapters are folders inside the data folder, stored relative to it, so that it can be moved.
+
+    Args:
+        state: the data folder.
+        bases: the base models' names.
+        started: Unix seconds; a base model's `created`.
+    """
+
+    def __init__(self, state: State, bases: Sequence[str], started: int) -> None:
+        self._state = state
+        self._bases = {name: ServedModel(name, name, None, started) for name in bases}
+
+    @property
+    def bases(self) -> list[str]:
+        """The base models' names."""
+        return list(self._bases)
+
+    def get(self, name: str, *, status: int = 404) -> ServedModel:
+        """Find a model.
+
+        Raises:
+            ApiError: there is none of that name.
+        """
+        if name in self._bases:
+            return self._bases[name]
+        row = self._state.connection.execute("SELECT * FROM models WHERE name = ?", (name,)).fetchone()
+        if row is None or row["base"] not in self._bases:
+            raise missing("model", name, param="model", status=status)
+        return self._tuned(row)
+
+    def all(self) -> list[ServedModel]:
+        """Every model that can be asked, the bases first."""
+        rows = self._state.connection.execute("SELECT * FROM models ORDER BY n DESC")
+        return [*self._bases.values(), *(self._tuned(row) for row in rows if row["base"] in self._bases)]
+
+    def trainable(self, name: str) -> str:
+        """The base model of a fine-tuning job.
+
+        Raises:
+            ApiError: there is no such model, or it is a fine-tuned one.
+        """
+        model = self.get(name, status=400)
+        if model.adapter is not None:
+            raise ApiError(
+                400,
+                f"'{name}' is a fine-tuned model, and this server trains base models only: {', '.join(self._bases)}",
+                param="model",
+            )
+        return model.base
+
+    def delete(self, name: str) -> None:
+        """Remove a fine-tuned model and its weights.
+
+        Raises:
+            ApiError: there is no such model, or it is a base model.
+        """
+        model = self.get(name)
+        if model.adapter is None:
+            raise ApiError(403, f"'{name}' is a base model of this server and cannot be deleted", param="model")
+        self._state.connection.execute("DELETE FROM models WHERE name = ?", (name,))
+        shutil.rmtree(model.adapter, ignore_errors=True)
+
+    def _tuned(self, row: sqlite3.Row) -> ServedModel:
+        return ServedModel(row["name"], row["base"], str(self._state.folder / Path(row["adapter"])), row["created_at"])

@@ -1,0 +1,33 @@
+"""Everything that endpoints work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from windowshift.backends.serve.chat_queue import ChatQueue
+from windowshift.backends.serve.files import Files
+from windowshift.backends.serve.jobs import Jobs
+from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.served_models import ServedModels
+from windowshift.backends.serve.trainer import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of a running server. `fingerprints` are those of the base models, by name."""
+
+    files: Files
+    jobs: Jobs
+    models: ServedModels
+    trainer: Trainer
+    chats: ChatQueue
+    limits: Limits
+    fingerprints: dict[str, str]
+
+
+def service(request: Request) -> Service:
+    """The service behind a request."""
+    found: Service = request.app.state.service
+    return found

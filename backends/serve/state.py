@@ -1,0 +1,134 @@
+"""The server's state: one SQLite file in its data folder, and files beside it."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import string
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from windowshift.core.errors import StoreError
+
+VERSION = 1
+_ALPHABET = string.ascii_letters + string.digits
+_SCHEMA = """
+CREATE TABLE files (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  filename TEXT NOT NULL,
+  purpose TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE jobs (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  created_at INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  model TEXT NOT NULL,
+  training_file TEXT NOT NULL,
+  validation_file TEXT,
+  suffix TEXT,
+  seed INTEGER NOT NULL,
+  n_epochs INTEGER NOT NULL,
+  batch_size INTEGER NOT NULL,
+  multiplier REAL NOT NULL,
+  examples INTEGER NOT NULL,
+  metadata TEXT,
+  finished_at INTEGER,
+  fine_tuned_model TEXT,
+  trained_tokens INTEGER,
+  error_code TEXT,
+  error_message TEXT,
+  error_param TEXT,
+  result_file TEXT
+) STRICT;
+CREATE INDEX jobs_status ON jobs (status);
+CREATE TABLE events (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  job INTEGER NOT NULL REFERENCES jobs (n),
+  created_at INTEGER NOT NULL,
+  level TEXT NOT NULL,
+  message TEXT NOT NULL,
+  step INTEGER,
+  loss REAL,
+  tokens INTEGER,
+  UNIQUE (job, step)
+) STRICT;
+CREATE TABLE checkpoints (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  job INTEGER NOT NULL REFERENCES jobs (n),
+  created_at INTEGER NOT NULL,
+  step INTEGER NOT NULL,
+  model TEXT NOT NULL,
+  train_loss REAL,
+  UNIQUE (job, step)
+) STRICT;
+CREATE TABLE models (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL UNIQUE,
+  base TEXT NOT NULL,
+  adapter TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+"""
+
+
+class State:
+    """An open data folder. Hold the lock of `core.lock` first; use it from one thread.
+
+    Raises:
+        StoreError: the folder cannot be used, or its file is of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            for name in ("files", "jobs"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            self.connection = sqlite3.connect(folder / "serve.db", isolation_level=None)
+            self.connection.row_factory = sqlite3.Row
+            self.connection.execute("PRAGMA journal_mode = WAL")
+            self.connection.execute("PRAGMA synchronous = NORMAL")  # kill -9 loses nothing; an event costs no fsync
+            self.connection.execute("PRAGMA foreign_keys = ON")
+            found = int(self.connection.execute("PRAGMA user_version").fetchone()[0])
+            if found == 0:
+                self.connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            elif found != VERSION:
+                raise StoreError(
+                    f"{folder / 'serve.db'} is of version {found}, and this windowshift reads version {VERSION}: "
+                    "choose another --data folder"
+                )
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise StoreError(f"the data folder {folder} cannot be used ({reason}): choose another --data") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of the block's changes, or none."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.connection
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+
+def new_id(prefix: str, length: int = 24) -> str:
+    """A random name, such as ``file-`` and 24 letters and digits."""
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def now() -> int:
+    """Unix seconds."""
+    return int(time.time())

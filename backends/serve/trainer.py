@@ -1,0 +1,196 @@
+"""Works through the queue of fine-tuning jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import dataclasses
+import io
+import os
+import random
+import sys
+import time
+from contextlib import aclosing
+from functools import partial
+
+from windowshift.backends.serve.files import Files
+from windowshift.backends.serve.jobs import TRAINING, Job, Jobs
+from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.state import State, now
+from windowshift.backends.serve.training_file import examples
+from windowshift.core.backend import (
+    Backend,
+    Checkpointed,
+    Model,
+    Sft,
+    Trained,
+    TrainEvent,
+    TrainFailed,
+    TrainJob,
+    TrainProgress,
+)
+from windowshift.core.errors import WindowshiftError
+
+
+class Trainer:
+    """Trains queued jobs, the oldest first, a few at a time.
+
+    A job that was running when the server ended is taken up again at the next start, from the state
+    that the backend left in the job's folder.
+
+    Args:
+        backend: what trains.
+        state: the data folder, with its `jobs`, and `files` where results go.
+        sft: LoRA hyperparameters that the API does not set; its learning rate is multiplied.
+        at_once: how many jobs train at the same time.
+        limits: the server's.
+    """
+
+    def __init__(
+        self, backend: Backend, state: State, jobs: Jobs, files: Files, sft: Sft, *, at_once: int, limits: Limits
+    ) -> None:
+        self._backend, self._state, self._jobs, self._files = backend, state, jobs, files
+        self._sft, self._at_once, self._limits = sft, at_once, limits
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._pace: dict[str, tuple[float, int]] = {}  # when, and at which step, a job was first seen to move
+        self._step: dict[str, int] = {}
+        self._closed = False
+
+    def wake(self) -> None:
+        """Start queued jobs where there is room for them."""
+        if self._closed:
+            return
+        for job in self._jobs.unfinished():
+            if len(self._running) >= self._at_once:
+                return
+            if job.id not in self._running:
+                task = asyncio.create_task(self._run(job))
+                self._running[job.id] = task
+                task.add_done_callback(partial(self._ended, job.id))
+
+    async def cancel(self, job: Job) -> Job:
+        """End a job that is queued or running; what it has saved stays."""
+        job = self._jobs.change(job, status="cancelled", finished_at=now())
+        self._jobs.log(job, "The job was cancelled")
+        task = self._running.get(job.id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        return job
+
+    def estimated_finish(self, job: Job) -> int | None:
+        """When a running job will end, in Unix seconds; None while that is not known."""
+        first, step = self._pace.get(job.id), self._step.get(job.id, 0)
+        if job.status != "running" or first is None or step <= first[1]:
+            return None
+        left = job.steps_an_epoch * job.hyperparameters.n_epochs - step
+        return now() + round(left * (time.monotonic() - first[0]) / (step - first[1]))
+
+    async def aclose(self) -> None:
+        """Stop where things are; running jobs go on at the next start."""
+        self._closed = True
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        del self._running[key]
+        self._pace.pop(key, None)
+        self._step.pop(key, None)
+        if not task.cancelled() and task.exception() is not None:
+            sys.stderr.write(f"windowshift serve: job {key} ended unexpectedly: {task.exception()!r}\n")
+        self.wake()
+
+    async def _run(self, job: Job) -> None:
+        if job.status == "queued":
+            job = self._jobs.change(job, status="running")
+            self._jobs.log(job, f"Fine-tuning job started: {job.examples} examples")
+        else:
+            self._jobs.log(job, "The server was started again; the job goes on", level="warn")
+        try:
+            train = await asyncio.to_thread(self._train_job, job)
+            async with aclosing(self._backend.train([train])) as events:
+                async for event in events:
+                    self._take(job, event)
+        except WindowshiftError as error:
+            self._fail(job, str(error))
+        except Exception as error:
+            self._fail(job, f"unexpected error: {type(error).__name__}: {error}")
+            raise
+
+    def _train_job(self, job: Job) -> TrainJob:
+        folder = self._jobs.folder(job)
+        with (folder / TRAINING).open("rb") as file:
+            data = list(examples(file, self._limits.line_bytes))
+        random.Random(f"order:{job.seed}").shuffle(data)  # backends train in the order given
+        numbers = job.hyperparameters
+        return TrainJob(
+            key=job.id,
+            model=Model(job.model),
+            examples=data,
+            sft=dataclasses.replace(
+                self._sft,
+                learning_rate=self._sft.learning_rate * numbers.multiplier,
+                batch_size=numbers.batch_size,
+                epochs=numbers.n_epochs,
+            ),
+            seed=job.seed,
+            output=folder,
+            checkpoints=tuple(job.examples * epoch for epoch in range(1, numbers.n_epochs)),
+        )
+
+    def _take(self, job: Job, event: TrainEvent) -> None:
+        steps = job.steps_an_epoch * job.hyperparameters.n_epochs
+        if isinstance(event, TrainProgress):
+            self._pace.setdefault(job.id, (time.monotonic(), event.step))
+            self._step[job.id] = event.step
+            text = f"Step {event.step}/{steps}: training loss={event.loss:.4f}"
+            self._jobs.log(job, text, step=event.step, loss=event.loss, tokens=event.tokens)
+        elif isinstance(event, Checkpointed):
+            self._save(job, event.examples // job.examples * job.steps_an_epoch, event.adapter)
+        elif isinstance(event, Trained):
+            self._save(job, steps, event.adapter)
+            held = self._files.hold(self._metrics(job))
+            with self._state.transaction():  # a job that a kill cuts short here ends anew, and only once
+                result = self._files.add(held, "step_metrics.csv", "fine-tune-results")
+                self._jobs.log(job, f"New fine-tuned model created: {job.name}")
+                self._jobs.log(job, "The job has successfully completed")
+                self._jobs.change(
+                    job,
+                    status="succeeded",
+                    finished_at=now(),
+                    fine_tuned_model=job.name,
+                    result_file=result.id,
+                    trained_tokens=self._tokens(job),
+                )
+        elif isinstance(event, TrainFailed):
+            self._fail(job, event.error)
+
+    def _save(self, job: Job, step: int, adapter: str) -> None:
+        new = self._jobs.checkpoint(job, step, os.path.relpath(adapter, self._state.folder))
+        if new and job.checkpoint_name(step) != job.name:
+            self._jobs.log(job, f"Checkpoint created at step {step}")
+
+    def _fail(self, job: Job, error: str) -> None:
+        # What names an example is about the data; the rest is about the training.
+        code, param = ("invalid_training_file", "training_file") if error.startswith("example ") else ("failed", None)
+        self._jobs.log(job, error, level="error")
+        self._jobs.change(
+            job, status="failed", finished_at=now(), error_code=code, error_message=error, error_param=param
+        )
+
+    def _tokens(self, job: Job) -> int | None:
+        """Tokens trained on; None where a kill took the last step's report with it."""
+        steps = self._jobs.steps(job)
+        whole = bool(steps) and steps[-1]["step"] == job.steps_an_epoch * job.hyperparameters.n_epochs
+        return steps[-1]["tokens"] if whole else None
+
+    def _metrics(self, job: Job) -> io.BytesIO:
+        """The steps' losses as CSV, under the hosted API's column names."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["step", "train_loss"])
+        table.writerows([row["step"], repr(row["loss"])] for row in self._jobs.steps(job))
+        return io.BytesIO(text.getvalue().encode())

@@ -1,0 +1,131 @@
+"""A grid of fine-tunes whose runner is killed again and again: the server has seen each job exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fault_proxy import Fault, faulty
+from tests.runs import command, windowshift, write_spec
+from tests.servers import KEY, KEY_ENV, Served, serving
+
+OPTIONS = """\
+backend: openai
+backend_options: {{base_url: "{url}", key_env: {key}, poll: 0.2, settle: 3, backoff: 0.05, timeout: 60}}
+limits: {{jobs: 3}}
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setenv(KEY_ENV, KEY)
+    with serving(tmp_path / "data", "--rank", 2, "--jobs", 2) as served:
+        yield served
+
+
+def everything(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    return ((path, path.read_bytes()) for path in folder.rglob("*") if path.is_file())
+
+
+def seen(server: Served) -> Counter[str]:
+    """How often the server was asked for each of windowshift's jobs."""
+    return Counter(str(job["metadata"]["job"]) for job in server.jobs())  # type: ignore[index]
+
+
+def test_a_grid_ends_and_nothing_holds_the_key(server: Served, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "microworld", more=OPTIONS.format(url=server.base_url, key=KEY_ENV))
+    workspace = tmp_path / "ws"
+    planned = json.loads(windowshift("plan", spec, "--workspace", workspace, "--json").stdout)
+    assert planned["usd"] == 0.0
+    assert planned["rehearsal"] is True
+    assert planned["kinds"]["train"]["trained_tokens"] > 0
+    ran = windowshift("run", spec, "--workspace", workspace)
+    report = windowshift("report", "small", "--workspace", workspace)
+    said = ran.stdout + ran.stderr + report.stdout
+    assert "rehearsal" in report.stdout
+    assert len(server.jobs()) == 2
+    assert set(seen(server).values()) == {1}
+    for path, content in (*everything(workspace), (spec, spec.read_bytes()), (Path("screen"), said.encode())):
+        assert KEY.encode() not in content, path
+
+
+def test_killed_while_the_server_is_asked_for_a_job(server: Served, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    asked = threading.Event()
+    faults: list[Fault] = ["hang", "hang early", "lose"]
+
+    def choose(method: str, path: str) -> Fault:
+        if method == "POST" and path == "/v1/fine_tuning/jobs" and faults:
+            asked.set()
+            return faults[0]
+        return "pass"
+
+    with faulty(server.base_url, choose) as proxy:
+        spec = write_spec(tmp_path, "microworld", train="[short]", more=OPTIONS.format(url=proxy.base_url, key=KEY_ENV))
+        while faults:
+            asked.clear()
+            run = subprocess.Popen(command("run", spec, "--workspace", workspace, "-q"), stderr=subprocess.DEVNULL)
+            assert asked.wait(60)
+            run.kill()
+            run.wait()
+            faults.pop(0)
+        windowshift("run", spec, "--workspace", workspace)
+    assert len(server.jobs()) == 1
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(server: Served, tmp_path: Path) -> None:
+    spec = write_spec(
+        tmp_path,
+        "microworld",
+        train="[short, med_short, medium, med_long, long, very_long, no_prefix]",
+        more="seeds: [0, 1]\n" + OPTIONS.format(url=server.base_url, key=KEY_ENV),
+    )
+    workspace = tmp_path / "ws"
+    draw = random.Random(5)
+    kills, still_running = 0, 0
+    while kills < 20:
+        run = subprocess.Popen(command("run", spec, "--workspace", workspace, "-q"), stderr=subprocess.DEVNULL)
+        # Most of the first seconds are imports; the jobs of this grid are asked for after them.
+        try:
+            run.wait(draw.uniform(1.0, 9.0))
+        except subprocess.TimeoutExpired:
+            still_running += 1
+            os.kill(run.pid, signal.SIGKILL)
+            run.wait()
+        kills += 1
+    windowshift("run", spec, "--workspace", workspace, timeout=500)
+    assert still_running >= 10
+    found = seen(server)
+    assert len(found) == 14
+    assert set(found.values()) == {1}
+    assert all(job["status"] == "succeeded" for job in server.jobs())
+
+
+def test_a_cancelled_experiment_is_cancelled_at_the_server(server: Served, tmp_path: Path) -> None:
+    more = OPTIONS.format(url=server.base_url, key=KEY_ENV).replace("limits:", "seeds: [0, 1, 2]\nlimits:")
+    spec = write_spec(tmp_path, "microworld", more=more)
+    spec.write_text(spec.read_text(encoding="utf-8").replace("{size: 12}", "{size: 120}"), encoding="utf-8")
+    run = subprocess.Popen(
+        command("run", spec, "--workspace", tmp_path / "ws", "-q"), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 100
+    while not any(job["status"] == "running" for job in server.jobs()):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+    windowshift("control", "small", "cancel", "--workspace", tmp_path / "ws")
+    run.communicate(timeout=100)
+    assert run.returncode == 130
+    states = Counter(job["status"] for job in server.jobs())
+    assert states["cancelled"] >= 1
+    assert not states.keys() & {"running", "queued"}

@@ -1,0 +1,52 @@
+"""Backend `openai` against `windowshift serve` on the embedded model: the contract, and fine-tuning of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.backend_contract import BackendContract, Subject
+from tests.servers import KEY, KEY_ENV, Served, serving
+from windowshift.backends.openai import OpenAIBackend
+from windowshift.core.backend import Model, Sft
+
+RATE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    data = tmp_path_factory.mktemp("served") / "data"
+    with serving(data, "--rank", 2, "--learning-rate", RATE, "--jobs", 2) as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_ENV, KEY)
+    monkeypatch.setenv("WRONG_KEY", "pw-wrong-0123456789")
+
+
+def options_of(server: Served) -> dict[str, object]:
+    return {
+        "base_url": server.base_url,
+        "key_env": KEY_ENV,
+        "server_learning_rate": RATE,
+        "poll": 0.1,
+        "settle": 1.0,
+        "backoff": 0.05,
+    }
+
+
+class TestContract(BackendContract):
+    @pytest.fixture
+    def subject(self, server: Served) -> Subject:
+        options = options_of(server)
+        return Subject(
+            make=lambda: OpenAIBackend(options),
+            model=Model("microworld"),
+            unknown_model="no-such-model",
+            over_long="bees " * 3000,
+            sft=Sft(rank=2, batch_size=2, learning_rate=RATE),
+            wrong_key=lambda: OpenAIBackend({**options, "key_env": "WRONG_KEY"}),
+        )
