@@ -201,9 +201,7 @@ def test_a_list_is_gone_through_in_turn(values: list[float], index: int) -> None
 
 
 @given(start=st.integers(0, 100_000), count=st.integers(8, 200), low=st.floats(-5, 5), width=st.floats(0.1, 10))
-def test_a_range_is_covered_evenly_by_any_stretch_of_examples(
-    start: int, count: int, low: float, width: float
-) -> None:
+def test_a_range_is_covered_evenly_by_any_stretch_of_examples(start: int, count: int, low: float, width: float) -> None:
     dose = one(steer="v", range=[low, low + width])
     found = sorted((dose.amount(index) - low) / width for index in range(start, start + count))
     assert -1e-9 <= found[0]

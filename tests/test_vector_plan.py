@@ -204,9 +204,7 @@ MISSING = "[no_prefix, {steer: VECTOR, WAY}]"
         (f"{LENGTH[:-1]}, alpha: 1}}", "[no_prefix]", "unknown key 'alpha' in vectors.length"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_sentence(
-    tiny_llama: Path, vectors: str, evaluate: str, says: str
-) -> None:
+def test_what_cannot_be_is_refused_in_one_sentence(tiny_llama: Path, vectors: str, evaluate: str, says: str) -> None:
     with pytest.raises(SpecError) as caught:
         planned(tiny_llama, vectors, evaluate)
     assert says in str(caught.value)
