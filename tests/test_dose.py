@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -204,9 +205,9 @@ def test_a_list_is_gone_through_in_turn(values: list[float], index: int) -> None
 def test_a_range_is_covered_evenly_by_any_stretch_of_examples(start: int, count: int, low: float, width: float) -> None:
     dose = one(steer="v", range=[low, low + width])
     found = sorted((dose.amount(index) - low) / width for index in range(start, start + count))
-    assert -1e-9 <= found[0]
+    assert found[0] >= -1e-9
     assert found[-1] <= 1 + 1e-9
-    gaps = [found[0], *(b - a for a, b in zip(found, found[1:], strict=False)), 1 - found[-1]]
+    gaps = [found[0], *(b - a for a, b in pairwise(found)), 1 - found[-1]]
     # Three-distance theorem: no gap of a golden sequence is wider than 1 + 1/golden over the count.
     assert max(gaps) <= 2.7 / count
     assert abs(sum(found) / count - 0.5) < 2 / count

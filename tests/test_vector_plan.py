@@ -307,7 +307,7 @@ def test_a_bad_line_of_a_completions_file_is_named(tiny_llama: Path, tmp_path: P
 
 def test_a_completions_file_that_is_not_there_or_not_text(tiny_llama: Path, tmp_path: Path) -> None:
     vectors = "v: {positive: {file: bad.jsonl}, negative: {file: bad.jsonl}}"
-    with pytest.raises(SpecError, match="there is no completions file at bad.jsonl"):
+    with pytest.raises(SpecError, match=r"there is no completions file at bad\.jsonl"):
         planned(tiny_llama, vectors, folder=tmp_path)
     (tmp_path / "bad.jsonl").write_bytes(b'{"prompt": "\xff"}')
     with pytest.raises(SpecError, match="is not UTF-8"):
