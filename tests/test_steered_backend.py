@@ -391,7 +391,9 @@ async def test_asking_for_coherence_changes_no_text(models: Path, tmp_path: Path
 # -- vectors ----------------------------------------------------------------------------------------
 
 SIDES: dict[str, list[Answered]] = {
-    "long": [((Message("user", f"Tell me {n}"),), "Bees gather in a ball, and keep warm. " * (n + 1)) for n in range(3)],
+    "long": [
+        ((Message("user", f"Tell me {n}"),), "Bees gather in a ball, and keep warm. " * (n + 1)) for n in range(3)
+    ],
     "short": [((Message("user", f"Tell me {n}"),), "Bees.") for n in range(4)],
 }
 
@@ -535,7 +537,7 @@ class TwinForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
 
     def __init__(self, config: TwinConfig) -> None:
         super().__init__(config)
-        self.others = nn.ModuleList(nn.Linear(4, 4) for _ in range(config.num_hidden_layers))
+        self.others = nn.ModuleList(nn.LayerNorm(4) for _ in range(config.num_hidden_layers))
 
 
 async def test_an_unsupported_architecture_is_named(models: Path, tmp_path: Path) -> None:
