@@ -25,16 +25,16 @@ def answers(
     """Answer requests to one adapter, or to the base model; each step of the iterator is one forward pass.
 
     Raises:
-        BackendError: the adapter does not load, or the architecture cannot be steered.
+        BackendError: the adapter does not load.
     """
-    steer: Intervention | None = None
+    steer: Intervention | str | None = None
     if any(request.steering for request in group):
-        from windowshift.steering.intervene import Intervention
-
-        steer = Intervention(lm.sampling_points, fingerprint=lm.fingerprint)
-    forward = lm.sampling_forward(adapter, steer)
+        steer = _intervention(lm)
     refused: list[Completion] = []
     rows = list(_rows(lm, group, steer, refused))
+    if isinstance(steer, str):
+        steer = None  # said of every request that steers; the others go on
+    forward = lm.sampling_forward(adapter, steer)
     settler = _Settler(lm, group, rows, steer)
     # A key may come twice: rows are told apart by their place in the group.
     decoded = decode(
@@ -56,6 +56,16 @@ def answers(
         if "memory" in reason.lower():
             sentence += "; lower the option batch_rows of backend 'local'"
         yield [failed(group[index], sentence) for index in sorted(settler.left)]
+
+
+def _intervention(lm: CausalLM) -> Intervention | str:
+    """What pushes the model that samples, or why it cannot be pushed."""
+    from windowshift.steering.intervene import Intervention
+
+    try:
+        return Intervention(lm.sampling_points, fingerprint=lm.fingerprint)
+    except BackendError as error:
+        return str(error)
 
 
 def failed(request: GenerateRequest, error: str, prompt_tokens: int = 0) -> Completion:
@@ -144,18 +154,23 @@ class _Settler:
 
 
 def _rows(
-    lm: CausalLM, group: Sequence[GenerateRequest], steer: Intervention | None, refused: list[Completion]
+    lm: CausalLM, group: Sequence[GenerateRequest], steer: Intervention | str | None, refused: list[Completion]
 ) -> Iterator[Row]:
-    """Requests as rows of token ids; those that cannot be answered go to `refused` instead."""
+    """Requests as rows of token ids; those that cannot be answered go to `refused` instead.
+
+    `steer` is a sentence where the model cannot be steered.
+    """
     for index, request in enumerate(group):
         sampling = request.sampling
-        problem = _problem(request)
+        problem = steer if request.steering and isinstance(steer, str) else _problem(request)
         prompt: list[int] = []
         recipe: Recipe | None = None
         if problem is None:
             try:
                 prompt = lm.chat.prompt_ids(request.messages)
-                if request.steering and steer is not None:
+                if request.steering:
+                    assert steer is not None
+                    assert not isinstance(steer, str)
                     recipe = steer.recipe(request.steering)
             except WindowshiftError as error:
                 problem = str(error)

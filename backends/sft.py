@@ -80,6 +80,7 @@ def train(
                 losses, tokens, reported_at = [], 0, now
             for wanted, folder in folders.items():
                 if run.examples >= wanted and wanted not in reached:
+                    run.proofs()
                     lm.adapters.save(run.name, folder)
                     reached.append(wanted)
                     events.append(Checkpointed(job.key, wanted, str(folder)))
@@ -156,7 +157,12 @@ class _Run:
         return value, count
 
     def save(self, path: Path) -> None:
-        """Write the resume state, whole or not at all."""
+        """Write the resume state, whole or not at all.
+
+        Raises:
+            BackendError: steering did not do what was asked: a resumed run would not look at these steps again.
+        """
+        self.proofs()
         partial = path.with_suffix(".partial")
         weights = {key.replace(self.name, "adapter"): value for key, value in self._parameters.items()}
         state = {

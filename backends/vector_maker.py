@@ -22,7 +22,7 @@ def make_vector(lm: CausalLM, job: VectorJob) -> None:
     vector = _vector(lm, job).at(job.layer, job.name)
     decoder = lm.sampling_points.decoder
     # A vector that names no layer is checked at any layer: a sweep chooses one.
-    some = next(layer for layer, norm in enumerate(vector.norms) if norm > 0)
+    some = next((layer for layer, norm in enumerate(vector.norms) if norm > 0), 0)
     check(vector, lm.fingerprint, decoder.width, len(decoder.layers), job.layer if job.layer is not None else some)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     vector.save(job.output, force=True)

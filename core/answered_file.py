@@ -35,7 +35,8 @@ def read_answered(path: Path) -> AnsweredFile:
         SpecError: the file cannot be read, is empty, or a line (which is named) is neither.
     """
     rows: list[Answered] = []
-    for number, line in enumerate(read_text(path, "completions file").splitlines(), 1):
+    # Not splitlines: U+2028 may stand in a completion.
+    for number, line in enumerate(read_text(path, "completions file").split("\n"), 1):
         if line.strip():
             rows.append(_row(line, f"{path} line {number}"))
     if not rows:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from windowshift.core.backend import Message, Steering, Tokens
 from windowshift.core.conditions import Channel, Condition, NoPrefix, PrefixGroup, Pushed, prefix_groups, prefixed
@@ -92,9 +92,9 @@ class SteeringDose:
 class _Entry(Section):
     """``{steer: NAME, alpha: [...]}`` in a spec's list of conditions."""
 
-    steer: str | Annotated[list[str], Field(min_length=1)]
-    alpha: list[Number] | Number | None = None
-    dose: list[Number] | Number | None = None
+    steer: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    alpha: list[Number] | None = None
+    dose: list[Number] | None = None
     match: list[str] | None = None
     sample: list[Number] | None = None
     range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
@@ -103,6 +103,11 @@ class _Entry(Section):
     ablate: bool = False
     prefix: str | None = None
     name: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("steer", "alpha", "dose", mode="before")
+    @classmethod
+    def _one_alone(cls, value: object) -> object:
+        return value if isinstance(value, list) or value is None else [value]
 
     @model_validator(mode="after")
     def _one_way(self) -> _Entry:
@@ -117,7 +122,7 @@ class _Entry(Section):
                 raise ValueError(f"'{key}' must not be empty")
         if self.unit == "dose" and ways[:1] not in (["sample"], ["range"]):
             raise ValueError("'unit' goes with sample and range; write  dose: ...  for a fixed dose")
-        if self.match is not None and not isinstance(self.steer, str):
+        if self.match is not None and len(self.steer) > 1:
             raise ValueError("match solves for the alpha of one vector: combine several under 'vectors' first")
         return self
 
@@ -139,8 +144,7 @@ def read_steering(entry: Mapping[str, Any], where: str) -> list[Condition]:
             hint = did_you_mean(read.prefix, prefix_groups())
             raise SpecError(f"{where}.prefix: there is no prefix group '{read.prefix}'{hint}")
         prefix = prefix_groups()[read.prefix]
-    vectors = (read.steer,) if isinstance(read.steer, str) else tuple(read.steer)
-    plain = SteeringDose("", vectors, unit=read.unit, tokens=read.tokens, ablate=read.ablate, prefix=prefix)
+    plain = SteeringDose("", tuple(read.steer), unit=read.unit, tokens=read.tokens, ablate=read.ablate, prefix=prefix)
     found = _doses(read, plain)
     if read.name is not None:
         if len(found) != 1:
@@ -157,9 +161,9 @@ def _doses(read: _Entry, plain: SteeringDose) -> list[SteeringDose]:
     found: list[SteeringDose] = []
     if read.ablate:
         found.append(replace(plain, name=f"{vector}⊥{tail}"))
-    found += [replace(plain, name=f"{vector}{value:+g}{tail}", alphas=(value,)) for value in _listed(read.alpha)]
+    found += [replace(plain, name=f"{vector}{value:+g}{tail}", alphas=(value,)) for value in read.alpha or ()]
     found += [
-        replace(plain, name=f"{vector}×{value:+g}{tail}", alphas=(value,), unit="dose") for value in _listed(read.dose)
+        replace(plain, name=f"{vector}×{value:+g}{tail}", alphas=(value,), unit="dose") for value in read.dose or ()
     ]
     found += [replace(plain, name=f"{vector}={group}{tail}", match=group) for group in read.match or ()]
     if read.sample is not None:
@@ -169,7 +173,3 @@ def _doses(read: _Entry, plain: SteeringDose) -> list[SteeringDose]:
         low, high = map(float, read.range)
         found.append(replace(plain, name=f"{vector}{mark}[{low:g}..{high:g}]{tail}", span=(low, high)))
     return found
-
-
-def _listed(values: list[float] | float | None) -> list[float]:
-    return [float(value) for value in ([values] if isinstance(values, int | float) else values or ())]

@@ -57,7 +57,10 @@ def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, rela
     sums, counts = tabulate([*points, target])
     means = plain_means(sums, counts)
     sound = np.isfinite(means) & ((means > 0) | (not relative))
-    if sound[:-1].sum() < MIN_POINTS or not sound[-1]:
+    if not sound[-1]:
+        what = "no score above 0" if relative else "no score"
+        raise SpecError(f"what is to be matched has {what} on the base model: leave it out of match")
+    if sound[:-1].sum() < MIN_POINTS:
         raise SpecError("there is no dose curve to match on: under most alphas the base model says nothing")
     sums, counts, means = sums[sound], counts[sound], means[sound]
     samples = resampled_means(sums, counts, MATCH_RESAMPLES, seed)

@@ -174,7 +174,11 @@ class Runner:
             for job in order:
                 number = self._ledger.number(job)
                 done = self._reader.rows_done(number)
-                rows = list(self._maker.rows(job, done))
+                try:
+                    rows = list(self._maker.rows(job, done))
+                except SpecError as error:  # its own: a dose that its vector cannot be given in
+                    self._ledger.fail(job, str(error))
+                    continue
                 opened[number] = job
                 self._ledger.start(job)
                 result = self._ledger.results[job.id]
@@ -287,7 +291,12 @@ class Runner:
         by_key = {job.id: job for job in jobs}
         shown: dict[str, float] = {}
         try:
-            batch = [self._train_job(job) for job in jobs]
+            batch: list[TrainJob] = []
+            for job in jobs:
+                try:
+                    batch.append(self._train_job(job))
+                except SpecError as error:
+                    self._ledger.fail(job, str(error))
             async with aclosing(self._backends[name].train(batch)) as stream:
                 async for event in stream:
                     self._take_train_event(by_key[event.key], event, shown)

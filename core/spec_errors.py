@@ -70,7 +70,8 @@ def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:
     if kind == "string_pattern_mismatch":
         return f"{place} may hold letters, digits, '.', '_', '+' and '-' only, at most 80, but it is {_show(value)}"
     if kind == "value_error":
-        return f"{place}: {context.get('error', item['msg'])}"
+        said = str(context.get("error", item["msg"]))
+        return f"{place}: {said}" if item["loc"] else said  # what is wrong with the whole has no place in it
     return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}, but it is {_show(value)}"
 
 

@@ -15,7 +15,7 @@ from windowshift.core.jobs import Job
 from windowshift.core.prompts import set_digest
 from windowshift.core.records import BASE
 from windowshift.core.spec_errors import did_you_mean
-from windowshift.core.vector_file import digest_of, read_vector
+from windowshift.core.vector_file import VectorHeader, digest_of, read_header, read_vector
 from windowshift.core.vector_spec import CompletionsFile, VectorSpec
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class VectorPlanner:
         parents: list[str] = []
         for name in condition.vectors:
             made, layer = self.vector(name), self._layer(name)
+            if isinstance(layer, int):
+                self._check_direction(name, layer, doses=condition.unit == "dose")
             vectors.append({"vector": made.id, "layer": {"sweep": layer.id} if isinstance(layer, Job) else layer})
             parents += [made.id, *([layer.id] if isinstance(layer, Job) else [])]
         match = None
@@ -149,7 +151,7 @@ class VectorPlanner:
             )
         try:
             header, numbers = read_vector(path)
-            some = next(layer for layer, norm in enumerate(header.norms) if norm > 0)
+            some = next((layer for layer, norm in enumerate(header.norms) if norm > 0), 0)
             layer = entry.layer if isinstance(entry.layer, int) else header.layer
             fingerprint = self._maker.model["fingerprint"]
             header.check(
@@ -175,24 +177,46 @@ class VectorPlanner:
         if entry.layer is None and entry.of is not None:
             return self._layer(entry.of)
         if entry.layer is None and entry.file is not None:
-            layer = read_vector(self.files[self.vector(name).inputs["digest"]])[0].layer
-            if layer is not None:
-                return layer
+            header = self._header(name)
+            if header is not None and header.layer is not None:
+                return header.layer
         return self._sweep(name, None)
 
     def _check_layer(self, where: str, layer: int) -> None:
         if layer >= self._layers:
             raise SpecError(f"{where} is {layer}, but the model's layers are 0 to {self._layers - 1}")
 
+    def _check_direction(self, name: str, layer: int, *, doses: bool) -> None:
+        """Refuse a file's vector, or a control of one, where it has no direction, or no unit to give doses in."""
+        header = self._header(name)
+        if header is None:
+            return
+        try:
+            header.layer_in_use(layer)
+            if doses:
+                header.dose_of(1.0, layer)
+        except SpecError as error:
+            raise SpecError(f"vectors.{name}: {error}") from error
+
+    def _header(self, name: str) -> VectorHeader | None:
+        """The header of a vector's file, which its controls share norms with; None where it is yet to be made."""
+        entry = self._entry(name)
+        if entry.of is not None:
+            return self._header(entry.of)
+        return None if entry.file is None else read_header(self.files[self.vector(name).inputs["digest"]])
+
     def _sweep(self, name: str, layer: int | None) -> Job:
         """Tries doses at several layers, or at the one that is set."""
         tried = self._entry(name).calibrate
         layers = [layer] if layer is not None else tried.layers
         if layers is None:
-            count = min(SWEPT_LAYERS, self._layers)
-            layers = sorted({round((index + 0.5) * self._layers / count - 0.5) for index in range(count)})
+            header = self._header(name)
+            there = [one for one in range(self._layers) if header is None or header.norms[one] > 0]
+            count = min(SWEPT_LAYERS, len(there))
+            layers = [there[round((index + 0.5) * len(there) / count - 0.5)] for index in range(count)]
         for one in layers:
             self._check_layer(f"vectors.{name}.calibrate.layers", one)
+            self._check_direction(name, one, doses=True)
         prompts = min(tried.prompts, self._spec.sampling.prompts)
         inputs, parents = self._base_rows(prompts)
         inputs |= {"vector": self.vector(name).id, "layers": layers, "doses": list(tried.doses), "for": "sweep"}

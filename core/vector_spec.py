@@ -37,6 +37,8 @@ class Calibration(Section):
     def _no_zero(cls, value: list[float]) -> list[float]:
         if 0 in value or len(set(value)) != len(value):
             raise ValueError("doses are different numbers without 0, which is measured anyway")
+        if not min(value) < 0 < max(value):
+            raise ValueError("doses are tried on either side of 0: give one below it and one above, at least")
         return sorted(value)
 
 

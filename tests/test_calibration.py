@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from windowshift.core.calibration import DosePoint, pick_layer
 from windowshift.core.errors import SpecError
-from windowshift.steering.dose import DosePoint, Measured, match_alpha, pick_layer, repetition
+from windowshift.core.soundness import repetition
 
 ALPHAS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 
@@ -85,68 +84,3 @@ def test_curves_of_no_use_are_refused() -> None:
         pick_layer({2: curve(lambda _: 1.0)})
     with pytest.raises(SpecError, match="scale 'difference'"):
         pick_layer({2: curve(lambda a: a)})
-
-
-def exponential(rate: float, spread: float = 0.1) -> Callable[[float], Measured]:
-    def measure(alpha: float) -> Measured:
-        mean = 40 * math.exp(rate * alpha)
-        return mean, mean * (1 - spread), mean * (1 + spread)
-
-    return measure
-
-
-@given(rate=st.sampled_from([-0.7, -0.2, 0.3, 1.0]), aim=st.floats(-3.9, 3.9))
-def test_a_target_within_the_limits_is_matched(rate: float, aim: float) -> None:
-    measure = exponential(rate)
-    target = measure(aim)[0]
-    calls: list[float] = []
-
-    def counted(alpha: float) -> Measured:
-        calls.append(alpha)
-        return measure(alpha)
-
-    match = match_alpha(counted, target, limits=(-4, 4), calls=24)
-    assert match.reached
-    assert abs(match.mean - target) <= 0.02 * target
-    assert len(calls) == len(set(calls)) <= 24
-    if match.alpha_low is not None:
-        assert match.alpha_low <= match.alpha + 1e-9
-    if match.alpha_high is not None:
-        assert match.alpha_high >= match.alpha - 1e-9
-
-
-def test_a_match_has_an_interval() -> None:
-    match = match_alpha(exponential(0.5), 60.0, limits=(-4, 4), calls=24)
-    exact = math.log(60 / 40) / 0.5
-    assert match.alpha == pytest.approx(exact, abs=0.05)
-    assert match.alpha_low == pytest.approx(math.log(60 / 44) / 0.5, abs=0.3)
-    assert match.alpha_high == pytest.approx(math.log(60 / 36) / 0.5, abs=0.3)
-
-
-@pytest.mark.parametrize(("target", "alpha"), [(1e6, 4.0), (0.1, -4.0)])
-def test_out_of_reach_is_an_answer(target: float, alpha: float) -> None:
-    match = match_alpha(exponential(0.5), target, limits=(-4, 4))
-    assert not match.reached
-    assert match.alpha == alpha
-    assert (match.alpha_low, match.alpha_high) == (None, None)
-
-
-def test_known_points_are_not_measured_again() -> None:
-    known = [DosePoint(a, *exponential(0.5)(a)) for a in ALPHAS]
-    calls: list[float] = []
-
-    def measure(alpha: float) -> Measured:
-        calls.append(alpha)
-        return exponential(0.5)(alpha)
-
-    match = match_alpha(measure, 60.0, limits=(-4, 4), known=known)
-    assert match.reached
-    assert 0 < len(calls) < 6
-    assert all(0 < alpha < 1 for alpha in calls)
-
-
-def test_a_budget_of_calls_holds() -> None:
-    match = match_alpha(exponential(0.5), 60.0, limits=(-1000, 1000), calls=3)
-    assert len(match.measured) <= 3
-    with pytest.raises(SpecError, match="cannot match"):
-        match_alpha(exponential(0.5), 60.0, limits=(1, -1))

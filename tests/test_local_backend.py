@@ -248,8 +248,8 @@ async def test_a_loss_that_is_not_a_number(models: Path, tmp_path: Path) -> None
         ({"sft": Sft(batch_size=0)}, "batch_size"),
         ({"model": Model("MODEL", adapter="x")}, "on top of another adapter"),
         (
-            {"examples": (Example((Message("user", "a"),), "b", (Steering("v", 1.0),)),), "checkpoints": ()},
-            "steering",
+            {"examples": (Example((Message("user", "a"),), "b", (Steering("no/v", 1.0),)),), "checkpoints": ()},
+            "cannot read vector no/v",
         ),
     ],
 )
@@ -283,13 +283,15 @@ async def test_sampling_that_makes_no_sense(models: Path, sampling: Sampling, sa
     assert found["fine"].finish != "failed"
 
 
-async def test_steering_is_refused_for_now(models: Path) -> None:
+async def test_a_vector_that_is_not_there_fails_its_request_alone(models: Path) -> None:
     subject = subject_of(models / "llama")
     backend = subject.make()
-    found = await answers(backend, [request(subject, "a", steering=(Steering("v", 1.0),))])
+    steered = request(subject, "a", steering=(Steering("no/v", 1.0),))
+    found = await answers(backend, [steered, request(subject, "fine")])
     await backend.aclose()
-    assert "steer" in (found["a"].error or "")
-    assert not backend.capabilities.steers
+    assert backend.capabilities.steers
+    assert "cannot read vector no/v" in (found["a"].error or "")
+    assert found["fine"].finish != "failed"
 
 
 async def test_adapters_that_do_not_fit_are_refused(models: Path, tmp_path: Path) -> None:
