@@ -19,11 +19,11 @@ class Terminal:
     """One tmux session."""
 
     def __init__(self, socket: Path) -> None:
-        self._tmux = ["tmux", "-S", str(socket)]
+        self.tmux = ["tmux", "-S", str(socket)]
 
     def run(self, *arguments: str) -> str:
         """Run a tmux command and return what it prints."""
-        done = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run([*self.tmux, *arguments], capture_output=True, text=True, check=True, timeout=30)
         return done.stdout
 
     @property
@@ -62,10 +62,10 @@ def terminal(
     shown = Terminal(folder / "tmux.sock")
     script = f"{shlex.join(command)}; echo ended with $?; exec cat"
     subprocess.run(
-        [*shown._tmux, "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), script],
+        [*shown.tmux, "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), script],
         check=True, timeout=30, env={**os.environ, "LC_ALL": "C.UTF-8", **environment},
     )  # fmt: skip
     try:
         yield shown
     finally:
-        subprocess.run([*shown._tmux, "kill-server"], check=False, timeout=30)
+        subprocess.run([*shown.tmux, "kill-server"], check=False, timeout=30)

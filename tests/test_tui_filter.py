@@ -167,3 +167,26 @@ async def test_typing_a_filter(workspace: Path) -> None:
         await pilot.press("s", "s", "S")
         await until(pilot, lambda: screen.completions.order[0] == 7)
         assert "by length, long first" in screen_text(pilot)
+
+
+async def test_a_sorted_list_follows_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows arrive and go away under an order, a filter and a stopped expression, and another behaviour is shown."""
+    writer = store(tmp_path, monkeypatch, prompts=12)
+    ((job,),) = writer.connection.execute("SELECT n FROM jobs WHERE label = 'med_short: short → short'").fetchall()
+    async with app(tmp_path).run_test(size=(100, 30)) as pilot:
+        await arrive(pilot, GridScreen)
+        await pilot.press("enter")
+        screen: CellScreen = await arrive(pilot, CellScreen)
+        await pilot.press("s", "s", "slash", *"len>0", "enter")
+        await until(pilot, lambda: "12 of 12" in screen_text(pilot))
+        with writer.batch() as connection:
+            connection.execute("DELETE FROM completions WHERE job = ? AND row > 8", (job,))
+        await until(pilot, lambda: "9 of 9" in screen_text(pilot))
+        with writer.batch() as connection:
+            connection.execute("UPDATE completions SET row = row + 20 WHERE job = ? AND row > 5", (job,))
+        await until(pilot, lambda: sorted(screen.completions.order) == [0, 1, 2, 3, 4, 5, 26, 27, 28])
+        await pilot.press("b")
+        await until(pilot, lambda: screen.completions.unit == "words" and "words" in screen_text(pilot))
+        await settle(pilot)
+        assert "9 of 9" in screen_text(pilot)
+    writer.close()

@@ -75,10 +75,11 @@ class CellListing(ListScreen[CellSnapshot]):
             self._put(found, [entry.row for entry in found.entries])
         elif made and (made.job, made.wanted) == (found.cell.job, self.wanted) and made.entries == found.entries:
             self._put(found, made.rows)
-        elif self.wanted == self._stuck:
-            self._title(found, len(self.completions.order))  # it would take as long again
         else:
             self.completions.show_again(found.entries, found.behaviour.unit)
+            if self.wanted == self._stuck:
+                self._title(found, len(self.completions.order))  # it would take as long again
+                return
             self._title(found, None)
             self._arrange(found.cell.job, self.wanted, found.entries)
 
@@ -109,7 +110,7 @@ class CellListing(ListScreen[CellSnapshot]):
             )
         except FilterError as error:
             problem = str(error)
-        except WindowshiftError as error:
+        except Exception as error:  # as in `StoreScreen`: shown and logged, and the app goes on
             self.failed("The completions cannot be ordered", error)
             return
         if not worker.is_cancelled:
@@ -127,9 +128,12 @@ class CellListing(ListScreen[CellSnapshot]):
             self._title(found, len(self.completions.order))
             return
         self._arranged = made
-        self._put(found, made.rows)
-        if made.entries != found.entries:
-            self.list_completions()  # more arrived meanwhile
+        if made.entries == found.entries:
+            self._put(found, made.rows)
+            return
+        present = {entry.row for entry in found.entries}  # rows come while a run goes on, and go when it tries again
+        self._put(found, [row for row in made.rows if row in present])
+        self.list_completions()
 
     def filtered(self) -> None:
         """Read the filter line; one that cannot be read leaves the list as it is and says why."""
