@@ -169,7 +169,8 @@ class GridKeys(StoreScreen[GridSnapshot]):
         grid = self.snapshot
         if grid is None:
             return None
-        heads = (f"{faces.metric_name(self.metric, grid.behaviour)}: train \\ eval", *grid.columns, "CV")
+        columns = (f"{head.name} (crossed)" if head.crossed else head.name for head in grid.heads)
+        heads = (f"{faces.metric_name(self.metric, grid.behaviour)}: train \\ eval", *columns, "CV")
         rows = [
             (
                 row.train,
