@@ -171,7 +171,8 @@ class GridScreen(GridKeys):
         self.query_one(FitLine).show(self.fits, grid.page, grid.behaviour.name == PUBLISHED_OF)
         self.query_one(KeyLine).hide(
             frozenset(
-                ([] if len(grid.pages) > 1 else ["previous_page"])
+                ([] if len({page.generate for page in grid.pages}) > 1 else ["previous_page"])
+                + ([] if len({page.arm for page in grid.pages}) > 1 else ["arm", "steering"])
                 + ([] if len(grid.seeds) > 1 else ["previous_seed"])
                 + ([] if grid.steps else ["previous_step"])
                 + ([] if len(grid.experiment.row.behaviours) > 1 else ["behaviour"])
