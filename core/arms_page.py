@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from windowshift.core.arms import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison
+from windowshift.core.arms import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison, PairedRow
 from windowshift.core.comparison import Compared
 from windowshift.core.report import REHEARSAL
 from windowshift.core.report_blocks import SCALES
@@ -72,6 +72,13 @@ def arms_blocks(found: ArmsComparison) -> Iterator[Block]:
     yield Heading(f"{experiment.name}: prefix and steering arm at matched dose, on {experiment.model}", 1)
     if experiment.rehearsal:
         yield Line(f"REHEARSAL MODEL: {REHEARSAL}.", "bold yellow")
+    yield from average_blocks(found)
+    for row in found.rows:
+        yield from pair_blocks(found, row)
+
+
+def average_blocks(found: ArmsComparison) -> Iterator[Block]:
+    """Both arms' fits, and their measures averaged over the matched pairs."""
     rows = []
     for arm, fit in found.fits.items():
         line = fit.reason or ""
@@ -81,17 +88,21 @@ def arms_blocks(found: ArmsComparison) -> Iterator[Block]:
     yield Table(("arm", "slope", "R²", "points"), tuple(rows))
     pairs = sum(1 for row in found.rows if row.pair.prefix != "no_prefix")
     yield Heading(f"Average over {pairs} matched pairs that push")
-    yield _table([(name, found.average[name]) for name in AVERAGED])
+    yield measures_table([(name, found.average[name]) for name in AVERAGED])
     percent = ", in %" if found.scale == "log2" else ""
     yield Line(LEGEND.format(scale=SCALES[found.scale], percent=percent), "dim")
     yield Line("Differences are paired by prompt; 95% intervals, bootstrap clustered by prompt.", "dim")
-    for row in found.rows:
-        data = f", {row.pair.generate} data" if len({each.pair.generate for each in found.rows}) > 1 else ""
-        yield Heading(f"Trained under {row.pair.prefix} | {row.pair.steering}{data}")
-        yield _table([(name, row.measures[name]) for name in ARM_MEASURES])
 
 
-def _table(rows: list[tuple[ArmMeasure, Compared]]) -> Table:
+def pair_blocks(found: ArmsComparison, row: PairedRow) -> Iterator[Block]:
+    """The measures of one matched pair."""
+    data = f", {row.pair.generate} data" if len({each.pair.generate for each in found.rows}) > 1 else ""
+    yield Heading(f"Trained under {row.pair.prefix} | {row.pair.steering}{data}")
+    yield measures_table([(name, row.measures[name]) for name in ARM_MEASURES])
+
+
+def measures_table(rows: list[tuple[ArmMeasure, Compared]]) -> Table:
+    """Measures of both arms, with the difference, paired by prompt."""
     return Table(
         ("measure", "prefix", "steering", "steering − prefix"),
         tuple(

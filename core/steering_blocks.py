@@ -16,19 +16,20 @@ def steering_blocks(found: SteeringResults, unit: str, scale: str) -> Iterator[B
     """Everything of one experiment; nothing where it does not steer."""
     if not found:
         return
-    yield from _vectors(found)
+    yield from vector_blocks(found)
     for sweep in found.sweeps:
-        yield from _sweep(sweep, unit)
+        yield from sweep_blocks(sweep, unit)
     for curve in found.curves:
-        yield from _curve(curve, unit)
+        yield from curve_blocks(curve, unit)
     if found.matches:
-        yield from _matches(found.matches, unit)
+        yield from match_blocks(found.matches, unit)
     if found.controls:
-        yield from _controls(found.controls, scale)
-    yield from _fired(found)
+        yield from control_blocks(found.controls, scale)
+    yield from fired_blocks(found)
 
 
-def _vectors(found: SteeringResults) -> Iterator[Block]:
+def vector_blocks(found: SteeringResults) -> Iterator[Block]:
+    """Where the vectors come from, with their norms."""
     yield Heading("Steering vectors")
     rows = []
     for one in found.vectors:
@@ -45,7 +46,8 @@ def _vectors(found: SteeringResults) -> Iterator[Block]:
     yield Table(("vector", "made as", "of", "rows", "norm at each layer"), tuple(rows))
 
 
-def _sweep(sweep: LayerSweep, unit: str) -> Iterator[Block]:
+def sweep_blocks(sweep: LayerSweep, unit: str) -> Iterator[Block]:
+    """The doses tried at every layer, and the layer picked."""
     yield Heading(f"Layer of {sweep.vector}: {sweep.layer}")
     yield Line(f"Rule: {sweep.rule}.", "dim")
     doses = [point.dose for point in next(iter(sweep.curves.values()))]
@@ -71,7 +73,8 @@ def _mean(point: DosePoint) -> str:
     return f"{number(point.mean)} ±{number((point.high - point.low) / 2)}"
 
 
-def _curve(curve: DoseCurve, unit: str) -> Iterator[Block]:
+def curve_blocks(curve: DoseCurve, unit: str) -> Iterator[Block]:
+    """The base model's mean, coherence and repetition under every alpha."""
     on = "" if curve.tokens == "all" else f", {curve.tokens} tokens"
     yield Heading(f"Dose-response of the base model: {curve.vector} at layer {curve.layer}{on}")
     rows = []
@@ -92,7 +95,8 @@ def _curve(curve: DoseCurve, unit: str) -> Iterator[Block]:
     yield Table(("alpha", "dose", f"mean {unit}", "n", "coherence", "repetition"), tuple(rows))
 
 
-def _matches(matches: tuple[MatchedDose, ...], unit: str) -> Iterator[Block]:
+def match_blocks(matches: tuple[MatchedDose, ...], unit: str) -> Iterator[Block]:
+    """The alphas that show the prefix groups' base means."""
     yield Heading("Matched doses: the alpha that shows a prefix group's base mean without the prefix")
     rows = []
     for one in matches:
@@ -117,7 +121,8 @@ def _matches(matches: tuple[MatchedDose, ...], unit: str) -> Iterator[Block]:
     yield Table(heads, tuple(rows))
 
 
-def _controls(controls: tuple[ControlEffect, ...], scale: str) -> Iterator[Block]:
+def control_blocks(controls: tuple[ControlEffect, ...], scale: str) -> Iterator[Block]:
+    """What control vectors do beside the real one."""
     yield Heading("Controls on the base model, beside the real vector at the same dose")
     rows = []
     for one in controls:
@@ -136,7 +141,8 @@ def _controls(controls: tuple[ControlEffect, ...], scale: str) -> Iterator[Block
                "dim")  # fmt: skip
 
 
-def _fired(found: SteeringResults) -> Iterator[Block]:
+def fired_blocks(found: SteeringResults) -> Iterator[Block]:
+    """The proof that every push fired."""
     if not found.fired:
         return
     calls = sum(one.calls for _, one in found.fired)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
+from tests.generated_steering import GeneratedSteering, Grid, conditions_json
 from windowshift.core.prompts import Prompt, set_digest
 from windowshift.core.records import Summary
 from windowshift.core.store import to_json
@@ -28,8 +30,11 @@ def generate_store(
     running: int = 0,
     slope: float = -0.4,
     seed: int = 0,
+    steering: bool = False,
 ) -> Writer:
     """Write one experiment; the last `running` cells are left pending, the one before them half done.
+
+    With `steering` it has a steering arm beside the prefix arm, and the two are crossed in one condition each.
 
     Returns the open writer, so that a test can go on writing.
     """
@@ -49,7 +54,9 @@ def generate_store(
             "rehearsal": 1,
             "backend": "local",
             "behaviours": to_json([{"name": b, "unit": b.split("_")[1], "compare": "ratio"} for b in LENGTHS]),
-            "conditions": to_json({"generate": conditions[:1], "train": conditions, "evaluate": conditions}),
+            "conditions": conditions_json(conditions)
+            if steering
+            else to_json({"generate": conditions[:1], "train": conditions, "evaluate": conditions}),
             "channels": to_json({"generate": "user", "train": "user", "evaluate": "user"}),
             "data_size": data_size,
         }
@@ -58,13 +65,14 @@ def generate_store(
     data_prompts = [Prompt(f"d{i}", f"Tell me about {rng.choice(WORDS)} {i}.") for i in range(data_size)]
     jobs: list[tuple[str, str, str, str, str, int]] = []
 
-    def job(kind: str, label: str, total: int, *parents: str) -> str:
+    def job(kind: str, label: str, total: int, *parents: str, inputs: dict[str, Any] | None = None) -> str:
         identifier = f"{name}-{len(jobs):04d}".ljust(20, "x")
-        jobs.append((identifier, kind, label, "{}", to_json(list(parents)), total))
+        jobs.append((identifier, kind, label, to_json(inputs or {}), to_json(list(parents)), total))
         return identifier
 
     sampling: list[tuple[str, float, list[Prompt]]] = []
-    cells, sources = [], []
+    cells: list[Any] = []
+    sources: list[Any] = []
     for evaluate in CONDITIONS:
         identifier = job("evaluate", f"base → {evaluate}", prompts)
         sampling.append((identifier, BASE_MEAN[evaluate], eval_prompts))
@@ -95,6 +103,10 @@ def generate_store(
                 shift = 2 ** (slope * math.log2(BASE_MEAN[train] / BASE_MEAN[source]))
                 sampling.append((identifier, BASE_MEAN[evaluate] * shift, eval_prompts))
                 cells.append(("prefix", source, train, evaluate, 0, data_size, 1, identifier))
+    arm = GeneratedSteering(job, name) if steering else None
+    if arm is not None:
+        arm.vectors()
+        arm.grid(Grid(sampling, cells, sources, eval_prompts, data_size, slope), generate, BASE_MEAN)
     numbers = writer.put_jobs(experiment, jobs)
     writer.put_grid(
         experiment,
@@ -125,6 +137,8 @@ def generate_store(
                 )
             writer.progress(numbers[identifier], total, loss=0.8, rate=4000.0)
             writer.set_job(numbers[identifier], "done", result={"adapter": f"artifacts/{identifier}/adapter"})
+        if arm is not None:
+            arm.finish(writer, workspace, numbers, experiment, pending | {half})
         writer.set_experiment(experiment, "running" if running else "done")
     return writer
 

@@ -42,6 +42,7 @@ HELP = Action("help", "question_mark", "?", "help", "every key of this screen", 
 THEME = Action("theme", "T", "T", "theme", "next theme: dark, light, safe for colour-blind eyes")
 BEHAVIOUR = Action("behaviour", "b", "b", "behaviour", "next behaviour: characters, words, tokens", rank=4)
 COMPARE = Action("compare", "c", "c", "compare", "compare the pinned rows side by side", rank=3)
+STEERING = Action("steering", "s", "s", "steering", "vectors, layers, doses, and both arms at matched dose", rank=3)
 PLOTS = Action("plots", "p", "p", "plots", "figures of this experiment, on screen and as files", rank=3)
 COPY = Action("copy", "y", "y", "copy", "copy what is under the cursor; says where it went", rank=6)
 COPY_TABLE = Action("copy_table", "Y", "Y", "copy table", "copy the whole table as Markdown")
@@ -76,6 +77,8 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         COMPARE,
         Action("unpin", "u", "u", "unpin", "take all pins away"),
         PLOTS,
+        STEERING,
+        Action("arm", "a", "a", "arm", "the other arm's page, on the same data", rank=2),
         BEHAVIOUR,
         JOBS,
         Action("extreme", "e", "e", "extreme", "go to the lowest, then to the highest cell", rank=5),
@@ -153,6 +156,31 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("export", "e", "e", "export", "write PNG, SVG and CSV into the workspace's plots folder", rank=1),
         BEHAVIOUR,
         *COPYING,
+        *COMMON,
+    ),
+    "steering": (
+        Action(
+            "next",
+            "right,l,n",
+            "→",
+            "part",
+            "next part: vectors, cosines, layers, doses, matches, controls, arms, pairs",
+            rank=1,
+        ),
+        Action("previous", "left,h,p", "←", "part", "previous part", rank=1),
+        Action("vector", "v", "v", "vector", "next vector", rank=2),
+        Action("next_pair", "right_square_bracket", "[ ]", "pair", "next matched pair of train conditions", rank=2),
+        Action("previous_pair", "left_square_bracket", "[", "pair", "previous matched pair of train conditions"),
+        Action("compare", "c", "c", "compare", "pin both rows of the matched pair and compare them", rank=1),
+        Action("export", "e", "e", "export", "write the dose-response as PNG, SVG and CSV", rank=3),
+        JOBS,
+        *COPYING,
+        Action("scroll_up", "up,k", "↑ k", "up", "scroll up"),
+        Action("scroll_down", "down,j", "↓ j", "down", "scroll down"),
+        Action("page_up", "pageup", "PgUp", "page up", "scroll a page up"),
+        Action("page_down", "pagedown,space", "PgDn", "page down", "scroll a page down"),
+        Action("cursor_first", "home,g", "Home g", "first", "go to the top"),
+        Action("cursor_last", "end,G", "End G", "last", "go to the bottom"),
         *COMMON,
     ),
     "jobs": (

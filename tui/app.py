@@ -133,6 +133,7 @@ class WindowshiftApp(Services):
         from windowshift.tui.grid import GridScreen
         from windowshift.tui.jobs import JobsScreen
         from windowshift.tui.plots import PlotsScreen
+        from windowshift.tui.steering import SteeringScreen
 
         try:
             kind, experiment = str(where[0]), str(where[1])
@@ -145,6 +146,7 @@ class WindowshiftApp(Services):
             "jobs": JobsScreen,
             "compare": CompareScreen,
             "plots": PlotsScreen,
+            "steering": SteeringScreen,
         }
         return simple[kind](experiment) if kind in simple else None
 
@@ -243,6 +245,12 @@ class WindowshiftApp(Services):
         from windowshift.tui.plots import PlotsScreen
 
         self.push_screen(PlotsScreen(experiment, behaviour))
+
+    def open_steering(self, experiment: str) -> None:
+        """Show an experiment's vectors and doses."""
+        from windowshift.tui.steering import SteeringScreen
+
+        self.push_screen(SteeringScreen(experiment))
 
     def open_jobs(self, experiment: str) -> None:
         """Show an experiment's jobs."""

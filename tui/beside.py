@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from windowshift.core.reader import Reader
 from windowshift.core.records import Behaviour, CellRow, CompletionRow
@@ -54,8 +55,8 @@ class BesideChoice:
 def read_beside(reader: Reader, name: str, choice: BesideChoice) -> BesideSnapshot | None:
     """Return one prompt's completions; None where the experiment is not there.
 
-    A row of another arm may not have the chosen eval condition: it shows the one at the same place of its
-    own order, from the lowest mean of the base model to the highest.
+    A row of another arm may not have the chosen eval condition: it shows the one that is matched to it, else
+    the one at the same place of its own order, from the lowest mean of the base model to the highest.
     """
     view = read_experiment(reader, name)
     if view is None or not choice.pinned:
@@ -67,7 +68,8 @@ def read_beside(reader: Reader, name: str, choice: BesideChoice) -> BesideSnapsh
     wanted = choice.evaluate if choice.evaluate is not None else choice.pinned[0].evaluate
     evaluate = wanted if wanted in evaluates else next(iter(evaluates), "")
     place = evaluates.index(evaluate) if evaluate in evaluates else 0
-    chosen = [row.get(evaluate) or _at(row, place) for row in rows]
+    matched = _counterpart(view.row.conditions.get("evaluate", []), evaluate)
+    chosen = [row.get(evaluate) or row.get(matched) or _at(row, place) for row in rows]
     first = chosen[0]
     count = first.done if first else 0
     position = max(0, min(choice.position, count - 1))
@@ -81,6 +83,15 @@ def read_beside(reader: Reader, name: str, choice: BesideChoice) -> BesideSnapsh
             marked = word_diff(own.text, other.text)[1]
         columns.append(Beside(_key(cell, key), other, marked))
     return BesideSnapshot(view, behaviour, evaluates, evaluate, position, count, tuple(columns))
+
+
+def _counterpart(conditions: Sequence[Mapping[str, Any]], evaluate: str) -> str:
+    """The dose that is matched to a prefix group, or the group that a dose is matched to; "" where there is none."""
+    for entry in conditions:
+        match = entry.get("match") if entry.get("prefix") is None else None
+        if match and evaluate in (match, entry["name"]):
+            return str(entry["name"] if evaluate == match else match)
+    return ""
 
 
 def _row(cells: Sequence[CellRow], key: CellKey) -> dict[str, CellRow]:
@@ -112,7 +123,8 @@ def _key(cell: CellRow | None, pinned: CellKey) -> CellKey:
 
 def title(keys: Sequence[CellKey], key: CellKey) -> str:
     """Return a pinned row's name, as long as it takes to tell it from the others."""
-    name = key.train if len({one.arm for one in keys}) == 1 else f"{key.arm}: {key.train}"
+    alike = [one for one in keys if one.train == key.train and one.arm != key.arm]
+    name = f"{key.arm}: {key.train}" if alike else key.train
     if len({one.generate for one in keys}) > 1:
         name += f" on {key.generate}"
     return name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from windowshift.core.records import Behaviour
 from windowshift.tui import figures, sanitise
+from windowshift.tui.column_heads import ColumnHead
 from windowshift.tui.snapshot import CellKey, GridCell, GridRow, GridSnapshot
 
 if TYPE_CHECKING:
@@ -47,11 +48,26 @@ class FaceRow:
 class MatrixModel:
     """All that the matrix draws; two models compare cell by cell. `foot` sums the columns up, or is nothing."""
 
-    columns: tuple[str, ...]
+    heads: tuple[ColumnHead, ...]
     summaries: tuple[str, ...]
     base: FaceRow
     rows: tuple[FaceRow, ...]
     foot: FaceRow | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The eval conditions."""
+        return tuple(head.name for head in self.heads)
+
+    @property
+    def own(self) -> int:
+        """How many columns, the first ones, are the arm's own."""
+        return sum(not head.crossed for head in self.heads)
+
+    @property
+    def banded(self) -> bool:
+        """Whether columns stand under bands that they share."""
+        return any(head.band for head in self.heads)
 
 
 def metric_name(metric: Metric, behaviour: Behaviour) -> str:
@@ -90,7 +106,7 @@ def model(
         rows.append(FaceRow(sanitise.line(row.train, 60), faces, _summary(row, metric, compare, published), pin))
     base_metric: Metric = "mean" if metric == "uplift" else metric
     return MatrixModel(
-        columns=tuple(sanitise.line(column, 60) for column in grid.columns),
+        heads=tuple(_clean(head) for head in grid.heads),
         summaries=(
             "total" if metric in ("n", "truncated") else "mean",
             "CV",
@@ -125,12 +141,17 @@ def _foot(grid: GridSnapshot, metric: Metric) -> FaceRow:
     return FaceRow("total" if metric in ("n", "truncated") else "mean", tuple(found), ())
 
 
+def _clean(head: ColumnHead) -> ColumnHead:
+    name, band, leaf = (sanitise.line(text, 60) for text in (head.name, head.band, head.leaf))
+    return ColumnHead(name, band, leaf, head.crossed)
+
+
 def extremes(grid: GridSnapshot) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """Return where the lowest and the highest change stand, as (row, column)."""
+    """Return where the lowest and the highest change under the arm's own conditions stand, as (row, column)."""
     known = [
         (change, (r, c))
         for r, row in enumerate(grid.rows)
-        for c, cell in enumerate(row.cells)
+        for c, cell in enumerate(row.own_cells)
         if cell is not None and (change := cell.change(grid.behaviour.compare)) is not None
     ]
     if len(known) < 2:
@@ -188,18 +209,18 @@ def value(cell: GridCell, metric: Metric, compare: str) -> float | None:
 
 
 def _values(row: GridRow, metric: Metric, compare: str) -> list[float]:
-    found = [value(cell, metric, compare) for cell in row.cells if cell is not None]
+    found = [value(cell, metric, compare) for cell in row.own_cells if cell is not None]
     return [one for one in found if one is not None]
 
 
 def coefficient(row: GridRow) -> float | None:
-    """Return CV: standard deviation over mean of the mean scores across eval conditions.
+    """Return CV: standard deviation over mean of the mean scores across the arm's own eval conditions.
 
-    None until every eval condition has a mean: over fewer it is another number.
+    None until every one of them has a mean: over fewer it is another number.
     """
-    means = [cell.mean for cell in row.cells if cell is not None]
+    means = [cell.mean for cell in row.own_cells if cell is not None]
     known = [mean for mean in means if mean is not None]
-    if len(known) < 2 or len(known) < len(row.cells):
+    if len(known) < 2 or len(known) < len(row.own_cells):
         return None
     # By hand: the statistics module is exact, and thirty times slower.
     mean = sum(known) / len(known)
@@ -208,7 +229,7 @@ def coefficient(row: GridRow) -> float | None:
 
 def _summary(row: GridRow, metric: Metric, compare: str, published: PublishedSpread | None) -> tuple[Face, ...]:
     values = _values(row, metric, compare)
-    complete = len(values) == len(row.cells) and bool(values)
+    complete = len(values) == len(row.own_cells) and bool(values)
     if not complete:
         middle = Face(figures.NOTHING, kind="pending")
     elif metric in ("n", "truncated"):
@@ -248,3 +269,12 @@ def labels(names: Sequence[str], width: int) -> list[str]:
         return short
     keep = max(1, width - 3)
     return [name if len(name) <= width else f"{name[:keep]}…{number}" for number, name in enumerate(names)]
+
+
+def column_labels(heads: Sequence[ColumnHead], width: int) -> list[str]:
+    """Return the labels of columns: what the band over them does not say."""
+    found: dict[str, str] = {}
+    for group in dict.fromkeys((head.band, head.crossed) for head in heads):
+        own = [head for head in heads if (head.band, head.crossed) == group]
+        found.update(zip((head.name for head in own), labels([head.leaf for head in own], width), strict=True))
+    return [found[head.name] for head in heads]

@@ -118,14 +118,14 @@ class FitLine(Drawn):
         super().__init__()
         self._fit: Fit | None = None
         self._published: Published | None = None
-        self._generate = ""
+        self._page = Page("prefix", "")
 
     def show(self, fits: Fits | None, page: Page, measurable: bool) -> None:
         """Show an arm's fit, and the CVs of one page; published numbers only beside the behaviour they are of."""
         fit = fits.by_arm.get(page.arm) if fits else None
         known = fits.published if fits and measurable else None
-        if (fit, known, page.generate) != (self._fit, self._published, self._generate):
-            self._fit, self._published, self._generate = fit, known, page.generate
+        if (fit, known, page) != (self._fit, self._published, self._page):
+            self._fit, self._published, self._page = fit, known, page
             self.refresh()
 
     @property
@@ -153,7 +153,9 @@ class FitLine(Drawn):
         other: Pieces = []
         for known in self._published.grouped if self._published else ():
             numbers = f"{figures.signed(known.slope)} {_short(known.r2)}"
-            before = " · " if other else "published: "
+            # What is published is of prefixes: beside doses it says so.
+            first = "published: " if self._page.arm == "prefix" else "published for prefixes: "
+            before = " · " if other else first
             more: Pieces = [(f"{before}{known.model} ", ink.dim), (numbers, ink.text)]
             if length(own) + length(other) + length(more) + 3 > width:
                 break
@@ -163,9 +165,10 @@ class FitLine(Drawn):
     def _spreads(self, fit: Fit, width: int) -> Pieces:
         """CV of the base model, then of the rows that keep most and least of it."""
         ink = ink_of(self)
-        known = self._published.spread(self._generate) if self._published else None
+        comparable = self._published if self._page.arm == "prefix" else None
+        known = comparable.spread(self._page.generate) if comparable else None
         row: Pieces = [(" CV", ink.dim)]
-        spreads = fit.spreads.get(self._generate, ())
+        spreads = fit.spreads.get(self._page.generate, ())
         first = [one for one in spreads if one[0] in ("base", "no_prefix")]
         for name, number in [*first, *(one for one in reversed(spreads) if one not in first)]:
             more: Pieces = [(f"  {sanitise.line(name, 40)} ", ink.dim), (_short(number.value), ink.text)]

@@ -29,7 +29,7 @@ from windowshift.tui.picture import Picture
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.pins import variant
 from windowshift.tui.places import GridPlace
-from windowshift.tui.snapshot import GridChoice, GridSnapshot, read_grid
+from windowshift.tui.snapshot import GridChoice, GridSnapshot, Page, read_grid
 from windowshift.tui.words import Words
 
 FIT_REST = 40.0
@@ -103,14 +103,14 @@ class GridScreen(GridKeys):
         link = self._link
         if link is None:
             return
-        if link.generate not in (None, grid.page.generate):
-            page = next((page for page in grid.pages if page.generate == link.generate), None)
-            if page is None:
-                self._link = None
-                self.shift.say(f"There is no generation condition '{link.generate}' in this experiment.", bad=True)
-            else:
-                self.choice = replace(self.choice, page=page)
-                self.choose()
+        wanted = self._linked(grid, link)
+        if wanted is None:
+            self._link = None
+            self.shift.say(f"There is no generation condition '{link.generate}' in this experiment.", bad=True)
+            return
+        if wanted != grid.page:
+            self.choice = replace(self.choice, page=wanted)
+            self.choose()
             return
         self._link = None
         trains = {row.train: place for place, row in enumerate(grid.rows)} | {BASE: BASE_ROW}
@@ -130,6 +130,16 @@ class GridScreen(GridKeys):
             cell = shown.cells[column]
             if cell is not None:
                 self.shift.open_cell(self.experiment, cell.key, grid.behaviour.name)
+
+    def _linked(self, grid: GridSnapshot, link: DeepLink) -> Page | None:
+        """The page that a link leads to: of its generation condition, and of the arm of its train condition."""
+        if link.generate is None:
+            return grid.page
+        conditions = grid.experiment.row.conditions
+        part, name = ("evaluate", link.evaluate) if link.train == BASE else ("train", link.train)
+        arm = next((entry["arm"] for entry in conditions.get(part, []) if entry["name"] == name), grid.page.arm)
+        pages = [page for page in grid.pages if page.generate == link.generate]
+        return next((page for page in pages if page.arm == arm), next(iter(pages), None))
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -155,13 +165,14 @@ class GridScreen(GridKeys):
         grid = snapshot
         published = self.fits.published if self.fits and grid.behaviour.name == PUBLISHED_OF else None
         pinned = self.shift.places.pins.of(self.experiment)
-        spread = published.spread(grid.page.generate) if published else None
+        spread = published.spread(grid.page.generate) if published and grid.page.arm == "prefix" else None
         self.matrix.show(faces.model(grid, self.metric, spread, pinned))
         self.query_one(Picture).show(self.fits.marked([variant(key) for key in pinned]) if self.fits else None)
         self.query_one(FitLine).show(self.fits, grid.page, grid.behaviour.name == PUBLISHED_OF)
         self.query_one(KeyLine).hide(
             frozenset(
-                ([] if len(grid.pages) > 1 else ["previous_page"])
+                ([] if len({page.generate for page in grid.pages}) > 1 else ["previous_page"])
+                + ([] if len({page.arm for page in grid.pages}) > 1 else ["arm", "steering"])
                 + ([] if len(grid.seeds) > 1 else ["previous_seed"])
                 + ([] if grid.steps else ["previous_step"])
                 + ([] if len(grid.experiment.row.behaviours) > 1 else ["behaviour"])

@@ -156,6 +156,22 @@ class GridKeys(StoreScreen[GridSnapshot]):
         """Show the figures."""
         self.shift.open_plots(self.experiment, self.choice.behaviour)
 
+    def action_steering(self) -> None:
+        """Show vectors and doses."""
+        self.shift.open_steering(self.experiment)
+
+    def action_arm(self) -> None:
+        """Show the other arm's page of the same data."""
+        grid = self.snapshot
+        if grid is None:
+            return
+        page = next((p for p in grid.pages if p.arm != grid.page.arm and p.generate == grid.page.generate), None)
+        if page is None:
+            self.shift.say("This experiment has one arm on this data.")
+        else:
+            self.choice = replace(self.choice, page=page, step=None)
+            self.choose()
+
     def copied(self) -> tuple[str, str] | None:
         """The number under the cursor, in full."""
         found = self.selected
@@ -169,7 +185,8 @@ class GridKeys(StoreScreen[GridSnapshot]):
         grid = self.snapshot
         if grid is None:
             return None
-        heads = (f"{faces.metric_name(self.metric, grid.behaviour)}: train \\ eval", *grid.columns, "CV")
+        columns = (f"{head.name} (crossed)" if head.crossed else head.name for head in grid.heads)
+        heads = (f"{faces.metric_name(self.metric, grid.behaviour)}: train \\ eval", *columns, "CV")
         rows = [
             (
                 row.train,

@@ -47,7 +47,9 @@ def explanation(grid: GridSnapshot, found: GridCell | None, at: tuple[int, int],
 
 def _remarks(grid: GridSnapshot, found: GridCell, here: tuple[int, int]) -> list[str]:
     low, high = faces.extremes(grid)
-    remarks = []
+    remarks = (
+        ["crossed: a condition of the other arm, left out of CV, fit and extremes"] if _crossed(grid, here) else []
+    )
     if here == low:
         remarks.append("▾ lowest of this page")
     if here == high:
@@ -57,3 +59,7 @@ def _remarks(grid: GridSnapshot, found: GridCell, here: tuple[int, int]) -> list
     if found.cell.train == grid.page.generate:
         remarks.append("train = data")
     return remarks
+
+
+def _crossed(grid: GridSnapshot, here: tuple[int, int]) -> bool:
+    return here[1] < len(grid.heads) and grid.heads[here[1]].crossed

@@ -12,8 +12,8 @@ from textual.message import Message
 from textual.strip import Strip
 
 from windowshift.tui.drawn import Drawn, few_colours, ink_of
-from windowshift.tui.faces import Face, FaceRow, MatrixModel, labels
-from windowshift.tui.matrix_layout import Layout, layout_of
+from windowshift.tui.faces import Face, FaceRow, MatrixModel, column_labels
+from windowshift.tui.matrix_layout import FOLD, Layout, layout_of
 from windowshift.tui.pieces import Pieces, fit
 from windowshift.tui.theme import scale, step_of
 
@@ -100,7 +100,7 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
                 y = self._row_y(cell[0], layout)
                 if y is not None:
                     self.refresh(Region(0, y, layout.label, layout.fill))
-            self.refresh(Region(0, 0, self.size.width, 1))
+            self.refresh(Region(0, 0, self.size.width, layout.head))
         if (self.row, self.column) != before[:2]:
             self.post_message(self.Moved(self.row, self.column))
 
@@ -146,13 +146,23 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
         """Return the rows that the airiest layout takes which leaves room for the lines below."""
         room = max(6, viewport.height - next(taken for rows, taken in self.AROUND if viewport.height >= rows))
         layout = layout_of(self.model, width, room)
-        return 3 + layout.foot + layout.height * (layout.rows + 1)
+        return layout.head + 2 + layout.foot + layout.height * (layout.rows + 1)
 
     def _row_y(self, row: int, layout: Layout) -> int | None:
         if row == BASE_ROW:
-            return 1
+            return layout.head
         place = row - self._top
-        return 2 + layout.height * (place + 1) if 0 <= place < layout.rows else None
+        return layout.head + 1 + layout.height * (place + 1) if 0 <= place < layout.rows else None
+
+    def _fold(self, layout: Layout) -> int | None:
+        """The first column of the other arm, where some of the own stand before it on screen."""
+        own = self.model.own
+        return own if self._left < own < min(len(self.model.columns), self._left + layout.columns) else None
+
+    def _x(self, column: int, layout: Layout) -> int:
+        fold = self._fold(layout)
+        after = FOLD if fold is not None and column >= fold else 0
+        return layout.label + 1 + (column - self._left) * layout.cell + after
 
     def cell_region(self, row: int, column: int) -> Region:
         """Return where a cell is drawn; empty where it is scrolled away."""
@@ -160,24 +170,25 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
         y, place = self._row_y(row, layout), column - self._left
         if y is None or not 0 <= place < layout.columns:
             return Region()
-        return Region(layout.label + 1 + place * layout.cell, y, layout.cell, layout.fill)
+        return Region(self._x(column, layout), y, layout.cell, layout.fill)
 
     def _summary_region(self, row: int) -> Region:
         layout = self.layout_now()
         y = self._row_y(row, layout)
         if y is None:
             return Region()
-        return Region(layout.label + 2 + layout.columns * layout.cell, y, sum(layout.summaries), layout.fill)
+        start = self._x(self._left + layout.columns, layout) + 1
+        return Region(start, y, sum(layout.summaries), layout.fill)
 
     def _cell_at(self, x: int, y: int) -> tuple[int, int] | None:
         layout = self.layout_now()
-        place = (x - layout.label - 1) // layout.cell
-        if not 0 <= place < layout.columns:
+        column = next((c for c in self._window(layout) if 0 <= x - self._x(c, layout) < layout.cell), None)
+        if column is None:
             return None
         for row in (BASE_ROW, *range(self._top, self._top + layout.rows)):
             top = self._row_y(row, layout)
             if top is not None and top <= y < top + layout.height:
-                return row, place + self._left
+                return row, column
         return None
 
     # -- drawing --------------------------------------------------------------------------------
@@ -187,18 +198,20 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
         layout = self.layout_now()
         if not self.model.columns:
             return self.drawn([])
-        bottom = 2 + layout.height * (layout.rows + 1)
-        if y == 0:
+        head, bottom = layout.head, layout.head + 1 + layout.height * (layout.rows + 1)
+        if y < head - 1:
+            pieces = self._bands(layout)
+        elif y < head:
             pieces = self._header(layout)
-        elif y == 1 + layout.height:
+        elif y == head + layout.height:
             pieces = self._rule(layout, "┼", self._top > 0, "▴")
         elif y == bottom:
             pieces = self._rule(layout, "┴", self._top + layout.rows < len(self.model.rows), "▾")
         elif y < bottom:
             row, inner = (
-                (BASE_ROW, y - 1)
-                if y <= layout.height
-                else (self._top + (y - 2 - layout.height) // layout.height, (y - 2) % layout.height)
+                (BASE_ROW, y - head)
+                if y < head + layout.height
+                else (self._top + (y - head - 1) // layout.height - 1, (y - head - 1) % layout.height)
             )
             pieces = self._row(layout, row, inner)
         else:
@@ -208,15 +221,48 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
     def _window(self, layout: Layout) -> range:
         return range(self._left, min(len(self.model.columns), self._left + layout.columns))
 
+    def _bands(self, layout: Layout) -> Pieces:
+        """The line over the heads: what neighbours share, drawn over as many of them as there are."""
+        colours, fold = ink_of(self), self._fold(layout)
+        pieces: Pieces = [(" " * layout.label + "│", colours.faint)]
+        window = self._window(layout)
+        runs: list[tuple[str, int]] = []
+        for column in window:
+            band = self.model.heads[column].band
+            if runs and band == runs[-1][0] and column != fold:
+                runs[-1] = (band, runs[-1][1] + 1)
+            else:
+                runs.append((band, 1))
+        done = window.start
+        for band, count in runs:
+            if done == fold:
+                pieces.append(("┊ ", colours.faint))
+            width = layout.cell * count
+            crossed = self.model.heads[done].crossed
+            text = fit(f" {band} ", min(width - 1, len(band) + 2)) if band else ""
+            rest = max(0, width - 1 - len(text))
+            sides = ("─" if band else " ") * (rest // 2), ("─" if band else " ") * (rest - rest // 2)
+            pieces += [
+                (sides[0], colours.faint),
+                (text, colours.dim if crossed else colours.blue),
+                (f"{sides[1]} ", colours.faint),
+            ]
+            done += count
+        return [*pieces, ("│", colours.faint)]
+
     def _header(self, layout: Layout) -> Pieces:
         colours = ink_of(self)
         before = "◂" if self._left else " "
         after = "▸" if self._left + layout.columns < len(self.model.columns) else "│"
         corner = " train ↓ eval →" if layout.label > 14 else " train↓"
-        names = labels(self.model.columns, layout.cell - 1)
+        names, fold = column_labels(self.model.heads, layout.cell - 1), self._fold(layout)
         pieces: Pieces = [(fit(corner, layout.label), colours.faint), ("│" if before == " " else before, colours.faint)]
         for column in self._window(layout):
+            if column == fold:
+                pieces.append(("┊ ", colours.faint))
             style = colours.strong if column == self.column else colours.dim
+            if self.model.heads[column].crossed:
+                style += Style(italic=True)
             pieces.append((fit(names[column], layout.cell - 1, "center") + " ", style))
         pieces.append((after, colours.faint))
         for name, width in zip(self.model.summaries, layout.summaries, strict=False):
@@ -226,21 +272,27 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
     def _rule(self, layout: Layout, cross: str, more: bool, arrow: str) -> Pieces:
         colours = ink_of(self)
         label = "─" * (layout.label - 2) + (arrow if more else "─") + "─"
-        line = label + cross + "─" * (layout.cell * len(self._window(layout))) + cross + "─" * sum(layout.summaries)
-        return [(line, colours.faint)]
+        inner = self._x(self._window(layout).stop, layout) - layout.label - 1
+        return [(label + cross + "─" * inner + cross + "─" * sum(layout.summaries), colours.faint)]
 
     def _row(self, layout: Layout, row: int, inner: int) -> Pieces:
         colours = ink_of(self)
         shown = self.model.base if row == BASE_ROW else self.model.rows[row]
+        window, fold = self._window(layout), self._fold(layout)
         if inner >= layout.fill:
-            empty = " " * (layout.cell * len(self._window(layout)))
+            empty = " " * (layout.cell * len(window))
+            if fold is not None:
+                before = layout.cell * (fold - window.start)
+                empty = f"{empty[:before]}┊ {empty[before:]}"
             return [(" " * layout.label + "│" + empty + "│", colours.faint)]
         first = inner == 0
         style = colours.strong if row == self.row else colours.text
         label = fit(shown.label, layout.label - 1) if first else " " * (layout.label - 1)
         pin = (shown.pin or " ") if first else " "
         pieces: Pieces = [(pin, colours.accent), (label, style), ("│", colours.faint)]
-        for column in self._window(layout):
+        for column in window:
+            if column == fold:
+                pieces.append(("┊ ", colours.faint))
             face = shown.faces[column]
             here = (row, column) == (self.row, self.column)
             width = layout.cell - 1
@@ -262,8 +314,11 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
         colours, foot = ink_of(self), self.model.foot
         if foot is None:
             return []
+        fold = self._fold(layout)
         pieces: Pieces = [(fit(f" {foot.label}", layout.label), colours.dim), ("│", colours.faint)]
         for column in self._window(layout):
+            if column == fold:
+                pieces.append(("┊ ", colours.faint))
             face = foot.faces[column]
             pieces += [
                 (fit(self._number(face), layout.cell - 1, "center"), self._style(face, here=False, first=True)),
@@ -289,7 +344,7 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
 
 
 def _shape(model: MatrixModel) -> tuple[object, ...]:
-    return model.columns, model.summaries, [row.label for row in model.rows], model.foot is None
+    return model.heads, model.summaries, [row.label for row in model.rows], model.foot is None
 
 
 def _detail(text: str, width: int) -> str:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from windowshift.tui.faces import MatrixModel
 
+FOLD = 2
+"""Columns of screen between the arm's own conditions and the other arm's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are: widths in columns, heights in rows, how many cells are on screen, lines of the foot."""
+    """Where things are: widths in columns, heights in rows, how many cells are on screen, lines of head and foot."""
 
     label: int
     cell: int
@@ -18,6 +21,7 @@ class Layout:
     gap: int
     columns: int
     rows: int
+    head: int
     foot: int
 
     @property
@@ -33,15 +37,16 @@ def layout_of(model: MatrixModel, width: int, height: int) -> Layout:
     label = min(longest + 1, max(10, width // 4))
     wide = width >= 110
     summaries = (8, 6, 12, 8) if wide else (7, 5) if width >= 56 else (7,)
-    room = width - label - 2 - sum(summaries)
+    head = 1 + model.banded
+    room = width - label - 2 - sum(summaries) - FOLD * (0 < model.own < len(model.columns))
     cell = max(7, min(20, room // count))
     rows = max(1, len(model.rows))
     # Five rows of a long grid are worth more than what sums them up.
-    foot = int(model.foot is not None and height >= 5 + min(rows, 5))
+    foot = int(model.foot is not None and height >= head + 4 + min(rows, 5))
     for fill, gap in ((2, 1), (2, 0), (1, 0)) if cell >= 15 else ((1, 1), (1, 0)):
-        if 3 + foot + (rows + 1) * (fill + gap) <= height:
+        if head + 2 + foot + (rows + 1) * (fill + gap) <= height:
             break
-    fixed = 3 + foot + fill + gap
+    fixed = head + 2 + foot + fill + gap
     return Layout(
         label,
         cell,
@@ -50,5 +55,6 @@ def layout_of(model: MatrixModel, width: int, height: int) -> Layout:
         gap,
         columns=max(1, min(count, room // cell)),
         rows=max(1, min(rows, (height - fixed) // (fill + gap))),
+        head=head,
         foot=foot,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from windowshift.core.records import BASE
@@ -56,6 +57,10 @@ class Pins:
         pinned.append(key)
         more = "c compares" if len(pinned) > 1 else "pin another one, then c compares"
         return f"Pinned {key.train} as {len(pinned)}: {more}."
+
+    def replace(self, experiment: str, keys: Iterable[CellKey]) -> None:
+        """Pin these cells in place of what was pinned."""
+        self.by_experiment[experiment] = list(keys)
 
     def clear(self, experiment: str) -> None:
         """Take all pins of an experiment away."""

@@ -17,10 +17,13 @@ GLYPHS = "●▲■◆✚★○△"
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points, a line or bars under one name; `low` and `high` are 95 % intervals of the ys, None where unknown."""
+    """Points, a line or bars under one name; `low` and `high` are 95 % intervals of the ys, None where unknown.
+
+    A band is drawn as the intervals alone.
+    """
 
     name: str
-    kind: Literal["points", "line", "bars"]
+    kind: Literal["points", "line", "bars", "band"]
     xs: tuple[float, ...]
     ys: tuple[float, ...]
     labels: tuple[str, ...] = ()
@@ -28,6 +31,15 @@ class Series:
     high: tuple[float | None, ...] = ()
     tone: Tone = "accent"
     glyph: str = "●"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A named height: a horizontal line from the left edge to `end`, or through the figure where that is None."""
+
+    name: str
+    y: float
+    end: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,10 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A figure; one without series and heat has a reason in `note`. `marks` are points with a word beside them."""
+    """A figure; one without series and heat has a reason in `note`. `marks` are points with a word beside them.
+
+    `log` draws the y axis in powers; every y must be above 0 then.
+    """
 
     name: str
     title: str
@@ -52,6 +67,8 @@ class Plot:
     heat: Heat | None = None
     note: str = ""
     marks: tuple[tuple[float, float, str], ...] = ()
+    rules: tuple[Rule, ...] = ()
+    log: bool = False
 
     @property
     def empty(self) -> bool:
@@ -67,7 +84,10 @@ class Plot:
                 ((name, *map(number, values)) for name, values in zip(heat.rows, heat.values, strict=True)),
             )
         heads = ("series", "label", self.x or "x", self.y or "y", "low", "high")
-        return table(heads, [row for one in self.series for row in _rows(one, self.ticks)])
+        rows = [row for one in self.series if one.kind != "band" for row in _rows(one, self.ticks)]
+        return table(
+            heads, [*rows, *((rule.name, "", number(rule.end), number(rule.y), "", "") for rule in self.rules)]
+        )
 
 
 def _rows(series: Series, ticks: Sequence[tuple[float, str]]) -> list[tuple[str, ...]]:

@@ -59,9 +59,17 @@ def _axes(axes: Any, plot: Plot) -> None:
         axes.annotate(word, (x, y), textcoords="offset points", xytext=(0, 7), ha="center", weight="bold")
     if plot.ticks:
         axes.set_xticks([at for at, _ in plot.ticks], [name for _, name in plot.ticks], rotation=30, ha="right")
+    start, stop = axes.get_xlim()
+    for rule in plot.rules:
+        end = stop if rule.end is None else rule.end
+        axes.hlines(rule.y, start, end, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
+        axes.annotate(rule.name, (start, rule.y), textcoords="offset points", xytext=(3, 2), fontsize=7)
     axes.set_xlabel(plot.x)
     axes.set_ylabel(plot.y)
-    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    if plot.log:
+        axes.set_yscale("log")
+    else:
+        axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     if len(plot.series) > 1:
         axes.legend(frameon=False, fontsize=8)
@@ -71,6 +79,12 @@ def _series(axes: Any, one: Series) -> None:
     colour = _COLOURS[one.tone]
     if one.kind == "line":
         axes.plot(one.xs, one.ys, color=colour, label=one.name)
+        return
+    if one.kind == "band":
+        ends = zip(one.xs, one.low, one.high, strict=True)
+        known = [(x, low, high) for x, low, high in ends if low is not None and high is not None]
+        xs, lows, highs = (list(values) for values in zip(*known, strict=True)) if known else ([], [], [])
+        axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0, label=one.name)
         return
     if one.kind == "bars":
         axes.bar(one.xs, one.ys, width=0.6, color=colour, label=one.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from rich.ansi import AnsiDecoder
@@ -12,7 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from windowshift.tui import figures, sanitise
-from windowshift.tui.faces import labels
+from windowshift.tui.faces import labels, short_label
 from windowshift.tui.pieces import Pieces, fit
 from windowshift.tui.plot import Heat, Plot, Series
 from windowshift.tui.theme import Ink, scale, step_of
@@ -50,9 +51,14 @@ def _plotext(plot: Plot, width: int, height: int) -> str:
     plt.theme("clear")
     plt.xaxes(True, False)
     plt.yaxes(True, False)
-    # Lines first: points stand on them.
-    for one in sorted(plot.series, key=lambda series: series.kind == "points"):
-        _series(plt, one)
+    up = math.log2 if plot.log else float
+    xs = [x for one in plot.series for x in one.xs]
+    for rule in plot.rules:
+        end = max(xs) if rule.end is None else rule.end
+        plt.plot([min(xs), end], [up(rule.y)] * 2, marker="braille", color=_CODES["dim"])
+    # Bands under lines, and points on them.
+    for one in sorted(plot.series, key=lambda series: ("band", "line", "bars", "points").index(series.kind)):
+        _series(plt, one, up)
     for x, y, word in plot.marks:
         plt.text(sanitise.line(word, 12), x, y, color=_CODES["strong"], alignment="center")
     if plot.ticks:
@@ -60,22 +66,28 @@ def _plotext(plot: Plot, width: int, height: int) -> str:
         names = labels([sanitise.line(name, 40) for _, name in plot.ticks], room)
         plt.xticks([at for at, _ in plot.ticks], names)
     else:
-        xs = [x for one in plot.series for x in one.xs]
         plt.xticks(*_marks(min(xs), max(xs), max(2, width // 14)))
     if plot.x:
         plt.xlabel(plot.x)
-    low, high = _span(plot)
+    low, high = _span(plot, up)
     plt.ylim(low, high)
-    plt.yticks(*_marks(low, high, max(2, height // 3)))
+    if plot.rules:
+        plt.yticks(*_heights(plot, low, high, height - 3, up, long=width >= 70))
+    else:
+        plt.yticks(*_marks(low, high, max(2, height // 3)))
     return str(plt.build())
 
 
-def _series(plt: Any, one: Series) -> None:
+def _series(plt: Any, one: Series, up: Callable[[float], float]) -> None:
     step = max(1, len(one.xs) // _POINTS)
-    xs, ys, colour = list(one.xs[::step]), list(one.ys[::step]), _CODES[one.tone]
+    xs, ys, colour = list(one.xs[::step]), [up(y) for y in one.ys[::step]], _CODES[one.tone]
     if not xs:
         return
-    if one.kind == "line":
+    if one.kind == "band":
+        for ends in (one.low, one.high):
+            known = [(x, up(y)) for x, y in zip(one.xs, ends, strict=True) if y is not None]
+            plt.plot([x for x, _ in known], [y for _, y in known], marker="braille", color=colour)
+    elif one.kind == "line":
         plt.plot(xs, ys, marker="braille", color=colour)
     elif one.kind == "points":
         plt.scatter(xs, ys, marker=one.glyph, color=colour)
@@ -92,9 +104,38 @@ def _marks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
     return values, [text.format(value).replace("-", figures.MINUS) for value in values]
 
 
-def _span(plot: Plot) -> tuple[float, float]:
+def _heights(
+    plot: Plot, low: float, high: float, rows: int, up: Callable[[float], float], *, long: bool
+) -> tuple[list[float], list[str]]:
+    """Return the heights that have a name, and numbers where there is room between them; each has a row of its own."""
+    row = (high - low) / max(1, rows)
+    found: list[tuple[float, str]] = []
+
+    def free(y: float) -> bool:
+        return low <= y <= high and all(abs(y - other) >= row * 1.2 for other, _ in found)
+
+    for rule in plot.rules:
+        if free(up(rule.y)):
+            name = sanitise.line(rule.name, 40)
+            text = f"{short_label(name, 16)} {figures.plain(rule.y)}" if long else short_label(name, 8)
+            found.append((up(rule.y), text))
+    bottom, top = (2**low, 2**high) if plot.log else (low, high)
+    ladder = (
+        [step * 10.0**power for power in range(-3, 7) for step in (1, 2, 5)] if plot.log else _marks(low, high, 6)[0]
+    )
+    for y in ladder:
+        if bottom < y < top and free(up(y)):
+            found += [(up(y), figures.plain(y))]
+    found.sort()
+    return [y for y, _ in found], [text for _, text in found]
+
+
+def _span(plot: Plot, up: Callable[[float], float]) -> tuple[float, float]:
     """Return the lower and the upper end of the y axis, with a little air."""
-    ys = [y for one in plot.series for y in one.ys]
+    ys = [up(y) for one in plot.series for y in one.ys]
+    ends = [end for one in plot.series if one.kind == "band" for end in (*one.low, *one.high)]
+    ys += [up(end) for end in ends if end is not None]
+    ys += [up(rule.y) for rule in plot.rules]
     if any(one.kind == "bars" for one in plot.series):
         ys.append(0.0)
     low, high = min(ys), max(ys)
@@ -131,7 +172,7 @@ def _legend(plot: Plot, width: int, ink: Ink) -> Pieces:
         pieces.append((f"↑ {plot.y}   ", ink.dim))
         room -= len(plot.y) + 5
     for one in plot.series:
-        glyph = {"line": "─", "bars": "█"}.get(one.kind, one.glyph)
+        glyph = {"line": "─", "bars": "█", "band": "┄"}.get(one.kind, one.glyph)
         text = f"{sanitise.line(one.name, 40)}  "
         room -= len(text) + 2
         if room < 0:

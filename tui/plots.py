@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from textual import work
 from textual.app import ComposeResult
 
-from windowshift.core.errors import WindowshiftError
 from windowshift.core.reader import Reader
 from windowshift.core.records import Behaviour
 from windowshift.tui import actions, sanitise
@@ -177,23 +175,4 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
         """Write the figure to files."""
         if self.plot is None or self.page is None:
             return
-        if self.plot.empty:
-            self.shift.say(f"Nothing to write: {self.plot.note}.")
-            return
-        parts = [self.experiment, *([] if self.number == 0 else self.page), self.plot.name]
-        name = "-".join("".join(c if c.isalnum() or c in "._+" else "_" for c in part) for part in parts)
-        self._export(self.plot, name)
-
-    @work(thread=True, exit_on_error=False, group="export")
-    def _export(self, plot: Plot, name: str) -> None:
-        from windowshift.tui.plot_file import write_plot
-
-        try:
-            written = write_plot(plot, self.shift.workspace / "plots", name)
-        except WindowshiftError as error:
-            self.app.call_from_thread(self.shift.say, str(error), bad=True)
-        except Exception as error:  # a drawing library that fails must not take the app down
-            self.app.call_from_thread(self.shift.say, f"The figure failed: {type(error).__name__}: {error}", bad=True)
-        else:
-            names = ", ".join(path.suffix[1:].upper() for path in written)
-            self.app.call_from_thread(self.shift.say, f"Wrote {names}: plots/{name}.*")
+        self.shift.write_figure(self.plot, self.experiment, *([] if self.number == 0 else self.page), self.plot.name)

@@ -12,6 +12,7 @@ from windowshift.core import control
 from windowshift.core.errors import WindowshiftError
 from windowshift.core.records import ControlAction, JobRow
 from windowshift.tui import clipboard, sanitise
+from windowshift.tui.plot import Plot
 from windowshift.tui.snapshot import ExperimentView
 from windowshift.tui.status import alive, experiment_status
 
@@ -101,6 +102,31 @@ class Services(App[None]):
     def say(self, sentence: str, *, bad: bool = False) -> None:
         """Show a short note."""
         self.notify(sanitise.line(sentence, 600), severity="error" if bad else "information", markup=False, timeout=4)
+
+    # -- figures --------------------------------------------------------------------------------
+
+    def write_figure(self, plot: Plot, *names: str) -> None:
+        """Write a figure into the workspace's plots folder, under a name of these parts."""
+        if plot.empty:
+            self.say(f"Nothing to write: {plot.note}.")
+        else:
+            self._write_figure(
+                plot, "-".join("".join(c if c.isalnum() or c in "._+" else "_" for c in part) for part in names)
+            )
+
+    @work(thread=True, exit_on_error=False, group="export")
+    def _write_figure(self, plot: Plot, name: str) -> None:
+        from windowshift.tui.plot_file import write_plot
+
+        try:
+            written = write_plot(plot, self.workspace / "plots", name)
+        except WindowshiftError as error:
+            self.call_from_thread(self.say, str(error), bad=True)
+        except Exception as error:  # a drawing library that fails must not take the app down
+            self.call_from_thread(self.say, f"The figure failed: {type(error).__name__}: {error}", bad=True)
+        else:
+            kinds = ", ".join(path.suffix[1:].upper() for path in written)
+            self.call_from_thread(self.say, f"Wrote {kinds}: plots/{name}.*")
 
     # -- copying --------------------------------------------------------------------------------
 

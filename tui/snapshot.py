@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from windowshift.core.reader import Reader
 from windowshift.core.records import BASE, Arm, Behaviour, CellRow, ExperimentRow, RunRow, SourceRow
+from windowshift.tui.column_heads import ColumnHead, column_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,21 @@ class GridCell:
 
 @dataclass(frozen=True, slots=True)
 class GridRow:
-    """The cells of one train condition in column order; `data_mean` is the mean of its D."""
+    """The cells of one train condition in column order; `data_mean` is the mean of its D.
+
+    The first `own` cells are under eval conditions of the row's arm: its summaries are over those alone.
+    """
 
     train: str
     cells: tuple[GridCell | None, ...]
+    own: int
     data_mean: float | None = None
     train_mean: float | None = None
+
+    @property
+    def own_cells(self) -> tuple[GridCell | None, ...]:
+        """The cells under the arm's own eval conditions."""
+        return self.cells[: self.own]
 
     @property
     def ratio(self) -> float | None:
@@ -108,9 +118,14 @@ class GridSnapshot:
     seed: int
     steps: tuple[int, ...]
     step: int | None
-    columns: tuple[str, ...]
+    heads: tuple[ColumnHead, ...]
     base: GridRow
     rows: tuple[GridRow, ...] = field(default=())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The eval conditions of the page."""
+        return tuple(head.name for head in self.heads)
 
 
 def read_experiments(reader: Reader) -> tuple[ExperimentView, ...]:
@@ -147,10 +162,14 @@ def read_grid(reader: Reader, name: str, choice: GridChoice) -> GridSnapshot | N
     step = choice.step if choice.step in steps else None
     shown = [cell for cell in on_page if (cell.final if step is None else cell.step == step)]
     base = _base_cells([cell for cell in cells if cell.train == BASE], page.arm, seed)
-    columns = _order([*base, *(cell.evaluate for cell in shown)], _means(base), _names(view.row, "evaluate"))
+    # Base cells of conditions that the page has no cells under, such as controls, are not its business.
+    names = [cell.evaluate for cell in on_page] or list(base)
+    heads = column_heads(view.row, page.arm, _order(names, page.arm, _means(base), _names(view.row, "evaluate")))
+    columns, own = [head.name for head in heads], sum(not head.crossed for head in heads)
     sources = [s for s in reader.sources(view.row.id) if (s.arm, s.generate, s.seed) == (*page, seed)]
-    rows = _rows(reader, shown, base, sources, behaviour.name, columns)
-    trains = _order([row.train for row in rows], {row.train: row.train_mean for row in rows}, _names(view.row, "train"))
+    rows = _rows(reader, shown, base, sources, behaviour.name, columns, own)
+    train_means = {row.train: row.train_mean for row in rows}
+    trains = _order([row.train for row in rows], page.arm, train_means, _names(view.row, "train"))
     by_train = {row.train: row for row in rows}
     return GridSnapshot(
         experiment=view,
@@ -161,8 +180,8 @@ def read_grid(reader: Reader, name: str, choice: GridChoice) -> GridSnapshot | N
         seed=seed,
         steps=steps,
         step=step,
-        columns=columns,
-        base=GridRow(BASE, tuple(_beside(base.get(column), base.get(column)) for column in columns)),
+        heads=heads,
+        base=GridRow(BASE, tuple(_beside(base.get(column), base.get(column)) for column in columns), own),
         rows=tuple(by_train[train] for train in trains),
     )
 
@@ -184,13 +203,17 @@ def _names(experiment: ExperimentRow, role: str) -> list[str]:
     return [str(item.get("name", "")) for item in experiment.conditions.get(role, [])]
 
 
-def _order(names: Sequence[str], means: dict[str, float | None], spec: Sequence[str]) -> tuple[str, ...]:
-    """Order conditions by the base model's mean; those without one come last, in spec order."""
+def _order(names: Sequence[str], arm: Arm, means: dict[str, float | None], spec: Sequence[str]) -> tuple[str, ...]:
+    """Order the conditions of an arm's page.
+
+    Prefixes by the base model's mean, those without one last; doses as the spec lists them, because they have
+    an order of their own, which a noisy mean would upset.
+    """
     place = {name: number for number, name in reversed(list(enumerate(spec)))}
     unique = list(dict.fromkeys(names))
 
     def rank(name: str) -> tuple[float, int]:
-        mean = means.get(name)
+        mean = 0.0 if arm == "steering" else means.get(name)
         return (math.inf if mean is None else mean, place.get(name, len(spec)))
 
     return tuple(sorted(unique, key=rank))
@@ -203,6 +226,7 @@ def _rows(
     sources: Sequence[SourceRow],
     behaviour: str,
     columns: Sequence[str],
+    own: int,
 ) -> list[GridRow]:
     means = _means(base)
     summaries = {job: reader.summary(job, behaviour) for job in {source.job for source in sources}}
@@ -217,11 +241,21 @@ def _rows(
             GridRow(
                 train,
                 tuple(_beside(cells.get(column), base.get(column)) for column in columns),
+                own,
                 _weighted([(part.fraction, data[part.job]) for part in parts]),
-                _weighted([(part.fraction, means.get(part.part_train)) for part in parts]) or means.get(train),
+                _weighted([(part.fraction, _reference(reader, part, means, behaviour)) for part in parts])
+                or means.get(train),
             )
         )
     return rows
+
+
+def _reference(reader: Reader, part: SourceRow, means: dict[str, float | None], behaviour: str) -> float | None:
+    """The base model's mean under a part's train condition, which need not be an eval condition."""
+    if part.part_train in means or part.reference is None:
+        return means.get(part.part_train)
+    found = reader.summary(part.reference, behaviour)
+    return found.mean if found else None
 
 
 def _beside(cell: CellRow | None, base: CellRow | None) -> GridCell | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PLAIN = str.maketrans(
     dict.fromkeys("─━╌┄═▔", "-")
-    | dict.fromkeys("│┃║▏▕", "|")
+    | dict.fromkeys("│┃║┊▏▕", "|")
     | dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯╔╗╚╝╞╡╪", "+")
     | dict.fromkeys("█▇▆▅▉▊▋■", "#")
     | dict.fromkeys("▄▃▂▁▀▍▎▌▐", "=")
@@ -54,6 +54,7 @@ _PLAIN = str.maketrans(
         "…": "~",
         "␣": "_",
         "²": "2",
+        "α": "a",
         "✚": "+",
         "★": "*",
         "△": "^",
