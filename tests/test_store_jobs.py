@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.processes import wait_until
 from tests.store_rows import completion, put_experiment
-from windowshift.core import control
+from windowshift.core import control, liveness
 from windowshift.core.errors import StoreError
 from windowshift.core.integrity import check_store
 from windowshift.core.prompts import Prompt
@@ -120,3 +123,15 @@ def test_check_store_counts_rows_that_point_nowhere(writer: Writer) -> None:
     for part in ("2 completions without a prompt", "1 completions without a job", "1 scores without a completion",
                  "1 cells without a job"):  # fmt: skip
         assert any(part in problem for problem in problems), problems
+
+
+def test_a_process_that_ended_and_waits_for_its_parent_is_no_run() -> None:
+    """A run that was killed stays in the process table while the screens that started it are open."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert liveness._exists(process.pid)
+    process.kill()
+    try:
+        wait_until(lambda: not liveness._exists(process.pid), "the end of the process")
+    finally:
+        process.communicate()
+    assert not liveness._exists(process.pid)
