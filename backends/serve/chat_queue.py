@@ -12,10 +12,13 @@ from windowshift.backends.serve.api_error import ApiError
 from windowshift.core.backend import Backend, Completion, GenerateRequest
 from windowshift.core.errors import WindowshiftError
 
-GATHER_SECONDS = 0.003
+GATHER_SECONDS = 0.005  # without a new request
+GATHER_AT_MOST = 0.1
+FULL = 64
+PATIENCE_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Wanted:
     """A completion that somebody waits for."""
 
@@ -26,7 +29,9 @@ class _Wanted:
 class ChatQueue:
     """Collects requests while the backend is at work, and hands over everything that waits in one call.
 
-    A completion does not depend on what shares its batch, so clients see no difference but speed.
+    A completion does not depend on what shares its batch, so clients see no difference but speed. A pass of
+    the model costs about the same for one row as for many, so a second call beside the first begins only when
+    a full batch waits, or somebody has waited long.
 
     Args:
         backend: what answers.
@@ -57,10 +62,10 @@ class ChatQueue:
         wanted = [_Wanted(request, loop.create_future()) for request in requests]
         self._waiting.extend(wanted)
         self._open += len(wanted)
-        if len(self._tasks) < self._calls:
-            task = asyncio.create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if not self._tasks or len(self._waiting) >= FULL:
+            self._begin()
+        else:
+            loop.call_later(PATIENCE_SECONDS, self._hurry, wanted[0])
         try:
             return list(await asyncio.gather(*(each.answer for each in wanted)))
         finally:
@@ -77,10 +82,20 @@ class ChatQueue:
             await asyncio.wait(tasks)
         _tell(self._waiting, ApiError(503, "the server is going down"))
 
+    def _begin(self) -> None:
+        if len(self._tasks) < self._calls:
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _hurry(self, wanted: _Wanted) -> None:
+        if wanted in self._waiting:
+            self._begin()
+
     async def _work(self) -> None:
         """Call the backend until nothing waits."""
-        await asyncio.sleep(GATHER_SECONDS)  # what arrives together is answered together
         while self._waiting:
+            await self._gather()
             batch = {str(number): each for number, each in enumerate(self._waiting) if not each.answer.done()}
             self._waiting.clear()
             try:
@@ -93,6 +108,14 @@ class ChatQueue:
             except Exception as error:
                 _tell(batch.values(), ApiError(500, f"the backend failed: {type(error).__name__}"))
                 raise
+
+    async def _gather(self) -> None:
+        """Wait while requests come in: also those that follow on the answers which were just given."""
+        end = asyncio.get_running_loop().time() + GATHER_AT_MOST
+        seen = -1
+        while seen < len(self._waiting) < FULL and asyncio.get_running_loop().time() < end:
+            seen = len(self._waiting)
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _call(self, batch: dict[str, _Wanted]) -> None:
         requests = [replace(each.request, key=key) for key, each in batch.items()]
