@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import cast
 
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.core.backend import Backend, Completion, GenerateRequest
@@ -86,7 +88,6 @@ class ChatQueue:
         if len(self._tasks) < self._calls:
             task = asyncio.create_task(self._work())
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
 
     def _hurry(self, wanted: _Wanted) -> None:
         if wanted in self._waiting:
@@ -94,20 +95,15 @@ class ChatQueue:
 
     async def _work(self) -> None:
         """Call the backend until nothing waits."""
-        while self._waiting:
-            await self._gather()
-            batch = {str(number): each for number, each in enumerate(self._waiting) if not each.answer.done()}
-            self._waiting.clear()
-            try:
+        try:
+            while self._waiting:
+                await self._gather()
+                batch = {str(number): each for number, each in enumerate(self._waiting) if not each.answer.done()}
+                self._waiting.clear()
                 await self._call(batch)
-            except WindowshiftError as error:
-                _tell(batch.values(), ApiError(500, str(error)))
-            except asyncio.CancelledError:
-                _tell(batch.values(), ApiError(503, "the server is going down"))
-                raise
-            except Exception as error:
-                _tell(batch.values(), ApiError(500, f"the backend failed: {type(error).__name__}"))
-                raise
+        finally:
+            # Here and not in a callback: a request that comes between the two would find nobody at work.
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _gather(self) -> None:
         """Wait while requests come in: also those that follow on the answers which were just given."""
@@ -118,13 +114,25 @@ class ChatQueue:
             await asyncio.sleep(GATHER_SECONDS)
 
     async def _call(self, batch: dict[str, _Wanted]) -> None:
+        """Answer a batch; whatever happens, nobody of it is left waiting."""
         requests = [replace(each.request, key=key) for key, each in batch.items()]
-        async with aclosing(self._backend.generate(requests)) as completions:
-            async for completion in completions:
-                answer = batch[completion.key].answer
-                if not answer.done():
-                    answer.set_result(completion)
-        _tell(batch.values(), ApiError(500, "the backend gave no answer"))
+        error = ApiError(500, "the backend gave no answer")
+        try:
+            async with aclosing(self._backend.generate(requests)) as completions:
+                async for completion in completions:
+                    answer = batch[completion.key].answer
+                    if not answer.done():
+                        answer.set_result(completion)
+        except WindowshiftError as raised:
+            error = ApiError(500, str(raised))
+        except asyncio.CancelledError:
+            error = ApiError(503, "the server is going down")
+            raise
+        except Exception as raised:
+            error = ApiError(500, f"the backend failed: {type(raised).__name__}")
+            sys.stderr.write(f"windowshift serve: the backend failed on a batch of chats: {raised!r}\n")
+        finally:
+            _tell(batch.values(), error)
 
 
 def _tell(wanted: Iterable[_Wanted], error: ApiError) -> None:
