@@ -29,7 +29,7 @@ from windowshift.core.backend import (
     TrainJob,
     TrainProgress,
 )
-from windowshift.core.errors import WindowshiftError
+from windowshift.core.errors import BackendError, WindowshiftError
 
 
 class Trainer:
@@ -111,14 +111,21 @@ class Trainer:
             self._jobs.log(job, "The server was started again; the job goes on", level="warn")
         try:
             train = await asyncio.to_thread(self._train_job, job)
-            async with aclosing(self._backend.train([train])) as events:
-                async for event in events:
-                    self._take(job, event)
+            try:
+                await self._train(job, train)
+            except BackendError as error:  # not the job's fault: a worker process died, perhaps
+                self._jobs.log(job, f"{error}; the job goes on from the state it saved last", level="warn")
+                await self._train(job, train)
         except WindowshiftError as error:
             self._fail(job, str(error))
         except Exception as error:
             self._fail(job, f"unexpected error: {type(error).__name__}: {error}")
             raise
+
+    async def _train(self, job: Job, train: TrainJob) -> None:
+        async with aclosing(self._backend.train([train])) as events:
+            async for event in events:
+                self._take(job, event)
 
     def _train_job(self, job: Job) -> TrainJob:
         folder = self._jobs.folder(job)
