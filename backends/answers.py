@@ -171,7 +171,7 @@ def _rows(
                 if request.steering:
                     assert steer is not None
                     assert not isinstance(steer, str)
-                    recipe = steer.recipe(request.steering)
+                    recipe = steer.recipe(request.steering, request.group)
             except WindowshiftError as error:
                 problem = str(error)
         if problem is None and not prompt:

@@ -72,7 +72,8 @@ class PairedRow:
 class ArmsComparison:
     """Both arms at matched dose.
 
-    `average` is over the pairs that push, and over those pairs alone in which both arms have the measure.
+    `average` is over the pairs that push, controls left out, and over those pairs alone in which both arms
+    have the measure.
     `fits` are the arms' grouped fits.
     """
 
@@ -121,7 +122,11 @@ def compare_arms(
             f"experiment '{name}' has no train conditions at matched dose: add  {{steer: VECTOR, match: [...]}}"
         )
     found = {pair: _measured(pair, arms, sounds) for pair in pairs}
-    pushing = [pair for pair in pairs if pair.prefix not in arms["prefix"].plain]
+    controls = {one.name for one in steering.vectors if one.of is not None}
+    vectors = {entry["name"]: set(entry.get("vectors", ())) for entry in experiment.conditions["train"]}
+    pushing = [
+        pair for pair in pairs if pair.prefix not in arms["prefix"].plain and not vectors[pair.steering] & controls
+    ]
     average = {measure: _averaged([found[pair][measure] for pair in pushing]) for measure in AVERAGED}
     measures = measure_resampled(r)
     return ArmsComparison(

@@ -72,7 +72,8 @@ class Steering:
 class GenerateRequest:
     """One completion to draw. `key` comes back with the completion and has no influence on it.
 
-    `coherence` asks for `Completion.logprob`, which has no influence on the text either.
+    `coherence` asks for `Completion.logprob`, which has no influence on the text either, and neither has
+    `group`: what is steered in the same way is proven together within a group.
     `logprobs` asks for `Completion.token_logprobs` with that many alternatives; None asks for none.
     """
 
@@ -83,6 +84,7 @@ class GenerateRequest:
     seed: int
     steering: tuple[Steering, ...] = ()
     coherence: bool = False
+    group: str = ""
     logprobs: int | None = None
 
 
@@ -108,8 +110,8 @@ class Completion:
     `logprob` is the sum over those tokens of their log-probability under the base model, without adapter
     and without steering, given the same messages, in nats; None where it was not asked for, where the
     backend does not offer it, and for an empty completion. `proofs` says what steering did to this
-    completion and to others of the same call that were steered in the same way; one of them carries it,
-    and none of them is given out before the proof holds.
+    completion and to others of the same call and group that were steered in the same way; one of them
+    carries it, and none of them is given out before the proof holds.
     `token_logprobs` has one entry for each of `tokens`, where `GenerateRequest.logprobs` asked for them.
     `usd` is what it cost; None where nothing is priced.
     """

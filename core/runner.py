@@ -185,7 +185,8 @@ class Runner:
                 self._recorder.open(job, number, len(done), rows, self._ledger.scorers(job), result)
                 if not rows:
                     self._finish_sampling(number, job)
-                requests.extend(replace(row.request, key=f"{number}:{row.number}") for row in rows)
+                # A group of its own, so that every job has its own proof of what steering did.
+                requests.extend(replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows)
             async with aclosing(self._backends[name].generate(requests)) as stream:
                 async for completion in stream:
                     number, row_number = map(int, completion.key.split(":"))

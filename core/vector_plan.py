@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,9 @@ class VectorPlanner:
             )
         except SpecError as error:
             raise SpecError(f"vectors.{name}.file: {error}") from error
-        digest = digest_of(header, numbers)
+        # The residual norms say which alpha a dose is: measured anew, they make another vector of the same numbers.
+        norms = hashlib.sha256(repr(header.rms).encode()).hexdigest()[:8]
+        digest = f"{digest_of(header, numbers)}-{norms}"
         self.files[digest] = path.resolve()
         return digest
 

@@ -65,7 +65,7 @@ class Intervention:
         parameter = next(points.model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._vectors: dict[str, SteeringVector] = {}
-        self._recipes: dict[tuple[Steering, ...], Recipe] = {}
+        self._recipes: dict[tuple[str, tuple[Steering, ...]], Recipe] = {}
         self._pushes: list[Push] = []
         self._tables: dict[StageKey, StageTable] = {}
         self._last: tuple[list[Recipe], list[Stage]] = ([], [])
@@ -75,18 +75,18 @@ class Intervention:
         self._tokens_asked = self._table(1)
         self._seen: torch.dtype = self._dtype
 
-    def recipe(self, steering: Sequence[Steering]) -> Recipe:
-        """What rows with this steering are to be given; equal steering gives the same recipe.
+    def recipe(self, steering: Sequence[Steering], group: str = "") -> Recipe:
+        """What rows with this steering are to be given; equal steering in one group gives the same recipe.
 
         Raises:
             SpecError: a vector cannot be read, is damaged, or does not fit the model.
             BackendError: alpha is not a finite number.
         """
-        key = tuple(steering)
+        key = (group, tuple(steering))
         if key not in self._recipes:
             decoder = self._points.decoder
             recipe = resolve(
-                key,
+                key[1],
                 self._vector,
                 fingerprint=self._fingerprint,
                 width=decoder.width,

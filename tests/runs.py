@@ -42,6 +42,11 @@ def write_spec(
     return path
 
 
+def spec_of(model: Path | str, train: str, *, name: str = "small") -> str:
+    """The text of a small spec."""
+    return SPEC.format(name=name, model=model, train=train)
+
+
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "windowshift", *map(str, arguments)]
 

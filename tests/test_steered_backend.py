@@ -250,6 +250,26 @@ async def test_every_steered_completion_is_proven_once(models: Path, tmp_path: P
         assert proof.change == pytest.approx(abs(alpha) * norm, rel=1e-6)
 
 
+async def test_groups_are_proven_apart(models: Path, tmp_path: Path) -> None:
+    """As jobs that push in the same way are, each of which records its own proof."""
+    subject = subject_of(models / "llama")
+    backend = subject.make()
+    steering = (Steering(vector(models / "llama", tmp_path), 2.0),)
+    together = [request(subject, str(seed), seed=seed, steering=steering) for seed in range(6)]
+    apart = [dataclasses.replace(each, group=str(int(each.key) // 2)) for each in together]
+    one, many = await answers(backend, together), await answers(backend, apart)
+    await backend.aclose()
+    assert {key: each.text for key, each in one.items()} == {key: each.text for key, each in many.items()}
+    whole = sum(proof.tokens for each in one.values() for proof in each.proofs)
+    for group in ("0", "1", "2"):
+        own = [many[each.key] for each in apart if each.group == group]
+        (proof,) = (proof for each in own for proof in each.proofs)
+        fed = sum(each.prompt_tokens + each.tokens - (each.finish == "length") for each in own)
+        assert proof.tokens == proof.tokens_asked == fed
+        whole -= proof.tokens
+    assert whole == 0
+
+
 def unhooked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer that is run without its hooks, as compiled or fused implementations do."""
     forward = LlamaDecoderLayer.forward

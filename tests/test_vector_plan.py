@@ -348,6 +348,16 @@ def test_a_refusal_in_plan_writes_nothing_and_exits_2(tiny_llama: Path, tmp_path
     assert not (tmp_path / "w").exists()
 
 
+def test_residual_norms_measured_anew_make_another_vector(tiny_llama: Path, tmp_path: Path, fingerprint: str) -> None:
+    """They say which alpha a dose is, so nothing that was done with the others may be taken over."""
+    found = set()
+    for rms in ((2.0, 2.0), (2.0, 3.0), None):
+        write(tmp_path / "v.safetensors", fingerprint, rms=rms)
+        found.add(extraction(planned(tiny_llama, "v: {file: v.safetensors}", folder=tmp_path), "v").id)
+        (tmp_path / "v.safetensors").unlink()
+    assert len(found) == 3
+
+
 # -- which jobs are shared --------------------------------------------------------------------------
 
 

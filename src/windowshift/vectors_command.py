@@ -64,7 +64,11 @@ def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False
                     line |= {"error": job.error, "file": None}
                     if job.state == "done":
                         path = _file(workspace, job.result["vector"])
-                        line |= {"file": str(path), "header": asdict(read_header(path))}
+                        line["file"] = str(path)
+                        try:
+                            line["header"] = asdict(read_header(path))
+                        except SpecError as error:  # one that is gone hides no other
+                            line["error"] = f"{error}; run again to make it anew"
                     lines.append(line)
     if as_json:
         _print_json({"vectors": lines})
