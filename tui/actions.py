@@ -175,7 +175,9 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         *COMMON,
     ),
     "jobs": (
-        Action("open", "enter", "↵", "its cell", "open the cell that an evaluation fills", rank=2),
+        Action(
+            "open", "enter", "↵", "its cell", "open the cell that an evaluation fills, or a vector's screen", rank=2
+        ),
         FILTER,
         Action("only", "o", "o", "only", "show all jobs, only unfinished, only failed", rank=2),
         PAUSE,

@@ -68,8 +68,8 @@ def read_beside(reader: Reader, name: str, choice: BesideChoice) -> BesideSnapsh
     wanted = choice.evaluate if choice.evaluate is not None else choice.pinned[0].evaluate
     evaluate = wanted if wanted in evaluates else next(iter(evaluates), "")
     place = evaluates.index(evaluate) if evaluate in evaluates else 0
-    other = _counterpart(view.row.conditions.get("evaluate", []), evaluate)
-    chosen = [row.get(evaluate) or row.get(other) or _at(row, place) for row in rows]
+    matched = _counterpart(view.row.conditions.get("evaluate", []), evaluate)
+    chosen = [row.get(evaluate) or row.get(matched) or _at(row, place) for row in rows]
     first = chosen[0]
     count = first.done if first else 0
     position = max(0, min(choice.position, count - 1))
@@ -86,7 +86,7 @@ def read_beside(reader: Reader, name: str, choice: BesideChoice) -> BesideSnapsh
 
 
 def _counterpart(conditions: Sequence[Mapping[str, Any]], evaluate: str) -> str:
-    """The dose that is matched to a prefix group, or the group that a dose is matched to; nothing where there is none."""
+    """The dose that is matched to a prefix group, or the group that a dose is matched to; else nothing."""
     for entry in conditions:
         match = entry.get("match") if entry.get("prefix") is None else None
         if match and evaluate in (match, entry["name"]):

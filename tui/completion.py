@@ -71,14 +71,17 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         )
         self.query_one("#scores", Headline).show((self._scores(snapshot), self._end(own)))
         where = f"prefix in the {snapshot.channel} message" if own.phrase else "no prefix"
+        push = self.cell.snapshot.push if self.cell.snapshot else ""
+        where = sanitise.line(" · ".join(([push] if push else []) + ([where] if own.phrase or not push else [])), 160)
         prompt = self.query_one("#prompt", VerticalScroll)
         prompt.border_title = f"prompt {sanitise.line(own.prompt_id, 40)} · {where}".replace("[", r"\[")
         self.query_one("#prompt-text", Static).update(prompt_text(own, snapshot.channel, ink, roles=self.roles))
         # Panes are redrawn only for another text: a run that goes on must not scroll them back.
         self._fill("own", "this" if snapshot.key.train != BASE else "base model", own, snapshot.new)
         base = self.query_one("#base", Pane)
-        base.display = snapshot.key.train != BASE
-        self._fill("base", "base model, same prompt", snapshot.base, snapshot.gone)
+        base.display = snapshot.key.train != BASE or snapshot.base is not None
+        title = "base model, same prompt" + (", no push" if snapshot.key.train == BASE else "")
+        self._fill("base", title, snapshot.base, snapshot.gone)
         pinned = self.query_one("#pinned", Pane)
         pinned.display = snapshot.pinned_key is not None
         if snapshot.pinned_key is not None:
