@@ -24,6 +24,8 @@ from windowshift.tui.help import HelpScreen
 from windowshift.tui.jobs import JobsScreen
 from windowshift.tui.pane import Pane
 from windowshift.tui.plots import PlotsScreen
+from windowshift.tui.sheet import Sheet
+from windowshift.tui.steering import SteeringScreen
 
 Seen = Callable[[Any], Any]
 Effect = tuple[Sequence[str], Seen, Sequence[str]]
@@ -38,6 +40,7 @@ ROUTES: dict[str, list[tuple[type[Any], list[str]]]] = {
     "completion": [*CELL[:2], (CellScreen, ["s", "S"]), (CellScreen, ["enter"]), (CompletionScreen, [])],
     "compare": [*GRID[:1], (GridScreen, ["space", "down", "space", "c"]), (CompareScreen, [])],
     "plots": [*GRID[:1], (GridScreen, ["p"]), (PlotsScreen, [])],
+    "steering": [*GRID[:1], (GridScreen, ["s"]), (SteeringScreen, ["left"])],
     "jobs": [*GRID[:1], (GridScreen, ["J"]), (JobsScreen, [])],
     "help": [*GRID[:1], (GridScreen, ["question_mark"]), (HelpScreen, [])],
     "confirm": [*GRID[:1], (GridScreen, ["X"]), (ConfirmScreen, [])],
@@ -70,6 +73,10 @@ def of(attribute: str) -> Seen:
 
 def scrolled(pilot: Pilot[None]) -> float:
     return float(sum(pane.scroll_offset.y for pane in pilot.app.screen.query(Pane)))
+
+
+def paged(pilot: Pilot[None]) -> float:
+    return float(sum(sheet.scroll_offset.y for sheet in pilot.app.screen.query(Sheet)))
 
 
 def typing(pilot: Pilot[None]) -> bool:
@@ -123,6 +130,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "compare": (["u", "space", "down", "space", "up"], screen, ["escape"]),
         "unpin": (["space"], lambda pilot: len(pilot.app.places.pins.of("med-short")), []),
         "plots": OPENS,
+        "steering": OPENS,
+        "arm": ([], of("snapshot.page"), []),
         "behaviour": ([], of("snapshot.behaviour"), []),
         "jobs": OPENS,
         "extreme": ([], lambda pilot: (ROW(pilot), COLUMN(pilot)), []),
@@ -194,6 +203,25 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         **COPYING,
         **COMMON,
     },
+    "steering": {
+        "next": ([], of("part"), []),
+        "previous": ([], of("part"), []),
+        "vector": ([], of("vector"), []),
+        "next_pair": ([], of("pair"), []),
+        "previous_pair": ([], of("pair"), []),
+        "compare": OPENS,
+        "export": ([], said, []),
+        "jobs": OPENS,
+        "scroll_up": (["end"], paged, []),
+        "scroll_down": (["home"], paged, []),
+        "page_up": (["end"], paged, []),
+        "page_down": (["home"], paged, []),
+        "cursor_first": (["end"], paged, []),
+        "cursor_last": (["home"], paged, []),
+        "back": ([], screen, ["s"]),
+        **COPYING,
+        **COMMON,
+    },
     "jobs": {
         "open": ([], screen, ["escape"]),
         "filter": ([], typing, ["escape"]),
@@ -228,10 +256,10 @@ EFFECTS: dict[str, dict[str, Effect]] = {
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two experiments; the one that is visited runs, and has two pages, seeds and a checkpoint."""
+    """Two experiments; the one that is visited runs, and has both arms, two pages each, seeds and a checkpoint."""
     monkeypatch.setenv("EDITOR", "true")
     monkeypatch.setattr("windowshift.tui.clipboard.system_clipboard", lambda text: False)
-    writer = store(tmp_path, monkeypatch, running=10, generate=("med_short", "long"), prompts=30)
+    writer = store(tmp_path, monkeypatch, running=10, generate=("med_short", "long"), prompts=30, steering=True)
     columns = "experiment, arm, generate, train, evaluate"
     for seed, step, final, only in [
         (1, "step", "final", "train != 'base'"),

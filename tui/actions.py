@@ -184,7 +184,9 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         *COMMON,
     ),
     "jobs": (
-        Action("open", "enter", "↵", "its cell", "open the cell that an evaluation fills", rank=2),
+        Action(
+            "open", "enter", "↵", "its cell", "open the cell that an evaluation fills, or a vector's screen", rank=2
+        ),
         FILTER,
         Action("first", "plus", "+", "first", "do this job, and what it waits for, before all others", rank=4),
         Action("last", "minus", "-", "last", "do this job after all others", rank=5),

@@ -86,7 +86,7 @@ def read_beside(reader: Reader, name: str, choice: BesideChoice) -> BesideSnapsh
 
 
 def _counterpart(conditions: Sequence[Mapping[str, Any]], evaluate: str) -> str:
-    """The dose that is matched to a prefix group, or the group that a dose is matched to; "" where there is none."""
+    """The dose that is matched to a prefix group, or the group that a dose is matched to; else nothing."""
     for entry in conditions:
         match = entry.get("match") if entry.get("prefix") is None else None
         if match and evaluate in (match, entry["name"]):

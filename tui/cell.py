@@ -94,7 +94,7 @@ class CellScreen(CellListing):
         if found.pinned is not None:
             ridges.append(Ridge.of("pin", found.pinned.scores, found.pinned.cell.summary))
         self.query_one(Distribution).show(tuple(ridges), found.behaviour.unit)
-        self.query_one(PhraseTable).show(found.phrases, own.mean if own else None)
+        self.query_one(PhraseTable).show(found.phrases, own.mean if own else None, found.push)
         if self._shown_behaviour != found.behaviour.name:
             self._shown_behaviour = found.behaviour.name
             self.completions.reset()
@@ -129,9 +129,14 @@ class CellScreen(CellListing):
         counts.append((f" · {summary.truncated} truncated{share}", ink.warn if summary.truncated else ink.dim))
         counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
         against = self._against(found)
+        doses: list[tuple[Pieces, Pieces]] = [
+            ([(f" {word} ", ink.dim), (sanitise.line(push, 200), ink.text)], [(" ", ink.dim)])
+            for word, push in (("pushed by", found.push), ("trained under", found.train_push))
+            if push
+        ]
         if self.size.width >= 120:
-            return [(pieces, counts), *([(against, [])] if against else [])]
-        return [(pieces, []), ([(" ", ink.dim), *counts], []), *([(against, [])] if against else [])]
+            return [(pieces, counts), *doses, *([(against, [])] if against else [])]
+        return [(pieces, []), ([(" ", ink.dim), *counts], []), *doses, *([(against, [])] if against else [])]
 
     def _against(self, found: CellSnapshot) -> Pieces:
         """Return this cell against the pinned one."""

@@ -44,7 +44,10 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class CellSnapshot:
-    """A cell, the base cell of the same eval condition, and the index of its completions."""
+    """A cell, the base cell of the same eval condition, and the index of its completions.
+
+    `push` says what steered the model in it, `train_push` what did in training; empty where nothing did.
+    """
 
     experiment: ExperimentView
     behaviour: Behaviour
@@ -56,6 +59,8 @@ class CellSnapshot:
     phrases: tuple[PhraseMean, ...]
     uplift: tuple[float, float | None, float | None] | None
     pinned: Pinned | None = None
+    push: str = ""
+    train_push: str = ""
 
     @property
     def failed(self) -> int:
@@ -89,6 +94,7 @@ def read_cell(
     """Return a cell; None where the experiment or the cell is not there. Runs in a worker thread."""
     # numpy loads here, in the thread, and not when the app starts.
     from windowshift.core.stats import mean_summary
+    from windowshift.tui.push import pushes
 
     view = read_experiment(reader, name)
     if view is None:
@@ -107,6 +113,7 @@ def read_cell(
         phrases.append(PhraseMean(phrase, mean_summary(scores, prompts, [entry.finish == "length" for entry in own])))
     beside = _find_pinned(reader, view.row.id, behaviour, pinned)
     other = reader.scores(beside.job, behaviour.name) if beside else []
+    push, train_push = pushes(reader, view.row, key, cell.job)
     return CellSnapshot(
         experiment=view,
         behaviour=behaviour,
@@ -122,6 +129,8 @@ def read_cell(
         )
         if pinned and beside
         else None,
+        push=push,
+        train_push=train_push,
     )
 
 
@@ -147,7 +156,10 @@ def _against(
 
 @dataclass(frozen=True, slots=True)
 class CompletionSnapshot:
-    """A completion, and the base model's for the same prompt under the same eval condition."""
+    """A completion, and the base model's for the same prompt under the same eval condition.
+
+    Beside a completion of the base model itself, `base` is what it says without a push.
+    """
 
     experiment: ExperimentView
     behaviour: Behaviour
@@ -185,6 +197,8 @@ def read_completion(
     if cell is None or not found:
         return None
     own = found[0]
+    if key.train == BASE:
+        base_cell = _unpushed(reader, view, behaviour, key)
     beside = base_cell if base_cell and base_cell.job != cell.job else None
     base = reader.completion_of_prompt(beside.job, own.prompt_id, behaviour.name) if beside else None
     scores = []
@@ -216,6 +230,15 @@ def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest |
     messages = prefixed(completion.phrase, completion.prompt, inputs.get("channel", "user"))
     turns = tuple((message.role, message.content) for message in messages)
     return ChatRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns)
+
+
+def _unpushed(reader: Reader, view: ExperimentView, behaviour: Behaviour, key: CellKey) -> CellRow | None:
+    """The base model's cell without a push: what its pushed cells are shown beside."""
+    for entry in view.row.conditions.get("evaluate", []):
+        if entry.get("kind") == "none":
+            plain = key._replace(evaluate=str(entry["name"]))
+            return find_base(reader.cells(view.row.id, behaviour.name, evaluate=plain.evaluate), plain)
+    return None
 
 
 def _score(reader: Reader, job: int, behaviour: str, row: int) -> float | None:

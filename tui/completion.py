@@ -86,8 +86,9 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         # Panes are redrawn only for another text: a run that goes on must not scroll them back.
         self._fill("own", "this" if snapshot.key.train != BASE else "base model", own, snapshot.new)
         base = self.query_one("#base", Pane)
-        base.display = snapshot.key.train != BASE
-        self._fill("base", "base model, same prompt", snapshot.base, snapshot.gone)
+        base.display = snapshot.key.train != BASE or snapshot.base is not None
+        title = "base model, same prompt" + (", no push" if snapshot.key.train == BASE else "")
+        self._fill("base", title, snapshot.base, snapshot.gone)
         pinned = self.query_one("#pinned", Pane)
         pinned.display = snapshot.pinned_key is not None
         if snapshot.pinned_key is not None:
@@ -98,7 +99,9 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
 
     def _show_prompt(self, snapshot: CompletionSnapshot) -> None:
         ink, own = self.ink, snapshot.completion
-        where = f"prefix in the {snapshot.channel} message" if own.phrase else "no prefix"
+        prefix = f"prefix in the {snapshot.channel} message" if own.phrase else "no prefix"
+        push = self.cell.snapshot.push if self.cell.snapshot else ""
+        where = sanitise.line(" · ".join(([push] if push else []) + ([prefix] if own.phrase or not push else [])), 160)
         shown = prompt_text(own, snapshot.channel, ink, roles=self.roles)
         if self.template and snapshot.chat is None:
             shown = Text("The job does not say which model it asked, so its chat template is not known.", ink.warn)

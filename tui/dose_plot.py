@@ -24,7 +24,7 @@ def dose_plot(curve: DoseCurve, matches: Sequence[MatchedDose], unit: str, *, re
     met = [(one.alpha, one.target.value, one.group) for one in own if one.alpha is not None]
     n = {point.n for point in points}
     series = (
-        Series(f"mean, n {min(n)}" if n else "mean", "line", xs, ys, low=low, high=high),
+        Series(f"mean (n {min(n)})" if n else "mean", "line", xs, ys, low=low, high=high),
         Series(
             "matched",
             "points",

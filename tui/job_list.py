@@ -6,6 +6,7 @@ from windowshift.core.records import JobRow
 from windowshift.tui import columns, figures, sanitise
 from windowshift.tui.columns import Column
 from windowshift.tui.drawn import ink_of
+from windowshift.tui.job_result import short_name
 from windowshift.tui.job_snapshot import Losses, remaining
 from windowshift.tui.line_list import LineList
 from windowshift.tui.pieces import Pieces
@@ -77,7 +78,7 @@ class JobList(LineList):
             [
                 (state.text, state.style(ink)),
                 (job.kind, ink.dim),
-                (_turn(job) + sanitise.line(job.label, 200), ink.strong if job.state == "running" else ink.text),
+                (_turn(job) + sanitise.line(short_name(job), 200), ink.strong if job.state == "running" else ink.text),
                 [(full, state.style(ink)), (empty, ink.faint), (f" {job.done}/{job.total}", ink.dim)],
                 loss,
                 (figures.rate(job.rate, unit), ink.dim),

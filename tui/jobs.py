@@ -11,11 +11,12 @@ from textual.containers import Horizontal
 from textual.widgets import Static
 
 from windowshift.core.reader import Reader
-from windowshift.core.records import Event, JobRow
+from windowshift.core.records import VECTOR_KINDS, Event, JobRow
 from windowshift.tui import actions, figures, sanitise
 from windowshift.tui.experiment_line import experiment_line, model_line
 from windowshift.tui.headline import Headline
 from windowshift.tui.job_list import JobList
+from windowshift.tui.job_result import result_lines
 from windowshift.tui.job_snapshot import JobsSnapshot, Losses, folded, read_jobs
 from windowshift.tui.line_list import LineList
 from windowshift.tui.list_screen import FilterLine, ListScreen
@@ -162,7 +163,7 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         self.query_one(LossCurve).show(found.losses.get(job.n, ()))
         self.query_one(LossCurve).display = job.kind == "train"
         events = found.log if found.log_of == job.n else ()
-        room = max(1, self.query_one("#job-detail").size.height - 4 - bool(job.error))
+        room = max(1, self.query_one("#job-detail").size.height - 3 - bool(job.error) - len(result_lines(job)))
         self.put("#log", text_of(job_text(job, events[-room:], self.ink)))
 
     # -- keys -----------------------------------------------------------------------------------
@@ -194,13 +195,15 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         self.filtered()
 
     def action_open(self) -> None:
-        """Open the cell that an evaluation fills."""
+        """Open the cell that an evaluation fills, or the steering that a vector's job is part of."""
         found, job = self.snapshot, self.selected
         if found is None or job is None:
             return
         key = found.cells.get(job.n)
         if job.n <= 0:
             self.action_fold()
+        elif job.kind in VECTOR_KINDS:
+            self.shift.open_steering(self.experiment)
         elif key is None:
             self.app.notify(f"A {job.kind} job fills no cell of the grid.", markup=False)
         else:
@@ -258,9 +261,7 @@ def job_text(job: JobRow, events: Sequence[Event], ink: Ink) -> Pieces:
     ]
     if job.error:
         pieces.append((f"{sanitise.block(job.error, 600)}\n", ink.bad))
-    adapter = job.result.get("adapter")
-    if adapter:
-        pieces.append((f"adapter {sanitise.line(str(adapter), 100)}\n", ink.dim))
+    pieces += [(f"{sanitise.line(line, 300)}\n", ink.dim) for line in result_lines(job)]
     for event in events:
         known = {key: value for key, value in event.data.items() if value is not None}
         words = ", ".join(str(v) if key in (event.kind, "text") else f"{key} {v}" for key, v in known.items())

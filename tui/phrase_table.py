@@ -19,11 +19,12 @@ class PhraseTable(Drawn):
         super().__init__()
         self._rows: tuple[PhraseMean, ...] = ()
         self._mean: float | None = None
+        self._push = ""
 
-    def show(self, rows: tuple[PhraseMean, ...], mean: float | None) -> None:
-        """Show these phrases beside the mean over all of them."""
-        if (rows, mean) != (self._rows, self._mean):
-            self._rows, self._mean = rows, mean
+    def show(self, rows: tuple[PhraseMean, ...], mean: float | None, push: str = "") -> None:
+        """Show these phrases beside the mean over all of them; `push` is what steered where there is no phrase."""
+        if (rows, mean, push) != (self._rows, self._mean, self._push):
+            self._rows, self._mean, self._push = rows, mean, push
             self.refresh()
 
     @property
@@ -48,7 +49,7 @@ class PhraseTable(Drawn):
             more = len(self._rows) - room
             return [(f" … and {more} more", ink.dim)] if y == room + 1 else []
         row = self._rows[y - 1]
-        text = "no phrase" if row.phrase is None else sanitise.line(row.phrase, 200)
+        text = sanitise.line((self._push or "no phrase") if row.phrase is None else row.phrase, 200)
         summary = row.summary
         return [
             (" " + fit(text, name), ink.text if row.phrase else ink.dim),
