@@ -12,10 +12,11 @@ from windowshift.core.backend import Backend, ModelIdentity
 from windowshift.core.errors import BackendError, SpecError
 from windowshift.core.grid_spec import GridSpec, resolve_grid
 from windowshift.core.jobs import Cell, Job, Source
+from windowshift.core.judge import judges_of
 from windowshift.core.plan_maker import PlanMaker
 from windowshift.core.prompt_source import draw
 from windowshift.core.prompts import Prompt, set_digest
-from windowshift.core.setting import Setting
+from windowshift.core.setting import Scorer, Setting
 from windowshift.core.spec import Spec
 from windowshift.core.spec_errors import did_you_mean
 
@@ -31,6 +32,7 @@ class Plan:
     spec: Spec
     spec_text: str
     setting: Setting
+    scorers: tuple[Scorer, ...]
     model: ModelIdentity
     grid: GridSpec
     prompts: Mapping[str, tuple[Prompt, ...]]
@@ -76,7 +78,9 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     share = spec.data.filter.candidates if spec.data.filter else 1.0
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
     drawn = draw(source, *wanted, spec.data.seed, folder)
-    maker = PlanMaker(spec, setting, grid, model, drawn)
+    taken = [behaviour.name for scorer in setting.scorers for behaviour in scorer.behaviours]
+    scorers = (*setting.scorers, *judges_of(spec, folder, backends, taken))
+    maker = PlanMaker(spec, scorers, grid, model, drawn)
     able, size = backends[spec.train_backend].capabilities, spec.data.size
     maker.keeps = lambda step: able.checkpoints or (able.epoch_checkpoints and step % size == 0)
     maker.make()
@@ -84,6 +88,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         spec,
         spec_text,
         setting,
+        scorers,
         model,
         grid,
         {set_digest(drawn.data): drawn.data, set_digest(drawn.evaluation): drawn.evaluation},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ from windowshift.core.jobs import Cell, Job, Source
 from windowshift.core.prompt_source import Drawn
 from windowshift.core.prompts import Prompt, set_digest
 from windowshift.core.records import BASE
-from windowshift.core.setting import Setting
+from windowshift.core.setting import Scorer
 from windowshift.core.spec import Spec
 
 JUDGE_SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 16}
@@ -32,8 +32,10 @@ class Chosen:
 class PlanMaker:
     """Builds the jobs of one spec; the same job asked for twice is the same job."""
 
-    def __init__(self, spec: Spec, setting: Setting, grid: GridSpec, model: ModelIdentity, drawn: Drawn) -> None:
-        self.spec, self.setting, self.grid, self.drawn = spec, setting, grid, drawn
+    def __init__(
+        self, spec: Spec, scorers: Sequence[Scorer], grid: GridSpec, model: ModelIdentity, drawn: Drawn
+    ) -> None:
+        self.spec, self.scorers, self.grid, self.drawn = spec, scorers, grid, drawn
         self.model = {"base": spec.model, "revision": spec.revision, "fingerprint": model.fingerprint}
         self.sampling = asdict(spec.sampling.resolved())
         self.keeps: Callable[[int], bool] = lambda _: True  # whether the backend keeps a checkpoint after so many
@@ -229,7 +231,7 @@ class PlanMaker:
                 yield condition
 
     def _score(self, sampled: Job, rows: int) -> None:
-        for scorer in self.setting.scorers:
+        for scorer in self.scorers:
             self._add(Job("score", f"score {scorer.name}: {sampled.label}", scorer.identity(), (sampled.id,), rows))
 
 

@@ -14,7 +14,7 @@ from windowshift.core.writer import Writer
 def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
     """Write a plan to the store; return the experiment's id and each job's number by job id."""
     spec = plan.spec
-    behaviours = [asdict(behaviour) for scorer in plan.setting.scorers for behaviour in scorer.behaviours]
+    behaviours = [asdict(behaviour) for scorer in plan.scorers for behaviour in scorer.behaviours]
     train = [
         {
             "name": row.train,

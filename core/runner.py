@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from windowshift.core.answer_cache import AnswerCache
 from windowshift.core.backend import (
     Backend,
     Checkpointed,
@@ -24,12 +25,14 @@ from windowshift.core.backend import (
 from windowshift.core.errors import SpecError, StoreError, WindowshiftError
 from windowshift.core.filtering import choose_by_judge, choose_by_variance
 from windowshift.core.jobs import Job
+from windowshift.core.judge import JudgeScorer, is_judged
+from windowshift.core.judge_rows import judge_rows
 from windowshift.core.ledger import Ledger
 from windowshift.core.plan import Plan
 from windowshift.core.progress import Progress
 from windowshift.core.recorder import Recorder
 from windowshift.core.records import ExperimentState
-from windowshift.core.requests import RequestMaker, relative_artifact
+from windowshift.core.requests import RequestMaker, Row, relative_artifact
 from windowshift.core.service import Service
 from windowshift.core.training_set import training_set, write_chat_jsonl
 
@@ -66,6 +69,7 @@ class Runner:
         self._writer, self._reader = ledger.writer, ledger.reader
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
         self._maker = RequestMaker(plan, ledger.results, ledger.workspace)
+        self._cache = AnswerCache(ledger.workspace / "artifacts") if any(map(_asks_judge, plan.jobs)) else None
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._paused = False
         self._cancelled = False
@@ -97,6 +101,8 @@ class Runner:
                     await asyncio.sleep(POLL_SECONDS)
         finally:
             await self._stop_lanes()
+            if self._cache is not None:
+                self._cache.close()
         self._observe(self._ledger.progress())
         if self._cancelled:
             await self._cancel_elsewhere([job for job in self._plan.jobs if self._ledger.state(job) != "done"])
@@ -111,15 +117,15 @@ class Runner:
         sampling: dict[str, list[Job]] = {}
         training: dict[str, list[Job]] = {}
         for job in ready:
-            if job.kind in SAMPLING:
-                sampling.setdefault(job.inputs["backend"], []).append(job)
+            if job.kind in SAMPLING or is_judged(job.inputs):
+                sampling.setdefault(_lane(job), []).append(job)
             elif job.kind == "train":
                 training.setdefault(job.inputs["backend"], []).append(job)
             else:
                 self._finish_scores(job)
-        for name, jobs in sampling.items():
-            if f"sample {name}" not in self._lanes:
-                self._lanes[f"sample {name}"] = asyncio.create_task(self._sample(name, jobs))
+        for lane, jobs in sampling.items():
+            if lane not in self._lanes:
+                self._lanes[lane] = asyncio.create_task(self._sample(jobs[0].inputs["backend"], jobs))
         for name, jobs in training.items():
             if f"train {name}" not in self._lanes:
                 self._lanes[f"train {name}"] = asyncio.create_task(self._train(name, jobs))
@@ -148,17 +154,22 @@ class Runner:
         try:
             requests: list[GenerateRequest] = []
             # D first: training waits for it, while base cells have no children.
-            for job in sorted(jobs, key=lambda job: SAMPLING.index(job.kind)):
+            for job in jobs if _asks_judge(jobs[0]) else sorted(jobs, key=lambda job: SAMPLING.index(job.kind)):
                 number = self._ledger.number(job)
                 done = self._reader.rows_done(number)
-                rows = list(self._maker.rows(job, done))
+                rows = self._judge_rows(job, done) if is_judged(job.inputs) else list(self._maker.rows(job, done))
                 opened[number] = job
                 self._ledger.start(job)
-                self._recorder.open(job, number, len(done), rows, self._ledger.scorers(job))
+                # Of what a judge is asked, failed completions are left out: they count as there.
+                there = job.total - len(rows) if is_judged(job.inputs) else len(done)
+                self._recorder.open(job, number, there, rows, self._ledger.scorers(job))
                 if not rows:
                     self._finish_sampling(number, job)
                 requests.extend(replace(row.request, key=f"{number}:{row.number}") for row in rows)
-            async with aclosing(self._backends[name].generate(requests)) as stream:
+            backend = self._backends[name]
+            cache = self._cache if _asks_judge(jobs[0]) else None
+            asked = backend.generate(requests) if cache is None else cache.generate(backend, name, requests)
+            async with aclosing(asked) as stream:
                 async for completion in stream:
                     number, row_number = map(int, completion.key.split(":"))
                     self._recorder.add(number, row_number, completion)
@@ -185,6 +196,8 @@ class Runner:
         scorers = self._ledger.scorers(job)
         with self._writer.batch():
             self._recorder.summarise(number, scorers)
+            if is_judged(job.inputs):
+                self._ledger.judged(job)
             if failed and job.kind != "filter":  # a prompt that cannot be asked is one that is not kept
                 count, first = failed
                 self._ledger.fail(job, f"{count} of {job.total} completions failed; the first: {first}")
@@ -208,6 +221,11 @@ class Runner:
         self._ledger.finish(
             job, {"positions": list(choice.positions), "refused": choice.refused, "missing": choice.missing}
         )
+
+    def _judge_rows(self, job: Job, done: set[int]) -> list[Row]:
+        (judge,) = (scorer for scorer in self._ledger.scorers(job) if isinstance(scorer, JudgeScorer))
+        judged = self._reader.completions(self._ledger.number(self._ledger.job(job.parents[0])), "")
+        return list(judge_rows(judge, job, judged, done))
 
     def _finish_scores(self, job: Job) -> None:
         """A rule-based scorer has scored every row as it arrived; score what an older run left unscored."""
@@ -320,3 +338,12 @@ class Runner:
         # The rows that arrived stay; what is missing is asked for when the lanes start again.
         for task in self._lanes.values():
             task.cancel()
+
+
+def _asks_judge(job: Job) -> bool:
+    return is_judged(job.inputs) or (job.kind == "filter" and job.inputs.get("how") == "judge")
+
+
+def _lane(job: Job) -> str:
+    """Judges have a lane of their own: their answers are cached."""
+    return f"{'judge' if _asks_judge(job) else 'sample'} {job.inputs['backend']}"
