@@ -141,6 +141,9 @@ class TestKeys:
             def get_password(self, service: str, username: str) -> str | None:
                 return KEY if (service, username) == ("windowshift", KEY_ENV) else None
 
+            def set_password(self, service: str, username: str, password: str) -> None:
+                raise NotImplementedError
+
         before = keyring.get_keyring()
         keyring.set_keyring(Held())
         try:
