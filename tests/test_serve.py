@@ -249,6 +249,12 @@ def test_log_probabilities_end_where_the_answer_is_cut(server: Served, client: o
     assert streamed == tokens
 
 
+def test_an_answer_without_a_limit_fits_the_context(server: Served, client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=server.model, messages=ASK, seed=1)
+    assert answer.usage is not None
+    assert 0 < answer.usage.completion_tokens <= 512
+
+
 def test_stop_sequences_cut_the_answer(server: Served, client: openai.OpenAI) -> None:
     text = texts(ask(client, server.model, seed=3))[0]
     assert text

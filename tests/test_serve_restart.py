@@ -47,9 +47,8 @@ def test_a_killed_server_goes_on_with_its_jobs(tiny_llama: Path, tmp_path: Path)
         first, second = start_job(server, file, "first"), start_job(server, file, "second")
         client.files.delete(file)
         kill_after_more_steps(server, first)
-    for _ in range(2):
-        with served(tiny_llama, data, options=EVERY_STEP) as server:
-            kill_after_more_steps(server, first)
+    with served(tiny_llama, data, options=EVERY_STEP) as server:
+        kill_after_more_steps(server, first)
     with served(tiny_llama, data, options=EVERY_STEP) as server:
         client = server.client()
         wait_until(lambda: succeeded(client, first) and succeeded(client, second), "both jobs", SLOW)
@@ -71,7 +70,7 @@ def test_a_killed_server_goes_on_with_its_jobs(tiny_llama: Path, tmp_path: Path)
     # A kill may take the report of the one step with it that was saved last; no step is told twice.
     assert set(reported) <= set(undisturbed)
     assert [step for step, _ in undisturbed] == list(range(1, 41))
-    assert len(set(reported)) == len(reported) >= 37
+    assert len(set(reported)) == len(reported) >= 38
 
 
 def kill_after_more_steps(server: Served, job: str) -> None:

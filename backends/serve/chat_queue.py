@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import cast
 
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.core.backend import Backend, Completion, GenerateRequest
 from windowshift.core.errors import WindowshiftError
 
-GATHER_SECONDS = 0.003
+GATHER_SECONDS = 0.005  # without a new request
+GATHER_AT_MOST = 0.1
+FULL = 64
+PATIENCE_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Wanted:
     """A completion that somebody waits for."""
 
@@ -26,7 +31,9 @@ class _Wanted:
 class ChatQueue:
     """Collects requests while the backend is at work, and hands over everything that waits in one call.
 
-    A completion does not depend on what shares its batch, so clients see no difference but speed.
+    A completion does not depend on what shares its batch, so clients see no difference but speed. A pass of
+    the model costs about the same for one row as for many, so a second call beside the first begins only when
+    a full batch waits, or somebody has waited long.
 
     Args:
         backend: what answers.
@@ -57,10 +64,10 @@ class ChatQueue:
         wanted = [_Wanted(request, loop.create_future()) for request in requests]
         self._waiting.extend(wanted)
         self._open += len(wanted)
-        if len(self._tasks) < self._calls:
-            task = asyncio.create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if not self._tasks or len(self._waiting) >= FULL:
+            self._begin()
+        else:
+            loop.call_later(PATIENCE_SECONDS, self._hurry, wanted[0])
         try:
             return list(await asyncio.gather(*(each.answer for each in wanted)))
         finally:
@@ -77,31 +84,55 @@ class ChatQueue:
             await asyncio.wait(tasks)
         _tell(self._waiting, ApiError(503, "the server is going down"))
 
+    def _begin(self) -> None:
+        if len(self._tasks) < self._calls:
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+
+    def _hurry(self, wanted: _Wanted) -> None:
+        if wanted in self._waiting:
+            self._begin()
+
     async def _work(self) -> None:
         """Call the backend until nothing waits."""
-        await asyncio.sleep(GATHER_SECONDS)  # what arrives together is answered together
-        while self._waiting:
-            batch = {str(number): each for number, each in enumerate(self._waiting) if not each.answer.done()}
-            self._waiting.clear()
-            try:
+        try:
+            while self._waiting:
+                await self._gather()
+                batch = {str(number): each for number, each in enumerate(self._waiting) if not each.answer.done()}
+                self._waiting.clear()
                 await self._call(batch)
-            except WindowshiftError as error:
-                _tell(batch.values(), ApiError(500, str(error)))
-            except asyncio.CancelledError:
-                _tell(batch.values(), ApiError(503, "the server is going down"))
-                raise
-            except Exception as error:
-                _tell(batch.values(), ApiError(500, f"the backend failed: {type(error).__name__}"))
-                raise
+        finally:
+            # Here and not in a callback: a request that comes between the two would find nobody at work.
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _gather(self) -> None:
+        """Wait while requests come in: also those that follow on the answers which were just given."""
+        end = asyncio.get_running_loop().time() + GATHER_AT_MOST
+        seen = -1
+        while seen < len(self._waiting) < FULL and asyncio.get_running_loop().time() < end:
+            seen = len(self._waiting)
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _call(self, batch: dict[str, _Wanted]) -> None:
+        """Answer a batch; whatever happens, nobody of it is left waiting."""
         requests = [replace(each.request, key=key) for key, each in batch.items()]
-        async with aclosing(self._backend.generate(requests)) as completions:
-            async for completion in completions:
-                answer = batch[completion.key].answer
-                if not answer.done():
-                    answer.set_result(completion)
-        _tell(batch.values(), ApiError(500, "the backend gave no answer"))
+        error = ApiError(500, "the backend gave no answer")
+        try:
+            async with aclosing(self._backend.generate(requests)) as completions:
+                async for completion in completions:
+                    answer = batch[completion.key].answer
+                    if not answer.done():
+                        answer.set_result(completion)
+        except WindowshiftError as raised:
+            error = ApiError(500, str(raised))
+        except asyncio.CancelledError:
+            error = ApiError(503, "the server is going down")
+            raise
+        except Exception as raised:
+            error = ApiError(500, f"the backend failed: {type(raised).__name__}")
+            sys.stderr.write(f"windowshift serve: the backend failed on a batch of chats: {raised!r}\n")
+        finally:
+            _tell(batch.values(), error)
 
 
 def _tell(wanted: Iterable[_Wanted], error: ApiError) -> None:

@@ -14,7 +14,6 @@ from windowshift.backends.serve.job_request import Metadata
 from windowshift.backends.serve.limits import Limits
 from windowshift.core.backend import GenerateRequest, Model, Sampling
 
-DEFAULT_TOKENS = 1024
 _one = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 _Stop = Annotated[str, StringConstraints(strict=True, min_length=1)]
 
@@ -134,14 +133,14 @@ class ChatRequest(BaseModel):
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options needs stream: true", param="stream_options")
 
-    def requests(self, model: Model, key: str) -> list[GenerateRequest]:
+    def requests(self, model: Model, key: str, default_tokens: int) -> list[GenerateRequest]:
         """One request for each choice. The first has the seed as given, the others seeds made from it."""
         seed = secrets.randbits(62) if self.seed is None else self.seed
         sampling = Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
             # The hosted API takes 0 for the most likely token alone.
             top_p=1.0 if self.top_p is None else max(self.top_p, 1e-9),
-            max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS,
+            max_tokens=self.max_completion_tokens or self.max_tokens or default_tokens,
         )
         messages = tuple(message.message() for message in self.messages)
         return [

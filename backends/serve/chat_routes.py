@@ -42,7 +42,7 @@ async def answer(here: Service, wanted: ChatRequest) -> ChatAnswer:
     """
     model = here.models.get(wanted.model)
     wanted.refuse(here.limits)
-    completions = await here.chats.answer(wanted.requests(model.model, wanted.model))
+    completions = await here.chats.answer(wanted.requests(model.model, wanted.model, model.default_tokens))
     return ChatAnswer.of(wanted, completions, here.fingerprints[model.base])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -9,19 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from windowshift.backends.model_folder import locate
 from windowshift.backends.serve.api_error import ApiError, missing
 from windowshift.backends.serve.state import State
 from windowshift.core.backend import Model
 
+DEFAULT_TOKENS = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as the API shows it; `adapter` is None for a base model."""
+    """A model as the API shows it; `adapter` is None for a base model.
+
+    `default_tokens` is how long an answer may be where a request does not say.
+    """
 
     name: str
     base: str
     adapter: str | None
     created_at: int
+    default_tokens: int
 
     @property
     def model(self) -> Model:
@@ -45,7 +53,7 @@ class ServedModels:
 
     def __init__(self, state: State, bases: Sequence[str], started: int) -> None:
         self._state = state
-        self._bases = {name: ServedModel(name, name, None, started) for name in bases}
+        self._bases = {name: ServedModel(name, name, None, started, default_tokens(name)) for name in bases}
 
     @property
     def bases(self) -> list[str]:
@@ -98,4 +106,19 @@ class ServedModels:
         shutil.rmtree(model.adapter, ignore_errors=True)
 
     def _tuned(self, row: sqlite3.Row) -> ServedModel:
-        return ServedModel(row["name"], row["base"], str(self._state.folder / Path(row["adapter"])), row["created_at"])
+        adapter = str(self._state.folder / Path(row["adapter"]))
+        tokens = self._bases[row["base"]].default_tokens
+        return ServedModel(row["name"], row["base"], adapter, row["created_at"], tokens)
+
+
+def default_tokens(base: str) -> int:
+    """How long an answer may be where a request does not say: at most half of a small model's context.
+
+    Raises:
+        BackendError: there is no such model folder.
+    """
+    folder = locate(base)
+    if folder is None or not (folder / "config.json").is_file():
+        return DEFAULT_TOKENS
+    context = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    return min(DEFAULT_TOKENS, context // 2) if isinstance(context, int) and context > 1 else DEFAULT_TOKENS

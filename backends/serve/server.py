@@ -16,9 +16,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from windowshift.backends.model_folder import TINY_BYTES, weight_bytes
-from windowshift.backends.serve import chat_routes, file_routes, job_routes, model_routes
+from windowshift.backends.serve import batch_routes, chat_routes, file_routes, job_routes, model_routes
 from windowshift.backends.serve.api_error import ApiError, answer_error
+from windowshift.backends.serve.batch_runner import BatchRunner
+from windowshift.backends.serve.batches import Batches
+from windowshift.backends.serve.chat_answer import ChatAnswer
 from windowshift.backends.serve.chat_queue import ChatQueue
+from windowshift.backends.serve.chat_request import ChatRequest
 from windowshift.backends.serve.connection import protocol
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.gate import Gate
@@ -34,6 +38,7 @@ from windowshift.core.lock import hold
 
 KEEP_ALIVE_SECONDS = 30
 GOODBYE_SECONDS = 5
+_ROUTES = (file_routes, job_routes, model_routes, chat_routes, batch_routes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +102,29 @@ def application(backend: Backend, state: State, options: ServerOptions, fingerpr
     trainer = Trainer(backend, state, jobs, files, options.sft, at_once=options.jobs_at_once, limits=options.limits)
     chats = ChatQueue(backend, calls=_calls(options.models), waiting=options.limits.waiting)
     models = ServedModels(state, options.models, int(time.time()))
-    found = Service(files, jobs, models, trainer, chats, options.limits, fingerprints)
+
+    async def answer(wanted: ChatRequest) -> ChatAnswer:
+        return await chat_routes.answer(found, wanted)
+
+    batches = Batches(state)
+    runner = BatchRunner(answer, state, batches, files, options.limits)
+    found = Service(files, jobs, models, trainer, chats, batches, runner, options.limits, fingerprints)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.service = found
         files.sweep()
         jobs.sweep()
+        batches.sweep()
         trainer.wake()
+        runner.wake()
         yield
+        await runner.aclose()
         await asyncio.gather(trainer.aclose(), chats.aclose())
         await backend.aclose()
 
     app = Starlette(
-        routes=[*file_routes.ROUTES, *job_routes.ROUTES, *model_routes.ROUTES, *chat_routes.ROUTES],
+        routes=[route for each in _ROUTES for route in each.ROUTES],
         lifespan=lifespan,
         exception_handlers={ApiError: answer_error, HTTPException: answer_error, Exception: answer_error},
     )

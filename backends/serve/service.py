@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from windowshift.backends.serve.batch_runner import BatchRunner
+from windowshift.backends.serve.batches import Batches
 from windowshift.backends.serve.chat_queue import ChatQueue
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.jobs import Jobs
@@ -23,6 +25,8 @@ class Service:
     models: ServedModels
     trainer: Trainer
     chats: ChatQueue
+    batches: Batches
+    batch_runner: BatchRunner
     limits: Limits
     fingerprints: dict[str, str]
 

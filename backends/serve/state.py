@@ -69,6 +69,21 @@ CREATE TABLE checkpoints (
   train_loss REAL,
   UNIQUE (job, step)
 ) STRICT;
+CREATE TABLE batches (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  created_at INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  input_file TEXT NOT NULL,
+  metadata TEXT,
+  moments TEXT NOT NULL DEFAULT '{}',
+  problems TEXT NOT NULL DEFAULT '[]',
+  total INTEGER NOT NULL DEFAULT 0,
+  completed INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER NOT NULL DEFAULT 0,
+  output_file TEXT,
+  error_file TEXT
+) STRICT;
 CREATE TABLE models (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE,
@@ -89,7 +104,7 @@ class State:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            for name in ("files", "jobs"):
+            for name in ("files", "jobs", "batches"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             self.connection = sqlite3.connect(folder / "serve.db", isolation_level=None)
             self.connection.row_factory = sqlite3.Row

@@ -1,0 +1,216 @@
+"""Works through the queue of batches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from windowshift.backends.serve.api_error import ApiError
+from windowshift.backends.serve.batches import INPUT, Batch, Batches, BatchLine, BatchProblem
+from windowshift.backends.serve.body import check
+from windowshift.backends.serve.chat_answer import ChatAnswer
+from windowshift.backends.serve.chat_request import ChatRequest
+from windowshift.backends.serve.files import Files
+from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.state import State, new_id
+from windowshift.backends.serve.training_file import lines
+
+PORTION = 256
+MOST_LINES = 50_000
+MOST_PROBLEMS = 100
+BUSY_SECONDS = 1.0
+OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
+
+Answer = Callable[[ChatRequest], Awaitable[ChatAnswer]]
+
+
+class BatchRunner:
+    """Answers batches, one after another, a portion of requests at a time.
+
+    Answers are written down as each portion is done; a batch that a kill cut short goes on with the
+    requests that have no answer yet.
+
+    Args:
+        answer: what answers a chat request.
+        state: the data folder, with its `batches`, and `files` where results go.
+        limits: the server's.
+    """
+
+    def __init__(self, answer: Answer, state: State, batches: Batches, files: Files, limits: Limits) -> None:
+        self._answer, self._state, self._batches, self._files = answer, state, batches, files
+        self._limits = limits
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def wake(self) -> None:
+        """Start the oldest batch that is not done, where none is in work."""
+        waiting = self._batches.unfinished()
+        if waiting and self._task is None and not self._closed:
+            self._task = asyncio.create_task(self._run(waiting[0]))
+            self._task.add_done_callback(self._ended)
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask for a batch to end; what is answered already comes with it."""
+        batch = self._batches.enter(batch, "cancelling")
+        self.wake()
+        return batch
+
+    async def aclose(self) -> None:
+        """Stop where things are; a batch in work goes on at the next start."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if task.cancelled():
+            return
+        if task.exception() is not None:
+            sys.stderr.write(f"windowshift serve: a batch ended unexpectedly: {task.exception()!r}\n")
+        self.wake()
+
+    async def _run(self, batch: Batch) -> None:
+        try:
+            if batch.status == "validating":
+                problems, total = await asyncio.to_thread(self._examine, batch)
+                if problems:
+                    shown = json.dumps([problem.to_api() for problem in problems])
+                    self._batches.enter(batch, "failed", problems=shown, total=total)
+                    return
+                if self._batches.get(batch.id).status == "validating":
+                    batch = self._batches.enter(batch, "in_progress", total=total)
+            await self._work(batch)
+            self._finish(self._batches.get(batch.id))
+        except Exception as error:
+            problem = BatchProblem(None, f"the server failed on this batch: {type(error).__name__}")
+            self._batches.enter(batch, "failed", problems=json.dumps([problem.to_api()]))
+            raise
+
+    def _examine(self, batch: Batch) -> tuple[list[BatchProblem], int]:
+        """What is wrong with the input, and how many requests it has."""
+        problems: list[BatchProblem] = []
+        seen: set[str] = set()
+        total = 0
+        for number, value in self._lines(batch):
+            total += 1
+            try:
+                line = check(value, BatchLine)
+            except ApiError as error:
+                problems.append(BatchProblem(number, f"line {number}: {error.message}"))
+            else:
+                if line.custom_id in seen:
+                    problems.append(BatchProblem(number, f"line {number}: its custom_id was there before"))
+                seen.add(line.custom_id)
+            if len(problems) == MOST_PROBLEMS:
+                break
+        if not total:
+            problems.append(BatchProblem(None, "the input file has no requests"))
+        if total > MOST_LINES:
+            problems.append(BatchProblem(None, f"the input file has more than {MOST_LINES} requests: split it"))
+        return problems, total
+
+    async def _work(self, batch: Batch) -> None:
+        folder = self._batches.folder(batch)
+        done = [_whole_lines(folder / name) for name in (OUTPUT, ERRORS)]
+        answered = {line["custom_id"] for found in done for line in found}
+        self._batches.change(batch, completed=len(done[0]), failed=len(done[1]))
+        for portion in _portions(self._lines(batch), answered):
+            batch = self._batches.get(batch.id)
+            if batch.status == "cancelling":
+                return
+            results = await asyncio.gather(*(self._one(line) for line in portion))
+            good = [result for result in results if result["response"]["status_code"] == 200]
+            bad = [result for result in results if result["response"]["status_code"] != 200]
+            _append(folder / OUTPUT, good)
+            _append(folder / ERRORS, bad)
+            batch = self._batches.get(batch.id)
+            self._batches.change(batch, completed=batch.completed + len(good), failed=batch.failed + len(bad))
+
+    async def _one(self, line: BatchLine) -> dict[str, Any]:
+        status, body = 200, {}
+        try:
+            wanted = check(line.body, ChatRequest)
+            if wanted.stream:
+                raise ApiError(400, "a request of a batch cannot be a stream", param="stream")
+            body = (await self._patiently(wanted)).to_api()
+        except ApiError as error:
+            status, body = error.status, error.body()
+        response = {"status_code": status, "request_id": new_id("req_", 32), "body": body}
+        return {"id": new_id("batch_req_"), "custom_id": line.custom_id, "response": response, "error": None}
+
+    async def _patiently(self, wanted: ChatRequest) -> ChatAnswer:
+        """The answer; when too much waits, a batch waits its turn."""
+        while True:
+            try:
+                return await self._answer(wanted)
+            except ApiError as error:
+                if error.status != 429 or wanted.count > self._limits.waiting:
+                    raise
+            await asyncio.sleep(BUSY_SECONDS)
+
+    def _finish(self, batch: Batch) -> None:
+        """List the results as files, and end the batch: all of it, or nothing."""
+        folder = self._batches.folder(batch)
+        if batch.status != "cancelling":
+            batch = self._batches.enter(batch, "finalizing")
+        held: dict[str, tuple[str, int]] = {}
+        for column, name in (("output_file", OUTPUT), ("error_file", ERRORS)):
+            if (folder / name).is_file() and (folder / name).stat().st_size:
+                with (folder / name).open("rb") as content:
+                    held[column] = self._files.hold(content)
+        with self._state.transaction():
+            added = {
+                column: self._files.add(each, f"{batch.id}_{column.removesuffix('_file')}.jsonl", "batch_output").id
+                for column, each in held.items()
+            }
+            self._batches.enter(batch, "cancelled" if batch.status == "cancelling" else "completed", **added)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _lines(self, batch: Batch) -> Iterator[tuple[int, Any]]:
+        with (self._batches.folder(batch) / INPUT).open("rb") as file:
+            yield from lines(file, self._limits.line_bytes)
+
+
+def _portions(found: Iterator[tuple[int, Any]], answered: set[str]) -> Iterator[list[BatchLine]]:
+    """Requests without an answer, so many together that their completions make a portion."""
+    portion: list[BatchLine] = []
+    size = 0
+    for _, value in found:
+        line = BatchLine.model_validate(value)
+        if line.custom_id in answered:
+            continue
+        n = line.body.get("n")
+        count = n if isinstance(n, int) else 1
+        if portion and size + count > PORTION:
+            yield portion
+            portion, size = [], 0
+        portion.append(line)
+        size += count
+    if portion:
+        yield portion
+
+
+def _append(path: Path, results: Sequence[dict[str, Any]]) -> None:
+    with path.open("ab") as file:
+        # In ASCII: clients split the file by lines, and text may hold line separators of other kinds.
+        file.write(b"".join(json.dumps(result).encode("ascii") + b"\n" for result in results))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The results in a file; one that a kill cut short is cut off."""
+    if not path.is_file():
+        return []
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) < len(raw):
+        os.truncate(path, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
