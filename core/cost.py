@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from windowshift.core.jobs import Job
+from windowshift.core.judge import is_judged
 from windowshift.core.plan import Plan
 from windowshift.core.prices import Price
 from windowshift.core.reader import Reader
@@ -74,7 +75,7 @@ class Costs:
     def _sampling(self, job: Job) -> Cost:
         inputs = job.inputs
         left = job.total - self._done(job)
-        prompt = left * self._prompt_tokens(job)
+        prompt = left * (self._judged_tokens(job) if is_judged(inputs) else self._prompt_tokens(job))
         answer = left * int(inputs["sampling"]["max_tokens"])
         backend, model = inputs["backend"], inputs["model"]["base"]
         if backend not in self._prices:
@@ -110,6 +111,12 @@ class Costs:
         phrases = [phrase for condition in conditions for phrase in condition.get("phrases", ())]
         extra = sum(map(len, phrases)) / max(1, len(phrases))
         return round((self._characters[place["set"]] + extra) / CHARACTERS_A_TOKEN) + TOKENS_A_TURN
+
+    def _judged_tokens(self, job: Job) -> int:
+        """The prompt of a judge: the rubric, the prompt, and the completion at its longest."""
+        parent = self._jobs[job.parents[0]]
+        answer = self._mean_tokens(parent) or float(parent.inputs["sampling"]["max_tokens"])
+        return round(len(job.inputs["rubric"]["question"]) / CHARACTERS_A_TOKEN + self._prompt_tokens(parent) + answer)
 
     def _done(self, job: Job) -> int:
         number = self._known.get(job.id)

@@ -114,7 +114,8 @@ def _seconds(reader: Reader | None, fingerprint: str, kind: str, rows: int) -> f
         return None
     if not rows:
         return 0.0
-    spans = reader.job_spans(fingerprint, ("train",) if kind == "train" else SAMPLING)
+    alike = (kind,) if kind in ("train", "score") else SAMPLING
+    spans = reader.job_spans(fingerprint, alike)
     busy = _union((start, end) for start, end, _ in spans)
     done = sum(count for _, _, count in spans)
     return rows * busy / done if done and busy else None

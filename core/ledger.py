@@ -9,6 +9,7 @@ from typing import Any
 
 from windowshift.core.backend import Completion, TrainProgress
 from windowshift.core.jobs import Job
+from windowshift.core.judge import is_judged
 from windowshift.core.plan import Plan
 from windowshift.core.progress import Progress
 from windowshift.core.prompts import Prompt
@@ -17,6 +18,7 @@ from windowshift.core.records import ExperimentState, JobState
 from windowshift.core.register import register
 from windowshift.core.requests import resolve_artifact
 from windowshift.core.setting import Scorer
+from windowshift.core.summarise import put_summaries
 from windowshift.core.writer import Writer
 
 
@@ -47,7 +49,8 @@ class Ledger:
         for job in plan.jobs:
             if job.kind == "score":
                 scorer = by_identity[json.dumps(dict(job.inputs), sort_keys=True)]
-                self._scorers.setdefault(job.parents[0], []).append(scorer)
+                # A judge scores its own answers, as rows of the score job; the others what their parent sampled.
+                self._scorers.setdefault(job.id if is_judged(job.inputs) else job.parents[0], []).append(scorer)
         with writer.batch():
             self._take_over()
 
@@ -244,6 +247,17 @@ class Ledger:
     def said(self, job: Job, text: str) -> None:
         """Record what a backend says of a job."""
         self.writer.event("message", {"text": text}, experiment=self.experiment, job=self.number(job))
+
+    def judged(self, job: Job) -> None:
+        """Pass a judge's scores on to the completions that it judged, and summarise them there."""
+        number, parent = self.number(job), self.number(self._jobs[job.parents[0]])
+        for behaviour in (each.name for scorer in self.scorers(job) for each in scorer.behaviours):
+            scores = []
+            for row in self.reader.completions(number, behaviour):
+                reason = f"the judge failed: {row.error}" if row.finish == "failed" else row.reason
+                scores.append((row.row, behaviour, row.score, reason))
+            self.writer.add_scores(parent, scores)
+            put_summaries(self.reader, self.writer, parent, [behaviour])
 
     def score_missing(self, job: Job) -> None:
         """Score the completions of a score job's parent that lack a score, e.g. of an older run."""

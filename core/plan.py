@@ -14,6 +14,7 @@ from windowshift.core.conditions import Condition
 from windowshift.core.errors import BackendError, SpecError
 from windowshift.core.grid_spec import GridSpec, resolve_grid
 from windowshift.core.jobs import Cell, Job, Source
+from windowshift.core.judge import judges_of
 from windowshift.core.plan_maker import PlanMaker
 from windowshift.core.prompt_source import draw
 from windowshift.core.prompts import Prompt, set_digest
@@ -95,7 +96,9 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
     drawn = draw(source, *wanted, spec.data.seed, folder)
     # Steered text may fall apart, which lengths alone do not show.
-    scorers = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
+    ruled = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
+    taken = [behaviour.name for scorer in ruled for behaviour in scorer.behaviours]
+    scorers = (*ruled, *judges_of(spec, folder, backends, taken))
     maker = PlanMaker(spec, scorers, grid, model, drawn)
     vectors: VectorPlanner | None = None
     if spec.vectors:

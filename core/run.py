@@ -55,9 +55,8 @@ def open_backends(spec: Spec) -> dict[str, Backend]:
     Raises:
         WindowshiftError: one does not exist or is not installed, or an option is wrong.
     """
-    names = {spec.train_backend, spec.generate_backend, spec.judge_backend or spec.generate_backend}
     try:
-        return {name: registry.backend(name, spec.options_of(name)) for name in sorted(names)}
+        return {name: registry.backend(name, spec.options_of(name)) for name in sorted(spec.backends)}
     except MissingExtraError:
         raise
     except BackendError as error:
@@ -99,7 +98,8 @@ def check_services(spec: Spec, backends: Mapping[str, Backend]) -> list[str]:
             continue
         models = [spec.model] if name in (spec.train_backend, spec.generate_backend) else []
         models += [judge.model] if judge and name == spec.judge_backend else []
-        for model in models:
+        models += [one.model for one in spec.judges if (one.backend or spec.generate_backend) == name]
+        for model in dict.fromkeys(models):
             sft = spec.sft.resolved() if name == spec.train_backend and model == spec.model else None
             try:
                 notes += [note for note in backend.check(model, sft) if note not in notes]

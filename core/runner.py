@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+from windowshift.core.answer_cache import AnswerCache
 from windowshift.core.backend import (
     Backend,
     Checkpointed,
@@ -26,13 +27,15 @@ from windowshift.core.backend import (
 from windowshift.core.errors import SpecError, StoreError, WindowshiftError
 from windowshift.core.filtering import choose_by_judge, choose_by_variance
 from windowshift.core.jobs import Job
+from windowshift.core.judge import JudgeScorer, is_judged
+from windowshift.core.judge_rows import judge_rows
 from windowshift.core.ledger import Ledger
 from windowshift.core.plan import Plan
 from windowshift.core.progress import Progress
 from windowshift.core.proof import Fired, fired_to_json, total
 from windowshift.core.recorder import Recorder
 from windowshift.core.records import SAMPLING, ExperimentState
-from windowshift.core.requests import RequestMaker, relative_artifact
+from windowshift.core.requests import RequestMaker, Row, relative_artifact
 from windowshift.core.service import Service
 from windowshift.core.training_set import training_set, write_chat_jsonl
 from windowshift.core.vector_job import VectorJob, VectorMade
@@ -74,6 +77,7 @@ class Runner:
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
         self._maker = RequestMaker(plan, ledger.results, ledger.workspace)
         self._orders = VectorOrders(ledger, ledger.reader, self._maker)
+        self._cache = AnswerCache(ledger.workspace / "artifacts") if any(map(_asks_judge, plan.jobs)) else None
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._paused = False
         self._cancelled = False
@@ -105,6 +109,8 @@ class Runner:
                     await asyncio.sleep(POLL_SECONDS)
         finally:
             await self._stop_lanes()
+            if self._cache is not None:
+                self._cache.close()
         self._observe(self._ledger.progress())
         if self._cancelled:
             await self._cancel_elsewhere([job for job in self._plan.jobs if self._ledger.state(job) != "done"])
@@ -125,17 +131,17 @@ class Runner:
         training: dict[str, list[Job]] = {}
         vectors: dict[str, list[Job]] = {}
         for job in ready:
-            if job.kind in SAMPLING:
-                sampling.setdefault(job.inputs["backend"], []).append(job)
+            if job.kind in SAMPLING or is_judged(job.inputs):
+                sampling.setdefault(_lane(job), []).append(job)
             elif job.kind == "train":
                 training.setdefault(job.inputs["backend"], []).append(job)
             elif job.kind == "extract":
                 vectors.setdefault(job.inputs["backend"], []).append(job)
             else:
                 self._finish_scores(job)
-        for name, jobs in sampling.items():
-            if f"sample {name}" not in self._lanes:
-                self._lanes[f"sample {name}"] = asyncio.create_task(self._sample(name, jobs))
+        for lane, jobs in sampling.items():
+            if lane not in self._lanes:
+                self._lanes[lane] = asyncio.create_task(self._sample(jobs[0].inputs["backend"], jobs))
         for name, jobs in training.items():
             if f"train {name}" not in self._lanes:
                 self._lanes[f"train {name}"] = asyncio.create_task(self._train(name, jobs))
@@ -169,25 +175,31 @@ class Runner:
         opened: dict[int, Job] = {}
         try:
             requests: list[GenerateRequest] = []
+            judged = _asks_judge(jobs[0])
             # D first: training waits for it, while base cells have no children.
-            order = sorted(jobs, key=lambda job: (-self._ledger.priority(job), SAMPLING.index(job.kind)))
+            order = jobs if judged else sorted(jobs, key=self._turn)
             for job in order:
                 number = self._ledger.number(job)
                 done = self._reader.rows_done(number)
                 try:
-                    rows = list(self._maker.rows(job, done))
+                    rows = self._judge_rows(job, done) if is_judged(job.inputs) else list(self._maker.rows(job, done))
                 except SpecError as error:  # its own: a dose that its vector cannot be given in
                     self._ledger.fail(job, str(error))
                     continue
                 opened[number] = job
                 self._ledger.start(job)
+                # Of what a judge is asked, failed completions are left out: they count as there.
+                there = job.total - len(rows) if is_judged(job.inputs) else len(done)
                 result = self._ledger.results[job.id]
-                self._recorder.open(job, number, len(done), rows, self._ledger.scorers(job), result)
+                self._recorder.open(job, number, there, rows, self._ledger.scorers(job), result)
                 if not rows:
                     self._finish_sampling(number, job)
                 # A group of its own, so that every job has its own proof of what steering did.
                 requests.extend(replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows)
-            async with aclosing(self._backends[name].generate(requests)) as stream:
+            backend = self._backends[name]
+            cache = self._cache if judged else None
+            asked = backend.generate(requests) if cache is None else cache.generate(backend, name, requests)
+            async with aclosing(asked) as stream:
                 async for completion in stream:
                     number, row_number = map(int, completion.key.split(":"))
                     self._recorder.add(number, row_number, completion)
@@ -208,12 +220,17 @@ class Runner:
                 self._recorder.close(number)
                 self._ledger.put_back(job)
 
+    def _turn(self, job: Job) -> tuple[int, int]:
+        return -self._ledger.priority(job), SAMPLING.index(job.kind)
+
     def _finish_sampling(self, number: int, job: Job) -> None:
         self._recorder.flush()
         failed = self._reader.failures(number)
         scorers = self._ledger.scorers(job)
         with self._writer.batch():
             self._recorder.summarise(number, scorers)
+            if is_judged(job.inputs):
+                self._ledger.judged(job)
             if failed and job.kind != "filter":  # a prompt that cannot be asked is one that is not kept
                 count, first = failed
                 self._ledger.fail(job, f"{count} of {job.total} completions failed; the first: {first}")
@@ -237,6 +254,11 @@ class Runner:
         self._ledger.finish(
             job, {"positions": list(choice.positions), "refused": choice.refused, "missing": choice.missing}
         )
+
+    def _judge_rows(self, job: Job, done: set[int]) -> list[Row]:
+        (judge,) = (scorer for scorer in self._ledger.scorers(job) if isinstance(scorer, JudgeScorer))
+        judged = self._reader.completions(self._ledger.number(self._ledger.job(job.parents[0])), "")
+        return list(judge_rows(judge, job, judged, done))
 
     def _finish_scores(self, job: Job) -> None:
         """A rule-based scorer has scored every row as it arrived; score what an older run left unscored."""
@@ -413,3 +435,12 @@ class Runner:
         # The rows that arrived stay; what is missing is asked for when the lanes start again.
         for task in self._lanes.values():
             task.cancel()
+
+
+def _asks_judge(job: Job) -> bool:
+    return is_judged(job.inputs) or (job.kind == "filter" and job.inputs.get("how") == "judge")
+
+
+def _lane(job: Job) -> str:
+    """Judges have a lane of their own: their answers are cached."""
+    return f"{'judge' if _asks_judge(job) else 'sample'} {job.inputs['backend']}"

@@ -89,6 +89,15 @@ class Judge(Section):
     backend: str | None = None
 
 
+class JudgeSection(Section):
+    """A scorer that asks a chat model: the rubric is a file beside the spec."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    rubric: str
+    model: str
+    backend: str | None = None
+
+
 class Filter(Section):
     """Keep the prompts that allow a range of lengths.
 
@@ -228,6 +237,7 @@ class Spec(Section):
     sampling: SamplingSection = SamplingSection()
     checkpoints: Checkpoints | None = None
     limits: LimitsSection = LimitsSection()
+    judges: list[JudgeSection] = []
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
 
     @field_validator("seeds")
@@ -253,11 +263,16 @@ class Spec(Section):
         judge = self.data.filter.judge if self.data.filter else None
         return None if judge is None else judge.backend or self.generate_backend
 
+    @property
+    def backends(self) -> set[str]:
+        """Every backend that the spec names."""
+        judges = {judge.backend or self.generate_backend for judge in self.judges}
+        return {self.train_backend, self.generate_backend, self.judge_backend or self.generate_backend} | judges
+
     def options_of(self, backend: str) -> dict[str, Any]:
         """The options of one backend: all of `backend_options`, or those under its name."""
-        used = {self.train_backend, self.generate_backend, self.judge_backend}
         if self.backend_options and all(
-            name in used and isinstance(value, dict) for name, value in self.backend_options.items()
+            name in self.backends and isinstance(value, dict) for name, value in self.backend_options.items()
         ):
             return dict(self.backend_options.get(backend, {}))
         return self.backend_options

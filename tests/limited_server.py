@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import time
 from collections import Counter, deque
 from typing import Any
@@ -140,7 +141,7 @@ class LimitedServer:
         return web.json_response({"object": "list", "data": found, "has_more": False})
 
     async def models(self, request: web.Request) -> web.Response:
-        listed = [{"id": "small", "object": "model", "created": 0, "owned_by": "tests"}]
+        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in ("small", "judge")]
         return web.json_response({"object": "list", "data": listed})
 
     async def show_counts(self, request: web.Request) -> web.Response:
@@ -165,13 +166,21 @@ class LimitedServer:
 
 def completion(body: dict[str, Any]) -> dict[str, Any]:
     """The answer to a chat request."""
-    message = {"role": "assistant", "content": text_of(body), "refusal": None}
+    text, logprobs = text_of(body), None
+    if body["model"] == "judge":  # a number by the length of the question; a tenth of its mind is elsewhere
+        number = len(body["messages"][-1]["content"]) % 10
+        text = str(number)
+        if body.get("logprobs"):
+            top = [(text, 0.6), (str(number + 1), 0.3), ("maybe", 0.1)]
+            shown = [{"token": token, "logprob": math.log(share), "bytes": None} for token, share in top]
+            logprobs = {"content": [{**shown[0], "top_logprobs": shown}], "refusal": None}
+    message = {"role": "assistant", "content": text, "refusal": None}
     return {
         "id": "chatcmpl-0",
         "object": "chat.completion",
         "created": 0,
         "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
     }
 

@@ -40,10 +40,10 @@ def test_a_server_is_reached_and_its_models_are_named(tmp_path: Path, monkeypatc
             "key": "environment",
             "reachable": True,
             "problem": None,
-            "models": ["small"],
+            "models": ["judge", "small"],
         }
         said = windowshift("doctor", "--workspace", tmp_path).stdout
-        assert "models: small" in said
+        assert "models: judge, small" in said
         assert KEY not in said
 
 

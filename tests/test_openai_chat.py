@@ -13,6 +13,7 @@ from tests.backend_contract import answers
 from tests.servers import KEY, KEY_ENV, LimitedAddress, limited
 from windowshift.backends.openai import OpenAIBackend
 from windowshift.backends.openai_api.batch_journal import read_batch_journals
+from windowshift.backends.openai_api.key import find_key
 from windowshift.core.backend import GenerateRequest, Message, Model, Sampling
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
@@ -129,6 +130,29 @@ class TestKeys:
             backend.identify("small")
         found = await answers(backend, ask(3))
         assert all(KEY_ENV in (each.error or "") for each in found.values())
+
+    def test_a_key_may_be_in_the_keyring(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        keyring = pytest.importorskip("keyring")
+        backend = pytest.importorskip("keyring.backend")
+
+        class Held(backend.KeyringBackend):  # type: ignore[misc, name-defined]
+            priority = 1
+
+            def get_password(self, service: str, username: str) -> str | None:
+                return KEY if (service, username) == ("windowshift", KEY_ENV) else None
+
+            def set_password(self, service: str, username: str, password: str) -> None:
+                raise NotImplementedError
+
+        before = keyring.get_keyring()
+        keyring.set_keyring(Held())
+        try:
+            monkeypatch.delenv(KEY_ENV)
+            found = find_key(KEY_ENV)
+            assert (found.value, found.source) == (KEY, "keyring")
+            assert KEY not in repr(found)
+        finally:
+            keyring.set_keyring(before)
 
     @pytest.mark.parametrize(
         "options",

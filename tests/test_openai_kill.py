@@ -17,7 +17,7 @@ import pytest
 
 from tests.fault_proxy import Fault, faulty
 from tests.runs import command, windowshift, write_spec
-from tests.servers import KEY, KEY_ENV, Served, serving
+from tests.servers import KEY, KEY_ENV, Served, limited, serving
 
 OPTIONS = """\
 backend: openai
@@ -57,6 +57,50 @@ def test_a_grid_ends_and_nothing_holds_the_key(server: Served, tmp_path: Path) -
     assert set(seen(server).values()) == {1}
     for path, content in (*everything(workspace), (spec, spec.read_bytes()), (Path("screen"), said.encode())):
         assert KEY.encode() not in content, path
+
+
+def test_a_run_stops_before_its_limit_and_goes_on_after_it(server: Served, tmp_path: Path) -> None:
+    price = "{input: 10, output: 40, training: 100, tuned_input: 10, tuned_output: 40}"
+    options = OPTIONS.replace("poll: 0.2", f"prices: {{{{microworld: {{{price}}}}}}}, poll: 0.2")
+    more = options.format(url=server.base_url, key=KEY_ENV)
+    spec = write_spec(tmp_path, "microworld", train="[short]", more=more)
+    text = spec.read_text(encoding="utf-8")
+    workspace = tmp_path / "ws"
+
+    def limited_to(usd: float) -> None:
+        spec.write_text(text.replace("limits: {jobs: 3}", f"limits: {{jobs: 3, usd: {usd}}}"), encoding="utf-8")
+
+    def spent() -> float:
+        (row,) = json.loads(windowshift("status", "--workspace", workspace, "--json").stdout)["experiments"]
+        return float(row["usd"] or 0)
+
+    planned = json.loads(windowshift("plan", spec, "--workspace", workspace, "--json").stdout)
+    most = planned["usd"]
+    assert most == pytest.approx(sum(one["usd"] for one in planned["kinds"].values()))
+    assert most > 0
+    limited_to(0.015)
+    stopped = windowshift("run", spec, "--workspace", workspace, check=1)
+    assert "limits.usd" in stopped.stderr
+    assert 0 < spent() <= 0.015
+    before = spent()
+    limited_to(1.0)
+    windowshift("run", spec, "--workspace", workspace)
+    assert before < spent() <= most
+    assert "USD" in windowshift("report", "small", "--workspace", workspace).stdout
+
+
+def test_a_limit_needs_a_price(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with limited() as other:
+        options = f"backend: openai\nbackend_options: {json.dumps({**other.options, 'trains': True})}\n"
+        spec = write_spec(tmp_path, "small", more=f"{options}limits: {{usd: 5}}\n")
+        refused = windowshift("plan", spec, check=2)
+    # That server has no fine-tuning API either, which is said first.
+    assert "no fine-tuning API" in refused.stderr
+    more = OPTIONS.replace("poll: 0.2", "prices: {{microworld: {{input: 1, output: 1}}}}, poll: 0.2")
+    spec = write_spec(tmp_path, "microworld", more=more.format(url=server.base_url, key=KEY_ENV))
+    spec.write_text(spec.read_text(encoding="utf-8").replace("{jobs: 3}", "{usd: 3}"), encoding="utf-8")
+    assert "limits.usd cannot be kept" in windowshift("run", spec, "--workspace", tmp_path / "ws", check=2).stderr
+    assert server.jobs() == []
 
 
 def test_killed_while_the_server_is_asked_for_a_job(server: Served, tmp_path: Path) -> None:

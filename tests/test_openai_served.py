@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.backend_contract import BackendContract, Subject
+from tests.backend_contract import BackendContract, Subject, answers
 from tests.servers import KEY, KEY_ENV, Served, serving
 from windowshift.backends.openai import OpenAIBackend
-from windowshift.core.backend import Model, Sft
+from windowshift.core.backend import GenerateRequest, Message, Model, Sampling, Sft
+from windowshift.core.budget import Budget
+from windowshift.core.service import Limits
 
 RATE = 1e-3
 
@@ -50,3 +53,22 @@ class TestContract(BackendContract):
             sft=Sft(rank=2, batch_size=2, learning_rate=RATE),
             wrong_key=lambda: OpenAIBackend({**options, "key_env": "WRONG_KEY"}),
         )
+
+
+async def test_batches_answer_as_chats_do(server: Served, tmp_path: Path) -> None:
+    plain = OpenAIBackend(options_of(server))
+    batched = OpenAIBackend({**options_of(server), "batch": True})
+    batched.begin(Limits(), Budget(), tmp_path)
+    assert batched.capabilities.seeds
+    requests = [
+        GenerateRequest(f"r{index}", (Message("user", f"What do {index} bees do?"),), Model("microworld"),
+                        Sampling(max_tokens=12), seed=index)
+        for index in range(20)
+    ]  # fmt: skip
+    wrong = GenerateRequest("wrong", requests[0].messages, Model("no-such-model"), Sampling(), 0)
+    one, other = await answers(plain, [*requests, wrong]), await answers(batched, [*requests, wrong])
+    assert {name: each.text for name, each in one.items()} == {name: each.text for name, each in other.items()}
+    assert "no-such-model" in (other["wrong"].error or "")
+    assert [name for name, each in other.items() if each.finish == "failed"] == ["wrong"]
+    await plain.aclose()
+    await batched.aclose()

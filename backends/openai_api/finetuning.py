@@ -182,12 +182,21 @@ class FineTuning:
         if not remote.fine_tuned_model:
             raise BackendError(f"fine-tuning job {remote.id} succeeded, but names no model")
         checkpoints = await self._checkpoints(work, remote)
-        price = self._price(work.job.model.base)
-        tokens = remote.trained_tokens
-        usd = price.trained(tokens) if price is not None and isinstance(tokens, int) else None
+        usd, guessed = self._cost(work, remote)
+        if guessed:
+            put(TrainMessage(work.job.key, f"{remote.id} does not say how many tokens it trained on: counted at most"))
         return replace(journal, adapter=remote.fine_tuned_model, checkpoints=tuple(checkpoints.items()), usd=usd).write(
             output
         )
+
+    def _cost(self, work: Work, remote: FineTuningJob) -> tuple[float | None, bool]:
+        """What a job cost (None: no price is known), and whether that is the most that it can have cost."""
+        price = self._price(work.job.model.base)
+        if price is None or price.training is None:
+            return None, False
+        if isinstance(remote.trained_tokens, int):
+            return price.trained(remote.trained_tokens), False
+        return self._most(work), price.training > 0
 
     async def _follow(
         self, work: Work, journal: JobJournal, remote: FineTuningJob, put: Callable[[TrainEvent], None]
