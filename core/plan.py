@@ -130,7 +130,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
 def _size(spec: Spec, backends: Mapping[str, Backend]) -> ModelSize:
     """Layers and width of the model whose activations are read."""
     backend = backends[spec.generate_backend]
-    if not isinstance(backend, SteeringBackend):
+    if not (backend.capabilities.steers and isinstance(backend, SteeringBackend)):
         raise SpecError(
             f"vectors: backend '{spec.generate_backend}' does not reach activations: name one that steers, e.g. local"
         )

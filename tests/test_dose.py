@@ -108,7 +108,7 @@ def test_a_prefix_goes_beside_the_push() -> None:
         ({"alpha": []}, "'alpha' must not be empty"),
         ({"match": []}, "'match' must not be empty"),
         ({"sample": []}, "'sample' must not be empty"),
-        ({"range": [1]}, "range must not be empty"),
+        ({"range": [1]}, "range needs at least 2 entries"),
         ({"range": [1, 2, 3]}, "too many entries"),
         ({"alpha": 1, "unit": "dose"}, "'unit' goes with sample and range"),
         ({"ablate": True, "unit": "dose"}, "'unit' goes with sample and range"),
