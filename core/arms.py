@@ -72,9 +72,8 @@ class PairedRow:
 class ArmsComparison:
     """Both arms at matched dose.
 
-    `average` is over the pairs that push, controls left out, and over those pairs alone in which both arms
-    have the measure.
-    `fits` are the arms' grouped fits.
+    `average` is over the `averaged` pairs that push, controls left out, and of those over the ones in which
+    both arms have the measure. `fits` are the arms' grouped fits.
     """
 
     experiment: ExperimentRow
@@ -82,6 +81,7 @@ class ArmsComparison:
     scale: Scale
     rows: tuple[PairedRow, ...]
     average: dict[ArmMeasure, Compared]
+    averaged: int
     fits: dict[str, Fit]
     steering: SteeringResults
 
@@ -138,6 +138,7 @@ def compare_arms(
             for pair, measured in found.items()
         ),
         {name: _compared(name, both) for name, both in average.items()},
+        len(pushing),
         {arm: measures.arms[arm].whole.grouped for arm in arms},
         steering,
     )

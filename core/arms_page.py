@@ -86,8 +86,7 @@ def average_blocks(found: ArmsComparison) -> Iterator[Block]:
         rows.append((Item(arm), Item(slope), Item(with_interval(fit.r2, 2)), Item(str(fit.points))))
     yield Heading("Grouped fit: mean uplift against train_mean_ratio")
     yield Table(("arm", "slope", "R²", "points"), tuple(rows))
-    pairs = sum(1 for row in found.rows if row.pair.prefix != "no_prefix")
-    yield Heading(f"Average over {pairs} matched pairs that push")
+    yield Heading(f"Average over {found.averaged} matched {'pair' if found.averaged == 1 else 'pairs'} under a push")
     yield measures_table([(name, found.average[name]) for name in AVERAGED])
     percent = ", in %" if found.scale == "log2" else ""
     yield Line(LEGEND.format(scale=SCALES[found.scale], percent=percent), "dim")

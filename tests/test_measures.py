@@ -56,7 +56,9 @@ def grid(
     sums, counts = tabulate(arrays)
     data_sums, data_counts = tabulate(parts)
     finite = [values[np.isfinite(values)] for _, values in arrays]
-    conditions = {part: [{"name": name, "kind": "prefix"} for name in found] for part, found in names.items()}
+    conditions = {
+        part: [{"name": name, "kind": "prefix", "arm": "prefix"} for name in found] for part, found in names.items()
+    }
     experiment = ExperimentRow(
         1, "x", "done", "length", "m", False, "local", (Behaviour("b", "u", compare),), conditions,
         {"train": "user", "evaluate": "user"}, 100, 0.0, None, None, None,

@@ -30,9 +30,9 @@ backend_options: {{workers: 1}}
 prompts: microworld
 conditions:
   generate: [med_short]
-  train: [long, {{steer: length, match: [long]}}]
+  train: [long, {{steer: length, match: [long]}}, {{steer: noise, match: [long]}}]
   evaluate: [long, no_prefix, {{steer: length, match: [long]}}, {{steer: length, alpha: 0}}]
-  base: [{{steer: noise, match: [long]}}]
+  base: [{{steer: noise, match: [long]}}, {{steer: length, match: [long], prefix: short}}]
 vectors:
   length:
     positive: long
@@ -113,7 +113,7 @@ def test_every_job_is_done_in_the_order_of_what_it_needs(finished: Path) -> None
     assert {job.state for job in found} == {"done"}
     kinds = [job.kind for job in found]
     assert {kind: kinds.count(kind) for kind in ("extract", "sweep", "dose", "match", "train")} == {
-        "extract": 2, "sweep": 1, "dose": 1, "match": 1, "train": 2,
+        "extract": 2, "sweep": 1, "dose": 1, "match": 1, "train": 3,
     }  # fmt: skip
     ended = {job.id: job.ended or 0 for job in found}
     assert all(ended[parent] <= ended[job.id] for job in found for parent in job.parents)
@@ -183,16 +183,21 @@ def test_the_report_has_the_steering_and_both_arms(finished: Path) -> None:
 
 def test_compare_as_text_json_and_picture(finished: Path, tmp_path: Path) -> None:
     text = cli("compare", "steer", "--workspace", finished, "--picture", tmp_path / "arms.png")
+    assert "Average over 1 matched pair under a push" in text
     assert "Trained under long | length=long" in text
+    assert "Trained under long | noise=long" in text
     assert (tmp_path / "arms.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads(cli("compare", "steer", "--workspace", finished, "--json"))
-    (pair,) = found["pairs"]
+    pair, control = found["pairs"]
     assert (pair["generate"], pair["prefix"], pair["steering"]) == ("med_short", "long", "length=long")
+    assert control["steering"] == "noise=long"
     assert found["scale"] == "log2"
     for measure in ("uplift", "cv_kept", "cross_cv_kept", "extreme", "coherence", "leak"):
         both = found["average"][measure]
         difference = both["difference"]["value"]
         assert difference == pytest.approx(both["steering"]["value"] - both["prefix"]["value"], abs=1e-9), measure
+        # The control is beside it, and in no average.
+        assert both["steering"]["value"] == pytest.approx(pair["measures"][measure]["steering"]["value"])
 
 
 def test_a_second_run_does_nothing(workspace: Path) -> None:
@@ -252,10 +257,11 @@ def test_a_match_out_of_reach_fails_alone_and_the_spec_can_be_mended(workspace: 
     states = {job.label: job.state for job in jobs(workspace, "near")}
     assert states["alpha of length that matches long"] == "failed"
     assert states["train med_short under long"] == "done"
-    assert states["train med_short under length=long"] == "pending"
+    assert states["train med_short under length=long"] == states["train med_short under noise=long"] == "pending"
     found = report(workspace, "near", resamples=50).to_json()
     (match,) = found["steering"]["matches"]
     assert match["alpha"] is None
+    assert "out of reach" in cli("report", "near", "--workspace", workspace)
     assert [job["job"] for job in found["failed_jobs"]] == ["alpha of length that matches long"]
     windowshift("run", write(workspace.parent, "near", layer="1"), "--workspace", workspace, "--quiet")
     assert {job.state for job in jobs(workspace, "near")} == {"done"}
