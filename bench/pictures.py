@@ -17,6 +17,7 @@ from windowshift.tui.cell import CellScreen
 from windowshift.tui.completion import CompletionScreen
 from windowshift.tui.deep_link import parse_link
 from windowshift.tui.grid import GridScreen
+from windowshift.tui.steering import SteeringScreen
 
 ROUTES: dict[str, list[tuple[type[Any], list[str]]]] = {
     "grid": [(GridScreen, ["down", "down", "down", "right", "right"])],
@@ -26,6 +27,7 @@ ROUTES: dict[str, list[tuple[type[Any], list[str]]]] = {
         (CellScreen, ["enter"]),
         (CompletionScreen, []),
     ],
+    "steering": [(GridScreen, ["s"]), (SteeringScreen, ["right", "right", "right"])],
 }
 
 

@@ -75,12 +75,16 @@ class Grid:
 
 @dataclass
 class GeneratedSteering:
-    """Collects jobs and cells while a workspace is generated; `finish` writes what the jobs came to."""
+    """Collects jobs and cells while a workspace is generated; `finish` writes what the jobs came to.
+
+    `bare` are the evaluations whose prompts have no phrase.
+    """
 
     job: Callable[..., str]
     name: str
     results: dict[str, tuple[str, dict[str, Any], str | None]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    bare: set[str] = field(default_factory=set)
 
     def vectors(self) -> None:
         """Jobs that make vectors, and find layer and doses."""
@@ -140,6 +144,8 @@ class GeneratedSteering:
         label = f"base → {under}" if train == "base" else f"{source}: {train} → {under}"
         identifier = self.job("evaluate", label, len(grid.prompts), *parents)
         factor = self._pushed(identifier, condition)
+        if condition.get("kind") == "steering":
+            self.bare.add(identifier)
         if factor is not None:
             grid.sampling.append((identifier, mean * factor, grid.prompts))
         step = 0 if train == "base" else grid.data_size

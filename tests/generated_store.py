@@ -120,7 +120,8 @@ def generate_store(
             if identifier in pending:
                 continue
             rows = chosen[: len(chosen) // 2] if identifier == half else chosen
-            fill_job(writer, numbers[identifier], mean, rows, rng)
+            steered = arm is not None and identifier in arm.bare
+            fill_job(writer, numbers[identifier], mean, rows, rng, phrases=not steered)
             writer.set_job(numbers[identifier], "running" if identifier == half else "done", experiment=experiment)
             if identifier == half:
                 writer.progress(numbers[identifier], len(rows), rate=900.0)
@@ -143,7 +144,9 @@ def generate_store(
     return writer
 
 
-def fill_job(writer: Writer, job: int, mean: float, prompts: list[Prompt], rng: random.Random) -> None:
+def fill_job(
+    writer: Writer, job: int, mean: float, prompts: list[Prompt], rng: random.Random, *, phrases: bool = True
+) -> None:
     """Write completions, scores and summaries of one job."""
     numbers = writer.put_prompts(set_digest(prompts), prompts)
     rows, scores = [], []
@@ -155,7 +158,7 @@ def fill_job(writer: Writer, job: int, mean: float, prompts: list[Prompt], rng: 
             text += " " * bool(text) + rng.choice(WORDS)
         lengths.append(float(len(text)))
         finish = "length" if rng.random() < 0.01 else "stop"
-        phrase = writer.phrase(f"phrase {row % 4}:")
+        phrase = writer.phrase(f"phrase {row % 4}:") if phrases else None
         rows.append((job, row, number, phrase, finish, len(text) // 5, 12, None, None, text))
         scores += [
             (row, "length_chars", float(len(text)), None),

@@ -29,6 +29,7 @@ from windowshift.tui.grid import GridScreen
 from windowshift.tui.job_result import result_lines
 from windowshift.tui.jobs import JobsScreen
 from windowshift.tui.pane import Pane
+from windowshift.tui.phrase_table import PhraseTable
 from windowshift.tui.picture import Picture
 from windowshift.tui.plot_file import write_plot
 from windowshift.tui.plot_terminal import draw
@@ -144,7 +145,7 @@ async def test_the_arm_key_and_what_the_page_says(workspace: Path) -> None:
         assert "┊" in text
         await pilot.press("end")
         await settle(pilot)
-        assert "crossed: a condition of the other arm" in screen_text(pilot)
+        assert "crossed: not in CV and fit" in screen_text(pilot)
         column = screen.matrix.column
         region = screen.matrix.cell_region(screen.matrix.row, column)
         assert screen.matrix._cell_at(region.x + 1, region.y) == (screen.matrix.row, column)
@@ -255,7 +256,7 @@ async def test_controls_and_proofs(workspace: Path) -> None:
         assert "random=short" in text
         assert "share" in text
         assert "length, layer 1" in text
-        assert "1,920 of 1,920" in text  # 48 jobs of 40 hook calls
+        assert "1,040 of 1,040" in text  # 26 jobs of 40 hook calls
         assert "Proof of steering: in" in text
 
 
@@ -265,6 +266,10 @@ async def test_both_arms_and_a_pair_to_compare(workspace: Path) -> None:
         await until(pilot, lambda: screen.arms is not None)
         await settle(pilot)
         assert "Average over 3 matched pairs that push" in left(screen)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "coherence —: no matched pair has it in both arms" in left(screen))
+        await pilot.resize_terminal(120, 44)
+        await settle(pilot)
         assert "no matched pair has it in both arms" in left(screen)  # coherence was not measured
         await pilot.press("right_square_bracket")
         assert screen.part == "pairs"
@@ -363,6 +368,7 @@ async def test_a_cell_says_its_dose(workspace: Path) -> None:
         assert cell.snapshot.train_push.startswith("length α +1.48 at layer 1")
         assert "pushed by length α −2.89 at layer 1" in screen_text(pilot)
         assert "trained under length α +1.48" in screen_text(pilot)
+        assert cell.query_one(PhraseTable).text.splitlines()[1].startswith(" length α −2.89 at layer 1")
         await pilot.press("enter")
         screen = await arrive(pilot, CompletionScreen)
         assert "length α −2.89 at layer 1" in screen_text(pilot)

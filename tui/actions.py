@@ -42,7 +42,7 @@ HELP = Action("help", "question_mark", "?", "help", "every key of this screen", 
 THEME = Action("theme", "T", "T", "theme", "next theme: dark, light, safe for colour-blind eyes")
 BEHAVIOUR = Action("behaviour", "b", "b", "behaviour", "next behaviour: characters, words, tokens", rank=4)
 COMPARE = Action("compare", "c", "c", "compare", "compare the pinned rows side by side", rank=3)
-STEERING = Action("steering", "s", "s", "steering", "vectors, layers, doses, and both arms at matched dose", rank=3)
+STEERING = Action("steering", "s", "s", "steering", "vectors, layers, doses, and both arms at matched dose", rank=2)
 PLOTS = Action("plots", "p", "p", "plots", "figures of this experiment, on screen and as files", rank=3)
 COPY = Action("copy", "y", "y", "copy", "copy what is under the cursor; says where it went", rank=6)
 COPY_TABLE = Action("copy_table", "Y", "Y", "copy table", "copy the whole table as Markdown")

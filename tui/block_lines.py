@@ -30,10 +30,31 @@ def block_lines(blocks: Iterable[Block], width: int, ink: Ink) -> list[Pieces]:
         elif isinstance(block, report_page.Line):
             lines += _indented(wrapped([(sanitise.line(block.text, 1000), style_of(block.style, ink))], room))
         else:
-            for number, part in enumerate(report_page.fit(block, room)):
-                lines += [[]] if number else []
-                lines += _table(part, room, ink)
+            shown, notes = _noted(block, room)
+            lines += _parts(shown, room, ink)
+            for note in notes:
+                lines += _indented(wrapped([(sanitise.line(note, 400), ink.dim)], room))
     return lines[1:] if lines and not lines[0] else lines
+
+
+def _noted(found: PageTable, room: int) -> tuple[PageTable, list[str]]:
+    """Where a table is too wide, take the reasons for missing values out of it: they become notes below."""
+    from windowshift.core.report_page import Item, table_width
+    from windowshift.core.report_page import Table as PageTable
+
+    if table_width(found) <= room:
+        return found, []
+    notes: dict[str, None] = {}
+    rows = []
+    for row in found.rows:
+        items = []
+        for item in row:
+            missing = item.text.startswith("— (")
+            items.append(Item("—", item.style) if missing else item)
+            if missing:
+                notes[f"{row[0].text} —: {item.text[3:-1]}"] = None
+        rows.append(tuple(items))
+    return PageTable(found.heads, tuple(rows)), list(notes)
 
 
 def first_table(blocks: Iterable[Block]) -> Table | None:
@@ -54,23 +75,33 @@ def _indented(lines: Iterable[Pieces]) -> list[Pieces]:
     return [[(" ", piece[0][1]), *piece] if piece else [] for piece in lines]
 
 
-def _table(found: PageTable, room: int, ink: Ink) -> list[Pieces]:
+def _parts(found: PageTable, room: int, ink: Ink) -> list[Pieces]:
+    """Return a table's lines; it is set tighter where that lets it stay whole, else cut into several."""
     from windowshift.core.report_page import GAP, column_widths
+    from windowshift.core.report_page import fit as cut
+
+    if sum(column_widths(found)) + len(found.heads) - 1 <= room:
+        tight = sum(column_widths(found)) + GAP * (len(found.heads) - 1) > room
+        return _table(found, room, 1 if tight else GAP, ink)
+    lines: list[Pieces] = []
+    for part in cut(found, room):
+        lines += [[], *_table(part, room, GAP, ink)]
+    return lines[1:]
+
+
+def _table(found: PageTable, room: int, gap: int, ink: Ink) -> list[Pieces]:
+    from windowshift.core.report_page import column_widths
 
     widths = column_widths(found)
     # Labels give way before numbers do: a cut number would be another number.
-    widths[0] = min(widths[0], max(8, room - sum(widths[1:]) - GAP * (len(widths) - 1)))
-    lines: list[Pieces] = [
-        [(" ", ink.dim), *(piece for i, head in enumerate(found.heads) for piece in _cell(head, i, widths, ink.dim))]
-    ]
-    for row in found.rows:
-        line: Pieces = [(" ", ink.text)]
-        for i, item in enumerate(row):
-            line += _cell(sanitise.line(item.text, 300), i, widths, style_of(item.style, ink))
-        lines.append(line)
-    return lines
+    widths[0] = min(widths[0], max(8, room - sum(widths[1:]) - gap * (len(widths) - 1)))
 
+    def line(texts: Iterable[tuple[str, Style]]) -> Pieces:
+        pieces: Pieces = [(" ", ink.text)]
+        for place, ((text, style), width) in enumerate(zip(texts, widths, strict=True)):
+            pieces += [(fit(text, width, "right" if place else "left"), style), (" " * gap, style)]
+        return pieces
 
-def _cell(text: str, column: int, widths: list[int], style: Style) -> Pieces:
-    shown = fit(text.replace("\n", " "), widths[column], "right" if column else "left")
-    return [(shown, style), ("  ", style)]
+    heads = line((head.replace("\n", " "), ink.dim) for head in found.heads)
+    rows = (line((sanitise.line(item.text, 300), style_of(item.style, ink)) for item in row) for row in found.rows)
+    return [heads, *rows]

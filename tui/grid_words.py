@@ -47,9 +47,7 @@ def explanation(grid: GridSnapshot, found: GridCell | None, at: tuple[int, int],
 
 def _remarks(grid: GridSnapshot, found: GridCell, here: tuple[int, int]) -> list[str]:
     low, high = faces.extremes(grid)
-    remarks = (
-        ["crossed: a condition of the other arm, left out of CV, fit and extremes"] if _crossed(grid, here) else []
-    )
+    remarks = ["crossed: not in CV and fit"] if _crossed(grid, here) else []
     if here == low:
         remarks.append("▾ lowest of this page")
     if here == high:

@@ -24,7 +24,7 @@ _LOCK = threading.Lock()
 _POINTS = 400
 """Points of a series that are drawn: more would cover each other."""
 
-_CODES = {"accent": 1, "blue": 2, "good": 3, "warn": 4, "bad": 5, "dim": 6, "strong": 7}
+_CODES = {"accent": 1, "blue": 2, "good": 3, "warn": 4, "bad": 5, "dim": 6, "strong": 7, "faint": 8}
 """The colour number under which plotext draws a tone; it comes back as this number and becomes the theme's."""
 
 
@@ -55,7 +55,7 @@ def _plotext(plot: Plot, width: int, height: int) -> str:
     xs = [x for one in plot.series for x in one.xs]
     for rule in plot.rules:
         end = max(xs) if rule.end is None else rule.end
-        plt.plot([min(xs), end], [up(rule.y)] * 2, marker="braille", color=_CODES["dim"])
+        plt.plot([min(xs), end], [up(rule.y)] * 2, marker="braille", color=_CODES["faint"])
     # Bands under lines, and points on them.
     for one in sorted(plot.series, key=lambda series: ("band", "line", "bars", "points").index(series.kind)):
         _series(plt, one, up)

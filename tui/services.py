@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import work
 from textual.app import App
@@ -12,9 +13,11 @@ from windowshift.core import control
 from windowshift.core.errors import WindowshiftError
 from windowshift.core.records import ControlAction, JobRow
 from windowshift.tui import clipboard, sanitise
-from windowshift.tui.plot import Plot
 from windowshift.tui.snapshot import ExperimentView
 from windowshift.tui.status import alive, experiment_status
+
+if TYPE_CHECKING:
+    from windowshift.tui.plot import Plot
 
 _ASKED: dict[ControlAction, str] = {
     "pause": "pause",

@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 Part = Literal["vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs"]
 PARTS: tuple[Part, ...] = ("vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs")
 MADE_BY: dict[Part, tuple[JobKind, ...]] = {
-    "vectors": ("extract",),
     "layers": ("sweep",),
     "doses": ("dose",),
     "matches": ("match",),
 }
-"""The jobs whose troubles a part tells."""
+"""The jobs whose troubles a part tells; vectors tell their own."""
 
 
 @dataclass(frozen=True, slots=True)
