@@ -45,12 +45,18 @@ def plan_lines(found: Preview) -> Iterator[str]:
             line += f"; to do: {tokens(one.cost)}, {money(one.cost)}, {duration(one.seconds)}"
         yield line
     yield f"  to do: {left.completions} completions, {left.examples} training examples"
+    yield f"  time:  {_time(left)}"
+    yield from cost_lines(found)
+
+
+def cost_lines(found: Preview) -> Iterator[str]:
+    """What is left to pay, and what a person must know before."""
+    plan, left = found.plan, found.estimate
     if left.completions or left.examples:
         yield f"  tokens: {tokens(left.cost)}"
-    yield f"  time:  {_time(left)}"
     sources = f" ({'; '.join(found.sources)})" if found.sources and left.usd else ""
     yield f"  cost:  {money(left.cost)}{sources}"
-    limits = {name: value for name, value in spec.limits.model_dump().items() if value is not None}
+    limits = {name: value for name, value in plan.spec.limits.model_dump().items() if value is not None}
     if limits:
         yield f"  limits: {', '.join(f'{name} {value:g}' for name, value in limits.items())}"
     notes = list(found.notes)

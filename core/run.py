@@ -75,14 +75,17 @@ def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
         WindowshiftError: as `run_spec`, of the spec and its backends.
     """
     backends = open_backends(spec)
-    plan = make_plan(spec, text, folder, backends)
-    notes = check_services(spec, backends)
+    return _preview(make_plan(spec, text, folder, backends), backends, workspace)
+
+
+def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path) -> Preview:
+    notes = check_services(plan.spec, backends)
     services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
     prices = {name: service.price for name, service in services.items()}
     batched = [name for name, service in services.items() if service.batched()]
     found = estimate(plan, workspace, prices=prices, batched=batched)
-    sources = {price.source for service in services.values() if (price := service.price(spec.model)) is not None}
-    return Preview(plan, found, tuple(notes), tuple(sorted(sources)))
+    known = [service.price(plan.spec.model) for service in services.values()]
+    return Preview(plan, found, tuple(notes), tuple(sorted({price.source for price in known if price is not None})))
 
 
 def check_services(spec: Spec, backends: Mapping[str, Backend]) -> list[str]:
@@ -126,6 +129,7 @@ def run_spec(
     vectors_only: bool = False,
     observe: Callable[[Progress], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
+    announce: Callable[[Preview], None] = lambda _: None,
 ) -> Outcome:
     """Run a spec to its end in this process.
 
@@ -138,14 +142,16 @@ def run_spec(
         vectors_only: do the jobs of the spec's vectors and what they need, and leave the grid for later.
         observe: called a few times a second with the progress.
         waiting: called once with who holds the workspace, before waiting.
+        announce: called with what the run will take, before anything is sent to a service.
 
     Raises:
         WindowshiftError: the spec, a backend, the workspace or its lock.
     """
     backends = open_backends(spec)
     plan = make_plan(spec, text, folder, backends)
-    check_services(spec, backends)
     workspace = workspace.resolve()
+    if any(isinstance(backend, Service) for backend in backends.values()):
+        announce(_preview(plan, backends, workspace))  # nothing is spent before it was shown
     with hold(workspace, f"run {spec.name}", wait=wait, on_wait=waiting):
         writer = Writer(workspace)
         try:

@@ -81,6 +81,7 @@ def test_a_run_stops_before_its_limit_and_goes_on_after_it(server: Served, tmp_p
     limited_to(0.015)
     stopped = windowshift("run", spec, "--workspace", workspace, check=1)
     assert "limits.usd" in stopped.stderr
+    assert "cost:  at most $" in stopped.stderr  # shown before anything was spent
     assert 0 < spent() <= 0.015
     before = spent()
     limited_to(1.0)

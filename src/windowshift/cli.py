@@ -17,6 +17,7 @@ from windowshift.vectors_command import app as vectors
 
 if TYPE_CHECKING:
     from windowshift.core.records import ControlAction
+    from windowshift.core.run import Preview
     from windowshift.core.spec import Spec
 
 app = typer.Typer(
@@ -383,12 +384,20 @@ def _run(spec: Spec, text: str, folder: Path, workspace: Path, *, wait: bool, qu
             wait=wait,
             observe=observe,
             waiting=lambda sentence: typer.echo(sentence, err=True),
+            announce=_announce,
         )
     for failure in outcome.failures:
         typer.echo(f"failed: {failure}", err=True)
     again = "" if outcome.state == "done" else "; run the same command again to go on"
     typer.echo(f"{spec.name}: {outcome.state}{again}", err=True)
     return outcome.exit_code
+
+
+def _announce(preview: Preview) -> None:
+    from windowshift.core.plan_page import cost_lines
+
+    for line in cost_lines(preview):
+        typer.echo(line, err=True)
 
 
 def _print_json(value: Any) -> None:
