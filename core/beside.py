@@ -9,7 +9,7 @@ from windowshift.core.errors import SpecError
 from windowshift.core.measures import ArmMeasures
 from windowshift.core.records import BASE
 from windowshift.core.report import Report
-from windowshift.core.report_page import Block, Heading, Item, Line, Table, signed, with_interval
+from windowshift.core.report_page import Block, Heading, Item, Line, Table, with_interval
 from windowshift.core.stats import Estimate
 
 ARM = "prefix"
@@ -31,7 +31,10 @@ def beside_blocks(reports: Sequence[Report]) -> list[Block]:
         done = f"{row.cells_done}/{row.cells_total} cells"
         label = f"{row.model}{' (rehearsal model)' if row.rehearsal else ''}"
         blocks.append(Line(f"{row.name}: {label}, backend {row.backend}, {done}{cost}"))
-    blocks += [Heading(f"Measures ({reports[0].behaviour.name})"), _table("measure", names, _measures(arms), signed)]
+    blocks += [
+        Heading(f"Measures ({reports[0].behaviour.name})"),
+        _table("measure", names, _measures(arms), _two_decimals),
+    ]
     blocks += [Heading(f"Mean {reports[0].behaviour.name}"), _table("cell", names, _cells(arms), with_interval)]
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         blocks.append(Line(note, "bold"))
@@ -108,6 +111,10 @@ def _cells(arms: Sequence[ArmMeasures]) -> list[Row]:
         for key in keys
         for generate, train, evaluate in (key,)
     ]
+
+
+def _two_decimals(one: Estimate | None) -> str:
+    return with_interval(one, 2)
 
 
 def _table(corner: str, names: tuple[str, ...], rows: Sequence[Row], show: Any) -> Table:
