@@ -48,6 +48,7 @@ bench: setup
 pictures: setup
 	test -f $(DEMO)/windowshift.db || $(BIN)/windowshift demo --headless --workspace $(DEMO)
 	$(BIN)/python -m bench.pictures $(DEMO) demo docs
+	$(BIN)/windowshift compare demo --workspace $(DEMO) --picture docs/arms.svg > /dev/null
 
 # The embedded model, anew, bit for bit on one machine.
 microworld: setup

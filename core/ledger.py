@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,12 @@ class Ledger:
             self._set(job, "failed", error=error, result=self.results[job.id])
         else:
             self._set(job, "failed", error=error)
+
+    def fail_unfinished(self, jobs: Iterable[Job], error: str) -> None:
+        """What is left of some jobs fails."""
+        for job in jobs:
+            if self._states[job.id] in ("pending", "running"):
+                self.fail(job, error)
 
     def put_back(self, job: Job) -> None:
         """A job that was being worked on waits again; what it has stays."""

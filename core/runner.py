@@ -5,47 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from windowshift.core.answer_cache import AnswerCache
-from windowshift.core.backend import (
-    Backend,
-    Checkpointed,
-    GenerateRequest,
-    Model,
-    Sft,
-    SteeringBackend,
-    Trained,
-    TrainEvent,
-    TrainJob,
-    TrainMessage,
-    TrainProgress,
-)
-from windowshift.core.errors import SpecError, StoreError, WindowshiftError
-from windowshift.core.filtering import choose_by_judge, choose_by_variance
+from windowshift.core.backend import Backend
+from windowshift.core.errors import StoreError, WindowshiftError
 from windowshift.core.jobs import Job
-from windowshift.core.judge import JudgeScorer, is_judged
-from windowshift.core.judge_rows import judge_rows
+from windowshift.core.judge import is_judged
 from windowshift.core.ledger import Ledger
 from windowshift.core.plan import Plan
 from windowshift.core.progress import Progress
-from windowshift.core.proof import Fired, fired_to_json, total
 from windowshift.core.recorder import Recorder
 from windowshift.core.records import SAMPLING, ExperimentState
-from windowshift.core.requests import RequestMaker, Row, relative_artifact
+from windowshift.core.requests import RequestMaker
+from windowshift.core.sampling_lane import SamplingLane, asks_judge, lane_of
 from windowshift.core.service import Service
-from windowshift.core.training_set import training_set, write_chat_jsonl
-from windowshift.core.vector_job import VectorJob, VectorMade
+from windowshift.core.training_lane import TrainingLane
+from windowshift.core.vector_lane import VectorLane
 from windowshift.core.vector_orders import VectorOrders
 
 log = logging.getLogger("windowshift.runner")
 
 POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 1.0
-LOSS_EVENT_SECONDS = 0.5
 
 
 class Runner:
@@ -75,9 +57,12 @@ class Runner:
         self._plan, self._ledger, self._backends, self._observe = plan, ledger, backends, observe
         self._writer, self._reader = ledger.writer, ledger.reader
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
-        self._maker = RequestMaker(plan, ledger.results, ledger.workspace)
-        self._orders = VectorOrders(ledger, ledger.reader, self._maker)
-        self._cache = AnswerCache(ledger.workspace / "artifacts") if any(map(_asks_judge, plan.jobs)) else None
+        maker = RequestMaker(plan, ledger.results, ledger.workspace)
+        orders = VectorOrders(ledger, ledger.reader, maker)
+        self._cache = AnswerCache(ledger.workspace / "artifacts") if any(map(asks_judge, plan.jobs)) else None
+        self._sampling = SamplingLane(ledger, backends, self._recorder, maker, orders, self._cache)
+        self._training = TrainingLane(ledger, backends, maker)
+        self._vectors = VectorLane(ledger, backends, orders)
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._paused = False
         self._cancelled = False
@@ -125,14 +110,14 @@ class Runner:
     def _start_lanes(self) -> None:
         while matches := [job for job in self._ready() if job.kind == "match"]:
             for job in matches:  # at once, as they make others ready
-                self._match(job)
+                self._vectors.match(job)
         ready = self._ready()
         sampling: dict[str, list[Job]] = {}
         training: dict[str, list[Job]] = {}
         vectors: dict[str, list[Job]] = {}
         for job in ready:
             if job.kind in SAMPLING or is_judged(job.inputs):
-                sampling.setdefault(_lane(job), []).append(job)
+                sampling.setdefault(lane_of(job), []).append(job)
             elif job.kind == "train":
                 training.setdefault(job.inputs["backend"], []).append(job)
             elif job.kind == "extract":
@@ -141,13 +126,13 @@ class Runner:
                 self._finish_scores(job)
         for lane, jobs in sampling.items():
             if lane not in self._lanes:
-                self._lanes[lane] = asyncio.create_task(self._sample(jobs[0].inputs["backend"], jobs))
+                self._lanes[lane] = asyncio.create_task(self._sampling.run(jobs[0].inputs["backend"], jobs))
         for name, jobs in training.items():
             if f"train {name}" not in self._lanes:
-                self._lanes[f"train {name}"] = asyncio.create_task(self._train(name, jobs))
+                self._lanes[f"train {name}"] = asyncio.create_task(self._training.run(name, jobs))
         for name, jobs in vectors.items():
             if f"vectors {name}" not in self._lanes:
-                self._lanes[f"vectors {name}"] = asyncio.create_task(self._make_vectors(name, jobs))
+                self._lanes[f"vectors {name}"] = asyncio.create_task(self._vectors.run(name, jobs))
 
     def _ready(self) -> list[Job]:
         return [job for job in self._ledger.ready() if self._only is None or job.id in self._only]
@@ -170,219 +155,10 @@ class Runner:
                 raise result
         self._recorder.flush()
 
-    async def _sample(self, name: str, jobs: Sequence[Job]) -> None:
-        """Ask one backend for every missing row of these jobs in one call."""
-        opened: dict[int, Job] = {}
-        try:
-            requests: list[GenerateRequest] = []
-            judged = _asks_judge(jobs[0])
-            # D first: training waits for it, while base cells have no children.
-            order = jobs if judged else sorted(jobs, key=self._turn)
-            for job in order:
-                number = self._ledger.number(job)
-                done = self._reader.rows_done(number)
-                try:
-                    rows = self._judge_rows(job, done) if is_judged(job.inputs) else list(self._maker.rows(job, done))
-                except SpecError as error:  # its own: a dose that its vector cannot be given in
-                    self._ledger.fail(job, str(error))
-                    continue
-                opened[number] = job
-                self._ledger.start(job)
-                # Of what a judge is asked, failed completions are left out: they count as there.
-                there = job.total - len(rows) if is_judged(job.inputs) else len(done)
-                result = self._ledger.results[job.id]
-                self._recorder.open(job, number, there, rows, self._ledger.scorers(job), result)
-                if not rows:
-                    self._finish_sampling(number, job)
-                # A group of its own, so that every job has its own proof of what steering did.
-                requests.extend(replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows)
-            backend = self._backends[name]
-            cache = self._cache if judged else None
-            asked = backend.generate(requests) if cache is None else cache.generate(backend, name, requests)
-            async with aclosing(asked) as stream:
-                async for completion in stream:
-                    number, row_number = map(int, completion.key.split(":"))
-                    self._recorder.add(number, row_number, completion)
-                    self._recorder.tick()
-                    if self._recorder.complete(number):
-                        self._finish_sampling(number, opened[number])
-            self._fail_unfinished(opened.values(), f"backend '{name}' ended without an answer to every request")
-        except StoreError:
-            raise
-        except WindowshiftError as error:
-            self._fail_unfinished(opened.values(), str(error))
-        except Exception as error:
-            log.exception("generation failed")
-            self._fail_unfinished(opened.values(), f"unexpected error in backend '{name}', see the log: {error!r}")
-        finally:
-            self._recorder.flush()
-            for number, job in opened.items():
-                self._recorder.close(number)
-                self._ledger.put_back(job)
-
-    def _turn(self, job: Job) -> tuple[int, int]:
-        return -self._ledger.priority(job), SAMPLING.index(job.kind)
-
-    def _finish_sampling(self, number: int, job: Job) -> None:
-        self._recorder.flush()
-        failed = self._reader.failures(number)
-        scorers = self._ledger.scorers(job)
-        with self._writer.batch():
-            self._recorder.summarise(number, scorers)
-            if is_judged(job.inputs):
-                self._ledger.judged(job)
-            if failed and job.kind != "filter":  # a prompt that cannot be asked is one that is not kept
-                count, first = failed
-                self._ledger.fail(job, f"{count} of {job.total} completions failed; the first: {first}")
-                return
-            try:
-                if job.kind == "filter":
-                    self._choose(number, job)
-                else:
-                    self._ledger.finish(job, self._orders.calibrated(job) if job.kind in ("sweep", "dose") else None)
-            except SpecError as error:
-                self._ledger.fail(job, str(error))
-
-    def _choose(self, number: int, job: Job) -> None:
-        keep, count = int(job.inputs["keep"]), len(self._maker.prompts(job.inputs["prompts"]))
-        texts = {row.row: row.text for row in self._reader.completions(number, "") if row.finish != "failed"}
-        if job.inputs["how"] == "variance":
-            lengths = {row: float(len(text)) for row, text in texts.items()}
-            choice = choose_by_variance(lengths, count, len(job.inputs["conditions"]), keep)
-        else:
-            choice = choose_by_judge([texts.get(position) for position in range(count)], keep)
-        self._ledger.finish(
-            job, {"positions": list(choice.positions), "refused": choice.refused, "missing": choice.missing}
-        )
-
-    def _judge_rows(self, job: Job, done: set[int]) -> list[Row]:
-        (judge,) = (scorer for scorer in self._ledger.scorers(job) if isinstance(scorer, JudgeScorer))
-        judged = self._reader.completions(self._ledger.number(self._ledger.job(job.parents[0])), "")
-        return list(judge_rows(judge, job, judged, done))
-
     def _finish_scores(self, job: Job) -> None:
         """A rule-based scorer has scored every row as it arrived; score what an older run left unscored."""
         self._ledger.score_missing(job)
         self._ledger.finish(job)
-
-    def _match(self, job: Job) -> None:
-        """Solve for a matched dose; one that is out of reach is a failure that says how far the vector goes."""
-        try:
-            result, problem = self._orders.match(job)
-        except SpecError as error:
-            self._ledger.fail(job, str(error))
-            return
-        if problem is None:
-            self._ledger.finish(job, result)
-        else:
-            self._ledger.fail(job, problem, result)
-
-    async def _make_vectors(self, name: str, jobs: Sequence[Job]) -> None:
-        """Hand one backend every vector that can be made, in one call."""
-        by_key = {job.id: job for job in jobs}
-        try:
-            orders: list[VectorJob] = []
-            for job in jobs:
-                self._ledger.start(job)
-                try:
-                    orders.append(self._orders.order(job))
-                except (SpecError, StoreError) as error:
-                    self._ledger.fail(job, str(error))
-            backend = self._backends[name]
-            assert isinstance(backend, SteeringBackend)  # the plan has seen to it
-            async with aclosing(backend.make_vectors(orders)) as stream:
-                async for event in stream:
-                    job = by_key[event.key]
-                    if isinstance(event, VectorMade):
-                        self._ledger.finish(job, self._orders.made(job))
-                    else:
-                        self._ledger.fail(job, event.error)
-            self._fail_unfinished(jobs, f"backend '{name}' ended without making every vector")
-        except StoreError:
-            raise
-        except WindowshiftError as error:
-            self._fail_unfinished(jobs, str(error))
-        except Exception as error:
-            log.exception("making vectors failed")
-            self._fail_unfinished(jobs, f"unexpected error in backend '{name}', see the log: {error!r}")
-        finally:
-            for job in jobs:
-                self._ledger.put_back(job)
-
-    async def _train(self, name: str, jobs: Sequence[Job]) -> None:
-        """Hand one backend every train job that is ready, in one call."""
-        by_key = {job.id: job for job in jobs}
-        shown: dict[str, float] = {}
-        try:
-            batch: list[TrainJob] = []
-            for job in jobs:
-                try:
-                    batch.append(self._train_job(job))
-                except SpecError as error:
-                    self._ledger.fail(job, str(error))
-            async with aclosing(self._backends[name].train(batch)) as stream:
-                async for event in stream:
-                    self._take_train_event(by_key[event.key], event, shown)
-            self._fail_unfinished(jobs, f"backend '{name}' ended without training every job")
-        except StoreError:
-            raise
-        except WindowshiftError as error:
-            self._fail_unfinished(jobs, str(error))
-        except OSError as error:
-            place = self._ledger.workspace
-            raise StoreError(f"cannot write to {place}: {error.strerror}; free space and run again") from error
-        except Exception as error:
-            log.exception("training failed")
-            self._fail_unfinished(jobs, f"unexpected error in backend '{name}', see the log: {error!r}")
-        finally:
-            for job in jobs:
-                self._ledger.put_back(job)
-
-    def _take_train_event(self, job: Job, event: TrainEvent, shown: dict[str, float]) -> None:
-        if isinstance(event, TrainProgress):
-            self._ledger.start(job)
-            now = time.monotonic()
-            if event.examples >= job.total or now - shown.get(job.id, 0.0) >= LOSS_EVENT_SECONDS:
-                shown[job.id] = now
-                self._ledger.trained_step(job, event)
-        elif isinstance(event, TrainMessage):
-            self._ledger.start(job)
-            self._ledger.said(job, event.text)
-        elif isinstance(event, Checkpointed):
-            self._ledger.checkpointed(job, event.examples, self._place(event.adapter))
-        elif isinstance(event, Trained):
-            result: dict[str, Any] = {"adapter": self._place(event.adapter)}
-            if event.proofs:
-                result["fired"] = fired_to_json(total(map(Fired.of, event.proofs)))
-            self._ledger.finish(job, result, usd=event.usd)
-        else:
-            self._ledger.fail(job, event.error)
-
-    def _train_job(self, job: Job) -> TrainJob:
-        folder = self._ledger.workspace / "artifacts" / job.id
-        data = {parent: self._ledger.job(parent) for parent in job.parents}
-        examples = training_set(job, data, self._ledger.numbers, self._reader, self._maker)
-        write_chat_jsonl(examples, folder / "dataset.jsonl")
-        named = job.inputs["model"]
-        sft = dict(job.inputs["sft"])
-        sft["betas"] = tuple(sft["betas"])
-        return TrainJob(
-            job.id,
-            Model(named["base"], named["revision"]),
-            examples,
-            Sft(**sft),
-            int(job.inputs["seed"]),
-            folder,
-            tuple(job.inputs["checkpoints"]),
-        )
-
-    def _place(self, adapter: str) -> str:
-        return relative_artifact(adapter, self._ledger.workspace)
-
-    def _fail_unfinished(self, jobs: Iterable[Job], error: str) -> None:
-        for job in jobs:
-            if self._ledger.state(job) in ("pending", "running"):
-                self._ledger.fail(job, error)
 
     # -- control --------------------------------------------------------------------------------
 
@@ -435,12 +211,3 @@ class Runner:
         # The rows that arrived stay; what is missing is asked for when the lanes start again.
         for task in self._lanes.values():
             task.cancel()
-
-
-def _asks_judge(job: Job) -> bool:
-    return is_judged(job.inputs) or (job.kind == "filter" and job.inputs.get("how") == "judge")
-
-
-def _lane(job: Job) -> str:
-    """Judges have a lane of their own: their answers are cached."""
-    return f"{'judge' if _asks_judge(job) else 'sample'} {job.inputs['backend']}"

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import windowshift
-from windowshift import serve_command
+from windowshift import demo_command, results_command, serve_command, vectors_command
 from windowshift.core.errors import SpecError, WindowshiftError
-from windowshift.vectors_command import app as vectors
+from windowshift.options import DEFAULT_WORKSPACE, Json, Name, SpecFile, Workspace, print_json
+from windowshift.run_command import run_here
 
 if TYPE_CHECKING:
     from windowshift.core.records import ControlAction
-    from windowshift.core.run import Preview
     from windowshift.core.spec import Spec
 
 app = typer.Typer(
@@ -28,15 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Workspace = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", envvar="WINDOWSHIFT_WORKSPACE", help="Folder of the store and its artifacts."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
-DEFAULT_WORKSPACE = Path("workspace")
 
 
 @app.callback(invoke_without_command=True)
@@ -80,7 +70,7 @@ def plan(spec_file: SpecFile, workspace: Workspace = DEFAULT_WORKSPACE, as_json:
     spec, text = _spec(spec_file)
     found = preview(spec, text, spec_file.parent, workspace)
     if as_json:
-        _print_json(plan_json(found))
+        print_json(plan_json(found))
         return
     for line in plan_lines(found):
         typer.echo(line)
@@ -95,7 +85,7 @@ def run(
 ) -> None:
     """Run a spec, or go on with it: what is done already is not done again."""
     spec, text = _spec(spec_file)
-    raise typer.Exit(_run(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet))
+    raise typer.Exit(run_here(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet))
 
 
 @app.command()
@@ -120,7 +110,7 @@ def status(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> N
             }
             for row, state in rows
         ]
-        _print_json({"experiments": listed})
+        print_json({"experiments": listed})
         return
     for row, state in rows:
         label = f"{row.model}{' (rehearsal)' if row.rehearsal else ''}"
@@ -163,93 +153,9 @@ def tui(
     raise typer.Exit(run_app(workspace, link=link, mouse=mouse))
 
 
-@app.command()
-def report(
-    name: Name,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    as_json: Json = False,
-    behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-    beside: Annotated[
-        list[str] | None, typer.Option("--beside", metavar="NAME", help="Another experiment, side by side; repeatable.")
-    ] = None,
-) -> None:
-    """Print an experiment's measures with their intervals, beside the published ones."""
-    from windowshift.core.report import report as make_report
-    from windowshift.core.report_text import markdown as as_markdown
-    from windowshift.core.report_text import print_report
-
-    made = make_report(workspace, name, behaviour)
-    if beside:
-        from windowshift.core.beside import beside_blocks, beside_json
-        from windowshift.core.report_text import print_blocks
-
-        reports = [made, *(make_report(workspace, other, behaviour) for other in beside)]
-        if as_json:
-            _print_json(beside_json(reports))
-        else:
-            print_blocks(beside_blocks(reports))
-        return
-    if as_json:
-        _print_json(made.to_json())
-    elif markdown:
-        typer.echo(as_markdown(made))
-    else:
-        print_report(made)
-
-
-@app.command()
-def compare(
-    name: Name,
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    as_json: Json = False,
-    behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
-    picture: Annotated[
-        Path | None, typer.Option("--picture", help="Also draw it into this .png, .svg or .pdf file.")
-    ] = None,
-) -> None:
-    """Put the prefix and the steering arm side by side at matched dose, paired by prompt."""
-    from windowshift.core.arms import compare_arms
-    from windowshift.core.arms_page import arms_blocks, arms_json
-
-    made = compare_arms(workspace, name, behaviour)
-    if picture is not None:
-        from windowshift.core.arms_picture import draw_arms
-
-        draw_arms(made, picture)
-        typer.echo(f"wrote {picture}", err=True)
-    if as_json:
-        _print_json(arms_json(made))
-        return
-    from windowshift.core.report_text import print_blocks
-
-    print_blocks(arms_blocks(made))
-
-
-@app.command()
-def export(
-    name: Name,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .parquet or .jsonl file.")],
-    workspace: Workspace = DEFAULT_WORKSPACE,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="GENERATE/TRAIN", help="Export D of a grid row as chat JSONL.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The seed of --dataset.")] = 0,
-) -> None:
-    """Write one row per completion with its scores, or a row's D as chat JSONL."""
-    from windowshift.core.export import export as export_completions
-    from windowshift.core.export import export_dataset
-
-    if dataset is None:
-        count = export_completions(workspace, name, out, force=force)
-        typer.echo(f"wrote {count} completions to {out}")
-        return
-    generate, slash, train = dataset.partition("/")
-    if not slash:
-        raise SpecError(f"--dataset takes GENERATE/TRAIN, e.g. med_short/long, not '{dataset}'")
-    count = export_dataset(workspace, name, generate, train, out, seed=seed, force=force)
-    typer.echo(f"wrote {count} examples to {out}")
+app.command()(results_command.report)
+app.command()(results_command.compare)
+app.command()(results_command.export)
 
 
 @app.command()
@@ -276,41 +182,7 @@ def control(
     typer.echo(f"asked the run of {name} to {action}")
 
 
-@app.command()
-def demo(
-    workspace: Workspace = Path("demo"),
-    headless: Annotated[bool, typer.Option("--headless", help="No screens: a progress bar, then the report.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
-) -> None:
-    """Run the med_short grid on the embedded model, both arms, live on screen; it ends on their comparison."""
-    from windowshift.core.spec import parse_spec
-    from windowshift.core.template import find_template
-
-    text = find_template("demo").text.replace("seeds: [0]", f"seeds: [{seed}]")
-    if seed:
-        text = text.replace("name: demo", f"name: demo-seed{seed}")
-    spec = parse_spec(text, "the demo's spec")
-    if headless or not sys.stdout.isatty():
-        code = _run(spec, text, Path(), workspace, wait=False, quiet=False)
-        if code in (0, 1):
-            report(spec.name, workspace)
-            _comparison(spec.name, workspace)
-        raise typer.Exit(code)
-    from windowshift.core.launch import launch
-    from windowshift.tui.app import run as run_app
-
-    workspace.mkdir(parents=True, exist_ok=True)
-    spec_file = workspace / f"{spec.name}.yaml"
-    spec_file.write_text(text, encoding="utf-8")
-    launch(spec_file, workspace)
-    code = run_app(workspace, experiment=spec.name)
-    if _state(spec.name, workspace) in ("done", "failed"):
-        _comparison(spec.name, workspace)
-    else:
-        typer.echo(
-            f"the demo runs on: windowshift tui {workspace}, then windowshift compare {spec.name} -w {workspace}"
-        )
-    raise typer.Exit(code)
+app.command()(demo_command.demo)
 
 
 @app.command()
@@ -320,7 +192,7 @@ def doctor(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> N
 
     found = examine(workspace)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         typer.echo(found.text())
     raise typer.Exit(0 if found.healthy else 1)
@@ -338,70 +210,13 @@ def microworld(
 
 
 app.command()(serve_command.serve)
-app.add_typer(vectors, name="vectors")
-
-
-def _state(name: str, workspace: Path) -> str | None:
-    """An experiment's state; None where the store does not have it (yet)."""
-    from contextlib import closing
-
-    from windowshift.core.reader import Reader
-    from windowshift.core.store import store_path
-
-    if not store_path(workspace).is_file():
-        return None
-    with closing(Reader(workspace)) as reader:
-        row = reader.experiment(name)
-    return row.state if row else None
-
-
-def _comparison(name: str, workspace: Path) -> None:
-    """Print the arms side by side; where rows are missing, it says which."""
-    from windowshift.core.arms import compare_arms
-    from windowshift.core.arms_page import arms_blocks
-    from windowshift.core.report_text import print_blocks
-
-    typer.echo()
-    print_blocks(arms_blocks(compare_arms(workspace, name)))
+app.add_typer(vectors_command.app, name="vectors")
 
 
 def _spec(path: Path) -> tuple[Spec, str]:
     from windowshift.core.spec import load_spec
 
     return load_spec(path)
-
-
-def _run(spec: Spec, text: str, folder: Path, workspace: Path, *, wait: bool, quiet: bool) -> int:
-    from windowshift.core.run import run_spec
-    from windowshift.progress_bar import progress_bar
-
-    with progress_bar(spec.name, quiet=quiet) as observe:
-        outcome = run_spec(
-            spec,
-            text,
-            folder,
-            workspace,
-            wait=wait,
-            observe=observe,
-            waiting=lambda sentence: typer.echo(sentence, err=True),
-            announce=_announce,
-        )
-    for failure in outcome.failures:
-        typer.echo(f"failed: {failure}", err=True)
-    again = "" if outcome.state == "done" else "; run the same command again to go on"
-    typer.echo(f"{spec.name}: {outcome.state}{again}", err=True)
-    return outcome.exit_code
-
-
-def _announce(preview: Preview) -> None:
-    from windowshift.core.plan_page import cost_lines
-
-    for line in cost_lines(preview):
-        typer.echo(line, err=True)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def main() -> None:

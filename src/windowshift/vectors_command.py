@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -11,42 +10,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from windowshift.core.errors import SpecError
+from windowshift.options import DEFAULT_WORKSPACE, Json, SpecFile, Workspace, print_json
+from windowshift.run_command import run_here
 
 if TYPE_CHECKING:
     from windowshift.steering.vector import SteeringVector
 
 app = typer.Typer(help="Make, look at, import and export steering vectors.", no_args_is_help=True)
 
-Workspace = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", envvar="WINDOWSHIFT_WORKSPACE", help="Folder of the store and its artifacts."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 VectorName = Annotated[str, typer.Argument(metavar="VECTOR", help="A file, or EXPERIMENT/NAME in the workspace.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite.")]
-DEFAULT_WORKSPACE = Path("workspace")
 
 
 @app.command("make")
 def make(
-    spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.")],
+    spec_file: SpecFile,
     workspace: Workspace = DEFAULT_WORKSPACE,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Make a spec's vectors, choose their layers and match their doses; trains and evaluates nothing."""
-    from windowshift.core.run import run_spec
     from windowshift.core.spec import load_spec
-    from windowshift.progress_bar import progress_bar
 
     spec, text = load_spec(spec_file)
     if not spec.vectors:
         raise SpecError(f"{spec_file} has no 'vectors'")
-    with progress_bar(spec.name, quiet=quiet) as observe:
-        outcome = run_spec(spec, text, spec_file.parent, workspace, vectors_only=True, observe=observe)
-    for failure in outcome.failures:
-        typer.echo(f"failed: {failure}", err=True)
+    code = run_here(spec, text, spec_file.parent, workspace, quiet=quiet, vectors_only=True)
     list_vectors(workspace, as_json=False)
-    raise typer.Exit(outcome.exit_code)
+    raise typer.Exit(code)
 
 
 @app.command("list")
@@ -71,7 +61,7 @@ def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False
                             line["error"] = f"{error}; run again to make it anew"
                     lines.append(line)
     if as_json:
-        _print_json({"vectors": lines})
+        print_json({"vectors": lines})
         return
     for line in lines:
         header = line.get("header")
@@ -96,7 +86,7 @@ def show(vector: VectorName, workspace: Workspace = DEFAULT_WORKSPACE, as_json: 
     found = _load(vector, workspace)
     header, similar = found.header, across_layers(found)
     if as_json:
-        _print_json({**asdict(header), "digest": found.digest, "cosine_across_layers": _numbers(similar)})
+        print_json({**asdict(header), "digest": found.digest, "cosine_across_layers": _numbers(similar)})
         return
     origin = header.provenance
     typer.echo(f"{header.name}: {origin.how}, on {origin.model} ({origin.fingerprint[:12]}), digest {found.digest}")
@@ -130,7 +120,7 @@ def cosine(
     layers = range(min(one.layers for one in found)) if layer is None else [layer]
     tables = {at: table(found, at) for at in layers}
     if as_json:
-        _print_json({"vectors": vectors, "layers": {str(at): _numbers(values) for at, values in tables.items()}})
+        print_json({"vectors": vectors, "layers": {str(at): _numbers(values) for at, values in tables.items()}})
         return
     for at, values in tables.items():
         typer.echo(f"layer {at}")
@@ -211,7 +201,3 @@ def _file(workspace: Path, place: str) -> Path:
 
 def _numbers(values: Any) -> list[list[float | None]]:
     return [[None if value != value else float(value) for value in row] for row in values]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

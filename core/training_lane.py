@@ -1,0 +1,108 @@
+"""The training lane: every adapter that can be trained now, in one call to a backend."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from windowshift.core.backend import (
+    Backend,
+    Checkpointed,
+    Model,
+    Sft,
+    Trained,
+    TrainEvent,
+    TrainJob,
+    TrainMessage,
+    TrainProgress,
+)
+from windowshift.core.errors import SpecError, StoreError, WindowshiftError
+from windowshift.core.jobs import Job
+from windowshift.core.ledger import Ledger
+from windowshift.core.proof import Fired, fired_to_json, total
+from windowshift.core.requests import RequestMaker, relative_artifact
+from windowshift.core.training_set import training_set, write_chat_jsonl
+
+log = logging.getLogger("windowshift.runner")
+
+LOSS_EVENT_SECONDS = 0.5
+
+
+class TrainingLane:
+    """Has adapters trained, and records how it goes."""
+
+    def __init__(self, ledger: Ledger, backends: Mapping[str, Backend], maker: RequestMaker) -> None:
+        self._ledger, self._backends, self._maker = ledger, backends, maker
+
+    async def run(self, name: str, jobs: Sequence[Job]) -> None:
+        """Hand one backend every train job that is ready, in one call."""
+        by_key = {job.id: job for job in jobs}
+        shown: dict[str, float] = {}
+        try:
+            batch: list[TrainJob] = []
+            for job in jobs:
+                try:
+                    batch.append(self._order(job))
+                except SpecError as error:
+                    self._ledger.fail(job, str(error))
+            async with aclosing(self._backends[name].train(batch)) as stream:
+                async for event in stream:
+                    self._take(by_key[event.key], event, shown)
+            self._ledger.fail_unfinished(jobs, f"backend '{name}' ended without training every job")
+        except StoreError:
+            raise
+        except WindowshiftError as error:
+            self._ledger.fail_unfinished(jobs, str(error))
+        except OSError as error:
+            place = self._ledger.workspace
+            raise StoreError(f"cannot write to {place}: {error.strerror}; free space and run again") from error
+        except Exception as error:
+            log.exception("training failed")
+            self._ledger.fail_unfinished(jobs, f"unexpected error in backend '{name}', see the log: {error!r}")
+        finally:
+            for job in jobs:
+                self._ledger.put_back(job)
+
+    def _take(self, job: Job, event: TrainEvent, shown: dict[str, float]) -> None:
+        if isinstance(event, TrainProgress):
+            self._ledger.start(job)
+            now = time.monotonic()
+            if event.examples >= job.total or now - shown.get(job.id, 0.0) >= LOSS_EVENT_SECONDS:
+                shown[job.id] = now
+                self._ledger.trained_step(job, event)
+        elif isinstance(event, TrainMessage):
+            self._ledger.start(job)
+            self._ledger.said(job, event.text)
+        elif isinstance(event, Checkpointed):
+            self._ledger.checkpointed(job, event.examples, self._place(event.adapter))
+        elif isinstance(event, Trained):
+            result: dict[str, Any] = {"adapter": self._place(event.adapter)}
+            if event.proofs:
+                result["fired"] = fired_to_json(total(map(Fired.of, event.proofs)))
+            self._ledger.finish(job, result, usd=event.usd)
+        else:
+            self._ledger.fail(job, event.error)
+
+    def _order(self, job: Job) -> TrainJob:
+        folder = self._ledger.workspace / "artifacts" / job.id
+        data = {parent: self._ledger.job(parent) for parent in job.parents}
+        examples = training_set(job, data, self._ledger.numbers, self._ledger.reader, self._maker)
+        write_chat_jsonl(examples, folder / "dataset.jsonl")
+        named = job.inputs["model"]
+        sft = dict(job.inputs["sft"])
+        sft["betas"] = tuple(sft["betas"])
+        return TrainJob(
+            job.id,
+            Model(named["base"], named["revision"]),
+            examples,
+            Sft(**sft),
+            int(job.inputs["seed"]),
+            folder,
+            tuple(job.inputs["checkpoints"]),
+        )
+
+    def _place(self, adapter: str) -> str:
+        return relative_artifact(adapter, self._ledger.workspace)

@@ -1,0 +1,62 @@
+"""The demo: both arms of the med_short grid on the embedded model."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windowshift.options import Workspace
+from windowshift.results_command import comparison, report
+from windowshift.run_command import run_here
+
+
+def demo(
+    workspace: Workspace = Path("demo"),
+    headless: Annotated[bool, typer.Option("--headless", help="No screens: a progress bar, then the report.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
+) -> None:
+    """Run the med_short grid on the embedded model, both arms, live on screen; it ends on their comparison."""
+    from windowshift.core.spec import parse_spec
+    from windowshift.core.template import find_template
+
+    text = find_template("demo").text.replace("seeds: [0]", f"seeds: [{seed}]")
+    if seed:
+        text = text.replace("name: demo", f"name: demo-seed{seed}")
+    spec = parse_spec(text, "the demo's spec")
+    if headless or not sys.stdout.isatty():
+        code = run_here(spec, text, Path(), workspace)
+        if code in (0, 1):
+            report(spec.name, workspace)
+            comparison(spec.name, workspace)
+        raise typer.Exit(code)
+    from windowshift.core.launch import launch
+    from windowshift.tui.app import run as run_app
+
+    workspace.mkdir(parents=True, exist_ok=True)
+    spec_file = workspace / f"{spec.name}.yaml"
+    spec_file.write_text(text, encoding="utf-8")
+    launch(spec_file, workspace)
+    code = run_app(workspace, experiment=spec.name)
+    if _state(spec.name, workspace) in ("done", "failed"):
+        comparison(spec.name, workspace)
+    else:
+        typer.echo(
+            f"the demo runs on: windowshift tui {workspace}, then windowshift compare {spec.name} -w {workspace}"
+        )
+    raise typer.Exit(code)
+
+
+def _state(name: str, workspace: Path) -> str | None:
+    """An experiment's state; None where the store does not have it (yet)."""
+    from windowshift.core.reader import Reader
+    from windowshift.core.store import store_path
+
+    if not store_path(workspace).is_file():
+        return None
+    with closing(Reader(workspace)) as reader:
+        row = reader.experiment(name)
+    return row.state if row else None

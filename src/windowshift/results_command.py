@@ -1,0 +1,107 @@
+"""The commands that read results: report, compare, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windowshift.core.errors import SpecError
+from windowshift.options import DEFAULT_WORKSPACE, Json, Name, Workspace, print_json
+
+
+def report(
+    name: Name,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    beside: Annotated[
+        list[str] | None, typer.Option("--beside", metavar="NAME", help="Another experiment, side by side; repeatable.")
+    ] = None,
+) -> None:
+    """Print an experiment's measures with their intervals, beside the published ones."""
+    from windowshift.core.report import report as make_report
+    from windowshift.core.report_text import markdown as as_markdown
+    from windowshift.core.report_text import print_report
+
+    made = make_report(workspace, name, behaviour)
+    if beside:
+        from windowshift.core.beside import beside_blocks, beside_json
+        from windowshift.core.report_text import print_blocks
+
+        reports = [made, *(make_report(workspace, other, behaviour) for other in beside)]
+        if as_json:
+            print_json(beside_json(reports))
+        else:
+            print_blocks(beside_blocks(reports))
+        return
+    if as_json:
+        print_json(made.to_json())
+    elif markdown:
+        typer.echo(as_markdown(made))
+    else:
+        print_report(made)
+
+
+def compare(
+    name: Name,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Also draw it into this .png, .svg or .pdf file.")
+    ] = None,
+) -> None:
+    """Put the prefix and the steering arm side by side at matched dose, paired by prompt."""
+    from windowshift.core.arms import compare_arms
+    from windowshift.core.arms_page import arms_blocks, arms_json
+
+    made = compare_arms(workspace, name, behaviour)
+    if picture is not None:
+        from windowshift.core.arms_picture import draw_arms
+
+        draw_arms(made, picture)
+        typer.echo(f"wrote {picture}", err=True)
+    if as_json:
+        print_json(arms_json(made))
+        return
+    from windowshift.core.report_text import print_blocks
+
+    print_blocks(arms_blocks(made))
+
+
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .parquet or .jsonl file.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="GENERATE/TRAIN", help="Export D of a grid row as chat JSONL.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The seed of --dataset.")] = 0,
+) -> None:
+    """Write one row per completion with its scores, or a row's D as chat JSONL."""
+    from windowshift.core.export import export as export_completions
+    from windowshift.core.export import export_dataset
+
+    if dataset is None:
+        count = export_completions(workspace, name, out, force=force)
+        typer.echo(f"wrote {count} completions to {out}")
+        return
+    generate, slash, train = dataset.partition("/")
+    if not slash:
+        raise SpecError(f"--dataset takes GENERATE/TRAIN, e.g. med_short/long, not '{dataset}'")
+    count = export_dataset(workspace, name, generate, train, out, seed=seed, force=force)
+    typer.echo(f"wrote {count} examples to {out}")
+
+
+def comparison(name: str, workspace: Path) -> None:
+    """Print the arms side by side; where rows are missing, it says which."""
+    from windowshift.core.arms import compare_arms
+    from windowshift.core.arms_page import arms_blocks
+    from windowshift.core.report_text import print_blocks
+
+    typer.echo()
+    print_blocks(arms_blocks(compare_arms(workspace, name)))

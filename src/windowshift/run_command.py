@@ -1,0 +1,52 @@
+"""Running a spec from the command line, with a progress bar and one sentence for every failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from windowshift.core.run import Preview
+    from windowshift.core.spec import Spec
+
+
+def run_here(
+    spec: Spec,
+    text: str,
+    folder: Path,
+    workspace: Path,
+    *,
+    wait: bool = False,
+    quiet: bool = False,
+    vectors_only: bool = False,
+) -> int:
+    """Run a spec to its end in this process; the exit code."""
+    from windowshift.core.run import run_spec
+    from windowshift.progress_bar import progress_bar
+
+    with progress_bar(spec.name, quiet=quiet) as observe:
+        outcome = run_spec(
+            spec,
+            text,
+            folder,
+            workspace,
+            wait=wait,
+            vectors_only=vectors_only,
+            observe=observe,
+            waiting=lambda sentence: typer.echo(sentence, err=True),
+            announce=_announce,
+        )
+    for failure in outcome.failures:
+        typer.echo(f"failed: {failure}", err=True)
+    again = "" if outcome.exit_code == 0 else "; run the same command again to go on"
+    typer.echo(f"{spec.name}: {outcome.state}{again}", err=True)
+    return outcome.exit_code
+
+
+def _announce(preview: Preview) -> None:
+    from windowshift.core.plan_page import cost_lines
+
+    for line in cost_lines(preview):
+        typer.echo(line, err=True)
