@@ -265,7 +265,7 @@ async def test_both_arms_and_a_pair_to_compare(workspace: Path) -> None:
         screen = await opened(pilot, "arms")
         await until(pilot, lambda: screen.arms is not None)
         await settle(pilot)
-        assert "Average over 3 matched pairs that push" in left(screen)
+        assert "Average over 3 matched pairs under a push" in left(screen)
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "coherence —: no matched pair has it in both arms" in left(screen))
         await pilot.resize_terminal(120, 44)
