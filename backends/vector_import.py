@@ -29,7 +29,13 @@ def import_file(
     require_libraries(steering=True)
     from windowshift.backends.causal_lm import load
     from windowshift.steering.extract import Row, residual_rms
-    from windowshift.steering.formats import Target, import_gguf, import_persona, import_steering_vectors
+    from windowshift.steering.formats import (
+        Target,
+        holds_tensor,
+        import_gguf,
+        import_persona,
+        import_steering_vectors,
+    )
 
     if file.suffix not in (".pt", ".gguf"):
         raise SpecError(f"{file} is neither a .pt nor a .gguf file: those are the formats that can be imported")
@@ -40,10 +46,6 @@ def import_file(
     rms = residual_rms(points, [Row(chat) for chat in chats], tokens="prompt")
     if file.suffix == ".gguf":
         return import_gguf(file, name, target, layer, rms)
-    try:
-        return import_persona(file, name, target, layer, rms)
-    except SpecError as first:
-        try:
-            return import_steering_vectors(file, name, target, layer, rms)
-        except SpecError:
-            raise first from None
+    # Told apart by what they hold, so that an error is about the format that was meant.
+    read = import_persona if holds_tensor(file) else import_steering_vectors
+    return read(file, name, target, layer, rms)

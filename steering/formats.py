@@ -41,6 +41,15 @@ class _TheirVector:
     layer_type: Any
 
 
+def holds_tensor(path: str | Path) -> bool:
+    """Whether a .pt file is one tensor, as persona_vectors writes it; the steering-vectors library writes fields.
+
+    Raises:
+        SpecError: the file cannot be read.
+    """
+    return isinstance(_torch_file(path), torch.Tensor)
+
+
 def import_persona(
     path: str | Path, name: str, target: Target, layer: int | None = None, rms: list[float] | None = None
 ) -> SteeringVector:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.runs import completions, spec_of, start, tables, wait_until, windowshift
@@ -247,6 +248,7 @@ def test_a_killed_run_comes_to_the_same(finished: Path, tmp_path: Path) -> None:
 # -- what goes wrong --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_match_out_of_reach_fails_alone_and_the_spec_can_be_mended(workspace: Path) -> None:
     """The vector and the prefix arm are there already; its curve is too short for the group."""
     near = write(workspace.parent, "near", doses="[-0.01, 0.01]", layer="1", reach=1)
@@ -351,6 +353,23 @@ def test_vectors_export_and_import_come_round(finished: Path, tmp_path: Path, to
     )
     (tmp_path / "x.yaml").write_text(spec, encoding="utf-8")
     cli("plan", tmp_path / "x.yaml", "-w", tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ({"layer_activations": {1: torch.ones(64)}, "layer_type": "decoder_block"}, "width 64, but the hidden size"),
+        ({"layer_activations": {9: torch.ones(128)}, "layer_type": "decoder_block"}, "a direction for layer 9"),
+        (torch.ones(9, 128), "has 9 rows, and 'microworld' with 4 layers needs 5"),
+        ({"weights": 1}, "is not a vector of the steering-vectors library"),
+    ],
+)
+def test_an_import_is_refused_in_the_words_of_the_format_that_was_meant(tmp_path: Path, held: Any, says: str) -> None:
+    torch.save(held, tmp_path / "v.pt")
+    with pytest.raises(SpecError) as caught:
+        cli("vectors", "import", tmp_path / "v.pt", "--model", "microworld", "--out", tmp_path / "v", "--prompts", "2")
+    assert says in str(caught.value)
+    assert not (tmp_path / "v").exists()
 
 
 @pytest.mark.parametrize(
