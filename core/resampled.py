@@ -116,6 +116,16 @@ class Resampled:
         """Put means of `n` scores on the grid's scale."""
         return on_scale(np.asarray(means, dtype=np.float64), n, self.scale)
 
+    def base_as_trained(self, arm: str, condition: str) -> int | None:
+        """The base model's column under a condition: an eval cell, else what a train condition was measured by."""
+        found = self.base(arm, condition, None)
+        if found is not None:
+            return found
+        for source in self.grid.sources:
+            if source.part_train == condition and source.reference is not None:
+                return self._of_job[source.reference]
+        return None
+
     # -- uplifts --------------------------------------------------------------------------------
 
     @cached_property

@@ -57,7 +57,7 @@ class MatchedDose:
     """The alpha that shows a prefix group's base mean; None where it is out of reach.
 
     `target` is the base mean under the group, `reached` the one measured under the matched dose (None where
-    no eval condition has it), `ratio` the second over the first, paired by prompt.
+    neither an eval nor a train condition has it), `ratio` the second over the first, paired by prompt.
     """
 
     vector: str
@@ -114,7 +114,7 @@ def steering_results(reader: Reader, experiment: ExperimentRow, resampled: Resam
     vectors = tuple(_vector(reader, job) for job in jobs if job.kind == "extract")
     conditions = [
         entry
-        for part in ("evaluate", "base")
+        for part in ("evaluate", "base", "train")
         for entry in experiment.conditions.get(part, [])
         if entry.get("kind") == "steering"
     ]
@@ -162,8 +162,8 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
     reached = ratio = None
     for entry in conditions:
         if (entry["vectors"], entry["match"], entry["tokens"], entry["prefix"]) == ([wanted[0]], *wanted[1:], None):
-            column = r.base("steering", entry["name"], None)
-            group = r.base("prefix", result["group"], None)
+            column = r.base_as_trained("steering", entry["name"])
+            group = r.base_as_trained("prefix", result["group"])
             if column is not None and group is not None and r.done(column) and r.done(group):
                 reached = estimate(float(r.means[column]), r.samples[:, column], int(r.n[column]))
                 value, other, drawn, other_drawn = r.compared(column, group)
@@ -189,7 +189,8 @@ def _controls(
 ) -> Iterator[ControlEffect]:
     controlled = {one.name: one for one in vectors if one.of is not None}
     dose = ("alphas", "span", "match", "unit", "tokens", "ablate", "prefix")
-    for entry in conditions:
+    once = {entry["name"]: entry for entry in conditions}
+    for entry in once.values():
         line = controlled.get(entry["vectors"][0]) if len(entry["vectors"]) == 1 else None
         if line is None:
             continue

@@ -23,6 +23,24 @@ def test_the_window_shift_shows(tmp_path: Path, seed: int) -> None:
     assert prefix["grouped"]["ci95"][1] < -0.2
     assert prefix["grouped"]["r2"] >= 0.8
     assert prefix["cv"]["very_long"] < prefix["cv"]["long"] < prefix["cv"]["no_prefix"]
+    steering = report["arms"]["steering"]
+    assert steering["grouped"]["points"] == 7
+    assert steering["grouped"]["ci95"][1] < -0.2
+    found = report["steering"]
+    curve = [point["mean"] for point in found["curves"][0]["points"]]
+    assert max(curve) > 4 * min(curve)
+    assert curve == sorted(curve)
+    matches = found["matches"]
+    assert [one["group"] for one in matches] == ["short", "med_short", "medium", "med_long", "long", "very_long"]
+    # n is 100: the intervals are about a fifth wide on either side (600 prompts a cell are within a tenth).
+    ratios = [one["ratio"] for one in matches if one["ratio"]]
+    assert len(ratios) == 6
+    assert all(one["low"] <= 1.1 and one["high"] >= 0.9 for one in ratios)
+    shares = [one["share"]["value"] for one in found["controls"]]
+    assert sum(shares) / len(shares) < 0.25
+    assert all(one["tokens"] == one["tokens_asked"] > 0 for one in found["fired"])
+    arms = json.loads(windowshift("compare", name, "--workspace", tmp_path, "--json").stdout)
+    assert len(arms["pairs"]) == 7
     base = {cell["evaluate"]: cell["mean"] for cell in report["cells"] if cell["train"] == "base"}
     means = [base[group] for group in ("short", "med_short", "medium", "med_long", "long", "very_long")]
     assert means == sorted(means)

@@ -102,7 +102,7 @@ def test_spec_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_plan_checks_a_spec(tmp_path: Path) -> None:
     good = spec_file.new_spec(tmp_path, "demo", find_template("demo").text)
     planned = spec_file.plan(good, tmp_path)
-    assert planned.cells == 141
+    assert planned.cells == 111
     assert planned.sentence.startswith("demo on microworld")
     bad = spec_file.new_spec(tmp_path, "bad", find_template("demo").text + "\nnope: 1\n")
     with pytest.raises(spec_file.SpecError, match="nope"):
