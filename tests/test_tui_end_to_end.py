@@ -22,7 +22,7 @@ MINUTES = 60.0
 
 
 def cells_done(screen: str) -> int:
-    found = re.search(r"(\d+)/56 cells", screen)
+    found = re.search(r"(\d+)/\d+ cells", screen)
     return int(found[1]) if found else -1
 
 
