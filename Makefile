@@ -21,10 +21,10 @@ demo: setup
 	$(BIN)/windowshift demo --workspace $(DEMO)
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not tinker and not vllm'
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not tinker and not vllm'
 
 # Backend openai against a server that nobody here wrote; part of the slow suite once fastapi is there.
 test-transformers-serve: setup

@@ -46,7 +46,15 @@ class LocalBackend:
     """
 
     capabilities = Capabilities(
-        trains=True, generates=True, steers=True, system_channel=True, checkpoints=True, logprobs=True, seeds=True
+        trains=True,
+        generates=True,
+        steers=True,
+        system_channel=True,
+        checkpoints=True,
+        logprobs=True,
+        seeds=True,
+        leaves_peft=True,
+        loads_peft=True,
     )
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:

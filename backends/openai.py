@@ -131,7 +131,7 @@ class OpenAIBackend:
             if not self._connection.speaks("/fine_tuning/jobs?limit=1"):
                 raise BackendError(
                     f"the server at {self._options.base_url} has no fine-tuning API: "
-                    "write  backend: {train: local, generate: openai}"
+                    "write  backend: {train: local, generate: vllm}"
                 )
             if self._options.host == _host(HOSTED):
                 notes.append(FINE_TUNING_ENDS)

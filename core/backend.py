@@ -242,6 +242,8 @@ class Capabilities:
     """What a backend can do; `plan` refuses a spec that asks for more.
 
     `checkpoints` are adapters after any number of examples, `epoch_checkpoints` after whole epochs only.
+    `leaves_peft` says that training leaves PEFT folders here, `loads_peft` that they can be sampled from: what
+    two different backends need between them.
     """
 
     trains: bool = False
@@ -253,6 +255,8 @@ class Capabilities:
     logprobs: bool = False
     seeds: bool = True
     priced: bool = False
+    leaves_peft: bool = False
+    loads_peft: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,10 +102,10 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     maker = PlanMaker(spec, scorers, grid, model, drawn)
     vectors: VectorPlanner | None = None
     if spec.vectors:
-        size = _size(spec, backends)
-        maker.vectors = vectors = VectorPlanner(maker, size.layers, size.width, folder)
-        for name in spec.vectors:
-            vectors.vector(name)
+        name, size = _vector_backend(spec, backends)
+        maker.vectors = vectors = VectorPlanner(maker, name, size, folder)
+        for vector in spec.vectors:
+            vectors.vector(vector)
     able, examples = backends[spec.train_backend].capabilities, spec.data.size
     maker.keeps = lambda step: able.checkpoints or (able.epoch_checkpoints and step % examples == 0)
     maker.make()
@@ -127,17 +127,19 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     )
 
 
-def _size(spec: Spec, backends: Mapping[str, Backend]) -> ModelSize:
-    """Layers and width of the model whose activations are read."""
-    backend = backends[spec.generate_backend]
-    if not (backend.capabilities.steers and isinstance(backend, SteeringBackend)):
-        raise SpecError(
-            f"vectors: backend '{spec.generate_backend}' does not reach activations: name one that steers, e.g. local"
-        )
-    try:
-        return backend.size(spec.model, spec.revision)
-    except BackendError as error:
-        raise SpecError(f"model: {error}") from error
+def _vector_backend(spec: Spec, backends: Mapping[str, Backend]) -> tuple[str, ModelSize]:
+    """The backend that reads the model's activations, and the model's size."""
+    for name in spec.vector_backends:
+        backend = backends[name]
+        if backend.capabilities.steers and isinstance(backend, SteeringBackend):
+            try:
+                return name, backend.size(spec.model, spec.revision)
+            except BackendError as error:
+                raise SpecError(f"model: {error}") from error
+    raise SpecError(
+        f"vectors: backend '{spec.generate_backend}' does not read activations: write  backend: local,  or "
+        "backend: {train: local, generate: ...}  with one that steers"
+    )
 
 
 def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:
@@ -146,6 +148,16 @@ def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backe
         raise SpecError(f"backend '{spec.train_backend}' cannot train: write  backend: {{train: local, generate: ...}}")
     if not sampler.generates:
         raise SpecError(f"backend '{spec.generate_backend}' cannot generate: name another one under backend.generate")
+    if spec.train_backend != spec.generate_backend and not (trainer.leaves_peft and sampler.loads_peft):
+        one, lacks = (
+            (spec.generate_backend, "does not load the adapters of another backend")
+            if trainer.leaves_peft
+            else (spec.train_backend, "leaves no adapters that another backend could load")
+        )
+        raise SpecError(
+            f"backend: {{train: {spec.train_backend}, generate: {spec.generate_backend}}} cannot work: "
+            f"'{one}' {lacks}; write  backend: local,  or  backend: {{train: local, generate: vllm}}"
+        )
     trained = [part.train for row in grid.rows for part in row.parts]
     for condition in (*grid.generate, *grid.evaluate, *grid.base, *trained):
         for name, able in ((spec.generate_backend, sampler.steers), (spec.train_backend, trainer.steers)):

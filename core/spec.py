@@ -258,6 +258,11 @@ class Spec(Section):
         return self.backend if isinstance(self.backend, str) else self.backend.generate
 
     @property
+    def vector_backends(self) -> tuple[str, ...]:
+        """The backends that may make vectors, the better choice first."""
+        return tuple(dict.fromkeys((self.generate_backend, self.train_backend)))
+
+    @property
     def judge_backend(self) -> str | None:
         """The backend of the prompt filter's judge; None: there is no judge."""
         judge = self.data.filter.judge if self.data.filter else None

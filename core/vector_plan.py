@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windowshift.core.answered_file import AnsweredFile, read_answered
-from windowshift.core.backend import Tokens
+from windowshift.core.backend import ModelSize, Tokens
 from windowshift.core.conditions import Channel, NoPrefix
 from windowshift.core.dose import SteeringDose
 from windowshift.core.errors import SpecError
@@ -33,14 +33,14 @@ class VectorPlanner:
 
     Args:
         maker: makes the jobs.
-        layers: decoder layers of the model.
-        width: its hidden size.
+        backend: the name of the backend that makes vectors.
+        size: the model's.
         folder: where relative files are looked for.
     """
 
-    def __init__(self, maker: PlanMaker, layers: int, width: int, folder: Path) -> None:
-        self._maker, self._spec = maker, maker.spec
-        self._layers, self._width, self._folder = layers, width, folder
+    def __init__(self, maker: PlanMaker, backend: str, size: ModelSize, folder: Path) -> None:
+        self._maker, self._spec, self._backend = maker, maker.spec, backend
+        self._layers, self._width, self._folder = size.layers, size.width, folder
         self.files: dict[str, Path] = {}
         self.answered: dict[str, AnsweredFile] = {}
         self._made: dict[str, Job] = {}
@@ -90,7 +90,7 @@ class VectorPlanner:
     # -- making ---------------------------------------------------------------------------------
 
     def _make(self, name: str, entry: VectorSpec) -> Job:
-        inputs: dict[str, Any] = {"backend": self._spec.generate_backend, "model": self._maker.model, "name": name}
+        inputs: dict[str, Any] = {"backend": self._backend, "model": self._maker.model, "name": name}
         parents: tuple[str, ...]
         if entry.control is not None and entry.of is not None:
             parent = self.vector(entry.of)

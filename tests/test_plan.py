@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windowshift.core import registry
 from windowshift.core.errors import SpecError
 from windowshift.core.jobs import job_hash, row_seed
-from windowshift.core.plan import Plan
+from windowshift.core.plan import Plan, make_plan
 from windowshift.core.run import plan_spec
 from windowshift.core.spec import parse_spec
 from windowshift.core.template import templates
@@ -217,3 +218,20 @@ def test_options_belong_to_all_backends_or_to_one(
     text = f"{SPEC}backend: {{train: local, generate: openai}}\nbackend_options: {json.dumps(options)}\n"
     spec = parse_spec(text)
     assert (spec.options_of("local"), spec.options_of("openai")) == (here, there)
+
+
+@pytest.mark.parametrize(
+    ("train", "generate", "says"),
+    [
+        ("local", "openai", "'openai' does not load the adapters of another backend"),
+        ("openai", "local", "'openai' leaves no adapters that another backend could load"),
+    ],
+)
+def test_two_backends_need_adapters_in_common(train: str, generate: str, says: str) -> None:
+    spec = parse_spec(f"{SPEC}backend: {{train: {train}, generate: {generate}}}\n")
+    backends = {
+        name: registry.backend(name, {"base_url": "http://127.0.0.1:9"} if name == "openai" else {})
+        for name in (train, generate)
+    }
+    with pytest.raises(SpecError, match=says):
+        make_plan(spec, "", Path(), backends)

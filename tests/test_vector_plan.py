@@ -317,12 +317,12 @@ def test_a_completions_file_that_is_not_there_or_not_text(tiny_llama: Path, tmp_
 class Deaf(LocalBackend):
     """Backend local without a way to the activations."""
 
-    capabilities = Capabilities(trains=True, checkpoints=True)
+    capabilities = Capabilities(trains=True, checkpoints=True, leaves_peft=True, loads_peft=True)
 
 
 def test_a_backend_that_does_not_steer_is_refused(tiny_llama: Path) -> None:
     text = spec_text(tiny_llama, LENGTH, "[no_prefix]", "[no_prefix]", "")
-    with pytest.raises(SpecError, match="vectors: backend 'local' does not reach activations"):
+    with pytest.raises(SpecError, match="vectors: backend 'local' does not read activations"):
         make_plan(parse_spec(text), text, Path(), {"local": Deaf()})
     for evaluate, train in (
         ("[no_prefix, {steer: length, alpha: 1}]", "[no_prefix]"),
@@ -336,6 +336,26 @@ def test_a_backend_that_does_not_steer_is_refused(tiny_llama: Path) -> None:
     text += "backend: {train: local, generate: deaf}\n"
     with pytest.raises(SpecError, match="backend 'deaf'"):
         make_plan(parse_spec(text), text, Path(), {"local": LocalBackend(), "deaf": Deaf()})
+
+
+def test_vectors_are_made_where_activations_are_read(tiny_llama: Path) -> None:
+    """The backend that samples steers, but makes no vectors: the one that trains does."""
+
+    class Sampler:
+        """What backend `local` has, but for the members of a SteeringBackend."""
+
+        capabilities = Capabilities(steers=True, loads_peft=True)
+
+        def __init__(self) -> None:
+            local = LocalBackend()
+            self.identify, self.supports_system = local.identify, local.supports_system
+            self.train, self.generate, self.aclose = local.train, local.generate, local.aclose
+
+    text = spec_text(tiny_llama, LENGTH, "[no_prefix, {steer: length, alpha: 1}]", "[no_prefix]", "")
+    text += "backend: {train: local, generate: sampler}\n"
+    plan = make_plan(parse_spec(text), text, Path(), {"local": LocalBackend(), "sampler": Sampler()})
+    made = {job.kind: job.inputs["backend"] for job in plan.jobs if "backend" in job.inputs}
+    assert (made["extract"], made["train"], made["evaluate"]) == ("local", "local", "sampler")
 
 
 def test_a_refusal_in_plan_writes_nothing_and_exits_2(tiny_llama: Path, tmp_path: Path) -> None:
