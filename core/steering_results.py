@@ -93,7 +93,10 @@ class ControlEffect:
 
 @dataclass(frozen=True, slots=True)
 class SteeringResults:
-    """Everything; empty where the experiment does not steer. `fired` are the proofs by job label."""
+    """Everything; empty where the experiment does not steer.
+
+    `matches` go from the smallest base mean to the largest; `fired` are the proofs by job label.
+    """
 
     vectors: tuple[VectorLine, ...] = ()
     sweeps: tuple[LayerSweep, ...] = ()
@@ -118,12 +121,13 @@ def steering_results(reader: Reader, experiment: ExperimentRow, resampled: Resam
         for entry in experiment.conditions.get(part, [])
         if entry.get("kind") == "steering"
     ]
+    matches = [_match(job.result, conditions, resampled) for job in jobs if job.kind == "match" and job.result]
     fired = [(job.label, one) for job in jobs for one in fired_from_json(job.result.get("fired", ()))]
     return SteeringResults(
         vectors,
         tuple(_sweep(job.result) for job in jobs if job.kind == "sweep" and "layer" in job.result),
         tuple(_curve(job.result) for job in jobs if job.kind == "dose" and "points" in job.result),
-        tuple(_match(job.result, conditions, resampled) for job in jobs if job.kind == "match" and job.result),
+        tuple(sorted(matches, key=lambda one: (one.vector, one.tokens, one.target.value))),
         tuple(_controls(vectors, conditions, resampled)),
         tuple(fired),
     )
