@@ -34,7 +34,6 @@ FINE_TUNING_ENDS = (
     "OpenAI has announced the end of its hosted self-serve fine-tuning (no new jobs from 2027-01-06; fine-tunes of "
     "gpt-4.1 and gpt-4o stop answering on 2027-01-14): 'windowshift serve' speaks the same API on your own GPU"
 )
-_OWN = "windowshift"  # what `windowshift serve` calls itself in its list of models
 
 
 class OpenAIBackend:
@@ -77,7 +76,7 @@ class OpenAIBackend:
         own = said.get("fingerprint")
         name = f"openai:{self._options.host}:{base}"
         fingerprint = own if isinstance(own, str) and own else hashlib.sha256(name.encode()).hexdigest()[:20]
-        rehearsal = said.get("owned_by") == _OWN and base == "microworld"
+        rehearsal = base == "microworld" and self._connection.is_own(base)
         return ModelIdentity(base, fingerprint, rehearsal)
 
     def supports_system(self, base: str, revision: str | None = None) -> bool:  # noqa: ARG002 - the protocol's
@@ -112,7 +111,7 @@ class OpenAIBackend:
         found = listed(self._options.host, base)
         if found is None and self._options.host != _host(HOSTED):
             with suppress(BackendError):
-                if self._connection.model(base).get("owned_by") == _OWN:
+                if self._connection.is_own(base):
                     return FREE
         return found
 
@@ -120,7 +119,7 @@ class OpenAIBackend:
         """Whether completions go through the Batch API."""
         return self._options.batch
 
-    def check(self, base: str, sft: Sft | None) -> Sequence[str]:  # noqa: ARG002 - the protocol's
+    def check(self, base: str, sft: Sft | None) -> Sequence[str]:
         """What a person must know before money is spent.
 
         Raises:
@@ -135,10 +134,10 @@ class OpenAIBackend:
                 )
             if self._options.host == _host(HOSTED):
                 notes.append(FINE_TUNING_ENDS)
-            taken = "batch_size and epochs"
-            if self._options.server_learning_rate is not None:
-                taken = "batch_size, epochs and learning_rate"
-            notes.append(f"of sft, the server takes {taken}; all else of how it trains is its own")
+            known = self._options.server_learning_rate is not None
+            if known or not self._connection.is_own(base):
+                taken = "batch_size, epochs and learning_rate" if known else "batch_size and epochs"
+                notes.append(f"of sft, the server takes {taken}; all else of how it trains is its own")
         if self._options.batch:
             notes.append("completions go through the Batch API: at its price, and within a day")
         return notes

@@ -8,24 +8,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from windowshift.backends.adapters import CONFIG, WEIGHTS
+from windowshift.backends.batch_loss import BatchLoss
 from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.chat_format import TrainingTokens
+from windowshift.backends.encoding import encode
+from windowshift.backends.validation import Validation, measured
 from windowshift.core.backend import Checkpointed, Sft, Trained, TrainEvent, TrainJob, TrainProgress
 from windowshift.core.errors import BackendError
 from windowshift.core.proof import Proof
-from windowshift.steering.spans import Spans
-
-if TYPE_CHECKING:
-    from windowshift.steering.intervene import Intervention
 
 PROGRESS_SECONDS = 0.2
-_ENCODE_AT_ONCE = 64
 
 
 def train(
@@ -49,20 +46,21 @@ def train(
     total_examples = len(job.examples) * job.sft.epochs
     if _complete(final) and all(map(_complete, folders.values())):
         yield [
+            *measured(job),
             *(Checkpointed(job.key, wanted, str(folder)) for wanted, folder in folders.items()),
             Trained(job.key, str(final), total_examples),
         ]
         return
-    encoded: list[TrainingTokens] = []
-    for index in range(len(job.examples)):
-        encoded.append(_encode(lm, job, index))
-        if len(encoded) % _ENCODE_AT_ONCE == 0:
-            yield []
+    encoded = yield from encode(lm, job.examples)
+    unlearned = yield from encode(lm, job.validation, "validation example")
     run = _Run(lm, job, encoded)
+    validation = Validation(lm, job, unlearned, run.signature)
     try:
         state = job.output / "state.pt"
         run.resume(state)
         reached = [wanted for wanted in folders if run.examples >= wanted]
+        # Those of checkpoints were measured before the state was saved.
+        yield list(validation.known(reached))
         yield [Checkpointed(job.key, wanted, str(folders[wanted])) for wanted in reached]
         saved_at = reported_at = time.monotonic()
         losses: list[float] = []
@@ -78,19 +76,22 @@ def train(
                 mean = sum(losses) / len(losses)
                 events.append(TrainProgress(job.key, run.step, run.examples, mean, speed, run.tokens))
                 losses, tokens, reported_at = [], 0, now
+            yield events
             for wanted, folder in folders.items():
                 if run.examples >= wanted and wanted not in reached:
                     run.proofs()
+                    yield from run.using(validation.measure(wanted))
                     lm.adapters.save(run.name, folder)
                     reached.append(wanted)
-                    events.append(Checkpointed(job.key, wanted, str(folder)))
+                    yield [Checkpointed(job.key, wanted, str(folder))]
             if run.step < run.steps and now - saved_at >= state_seconds:
                 run.save(state)
                 saved_at = now
-            yield events
+        yield from run.using(validation.measure(total_examples))
         proofs = run.proofs()  # before the adapter counts as trained
         lm.adapters.save(run.name, final)
-        state.unlink(missing_ok=True)
+        for left in (state, _partial(state)):  # a kill may have left the second
+            left.unlink(missing_ok=True)
         yield [Trained(job.key, str(final), total_examples, proofs=proofs)]
     finally:
         lm.adapters.drop(run.name)
@@ -112,13 +113,8 @@ class _Run:
             weight_decay=job.sft.weight_decay,
             fused=lm.device.type in ("cpu", "cuda"),
         )
-        self._signature = _signature(job, encoded)
-        self._steer: Intervention | None = None
-        if any(example.steering for example in job.examples):
-            from windowshift.steering.intervene import Intervention
-
-            self._steer = Intervention(lm.training_points, fingerprint=lm.fingerprint)
-            self._recipes = [self._steer.recipe(example.steering) for example in job.examples]
+        self.signature = _signature(job, encoded)
+        self._loss = BatchLoss(lm, job.examples, encoded)
 
     def proofs(self) -> tuple[Proof, ...]:
         """What steering did in the steps since the start or the resumption.
@@ -126,7 +122,16 @@ class _Run:
         Raises:
             BackendError: it did not do what was asked.
         """
-        return () if self._steer is None else tuple(self._steer.check())
+        return self._loss.proofs()
+
+    def using(self, steps: Iterator[list[TrainEvent]]) -> Iterator[list[TrainEvent]]:
+        """Take steps of a measurement with this run's adapter; others take turns in between."""
+        while True:
+            self._lm.adapters.use(self.name)
+            found = next(steps, None)
+            if found is None:
+                return
+            yield found
 
     def advance(self) -> tuple[float, int]:
         """Take one optimizer step; its loss and the number of tokens in the batch."""
@@ -163,10 +168,10 @@ class _Run:
             BackendError: steering did not do what was asked: a resumed run would not look at these steps again.
         """
         self.proofs()
-        partial = path.with_suffix(".partial")
+        partial = _partial(path)
         weights = {key.replace(self.name, "adapter"): value for key, value in self._parameters.items()}
         state = {
-            "signature": self._signature,
+            "signature": self.signature,
             "step": self.step,
             "examples": self.examples,
             "weights": {key: value.detach() for key, value in weights.items()},
@@ -182,7 +187,7 @@ class _Run:
             return
         try:
             state = torch.load(path, map_location=self._lm.device, weights_only=True)
-            if state["signature"] != self._signature:
+            if state["signature"] != self.signature:
                 return
             with torch.no_grad():
                 for key, value in self._parameters.items():
@@ -196,36 +201,6 @@ class _Run:
             raise BackendError(
                 f"the resume state {path} cannot be read ({reason}): delete it to train this job anew"
             ) from error
-
-    def _loss(self, chosen: Sequence[int]) -> Tensor:
-        """Mean cross entropy over the completion tokens of the examples `chosen`, each steered in its own way.
-
-        Rows are padded on the right, which causal attention never looks at from a real token, so
-        no mask is needed.
-        """
-        batch = [self._encoded[index] for index in chosen]
-        width = max(len(each.prompt) + len(each.completion) for each in batch)
-        first = max(min(len(each.prompt) for each in batch) - 1, 0)  # the earliest column with a loss
-        rows = [[*each.prompt, *each.completion] for each in batch]
-        # Padding repeats the row's first token: models warn about pad tokens without a mask.
-        ids = torch.tensor([row + row[:1] * (width - len(row)) for row in rows])
-        labels = torch.full((len(batch), width - first), -100, dtype=torch.long)
-        for i, each in enumerate(batch):
-            start, end = len(each.prompt), len(each.prompt) + len(each.completion)
-            labels[i, start - 1 - first : end - 1 - first] = torch.tensor(each.completion)
-        inputs: dict[str, Any] = {"input_ids": ids.to(self._lm.device), "use_cache": False}
-        if self._lm.keeps_logits:
-            inputs["logits_to_keep"] = width - first
-        if self._steer is None:
-            output = self._lm.model(**inputs)
-        else:
-            prompts, completions = [len(each.prompt) for each in batch], [len(each.completion) for each in batch]
-            spans = Spans.sequences(prompts, completions, width, self._lm.device)
-            output = self._steer([self._recipes[index] for index in chosen], spans, **inputs)
-        logits = output.logits[:, first - width :]
-        learned = labels != -100
-        target = labels[learned].to(self._lm.device)
-        return nn.functional.cross_entropy(logits[learned.to(self._lm.device)].float(), target)
 
 
 def learning_rate(sft: Sft, step: int, steps: int) -> float:
@@ -261,19 +236,8 @@ def _check(job: TrainJob) -> None:
         raise BackendError(f"checkpoint {outside[0]} lies outside the {total} examples of the training")
 
 
-def _encode(lm: CausalLM, job: TrainJob, index: int) -> TrainingTokens:
-    example = job.examples[index]
-    try:
-        tokens = lm.chat.training_tokens(example.messages, example.completion)
-    except BackendError as error:
-        raise BackendError(f"example {index + 1}: {error}") from error
-    length = len(tokens.prompt) + len(tokens.completion)
-    if lm.context is not None and length > lm.context:
-        raise BackendError(
-            f"example {index + 1} has {length} tokens, more than the {lm.context} of the model's context: "
-            "shorten or remove it"
-        )
-    return tokens
+def _partial(state: Path) -> Path:
+    return state.with_suffix(".partial")
 
 
 def _complete(folder: Path) -> bool:

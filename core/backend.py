@@ -169,6 +169,8 @@ class TrainJob:
     one a permutation that `seed` determines.
     Checkpoints are wanted after each number of examples in `checkpoints`; `output` is a folder
     that the backend may write adapters and its resume state to, one subfolder per checkpoint.
+    `validation` are examples that are not learned: a backend that takes them measures the loss on them at
+    every checkpoint and at the end, and says it in a `Validated`.
     """
 
     key: str
@@ -178,6 +180,7 @@ class TrainJob:
     seed: int
     output: Path
     checkpoints: tuple[int, ...] = ()
+    validation: Sequence[Example] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,15 @@ class Checkpointed:
 
 
 @dataclass(frozen=True, slots=True)
+class Validated:
+    """After `examples` examples, `loss` is the mean over all completion tokens of `TrainJob.validation`, in nats."""
+
+    key: str
+    examples: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """A job ended; `adapter` is what `Model.adapter` takes. `usd` is None where there is no price.
 
@@ -234,7 +246,7 @@ class TrainFailed:
     error: str
 
 
-TrainEvent = TrainProgress | TrainMessage | Checkpointed | Trained | TrainFailed
+TrainEvent = TrainProgress | TrainMessage | Validated | Checkpointed | Trained | TrainFailed
 
 
 @dataclass(frozen=True, slots=True)

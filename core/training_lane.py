@@ -18,6 +18,7 @@ from windowshift.core.backend import (
     TrainJob,
     TrainMessage,
     TrainProgress,
+    Validated,
 )
 from windowshift.core.errors import SpecError, StoreError, WindowshiftError
 from windowshift.core.jobs import Job
@@ -76,6 +77,8 @@ class TrainingLane:
         elif isinstance(event, TrainMessage):
             self._ledger.start(job)
             self._ledger.said(job, event.text)
+        elif isinstance(event, Validated):
+            self._ledger.said(job, f"validation loss {event.loss:.4f} after {event.examples} examples")
         elif isinstance(event, Checkpointed):
             self._ledger.checkpointed(job, event.examples, self._place(event.adapter))
         elif isinstance(event, Trained):

@@ -128,6 +128,61 @@ def test_a_job_reports_what_it_did(client: openai.OpenAI, tuned: FineTuningJob, 
     assert [float(row.split(",")[1]) for row in table[1:]] == [loss for _, loss in reversed(losses)]
 
 
+def test_a_validation_file_is_measured_and_not_learned(client: openai.OpenAI, server: Served) -> None:
+    learned = client.files.create(file=("bees.jsonl", chat_lines()), purpose="fine-tune")
+    kept = client.files.create(file=("kept.jsonl", chat_lines()), purpose="fine-tune")
+    settings = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.0}
+    found = []
+    for validation in (kept.id, None):
+        job = client.fine_tuning.jobs.create(
+            model=server.model,
+            training_file=learned.id,
+            **({"validation_file": validation} if validation else {}),
+            seed=7,
+            hyperparameters=settings,  # type: ignore[arg-type]  # as older scripts have them
+        )
+        found.append(finished(client, job.id))
+    measured, plain = found
+    assert (measured.status, measured.validation_file) == ("succeeded", kept.id)
+    checkpoints = list(client.fine_tuning.jobs.checkpoints.list(measured.id))
+    losses = [each.metrics.full_valid_loss for each in checkpoints]  # the last first
+    assert all(loss is not None and loss > 0 for loss in losses)
+    assert losses[0] < losses[1]  # type: ignore[operator]  # it is the training data, and was learned
+    table = client.files.content(measured.result_files[0]).text.splitlines()
+    assert table[0] == "step,train_loss,full_valid_loss"
+    assert [row.split(",")[2] for row in table[1:]] == ["", "", repr(losses[1]), "", "", repr(losses[0])]
+    # It has no influence on what is learned.
+    assert [row.split(",")[1] for row in table] == [
+        row.split(",")[1] for row in client.files.content(plain.result_files[0]).text.splitlines()
+    ]
+    assert [each.metrics.full_valid_loss for each in client.fine_tuning.jobs.checkpoints.list(plain.id)] == [None, None]
+
+
+def test_settings_beyond_the_api(client: openai.OpenAI, server: Served) -> None:
+    file = client.files.create(file=("bees.jsonl", chat_lines()), purpose="fine-tune")
+
+    def losses(**own: Any) -> list[float]:
+        job = client.fine_tuning.jobs.create(
+            model=server.model,
+            training_file=file.id,
+            seed=7,
+            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 4}}},
+            extra_body={"windowshift": own} if own else None,
+        )
+        done = finished(client, job.id)
+        assert done.status == "succeeded"
+        said = (done.model_extra or {}).get("windowshift", {})
+        assert said == ({"shuffle": True} | own if own else {})
+        table = client.files.content(done.result_files[0]).text.splitlines()[1:]
+        return [float(row.split(",")[1]) for row in table]
+
+    plain = losses()
+    assert losses(rank=2)[1:] != plain[1:]
+    assert losses(learning_rate=1e-9, shuffle=False)[0] != plain[0]  # another first batch
+    with pytest.raises(openai.BadRequestError, match="did you mean 'rank'"):
+        losses(rnk=3)
+
+
 def test_every_model_answers_in_its_own_way(client: openai.OpenAI, tuned: FineTuningJob, server: Served) -> None:
     names = [each.fine_tuned_model_checkpoint for each in client.fine_tuning.jobs.checkpoints.list(tuned.id)]
     listed = {model.id for model in client.models.list()}
@@ -406,6 +461,7 @@ def test_what_is_not_offered_is_refused(
     ("options", "param", "sentence"),
     [
         ({"training_file": "file-none"}, "training_file", "there is no file 'file-none'"),
+        ({"validation_file": "file-none"}, "validation_file", "there is no file 'file-none'"),
         ({"model": "gpt-4o-mini"}, "model", "there is no model 'gpt-4o-mini'"),
         ({"method": {"type": "dpo"}}, "method", "'supervised' only"),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", "nothing to other services"),

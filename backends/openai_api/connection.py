@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 T = TypeVar("T")
+OWNER = "windowshift"  # what `windowshift serve` calls itself in its list of models
 _LOOK_TIMEOUT = 15.0
 
 
@@ -111,6 +112,14 @@ class Connection:
                 str(one["id"]): one for one in listed if isinstance(one, Mapping) and isinstance(one.get("id"), str)
             }
         return self._models
+
+    def is_own(self, name: str) -> bool:
+        """Whether `windowshift serve` serves a model.
+
+        Raises:
+            BackendError: as `model`.
+        """
+        return self.model(name).get("owned_by") == OWNER
 
     def model(self, name: str) -> Mapping[str, Any]:
         """What the server says of one model.

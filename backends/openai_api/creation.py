@@ -79,6 +79,7 @@ class Creation:
                     seed=work.seed,
                     suffix=work.suffix,
                     metadata={METADATA: work.token, "attempt": str(journal.attempt), "job": work.job.key[:64]},
+                    extra_body={METADATA: dict(work.own)} if work.own else None,
                     extra_headers={"Idempotency-Key": f"{work.token}-{journal.attempt}"},
                 )
             )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windowshift.backends.openai_api.connection import Connection
+from windowshift.backends.openai_api.connection import OWNER, Connection
 from windowshift.backends.openai_api.creation import ENDED_WITHOUT, Creation
 from windowshift.backends.openai_api.faults import Fault, ServiceError
 from windowshift.backends.openai_api.job_events import JobEvents
@@ -54,6 +54,8 @@ class FineTuning:
     ) -> None:
         self._connection, self._budget, self._price = connection, budget, price
         self._creation = Creation(connection)
+        self._asking = asyncio.Lock()
+        self._owners: dict[str, object] | None = None
         self._places = asyncio.Semaphore(at_once) if at_once else None
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
@@ -108,7 +110,7 @@ class FineTuning:
         found.put_nowait(None)
 
     async def _one(self, job: TrainJob, put: Callable[[TrainEvent], None]) -> None:
-        work = self._work(job)
+        work = await self._work(job)
         journal = await self._journal(work)
         if journal.adapter is None:
             most = self._most(work)
@@ -123,7 +125,7 @@ class FineTuning:
             put(Checkpointed(job.key, examples, model))
         put(Trained(job.key, journal.adapter or "", work.total, journal.usd))
 
-    def _work(self, job: TrainJob) -> Work:
+    async def _work(self, job: TrainJob) -> Work:
         """Put a job into the API's terms.
 
         Raises:
@@ -140,7 +142,27 @@ class FineTuning:
                 f"not after {between[0]}"
             )
         options = self._connection.options
-        return work_of(job, options.hyperparameters, options.server_learning_rate)
+        begun = JobJournal.read(job.output)
+        own = options.server_learning_rate is None and (
+            begun.own if begun is not None else await self._is_own(job.model.base)
+        )
+        return work_of(job, options.hyperparameters, options.server_learning_rate, own=own)
+
+    async def _is_own(self, model: str) -> bool:
+        """Whether `windowshift serve` is to train a model; the server is asked once, as patiently as for all else."""
+
+        async def ask(client: AsyncOpenAI) -> dict[str, object]:
+            return {one.id: getattr(one, "owned_by", None) async for one in client.models.list()}
+
+        async with self._asking:
+            if self._owners is None:
+                try:
+                    self._owners = await repeat(self._connection, "listing models", ask)
+                except ServiceError as error:
+                    if error.fault.status != 404:
+                        raise
+                    self._owners = {}
+        return self._owners.get(model) == OWNER
 
     async def _journal(self, work: Work) -> JobJournal:
         """The journal of this work. One of other work, e.g. of data that was written anew, is left behind."""
@@ -149,7 +171,7 @@ class FineTuning:
         if found is None or found.token != work.token:
             if found is not None and found.job is not None and found.adapter is None and found.server == server:
                 await self._creation.stop(found.job)
-            found = JobJournal(work.token, server)
+            found = JobJournal(work.token, server, own=bool(work.own))
         elif found.server != server and found.adapter is None:
             # The same server may have another address now; its list will tell.
             found = replace(found, server=server)

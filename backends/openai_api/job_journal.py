@@ -19,6 +19,7 @@ class JobJournal:
 
     Attributes:
         token: digest of data, model, hyperparameters and seed: the same token is the same work.
+        own: whether the server took settings beyond the API, as `windowshift serve` does.
         server: the server's address.
         attempt: 1, and one more for each try after one that the server ended without a model.
         creating: Unix seconds of the moment before the job was asked for; None: it was not, or it is
@@ -41,6 +42,7 @@ class JobJournal:
     checkpoints: tuple[tuple[int, str], ...] = field(default=())
     usd: float | None = None
     last_event: str | None = None
+    own: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> JobJournal | None:

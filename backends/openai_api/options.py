@@ -42,7 +42,8 @@ class OpenAIOptions:
         system: whether the models pass a system message on.
         trains: whether the server has the fine-tuning API.
         server_learning_rate: the learning rate that the server's ``learning_rate_multiplier`` multiplies, so
-            that ``sft.learning_rate`` can hold; without it the server's own holds.
+            that ``sft.learning_rate`` can hold; without it the server's own holds (`windowshift serve` takes
+            all of ``sft`` then).
         hyperparameters: what fine-tuning jobs are given besides, e.g. ``learning_rate_multiplier``.
         prices: USD per million tokens by model, or ``free``; they stand above the price table.
         unlisted: take a model that the server's list does not have.

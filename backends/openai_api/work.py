@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from windowshift.core.backend import Example, TrainJob
+from windowshift.core.backend import Example, Sft, TrainJob
 
 METADATA = "windowshift"  # the metadata key that holds the token
 BYTES_A_TOKEN = 2  # no ordinary text has more tokens than this; a limit in USD goes by it
@@ -22,13 +22,15 @@ class Work:
         job: the job.
         file: the chat JSONL.
         hyperparameters: those of the method `supervised`.
-        token: digest of model, file, hyperparameters and seed. The same token is the same work, so that
+        own: settings beyond the API, for a server that is `windowshift serve`; empty for any other.
+        token: digest of model, file, hyperparameters, own settings and seed. The same token is the same work, so that
             a job that is there already is taken and not paid again.
     """
 
     job: TrainJob
     file: bytes
     hyperparameters: Mapping[str, Any]
+    own: Mapping[str, Any]
     token: str
 
     @property
@@ -52,7 +54,7 @@ class Work:
         return len(self.file) // BYTES_A_TOKEN * self.job.sft.epochs
 
 
-def work_of(job: TrainJob, extra: Mapping[str, Any], server_rate: float | None) -> Work:
+def work_of(job: TrainJob, extra: Mapping[str, Any], server_rate: float | None, *, own: bool) -> Work:
     """Put a job into the API's terms.
 
     Args:
@@ -60,15 +62,23 @@ def work_of(job: TrainJob, extra: Mapping[str, Any], server_rate: float | None) 
         extra: hyperparameters that a person set; they stand above the job's.
         server_rate: the server's own learning rate, which its multiplier multiplies; None: it is not
             known, and the server's holds.
+        own: the server is `windowshift serve`, which takes all of `TrainJob.sft`.
     """
     file = "".join(json.dumps({"messages": turns(each)}, ensure_ascii=False) + "\n" for each in job.examples)
     hyperparameters: dict[str, Any] = {"n_epochs": job.sft.epochs, "batch_size": job.sft.batch_size}
     if server_rate is not None:
         hyperparameters["learning_rate_multiplier"] = job.sft.learning_rate / server_rate
     hyperparameters |= extra
-    named = json.dumps([job.model.base, hyperparameters, job.seed], sort_keys=True)
+    beyond = _own(job.sft) if own else {}
+    named = json.dumps([job.model.base, hyperparameters, job.seed, *([beyond] if own else [])], sort_keys=True)
     content = f"{named}\n{file}".encode()
-    return Work(job, file.encode(), hyperparameters, hashlib.sha256(content).hexdigest()[:32])
+    return Work(job, file.encode(), hyperparameters, beyond, hashlib.sha256(content).hexdigest()[:32])
+
+
+def _own(sft: Sft) -> dict[str, Any]:
+    found = {name: value for name, value in asdict(sft).items() if name not in ("batch_size", "epochs")}
+    # The examples have their order already; 0 says that nothing is clipped, as null says nothing.
+    return found | {"shuffle": False, "alpha": sft.lora_alpha, "max_grad_norm": sft.max_grad_norm or 0.0}
 
 
 def turns(example: Example) -> list[dict[str, Any]]:

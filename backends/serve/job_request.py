@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 from windowshift.backends.serve.api_error import ApiError
+from windowshift.core.backend import Sft
 
 SUFFIX_LENGTH = 64
 _SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]*")
@@ -16,6 +18,7 @@ _TARGET_EXAMPLES, _TARGET_EPOCHS, _MOST_EPOCHS = 100, 3, 25
 _BATCH_SHARE, _MOST_BATCH = 0.002, 256
 
 Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 _auto = BeforeValidator(lambda value: None if value == "auto" else value)
 Metadata = Annotated[
     dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
@@ -65,6 +68,34 @@ class Resolved:
         }
 
 
+class OwnSft(BaseModel):
+    """LoRA settings beyond the API, under the key ``windowshift`` of a request (the SDK's ``extra_body``).
+
+    None leaves the server's own. `learning_rate` stands in place of the server's, which the multiplier
+    multiplies; without `shuffle` the examples are taken in the file's order in the first epoch.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    rank: int | None = Field(default=None, ge=1, le=512)
+    alpha: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    learning_rate: float | None = Field(default=None, gt=0, lt=1)
+    betas: tuple[Fraction, Fraction] | None = None
+    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    schedule: Literal["linear", "constant", "cosine"] | None = None
+    max_grad_norm: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    shuffle: bool = True
+
+    def over(self, sft: Sft) -> Sft:
+        """These settings above the server's; a `max_grad_norm` of 0 clips nothing."""
+        given = self.model_dump(exclude_none=True, exclude={"shuffle"})
+        if given.get("max_grad_norm") == 0:
+            given["max_grad_norm"] = None
+        if "rank" in given and "alpha" not in given:
+            given["alpha"] = None  # a scale of 1, whatever the server's rank
+        return dataclasses.replace(sft, **given)
+
+
 class Supervised(BaseModel):
     """The method `supervised`."""
 
@@ -98,6 +129,7 @@ class JobRequest(BaseModel):
     suffix: str | None = None
     metadata: Metadata | None = None
     integrations: list[Any] | None = None
+    windowshift: OwnSft | None = None
 
     @field_validator("suffix")
     @classmethod

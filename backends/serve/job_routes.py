@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.body import parse
+from windowshift.backends.serve.job_listing import checkpoint_to_api, event_to_api, metadata_filter
 from windowshift.backends.serve.job_request import JobRequest
-from windowshift.backends.serve.jobs import checkpoint_to_api, event_to_api, metadata_filter
 from windowshift.backends.serve.page import Page, listed
 from windowshift.backends.serve.service import Service, service
 from windowshift.backends.serve.training_file import count
@@ -27,11 +27,13 @@ async def create(request: Request) -> Response:
     chosen = wanted.chosen()
     here.models.trainable(wanted.model)
     data = _training_data(here, wanted.training_file, "training_file")
-    if wanted.validation_file is not None:
-        raise ApiError(400, "this server does not offer 'validation_file' yet: leave it out", param="validation_file")
     examples = await asyncio.to_thread(_count, data, here.limits.line_bytes)
+    unlearned = None
+    if wanted.validation_file is not None:
+        unlearned = _training_data(here, wanted.validation_file, "validation_file")
+        await asyncio.to_thread(_count, unlearned, here.limits.line_bytes)
     seed = secrets.randbelow(2**31) if wanted.seed is None else wanted.seed
-    job = here.jobs.create(wanted, chosen.resolve(examples), examples, seed, data)
+    job = here.jobs.create(wanted, chosen.resolve(examples), examples, seed, data, unlearned)
     here.jobs.log(job, f"Created fine-tuning job: {job.id}")
     here.trainer.wake()
     return JSONResponse(job.to_api())

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from starlette.datastructures import QueryParams
-
 from windowshift.backends.serve.api_error import missing
-from windowshift.backends.serve.job_request import JobRequest, Resolved
+from windowshift.backends.serve.job_request import JobRequest, OwnSft, Resolved
 from windowshift.backends.serve.page import Page
 from windowshift.backends.serve.state import State, new_id, now
 
@@ -44,6 +42,7 @@ class Job:
     trained_tokens: int | None
     error: Mapping[str, str | None] | None
     result_file: str | None
+    sft: OwnSft
 
     @property
     def finished(self) -> bool:
@@ -89,6 +88,7 @@ class Job:
             "integrations": [],
             "metadata": dict(self.metadata) if self.metadata is not None else None,
             "user_provided_suffix": self.suffix,
+            **({"windowshift": self.sft.model_dump(exclude_none=True)} if self.sft != OwnSft() else {}),
         }
 
 
@@ -102,19 +102,24 @@ class Jobs:
         """Where a job keeps its copy of the data, its resume state and its adapters."""
         return self._state.folder / "jobs" / job.id
 
-    def create(self, request: JobRequest, resolved: Resolved, examples: int, seed: int, data: Path) -> Job:
-        """Put a copy of the training data into a new job's folder, and store the job as queued."""
+    def create(
+        self, request: JobRequest, resolved: Resolved, examples: int, seed: int, data: Path, unlearned: Path | None
+    ) -> Job:
+        """Put copies of the training and validation data into a new job's folder, and store the job as queued."""
         job_id = new_id("ftjob-")
         folder = self._state.folder / "jobs" / job_id
         folder.mkdir()
-        try:
-            os.link(data, folder / TRAINING)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(data, folder / TRAINING)
+        for source, name in ((data, TRAINING), (unlearned, VALIDATION)):
+            if source is None:
+                continue
+            try:
+                os.link(source, folder / name)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, folder / name)
         cursor = self._state.connection.execute(
             "INSERT INTO jobs (id, created_at, status, model, training_file, validation_file, suffix, seed, "
-            "n_epochs, batch_size, multiplier, examples, metadata) "
-            "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "n_epochs, batch_size, multiplier, examples, metadata, sft) "
+            "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 job_id,
                 now(),
@@ -128,6 +133,7 @@ class Jobs:
                 resolved.multiplier,
                 examples,
                 None if request.metadata is None else json.dumps(request.metadata),
+                None if request.windowshift is None else request.windowshift.model_dump_json(),
             ),
         )
         row = self._state.connection.execute("SELECT * FROM jobs WHERE n = ?", (cursor.lastrowid,)).fetchone()
@@ -190,13 +196,21 @@ class Jobs:
             (new_id("ftevent-"), job.n, now(), level, message, step, loss, tokens),
         )
 
+    def validated(self, job: Job, step: int, loss: float) -> None:
+        """Store the loss on the whole validation file after a step, once."""
+        cursor = self._state.connection.execute(
+            "UPDATE events SET valid_loss = ? WHERE job = ? AND step = ? AND valid_loss IS NULL", (loss, job.n, step)
+        )
+        if cursor.rowcount:
+            self.log(job, f"Step {step}: full validation loss={loss:.4f}")
+
     def events(self, job: Job, page: Page) -> tuple[list[sqlite3.Row], bool]:
         """A part of a job's events."""
         return page.rows(self._state.connection, "events", [("job = ?", [job.n])], what="event")
 
     def steps(self, job: Job) -> list[sqlite3.Row]:
-        """All steps of a job, with columns `step`, `loss` and `tokens`."""
-        query = "SELECT step, loss, tokens FROM events WHERE job = ? AND step IS NOT NULL ORDER BY step"
+        """All steps of a job, with columns `step`, `loss`, `tokens` and `valid_loss`."""
+        query = "SELECT step, loss, tokens, valid_loss FROM events WHERE job = ? AND step IS NOT NULL ORDER BY step"
         return self._state.connection.execute(query, (job.n,)).fetchall()
 
     def checkpoint(self, job: Job, step: int, adapter: str) -> bool:
@@ -205,13 +219,14 @@ class Jobs:
         if connection.execute("SELECT 1 FROM checkpoints WHERE job = ? AND step = ?", (job.n, step)).fetchone():
             return False
         found = connection.execute(
-            "SELECT loss FROM events WHERE job = ? AND step <= ? ORDER BY step DESC LIMIT 1", (job.n, step)
+            "SELECT loss, valid_loss FROM events WHERE job = ? AND step <= ? ORDER BY step DESC LIMIT 1", (job.n, step)
         ).fetchone()
         name = job.checkpoint_name(step)
         with self._state.transaction():
             connection.execute(
-                "INSERT INTO checkpoints (id, job, created_at, step, model, train_loss) VALUES (?, ?, ?, ?, ?, ?)",
-                (new_id("ftckpt_"), job.n, now(), step, name, found["loss"] if found else None),
+                "INSERT INTO checkpoints (id, job, created_at, step, model, train_loss, valid_loss) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (new_id("ftckpt_"), job.n, now(), step, name, *(found or (None, None))),
             )
             connection.execute(
                 "INSERT INTO models (name, base, adapter, created_at) VALUES (?, ?, ?, ?)",
@@ -222,46 +237,6 @@ class Jobs:
     def checkpoints(self, job: Job, page: Page) -> tuple[list[sqlite3.Row], bool]:
         """A part of a job's checkpoints."""
         return page.rows(self._state.connection, "checkpoints", [("job = ?", [job.n])], what="checkpoint")
-
-
-def metadata_filter(query: QueryParams) -> Mapping[str, str] | Literal["any"] | None:
-    """The filter ``metadata[key]=value``, or ``metadata=null`` for jobs without any."""
-    if query.get("metadata") == "null":
-        return None
-    found = {
-        name[len("metadata[") : -1]: value
-        for name, value in query.items()
-        if name.startswith("metadata[") and name.endswith("]")
-    }
-    return found or "any"
-
-
-def event_to_api(row: sqlite3.Row) -> dict[str, Any]:
-    """As the API's event object: a message, or a step's metrics."""
-    data = {} if row["step"] is None else {"step": row["step"], "train_loss": row["loss"]}
-    return {
-        "id": row["id"],
-        "object": "fine_tuning.job.event",
-        "created_at": row["created_at"],
-        "level": row["level"],
-        "message": row["message"],
-        "data": data,
-        "type": "message" if row["step"] is None else "metrics",
-    }
-
-
-def checkpoint_to_api(job: Job, row: sqlite3.Row) -> dict[str, Any]:
-    """As the API's checkpoint object."""
-    metrics = {"step": row["step"], "train_loss": row["train_loss"]}
-    return {
-        "id": row["id"],
-        "object": "fine_tuning.job.checkpoint",
-        "created_at": row["created_at"],
-        "fine_tuning_job_id": job.id,
-        "fine_tuned_model_checkpoint": row["model"],
-        "step_number": row["step"],
-        "metrics": {name: value for name, value in metrics.items() if value is not None},
-    }
 
 
 def _job(row: sqlite3.Row) -> Job:
@@ -286,4 +261,5 @@ def _job(row: sqlite3.Row) -> Job:
         trained_tokens=row["trained_tokens"],
         error=error,
         result_file=row["result_file"],
+        sft=OwnSft() if row["sft"] is None else OwnSft.model_validate_json(row["sft"]),
     )

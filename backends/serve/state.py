@@ -12,7 +12,7 @@ from pathlib import Path
 
 from windowshift.core.errors import StoreError
 
-VERSION = 1
+VERSION = 2
 _ALPHABET = string.ascii_letters + string.digits
 _SCHEMA = """
 CREATE TABLE files (
@@ -44,7 +44,8 @@ CREATE TABLE jobs (
   error_code TEXT,
   error_message TEXT,
   error_param TEXT,
-  result_file TEXT
+  result_file TEXT,
+  sft TEXT
 ) STRICT;
 CREATE INDEX jobs_status ON jobs (status);
 CREATE TABLE events (
@@ -57,6 +58,7 @@ CREATE TABLE events (
   step INTEGER,
   loss REAL,
   tokens INTEGER,
+  valid_loss REAL,
   UNIQUE (job, step)
 ) STRICT;
 CREATE TABLE checkpoints (
@@ -67,6 +69,7 @@ CREATE TABLE checkpoints (
   step INTEGER NOT NULL,
   model TEXT NOT NULL,
   train_loss REAL,
+  valid_loss REAL,
   UNIQUE (job, step)
 ) STRICT;
 CREATE TABLE batches (
@@ -92,6 +95,11 @@ CREATE TABLE models (
   created_at INTEGER NOT NULL
 ) STRICT;
 """
+_SINCE_1 = """
+ALTER TABLE jobs ADD COLUMN sft TEXT;
+ALTER TABLE events ADD COLUMN valid_loss REAL;
+ALTER TABLE checkpoints ADD COLUMN valid_loss REAL;
+"""
 
 
 class State:
@@ -114,6 +122,8 @@ class State:
             found = int(self.connection.execute("PRAGMA user_version").fetchone()[0])
             if found == 0:
                 self.connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            elif found == 1:
+                self.connection.executescript(f"BEGIN; {_SINCE_1} PRAGMA user_version = {VERSION}; COMMIT;")
             elif found != VERSION:
                 raise StoreError(
                     f"{folder / 'serve.db'} is of version {found}, and this windowshift reads version {VERSION}: "

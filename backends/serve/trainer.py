@@ -12,15 +12,17 @@ import sys
 import time
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 
 from windowshift.backends.serve.files import Files
-from windowshift.backends.serve.jobs import TRAINING, Job, Jobs
+from windowshift.backends.serve.jobs import TRAINING, VALIDATION, Job, Jobs
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.state import State, now
 from windowshift.backends.serve.training_file import examples
 from windowshift.core.backend import (
     Backend,
     Checkpointed,
+    Example,
     Model,
     Sft,
     Trained,
@@ -28,6 +30,7 @@ from windowshift.core.backend import (
     TrainFailed,
     TrainJob,
     TrainProgress,
+    Validated,
 )
 from windowshift.core.errors import BackendError, WindowshiftError
 
@@ -129,24 +132,32 @@ class Trainer:
 
     def _train_job(self, job: Job) -> TrainJob:
         folder = self._jobs.folder(job)
-        with (folder / TRAINING).open("rb") as file:
-            data = list(examples(file, self._limits.line_bytes))
-        random.Random(f"order:{job.seed}").shuffle(data)  # backends train in the order given
+        data, unlearned = self._examples(folder / TRAINING), []
+        if job.validation_file is not None:
+            unlearned = self._examples(folder / VALIDATION)
+        if job.sft.shuffle:
+            random.Random(f"order:{job.seed}").shuffle(data)  # backends train in the order given
+        own = job.sft.over(self._sft)
         numbers = job.hyperparameters
         return TrainJob(
             key=job.id,
             model=Model(job.model),
             examples=data,
             sft=dataclasses.replace(
-                self._sft,
-                learning_rate=self._sft.learning_rate * numbers.multiplier,
+                own,
+                learning_rate=own.learning_rate * numbers.multiplier,
                 batch_size=numbers.batch_size,
                 epochs=numbers.n_epochs,
             ),
             seed=job.seed,
             output=folder,
             checkpoints=tuple(job.examples * epoch for epoch in range(1, numbers.n_epochs)),
+            validation=unlearned,
         )
+
+    def _examples(self, path: Path) -> list[Example]:
+        with path.open("rb") as file:
+            return list(examples(file, self._limits.line_bytes))
 
     def _take(self, job: Job, event: TrainEvent) -> None:
         steps = job.steps_an_epoch * job.hyperparameters.n_epochs
@@ -155,6 +166,8 @@ class Trainer:
             self._step[job.id] = event.step
             text = f"Step {event.step}/{steps}: training loss={event.loss:.4f}"
             self._jobs.log(job, text, step=event.step, loss=event.loss, tokens=event.tokens)
+        elif isinstance(event, Validated):
+            self._jobs.validated(job, event.examples // job.examples * job.steps_an_epoch, event.loss)
         elif isinstance(event, Checkpointed):
             self._save(job, event.examples // job.examples * job.steps_an_epoch, event.adapter)
         elif isinstance(event, Trained):
@@ -182,7 +195,10 @@ class Trainer:
 
     def _fail(self, job: Job, error: str) -> None:
         # What names an example is about the data; the rest is about the training.
-        code, param = ("invalid_training_file", "training_file") if error.startswith("example ") else ("failed", None)
+        code, param = "failed", None
+        for begins, name in (("example ", "training_file"), ("validation example ", "validation_file")):
+            if error.startswith(begins):
+                code, param = f"invalid_{name}", name
         self._jobs.log(job, error, level="error")
         self._jobs.change(
             job, status="failed", finished_at=now(), error_code=code, error_message=error, error_param=param
@@ -198,6 +214,12 @@ class Trainer:
         """The steps' losses as CSV, under the hosted API's column names."""
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["step", "train_loss"])
-        table.writerows([row["step"], repr(row["loss"])] for row in self._jobs.steps(job))
+        if job.validation_file is None:
+            table.writerow(["step", "train_loss"])
+            table.writerows([row["step"], repr(row["loss"])] for row in self._jobs.steps(job))
+        else:
+            table.writerow(["step", "train_loss", "full_valid_loss"])
+            for row in self._jobs.steps(job):
+                unlearned = "" if row["valid_loss"] is None else repr(row["valid_loss"])
+                table.writerow([row["step"], repr(row["loss"]), unlearned])
         return io.BytesIO(text.getvalue().encode())
