@@ -179,27 +179,27 @@ class Ledger:
         if self._states[job.id] == "running":
             self._set(job, "pending")
 
-    def pause(self, number: int) -> bool:
-        """A person wants a job to wait; what it has stays. Tell whether that changed anything."""
+    def pause(self, number: int) -> tuple[Job, ...]:
+        """A person wants a job to wait; what it has stays. Return it, where that changed anything."""
         job = self._by_number.get(number)
         if job is None or self._states[job.id] not in ("pending", "running"):
-            return False
+            return ()
         self._set(job, "paused")
-        return True
+        return (job,)
 
-    def resume(self, number: int) -> bool:
-        """A person lets a paused job go on. Tell whether that changed anything."""
+    def resume(self, number: int) -> tuple[Job, ...]:
+        """A person lets a paused job go on. Return it, where that changed anything."""
         job = self._by_number.get(number)
         if job is None or self._states[job.id] != "paused":
-            return False
+            return ()
         self._set(job, "pending")
-        return True
+        return (job,)
 
-    def move(self, number: int, *, first: bool) -> bool:
-        """Put a job, with what it waits for, before all that is left to do, or after it. Tell whether that was done."""
+    def move(self, number: int, *, first: bool) -> tuple[Job, ...]:
+        """Put a job, with what it waits for, before all that is left to do, or after it. Return what was moved."""
         job = self._by_number.get(number)
         if job is None or self._states[job.id] == "done":
-            return False
+            return ()
         moved = [job]
         if first:
             for one in moved:  # grows while it is walked: parents, their parents, ...
@@ -211,7 +211,7 @@ class Ledger:
                 self.writer.set_priority(self.number(one), place)
             data = {"text": f"goes {'first' if first else 'last'}"}
             self.writer.event("message", data, experiment=self.experiment, job=number)
-        return True
+        return tuple(moved)
 
     def cancel(self, number: int) -> None:
         """A person cancelled a job."""

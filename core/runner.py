@@ -16,7 +16,7 @@ from windowshift.core.ledger import Ledger
 from windowshift.core.plan import Plan
 from windowshift.core.progress import Progress
 from windowshift.core.recorder import Recorder
-from windowshift.core.records import SAMPLING, ExperimentState
+from windowshift.core.records import SAMPLING, ExperimentState, JobKind
 from windowshift.core.requests import RequestMaker
 from windowshift.core.sampling_lane import SamplingLane, asks_judge, lane_of
 from windowshift.core.service import Service
@@ -111,28 +111,21 @@ class Runner:
         while matches := [job for job in self._ready() if job.kind == "match"]:
             for job in matches:  # at once, as they make others ready
                 self._vectors.match(job)
-        ready = self._ready()
-        sampling: dict[str, list[Job]] = {}
-        training: dict[str, list[Job]] = {}
-        vectors: dict[str, list[Job]] = {}
-        for job in ready:
-            if job.kind in SAMPLING or is_judged(job.inputs):
-                sampling.setdefault(lane_of(job), []).append(job)
-            elif job.kind == "train":
-                training.setdefault(job.inputs["backend"], []).append(job)
-            elif job.kind == "extract":
-                vectors.setdefault(job.inputs["backend"], []).append(job)
-            else:
+        waiting: dict[str, list[Job]] = {}
+        for job in self._ready():
+            lane = _lane(job)
+            if lane is None:
                 self._finish_scores(job)
-        for lane, jobs in sampling.items():
+            else:
+                waiting.setdefault(lane, []).append(job)
+        for lane, jobs in waiting.items():
             if lane not in self._lanes:
-                self._lanes[lane] = asyncio.create_task(self._sampling.run(jobs[0].inputs["backend"], jobs))
-        for name, jobs in training.items():
-            if f"train {name}" not in self._lanes:
-                self._lanes[f"train {name}"] = asyncio.create_task(self._training.run(name, jobs))
-        for name, jobs in vectors.items():
-            if f"vectors {name}" not in self._lanes:
-                self._lanes[f"vectors {name}"] = asyncio.create_task(self._vectors.run(name, jobs))
+                self._lanes[lane] = asyncio.create_task(self._work(jobs[0].kind).run(jobs[0].inputs["backend"], jobs))
+
+    def _work(self, kind: JobKind) -> SamplingLane | TrainingLane | VectorLane:
+        if kind == "train":
+            return self._training
+        return self._vectors if kind == "extract" else self._sampling
 
     def _ready(self) -> list[Job]:
         return [job for job in self._ledger.ready() if self._only is None or job.id in self._only]
@@ -174,8 +167,8 @@ class Runner:
                 self._cancelled = True
             elif action == "cancel" and number is not None:
                 self._ledger.cancel(number)
-                self._interrupt_lanes()
                 jobs = [job for job in self._plan.jobs if self._ledger.number(job) == number]
+                self._interrupt(jobs)
                 self._lanes[f"cancel {number}"] = asyncio.create_task(self._cancel_elsewhere(jobs))
             elif action == "retry":
                 self._ledger.retry(number)
@@ -189,8 +182,7 @@ class Runner:
             changed = self._ledger.resume(number)
         else:
             changed = self._ledger.move(number, first=action == "first")
-        if changed:
-            self._interrupt_lanes()  # a lane keeps the jobs, and their order, that it began with
+        self._interrupt(changed)  # a lane keeps the jobs, and their order, that it began with
 
     async def _cancel_elsewhere(self, jobs: Sequence[Job]) -> None:
         """End what goes on at a service for these jobs: a cancelled job must not go on costing."""
@@ -205,9 +197,20 @@ class Runner:
     def _pause(self) -> None:
         self._paused = True
         self._ledger.set_experiment("paused")
-        self._interrupt_lanes()
+        self._interrupt(self._plan.jobs)
 
-    def _interrupt_lanes(self) -> None:
+    def _interrupt(self, jobs: Sequence[Job]) -> None:
         # The rows that arrived stay; what is missing is asked for when the lanes start again.
-        for task in self._lanes.values():
-            task.cancel()
+        touched = {_lane(job) for job in jobs}
+        for name, task in self._lanes.items():
+            if name in touched:
+                task.cancel()
+
+
+def _lane(job: Job) -> str | None:
+    """The lane that a job goes through; None for what is done at once."""
+    if job.kind in SAMPLING or is_judged(job.inputs):
+        return lane_of(job)
+    if job.kind in ("train", "extract"):
+        return f"{job.kind} {job.inputs['backend']}"
+    return None

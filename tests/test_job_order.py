@@ -93,6 +93,28 @@ def test_a_run_obeys(tiny_llama: Path, tmp_path: Path) -> None:
         assert reader.job(waiting.n).state == "done"
 
 
+def test_a_job_that_is_moved_disturbs_no_other_lane(tiny_llama: Path, tmp_path: Path) -> None:
+    """What is trained meanwhile goes on: an interruption would cost the steps since its last state."""
+    spec, workspace = write_spec(tmp_path, tiny_llama, train="[short]"), tmp_path / "ws"
+    text = spec.read_text(encoding="utf-8").replace("batch_size: 4", "batch_size: 4, epochs: 300")
+    spec.write_text(text, encoding="utf-8")
+    process = start("run", spec, "--workspace", workspace)
+    wait_until(lambda: completions(workspace) > 0)
+    with closing(Reader(workspace)) as reader:
+        (train,) = (job.n for job in reader.jobs(1) if job.kind == "train")
+        *_, last = (job.n for job in reader.jobs(1) if job.kind == "evaluate")
+        wait_until(lambda: reader.job(train).done > 0)
+        control.request(workspace, 1, "last", last)
+        control.request(workspace, 1, "pause", last)
+        wait_until(lambda: reader.job(last).state == "paused")
+        assert reader.job(train).state == "running"
+        control.request(workspace, 1, "resume", last)
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+        begun = [event for event in reader.events(limit=10_000) if event.kind == "state" and event.job == train]
+        assert [event.data["state"] for event in begun] == ["running", "done"]
+
+
 def test_first_needs_a_job(tmp_path: Path) -> None:
     done = windowshift("control", "small", "first", "--workspace", tmp_path, check=2)
     assert "'first' moves one job: name it with --job NUMBER" in done.stderr
