@@ -148,7 +148,7 @@ async def test_the_arm_key_and_what_the_page_says(workspace: Path) -> None:
         assert "crossed: not in CV and fit" in screen_text(pilot)
         column = screen.matrix.column
         region = screen.matrix.cell_region(screen.matrix.row, column)
-        assert screen.matrix._cell_at(region.x + 1, region.y) == (screen.matrix.row, column)
+        assert screen.matrix.view().cell_at(region.x + 1, region.y) == (screen.matrix.row, column)
         await pilot.press("Y")
         await until(pilot, lambda: "short (crossed)" in pilot.app._clipboard)
         await pilot.resize_terminal(130, 30)

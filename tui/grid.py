@@ -24,7 +24,8 @@ from windowshift.tui.grid_keys import GridKeys
 from windowshift.tui.grid_words import explanation
 from windowshift.tui.headline import Headline, KeyLine
 from windowshift.tui.legend import Legend
-from windowshift.tui.matrix import BASE_ROW, Matrix
+from windowshift.tui.matrix import Matrix
+from windowshift.tui.matrix_view import BASE_ROW
 from windowshift.tui.picture import Picture
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.pins import variant

@@ -7,7 +7,8 @@ from dataclasses import replace
 from windowshift.core.records import BASE
 from windowshift.tui import faces
 from windowshift.tui.faces import METRICS, Metric
-from windowshift.tui.matrix import BASE_ROW, Matrix
+from windowshift.tui.matrix import Matrix
+from windowshift.tui.matrix_view import BASE_ROW
 from windowshift.tui.snapshot import GridCell, GridChoice, GridSnapshot
 from windowshift.tui.store_screen import StoreScreen
 from windowshift.tui.table import Table, number, table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from windowshift.tui import faces, figures, sanitise
 from windowshift.tui.fit_line import Fits
-from windowshift.tui.matrix import BASE_ROW
+from windowshift.tui.matrix_view import BASE_ROW
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.snapshot import GridCell, GridSnapshot
 from windowshift.tui.theme import Ink
