@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/windowshift demo --workspace $(DEMO)
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow and not tinker and not vllm'
+	$(BIN)/python -m pytest -m 'not slow and not tinker and not vllm' -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m 'slow and not tinker and not vllm'

@@ -137,7 +137,7 @@ for call in (Writer, lambda place: control.request(place, 1, "pause"), Reader):
 
 
 def readable_by_all(tmp_path: Path) -> None:
-    for folder in (*tmp_path.parents[:2], tmp_path):
+    for folder in (*tmp_path.parents[:3], tmp_path):  # pytest's own, one more for each process of several
         folder.chmod(0o755)
 
 
