@@ -12,8 +12,9 @@ from windowshift.core.condition_kinds import KINDS
 from windowshift.core.conditions import NO_PREFIX, Condition, PrefixGroup, check_phrases
 from windowshift.core.errors import SpecError
 from windowshift.core.records import BASE
-from windowshift.core.spec import ConditionEntry, Mix, Spec
+from windowshift.core.spec import Spec
 from windowshift.core.spec_errors import did_you_mean, sentence
+from windowshift.core.spec_sections import ConditionEntry, Mix
 
 
 @dataclass(frozen=True, slots=True)

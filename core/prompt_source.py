@@ -14,7 +14,8 @@ from typing import Any
 from windowshift.core import world
 from windowshift.core.errors import MissingExtraError, SpecError
 from windowshift.core.prompts import Prompt
-from windowshift.core.spec import PromptDataset, PromptFile, read_text
+from windowshift.core.spec import read_text
+from windowshift.core.spec_sections import PromptDataset, PromptFile
 
 MICROWORLD = "microworld"
 TEXT_COLUMNS = ("prompt", "instruction", "question", "text", "problem")

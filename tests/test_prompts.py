@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from windowshift.core.errors import SpecError
 from windowshift.core.filtering import choose_by_judge, choose_by_variance, verdict
 from windowshift.core.prompt_source import draw
-from windowshift.core.spec import PromptDataset, PromptFile
+from windowshift.core.spec_sections import PromptDataset, PromptFile
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> Path:
