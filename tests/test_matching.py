@@ -31,7 +31,7 @@ def solved(curve: Callable[[float], float], target: float, *, relative: bool = T
     return match(ALPHAS, [rows(curve(alpha)) for alpha in ALPHAS], rows(target), relative=relative)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=st.sampled_from([-0.7, -0.2, 0.3, 1.0]), aim=st.floats(-2.95, 2.95))
 def test_an_exponential_curve_is_solved_exactly(rate: float, aim: float) -> None:
     """It is a line where means compare by ratio, and a local line smooths a line into itself."""
@@ -97,7 +97,7 @@ def test_noise_is_smoothed_over() -> None:
     assert 0 < shift < 0.6 * math.log(1.3) / 0.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=st.lists(st.floats(-50, 50), min_size=1, max_size=12), rising=st.booleans())
 def test_monotone_values_are_the_nearest_ones(values: list[float], rising: bool) -> None:
     given_values = np.array(values)

@@ -124,7 +124,7 @@ def test_extremes_by_hand() -> None:
     assert (low.cells, low.planned) == (6, 6)  # the no_prefix row takes no part
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.floats(0.01, 1000.0))
 def test_scaling_all_lengths_changes_no_measure(scale: float) -> None:
     noise = np.array([0.5, 0.8, 1.2, 1.5])
@@ -142,7 +142,7 @@ def test_scaling_all_lengths_changes_no_measure(scale: float) -> None:
         assert [d.value.value, d.value.low] == pytest.approx([c.value.value, c.value.low])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.permutations(range(6)))
 def test_permuting_prompts_changes_no_value(order: list[int]) -> None:
     rng = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def test_permuting_prompts_changes_no_value(order: list[int]) -> None:
             assert b.mean.value == pytest.approx(a.mean.value)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.floats(-0.8, 0.5), st.integers(0, 10_000))
 def test_a_planted_slope_is_recovered(slope: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
