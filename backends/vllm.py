@@ -19,6 +19,7 @@ from windowshift.backends.vllm_api.prompts import PromptMaker
 from windowshift.backends.vllm_api.served_model import find_served
 from windowshift.backends.vllm_api.server import ServerEngine
 from windowshift.backends.vllm_api.steering import PushMaker
+from windowshift.backends.vllm_api.turnstile import Turnstile
 from windowshift.core.backend import (
     Capabilities,
     Completion,
@@ -207,8 +208,9 @@ class VllmBackend:
             served = find_served(base[0], await engine.served(), self._where)
             shelf = self._shelves.setdefault(id(engine), Shelf(engine, self._options.adapters))
             pushes = PushMaker(fingerprint, model_size(*base))
+            turnstile = Turnstile(shut=not await engine.extended())
             self._answers[base] = Answers(
-                engine, served, self._prompt_maker(base), pushes, shelf, self._options.concurrency
+                engine, served, self._prompt_maker(base), pushes, shelf, turnstile, self._options.concurrency
             )
             self._engines[base] = engine
         return self._answers[base]

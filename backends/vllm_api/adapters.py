@@ -6,16 +6,24 @@ import asyncio
 import hashlib
 import json
 import re
+import struct
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from windowshift.backends.vllm_api.engine import Engine, EngineError
+from windowshift.core.backend import ModelSize
 from windowshift.core.errors import BackendError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+_LARGEST_HEADER = 16 * 1024 * 1024
+_WEIGHT = re.compile(r"\.(\d+)\.(?:\w+\.)*?(\w+)\.lora_([AB])\.weight$")
+# Modules that read the residual stream (their A), and those that write to it (their B).
+_WIDE = {("A", name) for name in ("q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj")}
+_WIDE |= {("B", name) for name in ("o_proj", "down_proj")}
 _RANK = re.compile(r"rank (\d+)", re.IGNORECASE)
 
 
@@ -28,11 +36,11 @@ class AdapterFolder:
     rank: int
 
     @classmethod
-    def at(cls, folder: str) -> AdapterFolder:
-        """Find the adapter in a folder.
+    def at(cls, folder: str, base: str, size: ModelSize) -> AdapterFolder:
+        """Find the adapter in a folder, and compare it with the model: vLLM itself would take one that does not fit.
 
         Raises:
-            BackendError: the folder does not hold a LoRA adapter that vLLM can use.
+            BackendError: the folder does not hold a LoRA adapter that vLLM can use, or one of another model.
         """
         path = Path(folder).expanduser()
         for name in (CONFIG, WEIGHTS):
@@ -47,6 +55,9 @@ class AdapterFolder:
             raise BackendError(f"{CONFIG} of adapter folder '{folder}' cannot be read: {error!r}") from error
         if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
             raise BackendError(f"adapter '{folder}' is not a plain LoRA adapter, which is what backend 'vllm' can use")
+        problem = _misfit(_shapes(path / WEIGHTS), size)
+        if problem is not None:
+            raise BackendError(f"adapter '{folder}' does not fit '{base}': {problem}")
         found = (path / WEIGHTS).stat()
         digest = hashlib.sha256(text + f"{path}:{found.st_size}:{found.st_mtime_ns}".encode()).hexdigest()
         return cls(f"windowshift-{digest[:20]}", str(path), rank)
@@ -120,6 +131,33 @@ class Shelf:
                     error.status,
                 ) from None
             raise EngineError(f"adapter '{adapter.folder}' does not load: {said}", error.status) from None
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a safetensors file, from its header."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _LARGEST_HEADER:
+                raise ValueError("no header")
+            head = json.loads(file.read(length))
+        return {name: tuple(one["shape"]) for name, one in head.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise BackendError(f"adapter weights {path} cannot be read: {error}") from error
+
+
+def _misfit(shapes: Mapping[str, tuple[int, ...]], size: ModelSize) -> str | None:
+    """What shows that an adapter is of another model, or no plain LoRA; None where nothing does."""
+    for name, shape in shapes.items():
+        found = _WEIGHT.search(name)
+        if found is None or len(shape) != 2:
+            return f"it holds {name}, which is no plain LoRA weight of a decoder layer"
+        layer, module, side = int(found[1]), found[2], found[3]
+        if layer >= size.layers:
+            return f"it has a layer {layer}, and the model has {size.layers}"
+        if (side, module) in _WIDE and shape[1 if side == "A" else 0] != size.width:
+            return f"{name} is {shape}, and the model's hidden size is {size.width}"
+    return None if shapes else "it holds no weights"
 
 
 def _next_rank(rank: int) -> int:

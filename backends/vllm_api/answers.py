@@ -12,6 +12,7 @@ from windowshift.backends.vllm_api.engine import Answer, Engine, EngineError, Qu
 from windowshift.backends.vllm_api.order import Asked, ordered
 from windowshift.backends.vllm_api.prompts import PromptMaker
 from windowshift.backends.vllm_api.steering import PushMaker, Slots
+from windowshift.backends.vllm_api.turnstile import Turnstile
 from windowshift.core.backend import Completion, GenerateRequest
 from windowshift.core.errors import WindowshiftError
 from windowshift.core.proof import Proof
@@ -29,6 +30,7 @@ class Answers:
         prompts: how its chats are written.
         pushes: how its steering is resolved.
         shelf: the adapters that the engine knows.
+        turnstile: what keeps apart requests that the engine cannot answer together.
         concurrency: requests under way at once, at most.
     """
 
@@ -37,14 +39,16 @@ class Answers:
     prompts: PromptMaker
     pushes: PushMaker
     shelf: Shelf
+    turnstile: Turnstile
     concurrency: int
 
     async def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         """Answer all requests, each as its answer arrives; a steered one once its steering is proven."""
         slots = Slots(self.engine)
+        adapters: dict[str, AdapterFolder] = {}
         asked: list[Asked] = []
         for place, request in enumerate(requests):
-            made = self._asked(place, request, slots)
+            made = self._asked(place, request, slots, adapters)
             if isinstance(made, Completion):
                 yield made
             else:
@@ -76,7 +80,9 @@ class Answers:
             with suppress(EngineError):  # the server may be gone, which has been said already
                 await slots.aclose()
 
-    def _asked(self, place: int, request: GenerateRequest, slots: Slots) -> Asked | Completion:
+    def _asked(
+        self, place: int, request: GenerateRequest, slots: Slots, adapters: dict[str, AdapterFolder]
+    ) -> Asked | Completion:
         """A request made ready, or the completion that says why it cannot be answered."""
         prompt: tuple[int, ...] = ()
         problem = _problem(request)
@@ -85,7 +91,10 @@ class Answers:
                 prompt = tuple(self.prompts.chat.prompt_ids(request.messages))
                 problem = self._too_long(request, len(prompt))
             if problem is None:
-                adapter = None if request.model.adapter is None else AdapterFolder.at(request.model.adapter)
+                folder = request.model.adapter
+                if folder is not None and folder not in adapters:
+                    adapters[folder] = AdapterFolder.at(folder, request.model.base, self.pushes.size)
+                adapter = None if folder is None else adapters[folder]
                 pushes = self.pushes.pushes(request.steering)
                 return Asked(place, request, prompt, adapter, pushes, slots.name(request.group, pushes))
         except WindowshiftError as error:
@@ -148,7 +157,9 @@ class Answers:
             if plain:
                 logprob = sum(token.logprob for token in drawn)
             else:
-                logprob = sum(await self.engine.score(self.served.name, [*one.prompt, *ids], len(one.prompt)))
+                text = [*one.prompt, *ids]
+                async with self.turnstile.through("alone"):
+                    logprob = sum(await self.engine.score(self.served.name, text, len(one.prompt)))
         return Completion(
             key=request.key,
             text=self.prompts.chat.text(ids),
@@ -161,10 +172,12 @@ class Answers:
 
     async def _ask(self, adapter: AdapterFolder | None, question: Question) -> Answer:
         if adapter is None:
-            return await self.engine.complete(self.served.name, question)
+            async with self.turnstile.through("base"):
+                return await self.engine.complete(self.served.name, question)
         name = await self.shelf.take(adapter)
         try:
-            return await self.engine.complete(self.served.name, replace(question, adapter=name))
+            async with self.turnstile.through("adapter"):
+                return await self.engine.complete(self.served.name, replace(question, adapter=name))
         finally:
             self.shelf.put_back(adapter)
 

@@ -73,6 +73,7 @@ class BatchSteering:
         self._requests: dict[str, _Request] = {}
         self._step: _Step | None = None
         self._seen: torch.dtype = self._dtype
+        self._tally, self._tokens_asked = self._zeros(MEASURES, 1), self._zeros(1)
         self._clear()
         for layer, module in enumerate(self._decoder.layers):
             module.register_forward_hook(lambda _module, _inputs, output, layer=layer: self._visit(layer, output))

@@ -78,6 +78,10 @@ class Engine(Protocol):
         """The base models; starts an engine that is not running yet."""
         ...
 
+    async def extended(self) -> bool:
+        """Whether the workers have windowshift's extension."""
+        ...
+
     async def complete(self, model: str, question: Question) -> Answer:
         """Draw one completion from the base model called `model`, or from an adapter on it."""
         ...

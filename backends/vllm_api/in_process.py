@@ -47,6 +47,10 @@ class InProcessEngine:
                 self._llm = self._started()
         return (Served(self._base, str(locate(self._base) or self._base), int(self._llm.model_config.max_model_len)),)
 
+    async def extended(self) -> bool:
+        """Always."""
+        return True
+
     async def complete(self, model: str, question: Question) -> Answer:  # noqa: ARG002 - there is one
         """Draw one completion."""
         from vllm import SamplingParams
@@ -65,7 +69,7 @@ class InProcessEngine:
         (choice,) = output.outputs
         if choice.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a request with '{choice.finish_reason}'")
-        drawn = ()
+        drawn: tuple[DrawnToken, ...] = ()
         if question.logprobs is not None:
             drawn = tuple(
                 DrawnToken(
@@ -109,8 +113,6 @@ class InProcessEngine:
             EngineError: the engine was started without it.
         """
         await self.served()
-        if not self._options.steering:
-            raise EngineError("vLLM was started without steering: write  backend_options: {vllm: {steering: true}}")
         try:
             return list(await self._llm.collective_rpc(method, args=(argument,)))
         except Exception as error:
@@ -138,9 +140,12 @@ class InProcessEngine:
             from vllm.v1.engine.async_llm import AsyncLLM
         except ModuleNotFoundError:
             raise BackendError(MISSING) from None
-        own: dict[str, Any] = {"enable_prefix_caching": True, "enable_lora": True, "enable_log_requests": False}
-        if self._options.steering:
-            own |= {"enforce_eager": True, "worker_extension_cls": WORKER}
+        own: dict[str, Any] = {
+            "enable_prefix_caching": True,
+            "enable_lora": True,
+            "worker_extension_cls": WORKER,
+            "enforce_eager": self._options.steering,  # compiled graphs pass hooks by
+        }
         own |= self._options.engine
         try:
             arguments = AsyncEngineArgs(

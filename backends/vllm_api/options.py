@@ -21,7 +21,7 @@ _OWN_ENGINE = {
     "model": "write  model:  in the spec",
     "revision": "write  revision:  in the spec",
     "enable_lora": "adapters are always enabled",
-    "worker_extension_cls": "write  steering: true",
+    "worker_extension_cls": "it is windowshift's own",
     "generation_config": "sampling is the spec's alone",
 }
 
@@ -37,7 +37,7 @@ class VllmOptions:
         concurrency: requests under way at once, at most.
         timeout: seconds after which a request counts as lost.
         adapters: how many adapters the server may know at once; the least recently used one is unloaded first.
-        steering: in this process only: load the steering extension, which needs eager execution.
+        steering: in this process only: run eagerly, as steering needs; without it vLLM compiles the model.
         engine: in this process only: vLLM's engine arguments, e.g. ``{dtype: float32, max_loras: 8}``.
     """
 

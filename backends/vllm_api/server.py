@@ -80,6 +80,14 @@ class ServerEngine:
         """The server's base models."""
         return self._models(await self._json("GET", "/v1/models"))
 
+    async def extended(self) -> bool:
+        """Whether the server was started with the extension, and lets it be called."""
+        try:
+            await self.call("windowshift_about", "null")
+        except EngineError:
+            return False
+        return True
+
     async def complete(self, model: str, question: Question) -> Answer:
         """Draw one completion.
 

@@ -27,7 +27,7 @@ class PushMaker:
     """
 
     def __init__(self, fingerprint: str, size: ModelSize) -> None:
-        self._fingerprint, self._size = fingerprint, size
+        self._fingerprint, self.size = fingerprint, size
         self._vectors: dict[str, SteeringVector] = {}
         self._made: dict[tuple[Steering, ...], tuple[Push, ...]] = {}
 
@@ -43,8 +43,8 @@ class PushMaker:
                 steering,
                 self._vector,
                 fingerprint=self._fingerprint,
-                width=self._size.width,
-                layers=self._size.layers,
+                width=self.size.width,
+                layers=self.size.layers,
                 number=0,
                 first_slot=0,
             )
