@@ -61,7 +61,7 @@ class VllmBackend:
         self._prompts: dict[Base, PromptMaker] = {}
         self._asked, self._left = 0, 0
         self._began: float | None = None
-        self._rate: float | None = None
+        self._cached = CacheCounts(0.0, 0.0)
 
     # -- who is there ---------------------------------------------------------------------------
 
@@ -122,7 +122,9 @@ class VllmBackend:
         per_minute = done / seconds * 60 if seconds > 0 else 0.0
         in_flight = min(self._left, self._options.concurrency)
         left = self._left / per_minute * 60 if per_minute else None
-        return Queue(self._left - in_flight, in_flight, per_minute, None, left)
+        rate = self.cache_hit_rate
+        note = "" if rate is None else f"prefix cache hit rate {rate:.0%}"
+        return Queue(self._left - in_flight, in_flight, per_minute, None, left, note)
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         """Answer all requests, those of one base model together, each as it comes."""
@@ -159,15 +161,18 @@ class VllmBackend:
         self._report(len(group), time.monotonic() - start, before, await answers.engine.cache_counts())
 
     def _report(self, count: int, seconds: float, before: CacheCounts | None, after: CacheCounts | None) -> None:
-        self._rate = None if before is None or after is None else after.rate_since(before)
-        hits = "" if self._rate is None else f", prefix cache hit rate {self._rate:.0%}"
+        hits = ""
+        if before is not None and after is not None:
+            here = CacheCounts(after.queries - before.queries, after.hits - before.hits)
+            self._cached = self._cached.plus(here)
+            hits = "" if here.rate is None else f", prefix cache hit rate {here.rate:.0%}"
         speed = count / seconds if seconds else 0.0
         log.info("vLLM answered %d requests in %.1f s, %.1f a second%s", count, seconds, speed, hits)
 
     @property
     def cache_hit_rate(self) -> float | None:
-        """The share of prompt tokens that the prefix cache had in the last call of `generate`; None: not known."""
-        return self._rate
+        """The share of prompt tokens that the prefix cache had, in all calls so far; None: not known."""
+        return self._cached.rate
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """No job can be trained here."""

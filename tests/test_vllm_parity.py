@@ -172,11 +172,12 @@ def about(texts: Sequence[str], **changes: Any) -> list[GenerateRequest]:
 async def test_what_is_steered_shares_a_cache_of_its_own(
     vllm: VllmBackend, local: LocalBackend, tmp_path: Path
 ) -> None:
-    """Prompts that begin alike hit the cache, plain and steered, and what is found there was steered in the same way."""
+    """Prompts that begin alike hit the cache, plain and steered; what is found there was steered in the same way."""
     way = pushes(tmp_path, "all")
     stronger = (replace(way[0], alpha=0.25),)
     questions = [f"What do {thing} do?" for thing in THINGS]
     await answers(vllm, about(questions))  # now the plain blocks are there
+    assert vllm.queue().note
     requests = [*about(questions), *about(questions, steering=way, group="a")]
     requests += about(questions, steering=stronger, group="b")
     found, _ = await both(vllm, local, requests)

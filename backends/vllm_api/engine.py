@@ -65,10 +65,14 @@ class CacheCounts:
     queries: float
     hits: float
 
-    def rate_since(self, before: CacheCounts) -> float | None:
-        """The share found since `before`; None where nothing was looked for."""
-        asked = self.queries - before.queries
-        return (self.hits - before.hits) / asked if asked > 0 else None
+    @property
+    def rate(self) -> float | None:
+        """The share found; None where nothing was looked for."""
+        return self.hits / self.queries if self.queries > 0 else None
+
+    def plus(self, other: CacheCounts) -> CacheCounts:
+        """Both together."""
+        return CacheCounts(self.queries + other.queries, self.hits + other.hits)
 
 
 class Engine(Protocol):
