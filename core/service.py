@@ -44,7 +44,8 @@ class Queue:
             return self.note
         limit = "" if self.limit is None else f" of {self.limit:.0f}"
         left = "" if self.seconds is None else f", about {max(1, round(self.seconds / 60))} min left"
-        return f"{self.waiting + self.in_flight} requests waiting, {self.per_minute:.0f}{limit} a minute{left}{self.note and f', {self.note}'}"
+        more = f", {self.note}" if self.note else ""
+        return f"{self.waiting + self.in_flight} requests waiting, {self.per_minute:.0f}{limit} a minute{left}{more}"
 
 
 @dataclass(frozen=True, slots=True)
