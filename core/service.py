@@ -27,7 +27,7 @@ class Queue:
     """What waits for a service: requests, how fast they go, and when the last one is answered.
 
     `per_minute` is measured over the last minute; `limit` is the rate in force, None where none is
-    known; `seconds` is None while nothing was measured.
+    known; `seconds` is None while nothing was measured. `note` is what else a person may want to see.
     """
 
     waiting: int
@@ -35,15 +35,17 @@ class Queue:
     per_minute: float
     limit: float | None
     seconds: float | None
+    note: str = ""
 
     @property
     def words(self) -> str:
-        """As people read it; empty where nothing waits."""
+        """As people read it; the note alone where nothing waits."""
         if not self.waiting and not self.in_flight:
-            return ""
+            return self.note
         limit = "" if self.limit is None else f" of {self.limit:.0f}"
         left = "" if self.seconds is None else f", about {max(1, round(self.seconds / 60))} min left"
-        return f"{self.waiting + self.in_flight} requests waiting, {self.per_minute:.0f}{limit} a minute{left}"
+        more = f", {self.note}" if self.note else ""
+        return f"{self.waiting + self.in_flight} requests waiting, {self.per_minute:.0f}{limit} a minute{left}{more}"
 
 
 @dataclass(frozen=True, slots=True)

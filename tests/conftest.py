@@ -3,6 +3,8 @@
 from hypothesis import settings
 
 from tests.runs import tiny_llama as tiny_llama
+from tests.vllm_server import keyed as keyed
+from tests.vllm_server import vllm_server as vllm_server
 
 settings.register_profile("windowshift", deadline=None)  # a busy machine is no failure
 settings.load_profile("windowshift")

@@ -1,0 +1,289 @@
+"""A vLLM server at an address, asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from windowshift.backends.drawn import DrawnToken
+from windowshift.backends.openai_api.key import Key
+from windowshift.backends.vllm_api.engine import (
+    SLOT,
+    Answer,
+    CacheCounts,
+    EngineError,
+    Question,
+    Served,
+    ranked,
+)
+from windowshift.backends.vllm_api.key import server_key
+from windowshift.backends.vllm_api.options import VllmOptions
+from windowshift.core.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_LOOK_SECONDS = 15.0
+_COUNTER = re.compile(r"^vllm:prefix_cache_(queries|hits)_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_SHOWN = 300
+LORA_REMEDY = "start the server with  --enable-lora  and the environment variable VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+STEERING_REMEDY = (
+    "start the server with  --worker-extension-cls windowshift.backends.vllm_api.worker_extension.SteeringWorker "
+    "--enforce-eager  and the environment variable VLLM_SERVER_DEV_MODE=1"
+)
+
+
+class ServerEngine:
+    """vLLM behind its OpenAI-style API; token ids go in and come back.
+
+    Args:
+        options: with `base_url`.
+    """
+
+    def __init__(self, options: VllmOptions) -> None:
+        assert options.base_url is not None
+        self._options, self._address = options, options.base_url
+        self._session: aiohttp.ClientSession | None = None
+        self._known_key: Key | None = None
+
+    @property
+    def _key(self) -> Key:
+        if self._known_key is None:
+            self._known_key = server_key(self._options.key_env)
+        return self._known_key
+
+    @property
+    def key_source(self) -> str:
+        """Where the key was found."""
+        return self._key.source
+
+    # -- without an event loop ------------------------------------------------------------------
+
+    def look(self) -> tuple[Served, ...]:
+        """The server's base models, asked without an event loop."""
+        asked = urllib.request.Request(f"{self._address}/v1/models", headers=self._headers())
+        try:
+            with urllib.request.urlopen(asked, timeout=_LOOK_SECONDS) as answer:
+                return self._models(json.load(answer))
+        except urllib.error.HTTPError as error:
+            raise self._refused(error.code, error.read().decode(errors="replace")) from None
+        except (OSError, ValueError) as error:
+            raise self._unreachable(error) from None
+
+    # -- the engine -----------------------------------------------------------------------------
+
+    async def served(self) -> Sequence[Served]:
+        """The server's base models."""
+        return self._models(await self._json("GET", "/v1/models"))
+
+    async def extended(self) -> bool:
+        """Whether the server was started with the extension, and lets it be called."""
+        try:
+            await self.call("windowshift_about", "null")
+        except EngineError:
+            return False
+        return True
+
+    async def complete(self, model: str, question: Question) -> Answer:
+        """Draw one completion.
+
+        Raises:
+            EngineError: the server refused, or answered with another model than the one asked for.
+        """
+        name = question.adapter or model
+        body: dict[str, Any] = {
+            "model": name,
+            "prompt": list(question.prompt),
+            "max_tokens": question.max_tokens,
+            "temperature": question.temperature,
+            "top_p": question.top_p,
+            # Said outright, so that the server's own defaults have no part in it.
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "seed": question.seed,
+            "stop_token_ids": list(question.stop),
+            "add_special_tokens": False,
+            "return_token_ids": True,
+        }
+        if question.logprobs is not None:
+            body |= {"logprobs": question.logprobs, "return_tokens_as_token_ids": True}
+        if question.slot is not None:
+            body |= {"vllm_xargs": {SLOT: question.slot}, "cache_salt": question.slot}
+        found = await self._json("POST", "/v1/completions", body)
+        try:
+            if found["model"] != name:
+                raise EngineError(f"the vLLM server answered with the model '{found['model']}' in place of '{name}'")
+            (choice,) = found["choices"]
+            ids = tuple(int(one) for one in choice["token_ids"])
+            drawn = () if question.logprobs is None else _drawn(choice["logprobs"], question.logprobs)
+            if question.logprobs is not None and len(drawn) != len(ids):
+                raise ValueError("log-probabilities")
+            if choice["finish_reason"] not in ("stop", "length"):
+                raise EngineError(f"the vLLM server ended a request with '{choice['finish_reason']}'")
+            return Answer(ids, choice["finish_reason"] == "stop", drawn)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._broken(f"its completion lacks {error}") from None
+
+    async def score(self, model: str, ids: Sequence[int], first: int) -> list[float]:
+        """Log-probabilities of ids that are given."""
+        body = {
+            "model": model,
+            "prompt": list(ids),
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": 0,
+            "add_special_tokens": False,
+        }
+        found = await self._json("POST", "/v1/completions", body)
+        try:
+            (choice,) = found["choices"]
+            entries = choice["prompt_logprobs"]
+            if len(entries) != len(ids):
+                raise ValueError("log-probabilities")
+            return [float(entries[at][str(ids[at])]["logprob"]) for at in range(first, len(ids))]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._broken(f"its prompt log-probabilities lack {error}") from None
+
+    async def load_adapter(self, name: str, folder: str) -> None:
+        """Make a PEFT folder of this machine known to the server, which must see the same folder."""
+        body = {"lora_name": name, "lora_path": folder}
+        try:
+            await self._send("POST", "/v1/load_lora_adapter", body)
+        except EngineError as error:
+            if "already been loaded" in str(error):
+                return  # by an earlier run; the name is that of the very content
+            if error.status == 404 and "No adapter found" not in str(error):
+                raise EngineError(f"the vLLM server at {self._address} loads no adapters: {LORA_REMEDY}", 404) from None
+            raise
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let the server forget an adapter."""
+        await self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def call(self, method: str, argument: str) -> list[Mapping[str, Any]]:
+        """Call a method of the steering extension on every worker.
+
+        Raises:
+            EngineError: the server was not started for steering.
+        """
+        try:
+            found = await self._json("POST", "/collective_rpc", {"method": method, "args": [argument]})
+        except EngineError as error:
+            if error.status == 404 or "has no attribute" in str(error):
+                raise EngineError(f"the vLLM server at {self._address} cannot steer: {STEERING_REMEDY}") from None
+            raise
+        results = found.get("results")
+        if not isinstance(results, list) or not all(isinstance(one, dict) for one in results) or not results:
+            raise self._broken("its workers answered nothing")
+        return results
+
+    async def cache_counts(self) -> CacheCounts | None:
+        """The counters of the prefix cache, from the server's metrics."""
+        try:
+            text = await self._send("GET", "/metrics")
+        except EngineError:
+            return None  # switched off: nothing but this number needs them
+        sums = {"queries": 0.0, "hits": 0.0}
+        for name, value in _COUNTER.findall(text):
+            sums[name] += float(value)
+        return CacheCounts(sums["queries"], sums["hits"])
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # -- HTTP -----------------------------------------------------------------------------------
+
+    def _headers(self) -> dict[str, str]:
+        key = self._key
+        return {} if key.source == "none needed" else {"Authorization": f"Bearer {key.value}"}
+
+    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        text = await self._send(method, path, body)
+        try:
+            found = json.loads(text)
+        except ValueError:
+            raise self._broken("it is no JSON") from None
+        if not isinstance(found, dict):
+            raise self._broken("it is no JSON object")
+        return found
+
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
+        try:
+            import aiohttp
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("backend 'vllm'", "vllm", error.name or "aiohttp") from error
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers(),
+                timeout=aiohttp.ClientTimeout(total=self._options.timeout, sock_connect=_LOOK_SECONDS),
+                connector=aiohttp.TCPConnector(limit=0),
+            )
+        try:
+            async with self._session.request(
+                method, f"{self._address}{path}", json=body, allow_redirects=False
+            ) as answer:
+                text = await answer.text()
+                if answer.status != 200:
+                    raise self._refused(answer.status, text)
+                return text
+        except TimeoutError:
+            raise EngineError(f"the vLLM server at {self._address} did not answer in time") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(error) from None
+
+    def _models(self, found: object) -> tuple[Served, ...]:
+        try:
+            cards = found["data"]  # type: ignore[index]  # whatever it is, it is checked here
+            return tuple(
+                Served(str(card["id"]), str(card["root"]), int(card["max_model_len"]))
+                for card in cards
+                if not card.get("parent")
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise self._broken("its list of models is not vLLM's") from None
+
+    def _refused(self, status: int, text: str) -> EngineError:
+        try:
+            content = json.loads(text)
+            said = content.get("error", content)
+            said = said.get("message", said) if isinstance(said, dict) else said
+        except (ValueError, AttributeError):
+            said = text
+        words = self._key.redact(" ".join(str(said).split()))
+        words = words if len(words) <= _SHOWN else f"{words[:_SHOWN]} ..."
+        if status in (401, 403):
+            return EngineError(
+                f"the vLLM server at {self._address} refuses the key: put its key into the environment variable "
+                f"{self._options.key_env}",
+                status,
+            )
+        return EngineError(f"the vLLM server at {self._address} refused ({status}): {words}", status)
+
+    def _unreachable(self, error: Exception) -> EngineError:
+        reason = self._key.redact(" ".join(str(getattr(error, "reason", error)).split())) or type(error).__name__
+        return EngineError(f"there is no vLLM server at {self._address}: {reason}")
+
+    def _broken(self, what: str) -> EngineError:
+        return EngineError(f"the answer of the vLLM server at {self._address} cannot be used: {what}")
+
+
+def _drawn(logprobs: Mapping[str, Any], most: int) -> tuple[DrawnToken, ...]:
+    found = []
+    for token, value, top in zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True):
+        others = {_id(name): float(number) for name, number in (top or {}).items()}
+        found.append(DrawnToken(_id(token), float(value), ranked(others, most)))
+    return tuple(found)
+
+
+def _id(token: str) -> int:
+    return int(token.removeprefix("token_id:"))
