@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class DrawnToken:
-    """A drawn token, its log-probability in nats, and the likeliest tokens there with theirs, the best first.
-
-    Probabilities are the model's own, at temperature 1 and without `top_p`, however the token was drawn.
-    """
-
-    id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
+from windowshift.backends.drawn_token import DrawnToken
 
 
 def drawn_tokens(logits: Tensor, tokens: Tensor, tops: Sequence[int]) -> list[DrawnToken]:

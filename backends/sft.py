@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from windowshift.backends.adapters import CONFIG, WEIGHTS
 from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.chat_format import TrainingTokens
-from windowshift.core.backend import Checkpointed, Sft, Trained, TrainEvent, TrainJob, TrainProgress
+from windowshift.backends.schedule import batches, learning_rate
+from windowshift.core.backend import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
 from windowshift.core.errors import BackendError
 from windowshift.core.proof import Proof
 from windowshift.steering.spans import Spans
@@ -101,7 +102,7 @@ class _Run:
 
     def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -> None:
         self._lm, self._job, self._encoded = lm, job, encoded
-        self._batches = _batches(len(encoded), job.sft, job.seed)
+        self._batches = batches(len(encoded), job.sft, job.seed)
         self.steps = len(self._batches)
         self.step = self.examples = self.tokens = 0
         self.name, self._parameters = lm.adapters.create(job.sft, job.seed)
@@ -226,26 +227,6 @@ class _Run:
         learned = labels != -100
         target = labels[learned].to(self._lm.device)
         return nn.functional.cross_entropy(logits[learned.to(self._lm.device)].float(), target)
-
-
-def learning_rate(sft: Sft, step: int, steps: int) -> float:
-    """The rate of step `step` of `steps`, counted from 0."""
-    if sft.schedule == "linear":
-        return sft.learning_rate * (1 - step / steps)
-    if sft.schedule == "cosine":
-        return sft.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-    return sft.learning_rate
-
-
-def _batches(count: int, sft: Sft, seed: int) -> list[list[int]]:
-    found: list[list[int]] = []
-    for epoch in range(sft.epochs):
-        order = list(range(count))
-        if epoch:
-            source = torch.Generator().manual_seed(seed % (1 << 62) + epoch)
-            order = torch.randperm(count, generator=source).tolist()
-        found.extend(order[at : at + sft.batch_size] for at in range(0, count, sft.batch_size))
-    return found
 
 
 def _check(job: TrainJob) -> None:
