@@ -1,11 +1,12 @@
 """SkyRL's engine, with Tinker's arithmetic where it has its own.
 
-Four differences are taken away, so that a run here is what the same run is at Tinker:
+Five differences are taken away, so that a run here is what the same run is at Tinker:
 
 - Cross entropy is the weighted sum over a batch's tokens. SkyRL means over tokens, then over sequences.
 - `grad_clip_norm` clips. SkyRL knows no such field.
 - Sampler weights are apart from the weights that train, and outlive them. SkyRL loads them over the training ones,
   and only while that run is in memory.
+- A new run begins without gradients. SkyRL leaves it those of the run that had its place before.
 - A place in memory that nothing trains in is given to whoever needs it. SkyRL refuses.
 """
 
@@ -85,6 +86,10 @@ class Backend(backend.JaxBackend):
         if len(self.models) >= self.config.max_lora_adapters - 1:
             self._evict(())
         super().create_model(model_id, *args, **kwargs)
+        # A run that ended between its gradient and its step leaves the gradient in its place.
+        index = jnp.int32(self.models[model_id].adapter_index)
+        with jax.set_mesh(self.mesh):
+            self.accumulated_grads = self.accumulated_grads.reset_adapter(index)
 
     def optim_step(self, model_id: str, request_data: Any) -> Any:
         """Clip, then step."""

@@ -278,6 +278,8 @@ def _result(kind: types.RequestType, data: dict[str, Any]) -> Any:
         return Response(wire.write_model_pass(data), media_type=PROTOBUF)
     if kind == types.RequestType.SAMPLE:
         return Response(wire.write_samples(data), media_type=PROTOBUF)
+    if isinstance(model := data.get("model_id"), str):
+        data = {**data, "model_id": outside(model)}
     if isinstance(path := data.get("path"), str):
         model, folder, name = _parse(path)
         if name.startswith(EXTERNAL):
