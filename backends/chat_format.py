@@ -11,7 +11,7 @@ from windowshift.core.backend import Message, TokenLogprob
 from windowshift.core.errors import BackendError
 
 if TYPE_CHECKING:
-    from windowshift.backends.drawn import DrawnToken
+    from windowshift.backends.drawn_token import DrawnToken
 
 _SENTINEL = "windowshiftsystemsentinel"
 _PIECES = 100_000  # token texts that are remembered

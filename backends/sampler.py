@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from windowshift.backends.drawn import DrawnToken, drawn_tokens
+from windowshift.backends.drawn import drawn_tokens
+from windowshift.backends.drawn_token import DrawnToken
 from windowshift.backends.kv_cache import CHUNK, SlotCache
 
 if TYPE_CHECKING:

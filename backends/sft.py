@@ -17,8 +17,9 @@ from windowshift.backends.batch_loss import BatchLoss
 from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.chat_format import TrainingTokens
 from windowshift.backends.encoding import encode
+from windowshift.backends.schedule import batches, learning_rate
 from windowshift.backends.validation import Validation, measured
-from windowshift.core.backend import Checkpointed, Sft, Trained, TrainEvent, TrainJob, TrainProgress
+from windowshift.core.backend import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
 from windowshift.core.errors import BackendError
 from windowshift.core.proof import Proof
 
@@ -102,7 +103,7 @@ class _Run:
 
     def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -> None:
         self._lm, self._job, self._encoded = lm, job, encoded
-        self._batches = _batches(len(encoded), job.sft, job.seed)
+        self._batches = batches(len(encoded), job.sft, job.seed)
         self.steps = len(self._batches)
         self.step = self.examples = self.tokens = 0
         self.name, self._parameters = lm.adapters.create(job.sft, job.seed)
@@ -201,26 +202,6 @@ class _Run:
             raise BackendError(
                 f"the resume state {path} cannot be read ({reason}): delete it to train this job anew"
             ) from error
-
-
-def learning_rate(sft: Sft, step: int, steps: int) -> float:
-    """The rate of step `step` of `steps`, counted from 0."""
-    if sft.schedule == "linear":
-        return sft.learning_rate * (1 - step / steps)
-    if sft.schedule == "cosine":
-        return sft.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-    return sft.learning_rate
-
-
-def _batches(count: int, sft: Sft, seed: int) -> list[list[int]]:
-    found: list[list[int]] = []
-    for epoch in range(sft.epochs):
-        order = list(range(count))
-        if epoch:
-            source = torch.Generator().manual_seed(seed % (1 << 62) + epoch)
-            order = torch.randperm(count, generator=source).tolist()
-        found.extend(order[at : at + sft.batch_size] for at in range(0, count, sft.batch_size))
-    return found
 
 
 def _check(job: TrainJob) -> None:

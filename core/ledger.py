@@ -234,11 +234,13 @@ class Ledger:
                     self.writer.drop_failed_completions(self.number(job))
                     self._set(job, "pending")
 
-    def trained_step(self, job: Job, event: TrainProgress) -> None:
-        """Record a training step's loss and speed."""
+    def trained_step(self, job: Job, event: TrainProgress, *, fresh: bool) -> None:
+        """Record a training step's loss and speed; one that is not `fresh` is in the curve already."""
         number = self.number(job)
         with self.writer.batch():
             self.writer.progress(number, event.examples, loss=event.loss, rate=event.tokens_per_second)
+            if not fresh:
+                return
             data = {"step": event.step, "examples": event.examples, "loss": event.loss}
             self.writer.event("loss", data, experiment=self.experiment, job=number)
 

@@ -198,6 +198,11 @@ class Reader(ResultReader):
         )
         return [Event(*[*row[:5], json.loads(row[5])]) for row in rows]
 
+    def last_loss_step(self, job: int) -> int:
+        """The highest step of a job whose loss is on record; 0 where none is."""
+        query = "SELECT MAX(json_extract(data, '$.step')) FROM events WHERE job = ? AND kind = 'loss'"
+        return int(self._all(query, (job,))[0][0] or 0)
+
     def data_version(self) -> int:
         """A number that changes whenever another connection commits: cheap to poll."""
         return int(self._all("PRAGMA data_version")[0][0])

@@ -37,11 +37,14 @@ class TrainingLane:
 
     def __init__(self, ledger: Ledger, backends: Mapping[str, Backend], maker: RequestMaker) -> None:
         self._ledger, self._backends, self._maker = ledger, backends, maker
+        self._shown: dict[str, float] = {}
+        self._recorded: dict[str, int] = {}
 
     async def run(self, name: str, jobs: Sequence[Job]) -> None:
         """Hand one backend every train job that is ready, in one call."""
         by_key = {job.id: job for job in jobs}
-        shown: dict[str, float] = {}
+        # A job that goes on takes steps again that are on record: the curve has each of them once.
+        self._recorded |= {job.id: self._ledger.reader.last_loss_step(self._ledger.number(job)) for job in jobs}
         try:
             batch: list[TrainJob] = []
             for job in jobs:
@@ -51,7 +54,7 @@ class TrainingLane:
                     self._ledger.fail(job, str(error))
             async with aclosing(self._backends[name].train(batch)) as stream:
                 async for event in stream:
-                    self._take(by_key[event.key], event, shown)
+                    self._take(by_key[event.key], event)
             self._ledger.fail_unfinished(jobs, f"backend '{name}' ended without training every job")
         except StoreError:
             raise
@@ -67,13 +70,10 @@ class TrainingLane:
             for job in jobs:
                 self._ledger.put_back(job)
 
-    def _take(self, job: Job, event: TrainEvent, shown: dict[str, float]) -> None:
+    def _take(self, job: Job, event: TrainEvent) -> None:
         if isinstance(event, TrainProgress):
             self._ledger.start(job)
-            now = time.monotonic()
-            if event.examples >= job.total or now - shown.get(job.id, 0.0) >= LOSS_EVENT_SECONDS:
-                shown[job.id] = now
-                self._ledger.trained_step(job, event)
+            self._take_loss(job, event)
         elif isinstance(event, TrainMessage):
             self._ledger.start(job)
             self._ledger.said(job, event.text)
@@ -88,6 +88,19 @@ class TrainingLane:
             self._ledger.finish(job, result, usd=event.usd)
         else:
             self._ledger.fail(job, event.error)
+
+    def _take_loss(self, job: Job, event: TrainProgress) -> None:
+        """Record losses: every step of a backend that tells each one, and a few a second of one that sums them up."""
+        now, recorded = time.monotonic(), self._recorded[job.id]
+        fresh = event.step > recorded
+        if (
+            (fresh and event.step == recorded + 1)
+            or event.examples >= job.total
+            or now - self._shown.get(job.id, 0.0) >= LOSS_EVENT_SECONDS
+        ):
+            self._shown[job.id] = now
+            self._ledger.trained_step(job, event, fresh=fresh)
+            self._recorded[job.id] = max(recorded, event.step)
 
     def _order(self, job: Job) -> TrainJob:
         folder = self._ledger.workspace / "artifacts" / job.id

@@ -361,7 +361,8 @@ class BackendContract:
         await trainer.cancel(wanted.key, wanted.output)  # what is over can be cancelled again
         await trainer.cancel("other", tmp_path / "never begun")
         # Wanted again after all, it is a job of its own.
-        end = ending(await gather(trainer.train([dataclasses.replace(wanted, examples=wanted.examples[:10])])))
+        again = dataclasses.replace(wanted, examples=wanted.examples[:10], checkpoints=())
+        end = ending(await gather(trainer.train([again])))
         assert isinstance(end, Trained)
 
     async def test_a_wrong_key_is_said_and_not_shown(self, subject: Subject) -> None:

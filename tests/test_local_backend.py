@@ -25,7 +25,7 @@ from windowshift.backends.causal_lm import load
 from windowshift.backends.chat_format import ChatFormat
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.local_options import LocalOptions
-from windowshift.backends.sft import learning_rate
+from windowshift.backends.schedule import learning_rate
 from windowshift.core.backend import (
     Checkpointed,
     Example,

@@ -30,7 +30,7 @@ class Key:
         return _LOOKS_LIKE_A_KEY.sub(REDACTED, text)
 
 
-def find_key(name: str | None) -> Key:
+def find_key(name: str | None, backend: str = "openai") -> Key:
     """Find the key called `name`: in the environment, then in the OS keyring where `keyring` is installed.
 
     Raises:
@@ -45,7 +45,7 @@ def find_key(name: str | None) -> Key:
     if value.strip():
         return Key(_sendable(value.strip(), f"the keyring entry {name}"), "keyring")
     raise BackendError(
-        f"backend 'openai' needs a key: set the environment variable {name}, or run  keyring set {KEYRING_SERVICE} "
+        f"backend '{backend}' needs a key: set the environment variable {name}, or run  keyring set {KEYRING_SERVICE} "
         f"{name}  (pip install keyring), or write  key_env: null  under backend_options for a server that needs none"
     )
 

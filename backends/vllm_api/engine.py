@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from windowshift.backends.drawn import DrawnToken
+from windowshift.backends.drawn_token import DrawnToken
 from windowshift.core.errors import BackendError
 
 SLOT = "windowshift_slot"

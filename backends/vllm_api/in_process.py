@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from windowshift.backends.drawn import DrawnToken
+from windowshift.backends.drawn_token import DrawnToken
 from windowshift.backends.model_folder import locate
 from windowshift.backends.vllm_api.engine import SLOT, Answer, CacheCounts, EngineError, Question, Served, ranked
 from windowshift.backends.vllm_api.options import VllmOptions

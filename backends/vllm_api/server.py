@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from windowshift.backends.drawn import DrawnToken
+from windowshift.backends.drawn_token import DrawnToken
 from windowshift.backends.openai_api.key import Key
 from windowshift.backends.vllm_api.engine import (
     SLOT,

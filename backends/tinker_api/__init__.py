@@ -1,0 +1,1 @@
+"""What backend `tinker` needs to know of Tinker's service."""
