@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -209,14 +210,13 @@ class VllmBackend:
         """
         if base not in self._answers:
             fingerprint = identify(*base).fingerprint
+            prompts = await asyncio.to_thread(self._prompt_maker, base)  # imports a large library
             engine = self._engine(base)
             served = find_served(base[0], await engine.served(), self._where)
             shelf = self._shelves.setdefault(id(engine), Shelf(engine, self._options.adapters))
             pushes = PushMaker(fingerprint, model_size(*base))
             turnstile = Turnstile(shut=not await engine.extended())
-            self._answers[base] = Answers(
-                engine, served, self._prompt_maker(base), pushes, shelf, turnstile, self._options.concurrency
-            )
+            self._answers[base] = Answers(engine, served, prompts, pushes, shelf, turnstile, self._options.concurrency)
             self._engines[base] = engine
         return self._answers[base]
 

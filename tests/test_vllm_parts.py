@@ -208,7 +208,7 @@ def test_a_push_comes_to_the_worker_whole() -> None:
 
 DONE = {
     "pushes": [{"calls": 5, "tokens": 30.0, "moved": 15.0, "wanted": 15.0, "size": 60.0, "tokens_asked": 30.0}],
-    "passes": 5, "requests": 2, "cached": 4, "eps": 1e-7, "exact": True,
+    "passes": 5, "requests": 2, "cached": 4, "eps": 1e-7, "exact": True, "problem": "",
 }  # fmt: skip
 ANSWERS = [(10, 9), (10, 7)]  # 20 prompt tokens, 4 of them cached, and 14 that were drawn and fed
 
@@ -240,6 +240,11 @@ def test_a_proof_shows_what_was_done_otherwise(done: dict[str, Any], said: str) 
 def test_the_answers_tell_what_a_worker_passed_by(done: dict[str, Any]) -> None:
     with pytest.raises(BackendError, match="passed tokens by"):
         _proofs([push()], done, ANSWERS)
+
+
+def test_what_a_worker_could_not_do_is_said() -> None:
+    with pytest.raises(BackendError, match="could not steer: a layer gave out something else"):
+        _proofs([push()], {**DONE, "problem": "a layer gave out something else"}, ANSWERS)
 
 
 @pytest.mark.parametrize("paired", [True, False])

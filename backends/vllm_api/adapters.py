@@ -73,6 +73,7 @@ class Shelf:
     def __init__(self, engine: Engine, most: int) -> None:
         self._engine, self._most = engine, most
         self._known: OrderedDict[AdapterFolder, int] = OrderedDict()  # how many requests use it now
+        self._refused: dict[AdapterFolder, EngineError] = {}
         self._lock = asyncio.Lock()
 
     async def take(self, adapter: AdapterFolder) -> str:
@@ -82,8 +83,15 @@ class Shelf:
             EngineError: vLLM does not load it; the sentence names the remedy.
         """
         async with self._lock:
+            if adapter in self._refused:
+                raise self._refused[adapter]
             if adapter not in self._known:
-                await self._load(adapter)
+                try:
+                    await self._load(adapter)
+                except EngineError as error:
+                    if error.status is not None:  # an answer, which another try would get too
+                        self._refused[adapter] = error
+                    raise
             self._known[adapter] = self._known.get(adapter, 0) + 1
             self._known.move_to_end(adapter)
             await self._shrink()

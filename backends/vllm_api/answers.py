@@ -18,6 +18,7 @@ from windowshift.core.errors import WindowshiftError
 from windowshift.core.proof import Proof
 
 _SEEDS = 1 << 63
+_RENDERED_TOGETHER = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Answers:
         adapters: dict[str, AdapterFolder] = {}
         asked: list[Asked] = []
         for place, request in enumerate(requests):
+            if place % _RENDERED_TOGETHER == 0:
+                await asyncio.sleep(0)  # others may want the event loop while very many prompts are rendered
             made = self._asked(place, request, slots, adapters)
             if isinstance(made, Completion):
                 yield made

@@ -73,6 +73,7 @@ class BatchSteering:
         self._requests: dict[str, _Request] = {}
         self._step: _Step | None = None
         self._seen: torch.dtype = self._dtype
+        self._problem = ""
         self._tally, self._tokens_asked = self._zeros(MEASURES, 1), self._zeros(1)
         self._clear()
         for layer, module in enumerate(self._decoder.layers):
@@ -122,6 +123,7 @@ class BatchSteering:
                 )  # fmt: skip
             found[name] = {
                 "pushes": lines, "passes": slot.passes, "requests": slot.requests, "cached": slot.cached,
+                "problem": self._problem,
                 "eps": eps, "exact": self._seen in (torch.float32, torch.float64),
             }  # fmt: skip
         return found
@@ -171,7 +173,11 @@ class BatchSteering:
                 hidden = stage.apply(hidden, self._tally)
             return hidden[:, 0, :]
 
-        found = changed(output, step.rows, change, self._decoder.width)
+        try:
+            found = changed(output, step.rows, change, self._decoder.width)
+        except BackendError as error:  # the proof will tell; raised here it would end the whole engine
+            self._problem = str(error)
+            return None
         for slot in step.slots:
             for index, push in enumerate(slot.recipe.pushes):
                 slot.calls[index] += push.layer == layer

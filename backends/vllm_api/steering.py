@@ -136,8 +136,10 @@ def _proofs(pushes: Sequence[Push], done: Mapping[str, Any], answers: Sequence[t
     """What a worker did, beside what was asked.
 
     Raises:
-        BackendError: the worker passed tokens by that the answers show to have been computed.
+        BackendError: the worker could not steer, or passed tokens by that the answers show to have been computed.
     """
+    if done["problem"]:
+        raise BackendError(f"vLLM could not steer: {done['problem']}")
     found = []
     for push, line in zip(pushes, done["pushes"], strict=True):
         asked = int(line["tokens_asked"])
