@@ -119,7 +119,7 @@ class OpenAIBackend:
         """Whether completions go through the Batch API."""
         return self._options.batch
 
-    def check(self, base: str, sft: Sft | None) -> Sequence[str]:
+    def check(self, base: str, sft: Sft | None, *, steered: bool = False) -> Sequence[str]:  # noqa: ARG002 - the protocol's
         """What a person must know before money is spent.
 
         Raises:

@@ -91,7 +91,7 @@ class TinkerBackend:
         """Whether completions go through a Batch API: there is none."""
         return False
 
-    def check(self, base: str, sft: Sft | None) -> Sequence[str]:
+    def check(self, base: str, sft: Sft | None, *, steered: bool = False) -> Sequence[str]:  # noqa: ARG002 - the protocol's
         """What a person must know before money is spent.
 
         Raises:

@@ -14,7 +14,7 @@ from windowshift.backends.model_folder import identify, model_size
 from windowshift.backends.vllm_api.adapters import Shelf
 from windowshift.backends.vllm_api.answers import Answers, failed
 from windowshift.backends.vllm_api.engine import CacheCounts, Engine, EngineError
-from windowshift.backends.vllm_api.in_process import InProcessEngine
+from windowshift.backends.vllm_api.in_process import InProcessEngine, require_vllm
 from windowshift.backends.vllm_api.options import VllmOptions
 from windowshift.backends.vllm_api.prompts import PromptMaker
 from windowshift.backends.vllm_api.served_model import find_served
@@ -88,6 +88,10 @@ class VllmBackend:
     def reach(self) -> Reached:
         """Ask the server what it serves."""
         if self._server is None:
+            try:
+                require_vllm()
+            except BackendError as error:
+                return Reached("vLLM in this process", "none needed", False, str(error), ())
             return Reached("vLLM in this process", "none needed", True, None, ())
         try:
             models = tuple(one.name for one in self._server.look())
@@ -107,8 +111,18 @@ class VllmBackend:
         """There is no Batch API here."""
         return False
 
-    def check(self, base: str, sft: Sft | None) -> Sequence[str]:  # noqa: ARG002 - the protocol's
-        """Nothing has to be known before."""
+    def check(self, base: str, sft: Sft | None, *, steered: bool = False) -> Sequence[str]:  # noqa: ARG002 - the protocol's
+        """Whether vLLM can do what is asked: that it is there at all, and can steer where something is steered.
+
+        Raises:
+            BackendError: it cannot; the sentence says how it is to be started.
+        """
+        if self._server is None:
+            require_vllm()
+            if steered and not self._options.steering:
+                raise BackendError("option 'steering' of backend 'vllm' is false, but the spec steers: take it out")
+        else:
+            self._server.look_ready(steered=steered)
         return ()
 
     # -- a run ----------------------------------------------------------------------------------

@@ -104,8 +104,9 @@ def check_services(spec: Spec, backends: Mapping[str, Backend]) -> list[str]:
         models += [one.model for one in spec.judges if (one.backend or spec.generate_backend) == name]
         for model in dict.fromkeys(models):
             sft = spec.sft.resolved() if name == spec.train_backend and model == spec.model else None
+            steered = bool(spec.vectors) and name == spec.generate_backend and model == spec.model
             try:
-                notes += [note for note in backend.check(model, sft) if note not in notes]
+                notes += [note for note in backend.check(model, sft, steered=steered) if note not in notes]
             except BackendError as error:
                 raise SpecError(f"backend '{name}': {error}") from error
             price = backend.price(model)

@@ -75,8 +75,13 @@ class Service(Protocol):
         """Whether completions go through the Batch API, at its price."""
         ...
 
-    def check(self, base: str, sft: Sft | None) -> Sequence[str]:
-        """What a person must know before money is spent; `sft` is None where nothing is trained.
+    def check(self, base: str, sft: Sft | None, *, steered: bool = False) -> Sequence[str]:
+        """What a person must know before money is spent.
+
+        Args:
+            base: the model.
+            sft: how it is trained; None where nothing is.
+            steered: whether some of its completions are.
 
         Raises:
             BackendError: the service cannot do it at all.

@@ -137,6 +137,24 @@ async def test_a_bare_server_says_what_it_lacks(bare: VllmAddress, tmp_path: Pat
     assert "VLLM_SERVER_DEV_MODE=1" in (found["steered"].error or "")
 
 
+def test_what_a_server_was_not_started_for_is_said_before_anything_runs(
+    bare: VllmAddress, vllm_server: VllmAddress, tmp_path: Path
+) -> None:
+    for steered in (False, True):
+        VllmBackend({"base_url": vllm_server.base_url}).check(MODEL.base, None, steered=steered)
+        with pytest.raises(BackendError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"):
+            VllmBackend({"base_url": bare.base_url}).check(MODEL.base, None, steered=steered)
+    spec = tmp_path / "x.yaml"
+    spec.write_text(
+        "name: x\nmodel: microworld\nbackend: {train: local, generate: vllm}\n"
+        f"backend_options: {{vllm: {{base_url: '{bare.base_url}'}}}}\n"
+        "conditions: {generate: [short], train: [short], evaluate: [short]}\n"
+    )
+    refused = windowshift("plan", spec, "--workspace", tmp_path / "ws", check=2)
+    assert "--enable-lora" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
 def test_the_doctor_sees_the_server(keyed: VllmAddress, tmp_path: Path) -> None:
     found = json.loads(windowshift("doctor", "--workspace", tmp_path, "--json").stdout)
     (own,) = (one for one in found["backends"] if one["name"] == "vllm")

@@ -267,3 +267,12 @@ def test_small_numbers() -> None:
     assert ranked({1: -3.0, 2: -1.0, 3: -2.0}, 2) == ((2, -1.0), (3, -2.0))
     assert CacheCounts(0.0, 0.0).rate is None
     assert CacheCounts(8.0, 2.0).plus(CacheCounts(2.0, 3.0)).rate == 0.5
+
+
+def test_without_vllm_or_a_server_plan_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_BASE_URL", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    backend = VllmBackend()
+    with pytest.raises(BackendError, match="vLLM is not installed in this environment: install it"):
+        backend.check("microworld", None)
+    assert not backend.reach().reachable

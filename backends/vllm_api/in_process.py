@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,16 @@ MISSING = (
     "vLLM is not installed in this environment: install it (pip install vllm), or start a server elsewhere and write  "
     "backend_options: {vllm: {base_url: http://localhost:8000/v1}}"
 )
+
+
+def require_vllm() -> None:
+    """See that vLLM is installed, without importing it.
+
+    Raises:
+        BackendError: it is not.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise BackendError(MISSING)
 
 
 class InProcessEngine:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from windowshift.backends.drawn_token import DrawnToken
 from windowshift.backends.openai_api.key import Key
 from windowshift.backends.vllm_api.engine import (
     SLOT,
@@ -18,17 +16,16 @@ from windowshift.backends.vllm_api.engine import (
     EngineError,
     Question,
     Served,
-    ranked,
 )
 from windowshift.backends.vllm_api.key import server_key
 from windowshift.backends.vllm_api.options import VllmOptions
+from windowshift.backends.vllm_api.wire import cache_counts_in, drawn_in
 from windowshift.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     import aiohttp
 
 _LOOK_SECONDS = 15.0
-_COUNTER = re.compile(r"^vllm:prefix_cache_(queries|hits)_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 _SHOWN = 300
 LORA_REMEDY = "start the server with  --enable-lora  and the environment variable VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 STEERING_REMEDY = (
@@ -65,10 +62,39 @@ class ServerEngine:
 
     def look(self) -> tuple[Served, ...]:
         """The server's base models, asked without an event loop."""
-        asked = urllib.request.Request(f"{self._address}/v1/models", headers=self._headers())
+        return self._models(self._look("/v1/models"))
+
+    def look_ready(self, *, steered: bool) -> None:
+        """See, without an event loop, whether the server was started for adapters, and for steering where it is wanted.
+
+        Raises:
+            EngineError: it was not; the sentence says how it is to be started.
+        """
+        try:
+            self._look("/v1/load_lora_adapter", {})
+        except EngineError as error:
+            if error.status == 404:
+                raise EngineError(f"the vLLM server at {self._address} loads no adapters: {LORA_REMEDY}", 404) from None
+            if error.status not in (400, 422):  # an order without a name, as is meant here
+                raise
+        if not steered:
+            return
+        try:
+            found = self._look("/collective_rpc", {"method": "windowshift_about", "args": ["null"]})
+        except EngineError as error:
+            raise self._cannot_steer(error) from None
+        for result in found.get("results") or ():
+            if isinstance(result, dict) and "error" in result:
+                raise EngineError(f"the vLLM server at {self._address} cannot steer: {result['error']}")
+
+    def _look(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {**self._headers(), "Content-Type": "application/json"}
+        asked = urllib.request.Request(f"{self._address}{path}", data=data, headers=headers)
         try:
             with urllib.request.urlopen(asked, timeout=_LOOK_SECONDS) as answer:
-                return self._models(json.load(answer))
+                found: dict[str, Any] = json.load(answer)
+                return found
         except urllib.error.HTTPError as error:
             raise self._refused(error.code, error.read().decode(errors="replace")) from None
         except (OSError, ValueError) as error:
@@ -122,7 +148,7 @@ class ServerEngine:
                 raise EngineError(f"the vLLM server answered with the model '{found['model']}' in place of '{name}'")
             (choice,) = found["choices"]
             ids = tuple(int(one) for one in choice["token_ids"])
-            drawn = () if question.logprobs is None else _drawn(choice["logprobs"], question.logprobs)
+            drawn = () if question.logprobs is None else drawn_in(choice["logprobs"], question.logprobs)
             if question.logprobs is not None and len(drawn) != len(ids):
                 raise ValueError("log-probabilities")
             if choice["finish_reason"] not in ("stop", "length"):
@@ -176,9 +202,7 @@ class ServerEngine:
         try:
             found = await self._json("POST", "/collective_rpc", {"method": method, "args": [argument]})
         except EngineError as error:
-            if error.status == 404 or "has no attribute" in str(error):
-                raise EngineError(f"the vLLM server at {self._address} cannot steer: {STEERING_REMEDY}") from None
-            raise
+            raise self._cannot_steer(error) from None
         results = found.get("results")
         if not isinstance(results, list) or not all(isinstance(one, dict) for one in results) or not results:
             raise self._broken("its workers answered nothing")
@@ -190,10 +214,7 @@ class ServerEngine:
             text = await self._send("GET", "/metrics")
         except EngineError:
             return None  # switched off: nothing but this number needs them
-        sums = {"queries": 0.0, "hits": 0.0}
-        for name, value in _COUNTER.findall(text):
-            sums[name] += float(value)
-        return CacheCounts(sums["queries"], sums["hits"])
+        return cache_counts_in(text)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -269,21 +290,14 @@ class ServerEngine:
             )
         return EngineError(f"the vLLM server at {self._address} refused ({status}): {words}", status)
 
+    def _cannot_steer(self, error: EngineError) -> EngineError:
+        if error.status == 404 or "has no attribute" in str(error):
+            return EngineError(f"the vLLM server at {self._address} cannot steer: {STEERING_REMEDY}")
+        return error
+
     def _unreachable(self, error: Exception) -> EngineError:
         reason = self._key.redact(" ".join(str(getattr(error, "reason", error)).split())) or type(error).__name__
         return EngineError(f"there is no vLLM server at {self._address}: {reason}")
 
     def _broken(self, what: str) -> EngineError:
         return EngineError(f"the answer of the vLLM server at {self._address} cannot be used: {what}")
-
-
-def _drawn(logprobs: Mapping[str, Any], most: int) -> tuple[DrawnToken, ...]:
-    found = []
-    for token, value, top in zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True):
-        others = {_id(name): float(number) for name, number in (top or {}).items()}
-        found.append(DrawnToken(_id(token), float(value), ranked(others, most)))
-    return tuple(found)
-
-
-def _id(token: str) -> int:
-    return int(token.removeprefix("token_id:"))
