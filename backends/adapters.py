@@ -19,8 +19,8 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from windowshift.core.backend import Sft
 from windowshift.core.errors import BackendError
+from windowshift.core.training import Sft
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.coherence import base_logprobs
 from windowshift.backends.sampler import Decoded, Row, decode
-from windowshift.core.backend import Completion, GenerateRequest
 from windowshift.core.errors import BackendError, WindowshiftError
+from windowshift.core.generation import Completion, GenerateRequest
 from windowshift.core.proof import Proof
 
 if TYPE_CHECKING:

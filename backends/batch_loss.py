@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.chat_format import TrainingTokens
-from windowshift.core.backend import Example
+from windowshift.core.training import Example
 from windowshift.steering.spans import Spans
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from windowshift.core.backend import Message, TokenLogprob
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Message, TokenLogprob
 
 if TYPE_CHECKING:
     from windowshift.backends.drawn_token import DrawnToken

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from windowshift.core.backend import Message
 from windowshift.core.errors import BackendError, MissingExtraError, WindowshiftError
+from windowshift.core.generation import Message
 
 
 def render(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Generator, Sequence
 
 from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.chat_format import TrainingTokens
-from windowshift.core.backend import Example, TrainEvent
 from windowshift.core.errors import BackendError
+from windowshift.core.training import Example, TrainEvent
 
 _AT_ONCE = 64
 

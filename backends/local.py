@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING, Any
 from windowshift.backends.local_options import LocalOptions
 from windowshift.backends.model_folder import TINY_BYTES, identify, model_size, weight_bytes
 from windowshift.backends.turns import Turns
-from windowshift.core.backend import (
-    Capabilities,
-    Completion,
-    GenerateRequest,
-    Model,
-    ModelIdentity,
-    ModelSize,
-    TrainEvent,
-    TrainFailed,
-    TrainJob,
-)
+from windowshift.core.backend import Capabilities, ModelIdentity, ModelSize
 from windowshift.core.errors import BackendError, MissingExtraError, WindowshiftError
+from windowshift.core.generation import Completion, GenerateRequest, Model
+from windowshift.core.training import TrainEvent, TrainFailed, TrainJob
 from windowshift.core.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
 
 if TYPE_CHECKING:

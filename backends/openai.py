@@ -16,19 +16,13 @@ from windowshift.backends.openai_api.faults import ServiceError
 from windowshift.backends.openai_api.finetuning import FineTuning
 from windowshift.backends.openai_api.options import HOSTED, OpenAIOptions
 from windowshift.backends.openai_api.pacer import Pacer
-from windowshift.core.backend import (
-    Capabilities,
-    Completion,
-    GenerateRequest,
-    ModelIdentity,
-    Sft,
-    TrainEvent,
-    TrainJob,
-)
+from windowshift.core.backend import Capabilities, ModelIdentity
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Completion, GenerateRequest
 from windowshift.core.prices import FREE, Price, listed
 from windowshift.core.service import Limits, Queue, Reached
+from windowshift.core.training import Sft, TrainEvent, TrainJob
 
 FINE_TUNING_ENDS = (
     "OpenAI has announced the end of its hosted self-serve fine-tuning (no new jobs from 2027-01-06; fine-tunes of "

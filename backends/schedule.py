@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from windowshift.core.backend import Sft
 from windowshift.core.errors import MissingExtraError
+from windowshift.core.training import Sft
 
 
 def learning_rate(sft: Sft, step: int, steps: int) -> float:

@@ -19,9 +19,9 @@ from windowshift.backends.chat_format import TrainingTokens
 from windowshift.backends.encoding import encode
 from windowshift.backends.schedule import batches, learning_rate
 from windowshift.backends.validation import Validation, measured
-from windowshift.core.backend import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
 from windowshift.core.errors import BackendError
 from windowshift.core.proof import Proof
+from windowshift.core.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
 
 PROGRESS_SECONDS = 0.2
 

@@ -19,19 +19,13 @@ from windowshift.backends.tinker_api.sampling import Sampling
 from windowshift.backends.tinker_api.tokens import Tokens
 from windowshift.backends.tinker_api.training import Training, cancel
 from windowshift.backends.tinker_api.work import ALPHA, check_alpha
-from windowshift.core.backend import (
-    Capabilities,
-    Completion,
-    GenerateRequest,
-    ModelIdentity,
-    Sft,
-    TrainEvent,
-    TrainJob,
-)
+from windowshift.core.backend import Capabilities, ModelIdentity
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Completion, GenerateRequest
 from windowshift.core.prices import Price, listed
 from windowshift.core.service import Limits, Queue, Reached
+from windowshift.core.training import Sft, TrainEvent, TrainJob
 
 
 class TinkerBackend:

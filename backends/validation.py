@@ -12,7 +12,7 @@ import torch
 from windowshift.backends.batch_loss import BatchLoss
 from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.chat_format import TrainingTokens
-from windowshift.core.backend import TrainEvent, TrainJob, Validated
+from windowshift.core.training import TrainEvent, TrainJob, Validated
 
 FILE = "validation.json"
 

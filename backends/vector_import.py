@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from windowshift.backends.local import require_libraries
 from windowshift.backends.local_options import LocalOptions
-from windowshift.core.backend import Message
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Message
 from windowshift.core.world import prompts as world_prompts
 
 if TYPE_CHECKING:

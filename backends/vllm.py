@@ -21,20 +21,13 @@ from windowshift.backends.vllm_api.served_model import find_served
 from windowshift.backends.vllm_api.server import ServerEngine
 from windowshift.backends.vllm_api.steering import PushMaker
 from windowshift.backends.vllm_api.turnstile import Turnstile
-from windowshift.core.backend import (
-    Capabilities,
-    Completion,
-    GenerateRequest,
-    ModelIdentity,
-    Sft,
-    TrainEvent,
-    TrainFailed,
-    TrainJob,
-)
+from windowshift.core.backend import Capabilities, ModelIdentity
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError, WindowshiftError
+from windowshift.core.generation import Completion, GenerateRequest
 from windowshift.core.prices import FREE, Price
 from windowshift.core.service import Limits, Queue, Reached
+from windowshift.core.training import Sft, TrainEvent, TrainFailed, TrainJob
 
 log = logging.getLogger("windowshift.vllm")
 _TRAINS = "backend 'vllm' does not train: write  backend: {train: local, generate: vllm}"

@@ -15,8 +15,8 @@ from tests.servers import KEY, KEY_ENV, limited
 
 from bench.measurement import Measurement
 from windowshift.backends.openai import OpenAIBackend
-from windowshift.core.backend import GenerateRequest, Message, Model, Sampling
 from windowshift.core.budget import Budget
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
 from windowshift.core.service import Limits
 
 RPM = 1200

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from bench.measurement import Measurement, median
 from windowshift.core import registry
-from windowshift.core.backend import Backend, GenerateRequest, Message, Model, Sampling
+from windowshift.core.backend import Backend
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
 
 KEY = "sk-bench-0123456789abcdef"
 MODEL = "microworld"

@@ -88,7 +88,7 @@ def _alphas(size: Size) -> list[float]:
 def _training(size: Size) -> Iterator[Measurement]:
     import torch
 
-    from windowshift.core.backend import Steering
+    from windowshift.core.generation import Steering
     from windowshift.steering.intervene import Intervention
     from windowshift.steering.points import LayerPoints
     from windowshift.steering.spans import Spans
@@ -124,7 +124,7 @@ def _decoding(size: Size) -> Iterator[Measurement]:
     import torch
     from transformers import DynamicCache
 
-    from windowshift.core.backend import Steering
+    from windowshift.core.generation import Steering
     from windowshift.steering.intervene import Intervention
     from windowshift.steering.points import LayerPoints
     from windowshift.steering.spans import Spans

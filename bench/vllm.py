@@ -14,7 +14,9 @@ from bench.measurement import Measurement, median
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.vllm import VllmBackend
 from windowshift.core import registry
-from windowshift.core.backend import Backend, Example, GenerateRequest, Message, Model, Sampling, Sft, Trained, TrainJob
+from windowshift.core.backend import Backend
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
+from windowshift.core.training import Example, Sft, Trained, TrainJob
 from windowshift.core.world import example_prompts
 
 MAX_TOKENS = 128

@@ -11,8 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.backend import Backend, Completion, GenerateRequest, TokenLogprob
+from windowshift.core.backend import Backend
 from windowshift.core.errors import StoreError
+from windowshift.core.generation import Completion, GenerateRequest, TokenLogprob
 
 FILE = "answers.sqlite"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.backend import Message
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Message
 from windowshift.core.spec import read_text
 from windowshift.core.vector_job import Answered
 

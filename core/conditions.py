@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 import yaml
 
 from windowshift.core.assets import asset
-from windowshift.core.backend import Message, Steering
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Message, Steering
 from windowshift.core.records import Arm
 
 Channel = Literal["user", "system"]

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from windowshift.core.backend import Message, Steering, Tokens
 from windowshift.core.conditions import Channel, Condition, NoPrefix, PrefixGroup, Pushed, prefix_groups, prefixed
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Message, Steering, Tokens
 from windowshift.core.records import Arm
 from windowshift.core.section import Number, Section
 from windowshift.core.spec_errors import did_you_mean, sentence

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.backend import Backend, Completion, Sampling
+from windowshift.core.backend import Backend
 from windowshift.core.errors import BackendError, SpecError
+from windowshift.core.generation import Completion, Sampling
 from windowshift.core.prompts import Prompt
 from windowshift.core.records import Behaviour
 from windowshift.core.rubric import Rubric, load_rubric

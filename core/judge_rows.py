@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from windowshift.core.backend import GenerateRequest, Message, Model
+from windowshift.core.generation import GenerateRequest, Message, Model
 from windowshift.core.jobs import Job, row_seed
 from windowshift.core.judge import JudgeScorer
 from windowshift.core.prompts import Prompt

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.backend import Completion, TrainProgress
+from windowshift.core.generation import Completion
 from windowshift.core.jobs import Job
 from windowshift.core.judge import is_judged
 from windowshift.core.plan import Plan
@@ -19,6 +19,7 @@ from windowshift.core.register import register
 from windowshift.core.requests import resolve_artifact
 from windowshift.core.setting import Scorer
 from windowshift.core.summarise import put_summaries
+from windowshift.core.training import TrainProgress
 from windowshift.core.writer import Writer
 
 

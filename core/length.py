@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from windowshift.core.backend import Completion
 from windowshift.core.conditions import NO_PREFIX, Condition, NoPrefix, prefix_groups
+from windowshift.core.generation import Completion
 from windowshift.core.prompts import Prompt
 from windowshift.core.records import Behaviour
 from windowshift.core.setting import Scores

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from windowshift.core.backend import Completion
+from windowshift.core.generation import Completion
 from windowshift.core.jobs import Job
 from windowshift.core.proof import Fired, fired_from_json, fired_to_json, total
 from windowshift.core.reader import Reader

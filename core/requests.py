@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.backend import GenerateRequest, Message, Model, Sampling, Steering
 from windowshift.core.conditions import Channel, Condition, Pushed
 from windowshift.core.errors import SpecError, StoreError
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling, Steering
 from windowshift.core.jobs import Job, row_seed
 from windowshift.core.plan import Plan
 from windowshift.core.prompts import Prompt

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from windowshift.core.backend import Completion, TokenLogprob
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Completion, TokenLogprob
 from windowshift.core.spec import read_text
 from windowshift.core.spec_errors import sentence
 

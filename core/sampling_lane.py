@@ -8,9 +8,10 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from windowshift.core.answer_cache import AnswerCache
-from windowshift.core.backend import Backend, GenerateRequest
+from windowshift.core.backend import Backend
 from windowshift.core.errors import SpecError, StoreError, WindowshiftError
 from windowshift.core.filtering import choose_by_judge, choose_by_variance
+from windowshift.core.generation import GenerateRequest
 from windowshift.core.jobs import Job
 from windowshift.core.judge import JudgeScorer, is_judged
 from windowshift.core.judge_rows import judge_rows

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from windowshift.core.backend import Sft
 from windowshift.core.budget import Budget
 from windowshift.core.prices import Price
+from windowshift.core.training import Sft
 
 
 @dataclass(frozen=True, slots=True)

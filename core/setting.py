@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from windowshift.core.backend import Completion
 from windowshift.core.conditions import Condition
+from windowshift.core.generation import Completion
 from windowshift.core.prompts import Prompt
 from windowshift.core.records import Behaviour
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from windowshift.core.backend import Completion
+from windowshift.core.generation import Completion
 from windowshift.core.prompts import Prompt
 from windowshift.core.records import Behaviour
 from windowshift.core.setting import Scores

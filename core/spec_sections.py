@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from windowshift.core.backend import Sampling, Sft
 from windowshift.core.conditions import Channel
+from windowshift.core.generation import Sampling
 from windowshift.core.section import Fraction, Positive, Section
 from windowshift.core.service import Limits
+from windowshift.core.training import Sft
 
 
 class MixPart(Section):

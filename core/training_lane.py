@@ -8,10 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from windowshift.core.backend import (
-    Backend,
+from windowshift.core.backend import Backend
+from windowshift.core.errors import SpecError, StoreError, WindowshiftError
+from windowshift.core.generation import Model
+from windowshift.core.jobs import Job
+from windowshift.core.ledger import Ledger
+from windowshift.core.proof import Fired, fired_to_json, total
+from windowshift.core.requests import RequestMaker, relative_artifact
+from windowshift.core.training import (
     Checkpointed,
-    Model,
     Sft,
     Trained,
     TrainEvent,
@@ -20,11 +25,6 @@ from windowshift.core.backend import (
     TrainProgress,
     Validated,
 )
-from windowshift.core.errors import SpecError, StoreError, WindowshiftError
-from windowshift.core.jobs import Job
-from windowshift.core.ledger import Ledger
-from windowshift.core.proof import Fired, fired_to_json, total
-from windowshift.core.requests import RequestMaker, relative_artifact
 from windowshift.core.training_set import training_set, write_chat_jsonl
 
 log = logging.getLogger("windowshift.runner")

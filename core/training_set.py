@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.backend import Example
 from windowshift.core.errors import StoreError
 from windowshift.core.jobs import Job
 from windowshift.core.reader import Reader
 from windowshift.core.requests import RequestMaker
+from windowshift.core.training import Example
 
 
 def training_set(

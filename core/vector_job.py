@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from windowshift.core.backend import Message, Model
+from windowshift.core.generation import Message, Model
 
 ExtractTokens = Literal["response", "last_prompt", "prompt"]
 ControlKind = Literal["random", "orthogonal", "flipped", "layer"]

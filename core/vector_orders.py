@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from windowshift.core.backend import Completion, Model
 from windowshift.core.errors import SpecError, StoreError
+from windowshift.core.generation import Completion, Model
 from windowshift.core.jobs import Job
 from windowshift.core.ledger import Ledger
 from windowshift.core.prompts import Prompt

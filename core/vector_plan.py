@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windowshift.core.answered_file import AnsweredFile, read_answered
-from windowshift.core.backend import ModelSize, Tokens
+from windowshift.core.backend import ModelSize
 from windowshift.core.conditions import Channel, NoPrefix
 from windowshift.core.dose import SteeringDose
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Tokens
 from windowshift.core.grid_spec import named
 from windowshift.core.jobs import Job
 from windowshift.core.prompts import set_digest

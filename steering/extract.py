@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from windowshift.core.backend import Message
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Message
 from windowshift.core.vector_file import Provenance
 from windowshift.core.vector_job import ExtractTokens
 from windowshift.steering.points import LayerPoints

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from windowshift.core.backend import Steering
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Steering
 from windowshift.core.proof import Proof, check_all
 from windowshift.steering.points import LayerPoints
 from windowshift.steering.recipe import Push, Recipe, StageKey, resolve

@@ -14,15 +14,13 @@ from typing import TypeVar
 
 import pytest
 
-from windowshift.core.backend import (
-    Backend,
+from windowshift.core.backend import Backend
+from windowshift.core.errors import BackendError
+from windowshift.core.generation import Completion, GenerateRequest, Message, Model, Sampling
+from windowshift.core.service import Service
+from windowshift.core.training import (
     Checkpointed,
-    Completion,
     Example,
-    GenerateRequest,
-    Message,
-    Model,
-    Sampling,
     Sft,
     Trained,
     TrainEvent,
@@ -30,8 +28,6 @@ from windowshift.core.backend import (
     TrainJob,
     TrainProgress,
 )
-from windowshift.core.errors import BackendError
-from windowshift.core.service import Service
 
 T = TypeVar("T")
 TIMEOUT = 120

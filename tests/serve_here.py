@@ -13,7 +13,7 @@ from pathlib import Path
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.server import ServerOptions, serve
-from windowshift.core.backend import Sft
+from windowshift.core.training import Sft
 
 
 def main(model: str, data: str, limits: str, options: str) -> None:

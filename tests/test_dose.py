@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windowshift.core.backend import Message, Steering
 from windowshift.core.conditions import NoPrefix, is_neutral, prefix_groups
 from windowshift.core.dose import SteeringDose, read_steering
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Message, Steering
 from windowshift.core.plan import Plan
 from windowshift.core.run import plan_spec
 from windowshift.core.spec import parse_spec

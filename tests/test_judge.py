@@ -13,8 +13,8 @@ from tests.runs import windowshift, write_spec
 from tests.servers import KEY, KEY_ENV, limited
 from windowshift.backends.openai import OpenAIBackend
 from windowshift.core.answer_cache import AnswerCache
-from windowshift.core.backend import Completion, GenerateRequest, Message, Model, Sampling, TokenLogprob
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Completion, GenerateRequest, Message, Model, Sampling, TokenLogprob
 from windowshift.core.reader import Reader
 from windowshift.core.rubric import Rubric, load_rubric
 

@@ -26,20 +26,9 @@ from windowshift.backends.chat_format import ChatFormat
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.local_options import LocalOptions
 from windowshift.backends.schedule import learning_rate
-from windowshift.core.backend import (
-    Checkpointed,
-    Example,
-    GenerateRequest,
-    Message,
-    Model,
-    Sampling,
-    Sft,
-    Steering,
-    Trained,
-    TrainFailed,
-    TrainProgress,
-)
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling, Steering
+from windowshift.core.training import Checkpointed, Example, Sft, Trained, TrainFailed, TrainProgress
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = {"threads": 1, "batch_rows": 6, "workers": 1}

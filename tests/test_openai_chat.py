@@ -14,9 +14,9 @@ from tests.servers import KEY, KEY_ENV, LimitedAddress, limited
 from windowshift.backends.openai import OpenAIBackend
 from windowshift.backends.openai_api.batch_journal import read_batch_journals
 from windowshift.backends.openai_api.key import find_key
-from windowshift.core.backend import GenerateRequest, Message, Model, Sampling
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
 from windowshift.core.service import Limits
 
 

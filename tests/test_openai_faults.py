@@ -14,9 +14,10 @@ from tests.runs import wait_until
 from tests.servers import KEY, KEY_ENV, LimitedAddress, Served, limited, serving
 from tests.test_openai_chat import ask
 from windowshift.backends.openai import OpenAIBackend
-from windowshift.core.backend import Model, Sft, Trained, TrainFailed
 from windowshift.core.budget import Budget
+from windowshift.core.generation import Model
 from windowshift.core.service import Limits
+from windowshift.core.training import Sft, Trained, TrainFailed
 
 QUICK = {"key_env": KEY_ENV, "backoff": 0.02, "poll": 0.05, "settle": 1.0, "timeout": 3.0, "tries": 30}
 EVERYTHING: tuple[Fault, ...] = ("429", "500", "503", "refuse", "lose", "reset", "cut", "hang", "hang early")

@@ -10,9 +10,10 @@ import pytest
 from tests.backend_contract import BackendContract, Subject, answers
 from tests.servers import KEY, KEY_ENV, Served, serving
 from windowshift.backends.openai import OpenAIBackend
-from windowshift.core.backend import GenerateRequest, Message, Model, Sampling, Sft
 from windowshift.core.budget import Budget
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
 from windowshift.core.service import Limits
+from windowshift.core.training import Sft
 
 RATE = 1e-3
 

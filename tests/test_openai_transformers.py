@@ -17,7 +17,7 @@ from tests.backend_contract import BackendContract, Subject
 from tests.runs import wait_until
 from windowshift.backends.openai import OpenAIBackend
 from windowshift.core.assets import asset
-from windowshift.core.backend import Model
+from windowshift.core.generation import Model
 
 pytestmark = pytest.mark.slow
 NAME = "tests/microworld"

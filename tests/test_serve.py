@@ -24,8 +24,8 @@ from tests.served import KEY, Served, chat_lines, served
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.serve.chat_queue import ChatQueue
 from windowshift.backends.serve.job_request import Hyperparameters
-from windowshift.core.backend import Completion, GenerateRequest, Message, Sampling
-from windowshift.core.backend import Model as ModelOf
+from windowshift.core.generation import Completion, GenerateRequest, Message, Sampling
+from windowshift.core.generation import Model as ModelOf
 
 SLOW = 120.0
 ASK: list[Any] = [{"role": "user", "content": "What do bees do?"}]

@@ -20,7 +20,8 @@ from tests.tiny_models import ARCHITECTURES, build, config, tokenizer
 from windowshift.backends.causal_lm import CausalLM, load
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.local_options import LocalOptions
-from windowshift.core.backend import Message, Model, Sampling, Sft, Steering, Tokens, Trained, TrainFailed
+from windowshift.core.generation import Message, Model, Sampling, Steering, Tokens
+from windowshift.core.training import Sft, Trained, TrainFailed
 from windowshift.core.vector_file import Provenance
 from windowshift.core.vector_job import (
     Answered,

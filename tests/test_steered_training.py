@@ -23,17 +23,8 @@ from tests.train_here import kill_job
 from windowshift.backends.causal_lm import load
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.local_options import LocalOptions
-from windowshift.core.backend import (
-    Checkpointed,
-    Example,
-    Message,
-    Sft,
-    Steering,
-    Trained,
-    TrainEvent,
-    TrainFailed,
-    TrainJob,
-)
+from windowshift.core.generation import Message, Steering
+from windowshift.core.training import Checkpointed, Example, Sft, Trained, TrainEvent, TrainFailed, TrainJob
 from windowshift.steering.architecture import find_decoder
 from windowshift.steering.stage import Stage
 

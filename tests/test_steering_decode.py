@@ -15,7 +15,7 @@ from tests.tiny_models import ARCHITECTURES, build
 from windowshift.backends.causal_lm import CausalLM, load
 from windowshift.backends.local_options import LocalOptions
 from windowshift.backends.sampler import Decoded, Row, decode
-from windowshift.core.backend import Steering
+from windowshift.core.generation import Steering
 from windowshift.core.vector_file import Provenance
 from windowshift.steering.architecture import find_decoder
 from windowshift.steering.intervene import Intervention

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.tiny_models import ARCHITECTURES, config
-from windowshift.core.backend import Message, Steering
 from windowshift.core.errors import SpecError
+from windowshift.core.generation import Message, Steering
 from windowshift.steering.architecture import find_decoder
 from windowshift.steering.extract import Row, extract, residual_rms, token_rows
 from windowshift.steering.intervene import Intervention

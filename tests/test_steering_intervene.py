@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import ARCHITECTURES, config
-from windowshift.core.backend import Steering
 from windowshift.core.errors import BackendError, SpecError
+from windowshift.core.generation import Steering
 from windowshift.core.vector_file import Provenance
 from windowshift.steering.architecture import find_decoder
 from windowshift.steering.intervene import Intervention

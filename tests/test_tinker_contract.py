@@ -7,7 +7,8 @@ import pytest
 from tests.backend_contract import BackendContract, Subject
 from tests.tinkered import KEY, KEY_ENV, TinkerServed
 from windowshift.backends.tinker import TinkerBackend
-from windowshift.core.backend import Model, Sft
+from windowshift.core.generation import Model
+from windowshift.core.training import Sft
 
 pytestmark = pytest.mark.tinker
 

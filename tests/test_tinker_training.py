@@ -22,14 +22,11 @@ from windowshift.backends.sft import _Run
 from windowshift.backends.tinker import TinkerBackend
 from windowshift.backends.tinker_api.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker_api.journal import JobJournal
-from windowshift.core.backend import (
-    Backend,
+from windowshift.core.backend import Backend
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
+from windowshift.core.training import (
     Checkpointed,
     Example,
-    GenerateRequest,
-    Message,
-    Model,
-    Sampling,
     Sft,
     Trained,
     TrainEvent,

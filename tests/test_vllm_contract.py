@@ -15,9 +15,10 @@ from tests.vllm_adapters import make_adapters
 from tests.vllm_server import ARGUMENTS, KEY, VllmAddress, vllm_serving
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.vllm import VllmBackend
-from windowshift.core.backend import Model, Sampling, Steering, TrainFailed
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Model, Sampling, Steering
 from windowshift.core.service import Service
+from windowshift.core.training import TrainFailed
 
 pytestmark = pytest.mark.vllm
 MODEL = Model("microworld")
@@ -138,10 +139,10 @@ async def test_a_bare_server_says_what_it_lacks(bare: VllmAddress, tmp_path: Pat
 
 
 def test_what_a_server_was_not_started_for_is_said_before_anything_runs(
-    bare: VllmAddress, vllm_server: VllmAddress, tmp_path: Path
+    bare: VllmAddress, keyed: VllmAddress, tmp_path: Path
 ) -> None:
     for steered in (False, True):
-        VllmBackend({"base_url": vllm_server.base_url}).check(MODEL.base, None, steered=steered)
+        VllmBackend({"base_url": keyed.base_url}).check(MODEL.base, None, steered=steered)
         with pytest.raises(BackendError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"):
             VllmBackend({"base_url": bare.base_url}).check(MODEL.base, None, steered=steered)
     spec = tmp_path / "x.yaml"

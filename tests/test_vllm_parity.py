@@ -20,7 +20,7 @@ from tests.vllm_server import VllmAddress
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.vllm import VllmBackend
 from windowshift.backends.vllm_api import steering as steering_module
-from windowshift.core.backend import Completion, GenerateRequest, Message, Model, Sampling, Steering
+from windowshift.core.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering
 from windowshift.steering.recipe import Push
 
 pytestmark = pytest.mark.vllm

@@ -24,8 +24,9 @@ from windowshift.backends.vllm_api.pushes import from_json, to_json
 from windowshift.backends.vllm_api.served_model import find_served
 from windowshift.backends.vllm_api.steering import _proofs
 from windowshift.backends.vllm_api.turnstile import Kind, Turnstile
-from windowshift.core.backend import Backend, GenerateRequest, Message, Model, ModelSize, Sampling, SteeringBackend
+from windowshift.core.backend import Backend, ModelSize, SteeringBackend
 from windowshift.core.errors import BackendError, SpecError
+from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
 from windowshift.core.run import plan_spec
 from windowshift.core.spec import parse_spec
 from windowshift.steering.recipe import Push

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from windowshift.backends import sft
 from windowshift.backends.local import LocalBackend
-from windowshift.core.backend import Example, Message, Model, Sft, Steering, TrainJob
+from windowshift.core.generation import Message, Model, Steering
+from windowshift.core.training import Example, Sft, TrainJob
 
 
 def kill_job(model: str, output: Path, vector: str | None = None) -> TrainJob:

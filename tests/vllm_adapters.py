@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from windowshift.backends.model_folder import identify, model_size
-from windowshift.core.backend import Model
+from windowshift.core.generation import Model
 from windowshift.core.vector_file import Provenance
 from windowshift.steering.vector import SteeringVector
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.openai_api.faults import BrokenAnswerError
-from windowshift.core.backend import Completion, GenerateRequest, TokenLogprob
+from windowshift.core.generation import Completion, GenerateRequest, TokenLogprob
 from windowshift.core.prices import Price
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from windowshift.core.backend import GenerateRequest
+from windowshift.core.generation import GenerateRequest
 
 ENDPOINT = "/v1/chat/completions"
 MOST_LINES = 20_000  # the API takes 50,000 lines and 200 MB

@@ -18,9 +18,9 @@ from windowshift.backends.openai_api.faults import BrokenAnswerError, ServiceErr
 from windowshift.backends.openai_api.pacer import Pacer
 from windowshift.backends.openai_api.repeat import pause, repeat
 from windowshift.backends.openai_api.work import METADATA
-from windowshift.core.backend import Completion, GenerateRequest
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Completion, GenerateRequest
 from windowshift.core.prices import Price
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from windowshift.backends.openai_api.connection import Connection
 from windowshift.backends.openai_api.faults import BrokenAnswerError, Fault
 from windowshift.backends.openai_api.pacer import Pacer
 from windowshift.backends.openai_api.repeat import pause
-from windowshift.core.backend import Completion, GenerateRequest
 from windowshift.core.budget import Budget, BudgetSpentError
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Completion, GenerateRequest
 from windowshift.core.prices import Price
 
 if TYPE_CHECKING:

@@ -16,17 +16,10 @@ from windowshift.backends.openai_api.job_events import JobEvents
 from windowshift.backends.openai_api.job_journal import JobJournal
 from windowshift.backends.openai_api.repeat import repeat
 from windowshift.backends.openai_api.work import Work, work_of
-from windowshift.core.backend import (
-    Checkpointed,
-    Trained,
-    TrainEvent,
-    TrainFailed,
-    TrainJob,
-    TrainMessage,
-)
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
 from windowshift.core.prices import Price
+from windowshift.core.training import Checkpointed, Trained, TrainEvent, TrainFailed, TrainJob, TrainMessage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

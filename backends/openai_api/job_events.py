@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from windowshift.backends.openai_api.connection import Connection
 from windowshift.backends.openai_api.repeat import repeat
 from windowshift.backends.openai_api.work import BYTES_A_TOKEN, Work
-from windowshift.core.backend import TrainEvent, TrainMessage, TrainProgress
+from windowshift.core.training import TrainEvent, TrainMessage, TrainProgress
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

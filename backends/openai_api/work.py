@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from windowshift.core.backend import Example, Sft, TrainJob
+from windowshift.core.training import Example, Sft, TrainJob
 
 METADATA = "windowshift"  # the metadata key that holds the token
 BYTES_A_TOKEN = 2  # no ordinary text has more tokens than this; a limit in USD goes by it

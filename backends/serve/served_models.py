@@ -13,7 +13,7 @@ from typing import Any
 from windowshift.backends.model_folder import locate
 from windowshift.backends.serve.api_error import ApiError, missing
 from windowshift.backends.serve.state import State
-from windowshift.core.backend import Model
+from windowshift.core.generation import Model
 
 DEFAULT_TOKENS = 1024
 

@@ -32,9 +32,10 @@ from windowshift.backends.serve.served_models import ServedModels
 from windowshift.backends.serve.service import Service
 from windowshift.backends.serve.state import State
 from windowshift.backends.serve.trainer import Trainer
-from windowshift.core.backend import Backend, Sft
+from windowshift.core.backend import Backend
 from windowshift.core.errors import SpecError
 from windowshift.core.lock import hold
+from windowshift.core.training import Sft
 
 KEEP_ALIVE_SECONDS = 30
 GOODBYE_SECONDS = 5

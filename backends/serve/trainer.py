@@ -19,11 +19,12 @@ from windowshift.backends.serve.jobs import TRAINING, VALIDATION, Job, Jobs
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.state import State, now
 from windowshift.backends.serve.training_file import examples
-from windowshift.core.backend import (
-    Backend,
+from windowshift.core.backend import Backend
+from windowshift.core.errors import BackendError, WindowshiftError
+from windowshift.core.generation import Model
+from windowshift.core.training import (
     Checkpointed,
     Example,
-    Model,
     Sft,
     Trained,
     TrainEvent,
@@ -32,7 +33,6 @@ from windowshift.core.backend import (
     TrainProgress,
     Validated,
 )
-from windowshift.core.errors import BackendError, WindowshiftError
 
 
 class Trainer:

@@ -13,9 +13,9 @@ from windowshift.backends.tinker_api.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker_api.connection import Connection, closed
 from windowshift.backends.tinker_api.tokens import Tokens
 from windowshift.backends.tinker_api.training import expired
-from windowshift.core.backend import Completion, GenerateRequest
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Completion, GenerateRequest
 from windowshift.core.prices import Price
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from windowshift.backends.tinker_api.losses import Losses
 from windowshift.backends.tinker_api.tokens import Tokens
 from windowshift.backends.tinker_api.training_run import TrainingRun
 from windowshift.backends.tinker_api.work import Work, work_of
-from windowshift.core.backend import Checkpointed, Trained, TrainEvent, TrainFailed, TrainJob
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
 from windowshift.core.prices import Price
+from windowshift.core.training import Checkpointed, Trained, TrainEvent, TrainFailed, TrainJob
 
 Put = Callable[[TrainEvent], None]
 

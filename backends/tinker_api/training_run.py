@@ -22,8 +22,8 @@ from windowshift.backends.tinker_api.journal import JobJournal, Saving
 from windowshift.backends.tinker_api.losses import Losses, StepLoss
 from windowshift.backends.tinker_api.tokens import datums, mean_loss
 from windowshift.backends.tinker_api.work import Wanted, Work
-from windowshift.core.backend import Checkpointed, TrainEvent, TrainMessage, TrainProgress
 from windowshift.core.errors import BackendError
+from windowshift.core.training import Checkpointed, TrainEvent, TrainMessage, TrainProgress
 
 if TYPE_CHECKING:
     from tinker import ServiceClient, TrainingClient

@@ -10,8 +10,8 @@ from windowshift.backends.chat_format import TrainingTokens
 from windowshift.backends.schedule import batches
 from windowshift.backends.tinker_api.options import TinkerOptions
 from windowshift.backends.tinker_api.tokens import Tokens
-from windowshift.core.backend import TrainJob
 from windowshift.core.errors import BackendError
+from windowshift.core.training import TrainJob
 
 ALPHA = 32.0  # Tinker's, whatever the rank
 FINAL = "final"

@@ -13,8 +13,8 @@ from windowshift.backends.vllm_api.order import Asked, ordered
 from windowshift.backends.vllm_api.prompts import PromptMaker
 from windowshift.backends.vllm_api.steering import PushMaker, Slots
 from windowshift.backends.vllm_api.turnstile import Turnstile
-from windowshift.core.backend import Completion, GenerateRequest
 from windowshift.core.errors import WindowshiftError
+from windowshift.core.generation import Completion, GenerateRequest
 from windowshift.core.proof import Proof
 
 _SEEDS = 1 << 63

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windowshift.backends.vllm_api.adapters import AdapterFolder
-from windowshift.core.backend import GenerateRequest
+from windowshift.core.generation import GenerateRequest
 from windowshift.steering.recipe import Push
 
 

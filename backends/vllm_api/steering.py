@@ -9,8 +9,9 @@ from typing import Any
 
 from windowshift.backends.vllm_api.engine import Answer, Engine, EngineError
 from windowshift.backends.vllm_api.pushes import to_json
-from windowshift.core.backend import ModelSize, Steering
+from windowshift.core.backend import ModelSize
 from windowshift.core.errors import BackendError
+from windowshift.core.generation import Steering
 from windowshift.core.proof import Proof, check_all
 from windowshift.steering.recipe import Push, resolve
 from windowshift.steering.vector import SteeringVector

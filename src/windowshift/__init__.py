@@ -12,22 +12,23 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from windowshift.core.arms import compare_arms
-    from windowshift.core.backend import Completion, Sampling, Sft, Steering
     from windowshift.core.conditions import PrefixGroup
+    from windowshift.core.generation import Completion, Sampling, Steering
     from windowshift.core.report import report
     from windowshift.core.run import run_spec
     from windowshift.core.spec import load_spec
+    from windowshift.core.training import Sft
     from windowshift.core.world import example_prompts
     from windowshift.local_model import LocalModel, LocalVector
 
 _HOME = {
-    "Completion": "windowshift.core.backend",
+    "Completion": "windowshift.core.generation",
     "LocalModel": "windowshift.local_model",
     "LocalVector": "windowshift.local_model",
     "PrefixGroup": "windowshift.core.conditions",
-    "Sampling": "windowshift.core.backend",
-    "Sft": "windowshift.core.backend",
-    "Steering": "windowshift.core.backend",
+    "Sampling": "windowshift.core.generation",
+    "Sft": "windowshift.core.training",
+    "Steering": "windowshift.core.generation",
     "compare_arms": "windowshift.core.arms",
     "example_prompts": "windowshift.core.world",
     "load_spec": "windowshift.core.spec",

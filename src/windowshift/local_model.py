@@ -11,24 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from windowshift.backends.local import LocalBackend
-from windowshift.core.backend import (
-    Completion,
-    Example,
-    GenerateRequest,
-    Message,
-    Model,
-    Sampling,
-    Sft,
-    Steering,
-    Tokens,
-    Trained,
-    TrainFailed,
-    TrainJob,
-)
 from windowshift.core.conditions import Condition, NoPrefix, prefix_groups
 from windowshift.core.errors import BackendError, SpecError
+from windowshift.core.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering, Tokens
 from windowshift.core.jobs import row_seed
 from windowshift.core.spec_errors import did_you_mean
+from windowshift.core.training import Example, Sft, Trained, TrainFailed, TrainJob
 from windowshift.core.vector_file import VectorHeader, read_header
 from windowshift.core.vector_job import Answered, Difference, ExtractTokens, VectorFailed, VectorJob
 

@@ -52,7 +52,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtraError("'windowshift serve'", "server", error.name or "?") from error
     from windowshift.core import registry
-    from windowshift.core.backend import Sft
+    from windowshift.core.training import Sft
     from windowshift.tui.serve import loopback
 
     if not learning_rate > 0:
