@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-transformers-serve check format bench pictures microworld clean
+.PHONY: setup demo test test-slow test-transformers-serve tinker-env test-tinker check format bench bench-servers pictures microworld clean
 
 setup: $(STAMP)
 
@@ -13,7 +13,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,serve,server,openai,keyring,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,serve,server,openai,keyring,tinker,dev]'
 	touch $@
 
 # On a terminal: the grid fills live in the TUI. Without one: a progress line, then the report.
@@ -31,6 +31,21 @@ test-transformers-serve: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt fastapi
 	$(BIN)/python -m pytest -m slow tests/test_openai_transformers.py
 
+# SkyRL, the server that backend tinker is tested against, in an environment of its own (2.2 GB, a few minutes).
+TINKER_VENV ?= .venv-skyrl
+TINKER_STAMP := $(TINKER_VENV)/.installed
+
+tinker-env: $(TINKER_STAMP)
+
+$(TINKER_STAMP): tests/tinker_server/requirements.txt
+	$(PYTHON) -m venv $(TINKER_VENV)
+	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/tinker_server/requirements.txt torch
+	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/tinker_server/requirements.txt
+	touch $@
+
+test-tinker: setup tinker-env
+	WINDOWSHIFT_TINKER_ENV=$(CURDIR)/$(TINKER_VENV) $(BIN)/python -m pytest -m tinker tests/test_tinker_contract.py tests/test_tinker_training.py tests/test_tinker_grid.py
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,6 +58,10 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# Backends against servers in environments of their own.
+bench-servers: setup tinker-env
+	$(BIN)/python -m bench --only tinker
 
 # The pictures in the README, from a finished demo.
 pictures: setup

@@ -20,6 +20,7 @@ from bench.serve import measure_serve
 from bench.startup import measure_startup
 from bench.steering import measure_steering
 from bench.store import measure_inserts, measure_opening
+from bench.tinker import measure_tinker
 from bench.tui import measure_tui
 
 Part = Callable[[Path, bool], Iterator[Measurement]]
@@ -35,12 +36,19 @@ PARTS: dict[str, Part] = {
     "startup": lambda _, small: measure_startup(*((1,) if small else ())),
 }
 
+# What needs a server in an environment of its own: measured where it is named.
+NAMED: dict[str, Part] = {
+    "tinker": measure_tinker,
+}
+
 
 def main() -> int:
     """Measure; return 1 where a part failed to run. A missed target is printed, and is no failure."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    parser.add_argument("--only", choices=sorted(PARTS), action="append", help="this part alone; may be repeated")
+    parser.add_argument(
+        "--only", choices=sorted({**PARTS, **NAMED}), action="append", help="this part alone; may be repeated"
+    )
     parser.add_argument("--small", action="store_true", help="a few rows only: shows that the bench works")
     chosen = parser.parse_args()
     console, errors = Console(), Console(stderr=True)
@@ -52,7 +60,7 @@ def main() -> int:
         errors.print(f"measuring {name} …", style="dim")
         try:
             with tempfile.TemporaryDirectory(prefix="windowshift-bench-") as folder:
-                found.extend(PARTS[name](Path(folder), chosen.small))
+                found.extend({**PARTS, **NAMED}[name](Path(folder), chosen.small))
         except Exception as error:  # one part that fails must not hide the others' numbers
             failed = 1
             errors.print(f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False)
