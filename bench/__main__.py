@@ -20,6 +20,7 @@ from bench.serve import measure_serve
 from bench.startup import measure_startup
 from bench.steering import measure_steering
 from bench.store import measure_inserts, measure_opening
+from bench.tinker import measure_tinker
 from bench.tui import measure_tui
 from bench.vllm import measure_vllm
 
@@ -37,6 +38,7 @@ PARTS: dict[str, Part] = {
 }
 # Against servers in environments of their own: `make bench-servers`, and only where they are named.
 SERVERS: dict[str, Part] = {
+    "tinker": measure_tinker,
     "vllm": measure_vllm,
 }
 

@@ -63,9 +63,9 @@ def listed(host: str, model: str) -> Price | None:
 @cache
 def _table() -> dict[str, dict[str, Price]]:
     data = yaml.safe_load(asset("prices.yaml").read_text(encoding="utf-8"))
-    source = f"price table of {data['date']}"
+    dates = {host: data["dates"].get(host, data["date"]) for host in data["usd_per_million_tokens"]}
     return {
-        host: {model: Price(**row, source=source) for model, row in models.items()}
+        host: {model: Price(**row, source=f"price table of {dates[host]}") for model, row in models.items()}
         for host, models in data["usd_per_million_tokens"].items()
     }
 

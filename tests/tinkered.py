@@ -81,6 +81,7 @@ class TinkerServed:
                 "KEY_OF_THIS_TEST": KEY,
                 "JAX_PLATFORMS": "cpu",
                 "HF_HUB_OFFLINE": "1",
+                "XLA_FLAGS": "--xla_backend_optimization_level=1",  # compiling takes longer here than computing
                 "JAX_COMPILATION_CACHE_DIR": str(python.parent.parent / "jax-cache"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
             },

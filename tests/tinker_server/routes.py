@@ -72,6 +72,7 @@ def install(app: FastAPI, key: str) -> None:
     app.router.routes.clear()
     run = "/training_runs/{model}/checkpoints"
     for method, path, handler in (
+        ("POST", "/create_session", create_session),
         ("POST", "/create_model", create_model),
         ("POST", "/load_weights", load_weights),
         ("POST", "/get_info", get_info),
@@ -147,6 +148,17 @@ async def _begin(session: AsyncSession, model: str, session_id: str, base: str, 
         )
     )
     return number
+
+
+async def create_session(request: Request, session: AsyncSession = _Session) -> Any:
+    """A session, alive from now on: SkyRL forgets none that never beat."""
+    made = await api.create_session(api.CreateSessionRequest.model_validate(await _body(request)), session)
+    row = await session.get(SessionDB, made.session_id)
+    assert row is not None
+    row.last_heartbeat_at = datetime.now(UTC)
+    session.add(row)
+    await session.commit()
+    return made
 
 
 async def create_model(request: Request, session: AsyncSession = _Session) -> Any:

@@ -23,7 +23,7 @@ from skyrl.tinker.config import EngineConfig, config_to_argv  # noqa: E402
 
 from tests.tinker_server import routes  # noqa: E402
 
-ADAPTERS = 14  # in memory at once, one of them the base model's
+ADAPTERS = 20  # in memory at once, one of them the base model's
 ROWS = 16  # sampled in one pass
 RANK = 8
 
@@ -45,7 +45,7 @@ def main(model: str, folder: str, port: str) -> None:
         checkpoints_base=place / "checkpoints",
         database_url=f"sqlite:///{place / 'tinker.db'}",
         session_cleanup_interval_sec=2,
-        session_timeout_sec=25,  # a client beats every 10 s; a killed one must free its places
+        session_timeout_sec=20,  # a client beats every 10 s; a killed one must free its places
     )
     # It would start its engine through `uv run`, with flags from its parent's command line.
     api._build_uv_run_cmd_engine = lambda _, config: [

@@ -1,0 +1,57 @@
+"""Backend `tinker`: training steps a second, with steps sent ahead of their answers and without."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.tinkered import KEY, KEY_ENV, tinker_served
+
+from bench.measurement import Measurement
+from windowshift.backends.tinker import TinkerBackend
+from windowshift.core.errors import BackendError
+from windowshift.core.generation import Message, Model
+from windowshift.core.training import Example, Sft, TrainFailed, TrainJob, TrainProgress
+
+DEPTH = 4
+
+
+def measure_tinker(folder: Path, small: bool) -> Iterator[Measurement]:
+    """Train on SkyRL's server on loopback, in the environment that `make tinker-env` makes."""
+    os.environ[KEY_ENV] = KEY
+    try:
+        with tinker_served(folder / "server") as server:
+            steps = 10 if small else 60
+            speeds = {}
+            for depth in (1, DEPTH):
+                options = {**server.options, "pipeline": depth, "download": False, "state_seconds": 3600.0}
+                speeds[depth] = asyncio.run(_train(options, folder / f"depth{depth}", steps))
+            yield Measurement(
+                f"tinker: training steps a second, {DEPTH} sent ahead",
+                speeds[DEPTH],
+                "steps/s",
+                better="higher",
+                baseline=speeds[1],
+                against="one at a time",
+                note=f"{steps} steps of batch 2 on microworld, rank 4; the server looks for work every 0.1 s",
+            )
+    finally:
+        del os.environ[KEY_ENV]
+
+
+async def _train(options: dict[str, object], output: Path, steps: int) -> float:
+    """Steps a second, from the first answer to the last: compiling comes before."""
+    data = tuple(
+        Example((Message("user", f"What do {index} bees do?"),), "Bees keep warm. " * 4) for index in range(2 * steps)
+    )
+    job = TrainJob("job", Model("microworld"), data, Sft(rank=4, batch_size=2, learning_rate=1e-3), 0, output)
+    times = []
+    async for event in TinkerBackend(options).train([job]):
+        if isinstance(event, TrainProgress):
+            times.append(time.perf_counter())
+        if isinstance(event, TrainFailed):
+            raise BackendError(event.error)
+    return (len(times) - 1) / (times[-1] - times[0])
