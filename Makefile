@@ -40,7 +40,7 @@ tinker-env: $(TINKER_STAMP)
 
 $(TINKER_STAMP): tests/tinker_server/requirements.txt
 	$(PYTHON) -m venv $(TINKER_VENV)
-	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/tinker_server/requirements.txt torch
+	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/tinker_server/requirements.txt
 	touch $@
 

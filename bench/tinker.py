@@ -36,7 +36,7 @@ def measure_tinker(folder: Path, small: bool) -> Iterator[Measurement]:
                 better="higher",
                 baseline=speeds[1],
                 against="one at a time",
-                note=f"{steps} steps of batch 2 on microworld, rank 4; the server looks for work every 0.1 s",
+                note=f"{steps} steps of batch 2, rank 4, on loopback; SkyRL takes one step of a run at each look",
             )
     finally:
         del os.environ[KEY_ENV]

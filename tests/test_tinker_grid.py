@@ -181,16 +181,16 @@ def _further(run: subprocess.Popen[bytes], workspace: Path, name: str) -> Callab
 
 def test_a_server_that_restarts_costs_no_step(tmp_path: Path) -> None:
     with tinker_served(tmp_path / "server") as server:
-        options = {**server.options, "state_steps": 4, "clients": 1}
-        spec = write(tmp_path, "restarted", "tinker", options, size=48, train="[short]")
+        options = {**server.options, "state_steps": 3, "clients": 1}
+        spec = write(tmp_path, "restarted", "tinker", options, size=32, train="[short]")
         workspace = tmp_path / "ws"
         run = subprocess.Popen(command("run", spec, "--workspace", workspace, "-q"), stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: any(job.done > 16 for job in train_jobs(workspace, "restarted")), 120)
+        wait_until(lambda: any(job.done > 10 for job in train_jobs(workspace, "restarted")), 120)
         server.kill()
         server.start()
         _, problem = run.communicate(timeout=240)
         assert run.returncode == 0, problem
-        check_curves(workspace, "restarted", 24)
+        check_curves(workspace, "restarted", 16)
         (job,) = train_jobs(workspace, "restarted")
         told = [event["text"] for event in events(workspace, job, "message")]
         assert any("going on from step" in text for text in told), told
