@@ -92,4 +92,4 @@ microworld: setup
 	$(BIN)/windowshift microworld --out assets/microworld
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TINKER_VENV) $(VLLM_VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
