@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
+from textual.geometry import Region
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -18,6 +19,9 @@ from windowshift.tui.headline import KeyLine
 class ChoiceScreen(ModalScreen[str]):
     """Offers (name, explanation) pairs; the answer is a name, None for leaving."""
 
+    DEFAULT_CSS = """
+    #choice-text { text-wrap: nowrap; text-overflow: ellipsis; }
+    """
     BINDINGS = actions.bindings("choice")
 
     def __init__(self, title: str, offered: Sequence[tuple[str, str]]) -> None:
@@ -28,7 +32,7 @@ class ChoiceScreen(ModalScreen[str]):
 
     def compose(self) -> ComposeResult:
         """Lay out the panel."""
-        with Vertical(id="choice") as panel:
+        with VerticalScroll(id="choice", can_focus=False) as panel:
             panel.border_title = self._title
             yield Static(self.text(), id="choice-text", markup=False)
         yield KeyLine("choice")
@@ -46,6 +50,8 @@ class ChoiceScreen(ModalScreen[str]):
     def _move(self, place: int) -> None:
         self.cursor = max(0, min(len(self.offered) - 1, place))
         self.query_one("#choice-text", Static).update(self.text())
+        line = Region(0, self.cursor, 1, 1)  # a line each
+        self.query_one("#choice", VerticalScroll).scroll_to_region(line, animate=False, force=True)
 
     def action_cursor_up(self) -> None:
         """Move up."""
