@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.tinkered import KEY, KEY_ENV, tinker_served
 
+from bench.latency import delayed
 from bench.measurement import Measurement
 from windowshift.backends.tinker import TinkerBackend
 from windowshift.core.errors import BackendError
@@ -17,27 +18,30 @@ from windowshift.core.generation import Message, Model
 from windowshift.core.training import Example, Sft, TrainFailed, TrainJob, TrainProgress
 
 DEPTH = 4
+AWAY = 0.1  # seconds, each way: a service on another continent
 
 
 def measure_tinker(folder: Path, small: bool) -> Iterator[Measurement]:
-    """Train on SkyRL's server on loopback, in the environment that `make tinker-env` makes."""
+    """Train on SkyRL's server on loopback, in the environment that `make tinker-env` makes, near and far."""
     os.environ[KEY_ENV] = KEY
     try:
-        with tinker_served(folder / "server") as server:
+        with tinker_served(folder / "server") as server, delayed(server.port, AWAY) as far:
             steps = 10 if small else 60
-            speeds = {}
-            for depth in (1, DEPTH):
-                options = {**server.options, "pipeline": depth, "download": False, "state_seconds": 3600.0}
-                speeds[depth] = asyncio.run(_train(options, folder / f"depth{depth}", steps))
-            yield Measurement(
-                f"tinker: training steps a second, {DEPTH} sent ahead",
-                speeds[DEPTH],
-                "steps/s",
-                better="higher",
-                baseline=speeds[1],
-                against="one at a time",
-                note=f"{steps} steps of batch 2, rank 4, on loopback; SkyRL takes one step of a run at each look",
-            )
+            for where, port in (("on loopback", server.port), (f"{1000 * AWAY:.0f} ms away", far)):
+                speeds = {}
+                for depth in (1, DEPTH):
+                    own = {"base_url": f"http://127.0.0.1:{port}", "pipeline": depth}
+                    options = {**server.options, **own, "download": False, "state_seconds": 3600.0}
+                    speeds[depth] = asyncio.run(_train(options, folder / f"{port}-{depth}", steps))
+                yield Measurement(
+                    f"tinker: training steps a second, {DEPTH} sent ahead, {where}",
+                    speeds[DEPTH],
+                    "steps/s",
+                    better="higher",
+                    baseline=speeds[1],
+                    against="one at a time",
+                    note=f"{steps} steps of batch 2, rank 4; SkyRL takes one step of a run at each look",
+                )
     finally:
         del os.environ[KEY_ENV]
 

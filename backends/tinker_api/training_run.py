@@ -8,18 +8,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from windowshift.backends.openai_api.faults import Fault, ServiceError
 from windowshift.backends.schedule import learning_rate
-from windowshift.backends.tinker_api.adapter_folder import PEFT, RemoteAdapter, complete
-from windowshift.backends.tinker_api.checkpoints import Checkpoints
 from windowshift.backends.tinker_api.connection import Connection, closed
 from windowshift.backends.tinker_api.journal import JobJournal, Saving
 from windowshift.backends.tinker_api.losses import Losses, StepLoss
+from windowshift.backends.tinker_api.saves import Saves
 from windowshift.backends.tinker_api.tokens import datums, mean_loss
 from windowshift.backends.tinker_api.work import Wanted, Work
 from windowshift.core.errors import BackendError
@@ -49,8 +46,7 @@ class TrainingRun:
     """Trains one job, from its last state to its end.
 
     The order in which things are asked for is the order in which the service does them: what is saved
-    after step n holds exactly n steps. A save is in the journal before it is asked for, and has a name of its
-    own, so that a job that goes on finds what was saved while nobody listened.
+    after step n holds exactly n steps.
 
     Args:
         connection: the server.
@@ -63,9 +59,9 @@ class TrainingRun:
         self, connection: Connection, work: Work, journal: JobJournal, put: Callable[[TrainEvent], None]
     ) -> None:
         self._connection, self._work, self._put = connection, work, put
-        self._options, self._checkpoints = connection.options, Checkpoints(connection)
-        self.journal = journal
+        self._options = connection.options
         self.losses = Losses(work.job.output)
+        self._saves = Saves(connection, work, journal, self.losses, self._tell_saved)
         self._sent: deque[_Sent] = deque()
         self._state_at = self._told_at = time.monotonic()
         self._tokens = sum(work.tokens(each.step - 1) for each in self.losses.steps)
@@ -92,22 +88,20 @@ class TrainingRun:
                 tries += 1
                 if tries > self._options.tries:
                     raise ServiceError(f"{error}; given up after {tries - 1} tries", error.fault) from None
-                at = self.journal.state.step if self.journal.state else 0
+                at = self._saves.journal.state.step if self._saves.journal.state else 0
                 self._say(f"{error}: going on from step {at}")
                 await asyncio.sleep(min(30.0, 2.0 ** (tries - 1)))
                 await self._connection.present(self._work.job.key)
-        self._write(replace(self.journal, done=True))
-        keep = {path for name, path in self.journal.saved if name in {each.name for each in self._work.wanted}}
-        await self._checkpoints.clear(self.journal.runs, keep)
-        return self.journal
+        await self._saves.clear()
+        return self._saves.journal
 
     # -- one attempt ----------------------------------------------------------------------------
 
     async def _from_state(self) -> None:
         self._sent.clear()
-        await self._settle()
-        start = self.journal.state.step if self.journal.state else 0
-        missing = [each for each in self._work.wanted if not self._has(each)]
+        await self._saves.settle()
+        start = self._saves.journal.state.step if self._saves.journal.state else 0
+        missing = self._saves.missing
         if missing and missing[0].step < start:
             raise BackendError(
                 f"what was saved after step {missing[0].step} is gone from {self._work.job.output}, and the state at "
@@ -119,7 +113,7 @@ class TrainingRun:
         ended: Literal["success", "errored", "interrupted"] = "interrupted"
         try:
             client = await self._open(session, start)
-            self._note_run(client.model_id)
+            self._saves.note_run(client.model_id)
             self._state_at = self._told_at = time.monotonic()
             await self._steps(client, start, missing)
             ended = "success"
@@ -131,7 +125,7 @@ class TrainingRun:
 
     async def _open(self, session: ServiceClient, start: int) -> TrainingClient:
         job = self._work.job
-        if self.journal.state is None:
+        if self._saves.journal.state is None:
             return await self._connection.open(
                 f"training '{job.model.base}'",
                 lambda: session.create_lora_training_client(
@@ -142,7 +136,7 @@ class TrainingRun:
                     user_metadata={"job": job.key[:64], "work": self._work.token},
                 ),
             )
-        path = self.journal.state.path
+        path = self._saves.journal.state.path
         try:
             client: TrainingClient = await self._connection.open(
                 f"going on from {path}",
@@ -153,7 +147,7 @@ class TrainingRun:
         except ServiceError as error:
             if error.fault.status != 404:
                 raise
-            self._write(replace(self.journal, state=None, saved=(), saving=()))
+            self._saves.write(replace(self._saves.journal, state=None, saved=(), saving=()))
             self.losses.clear()
             raise ServiceError(
                 f"the state of this job after step {start} has expired at {self._options.host}, or was deleted "
@@ -209,28 +203,23 @@ class TrainingRun:
         return True
 
     def _save_state(self, client: TrainingClient, step: int) -> None:
-        saving = self._begin(f"state-{step:06d}", client, step)
+        saving = self._saves.begin(f"state-{step:06d}", client.model_id, step)
         ttl = round(self._options.state_days * DAY)
         answer = client.save_state(saving.name, ttl_seconds=ttl)
         self._sent.append(_Sent(f"saving the state after step {step}", [answer], step, saving))
 
     def _save_wanted(self, client: TrainingClient, wanted: Wanted) -> None:
-        if self.journal.path(wanted.name) is None:
-            saving = self._begin(wanted.name, client, wanted.step)
+        if self._saves.journal.path(wanted.name) is None:
+            saving = self._saves.begin(wanted.name, client.model_id, wanted.step)
             days = self._options.keep_days
             answer = client.save_weights_for_sampler(
                 wanted.name, ttl_seconds=None if days is None else round(days * DAY)
             )
             self._sent.append(_Sent(f"saving {wanted.name}", [answer], wanted.step, saving, wanted))
         if self._options.download:
-            saving = self._begin(wanted.export, client, wanted.step)
+            saving = self._saves.begin(wanted.export, client.model_id, wanted.step)
             exported = client.save_weights_external(wanted.export, ttl_seconds=round(self._options.state_days * DAY))
             self._sent.append(_Sent(f"exporting {wanted.name}", [exported], wanted.step, saving, wanted))
-
-    def _begin(self, name: str, client: TrainingClient, step: int) -> Saving:
-        saving = Saving(name, client.model_id, step, time.time())
-        self._write(self.journal.begun(saving))
-        return saving
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -248,7 +237,7 @@ class TrainingRun:
                     Fault("refused", error.fault.sentence),
                 ) from None
             raise
-        await self._saved(sent.saving, str(saved.path), sent.wanted)
+        await self._saves.confirmed(sent.saving, str(saved.path), sent.wanted)
 
     async def _take_step(self, sent: _Sent) -> None:
         passed, _ = [await self._connection.result(sent.what, answer) for answer in sent.answers]
@@ -267,82 +256,6 @@ class TrainingRun:
             self._tokens += count
             self._tell(self.losses.steps[-1], self._tokens, speed)
 
-    async def _saved(self, saving: Saving, path: str, wanted: Wanted | None) -> None:
-        """Note a save that is there; the state before it, or an export that was fetched, goes."""
-        if wanted is None:
-            before = self.journal.state
-            self._write(self.journal.over(saving, path, state=True))
-            if before is not None and before.path != path:
-                with suppress(ServiceError):  # it has a time to live, and goes with the job at the latest
-                    await self._checkpoints.delete(before.path)
-            return
-        if saving.name == wanted.export:
-            await self._download(path, wanted)
-            self._write(self.journal.over(saving, None))
-            with suppress(ServiceError):
-                await self._checkpoints.delete(path)
-        else:
-            self._write(self.journal.over(saving, path))
-            if not self._options.download:
-                self._remote(wanted).write(self._folder(wanted), {})
-        if self._has(wanted):
-            self._tell_saved(wanted)
-
-    async def _download(self, path: str, wanted: Wanted) -> None:
-        files = await self._checkpoints.fetch(path)
-        lacking = [name for name in PEFT if name not in files]
-        if lacking:
-            raise BackendError(
-                f"the export {path} has no {lacking[0]}, so it is no PEFT adapter (it has "
-                f"{', '.join(sorted(files)) or 'nothing'}): write  backend_options: {{download: false}}"
-            )
-        self._remote(wanted).write(self._folder(wanted), files)
-
-    # -- what was left under way ----------------------------------------------------------------
-
-    async def _settle(self) -> None:
-        """Find out what became of saves that nobody saw confirmed."""
-        by_name = {name: each for each in self._work.wanted for name in (each.name, each.export)}
-        for saving in self.journal.saving:
-            path = await self._checkpoints.find(saving.run, saving.name, saving.at)
-            wanted = by_name.get(saving.name)
-            if path is None:
-                self._write(self.journal.over(saving, None))
-            elif wanted is not None and (saving.name == wanted.name or self.journal.path(wanted.name) is not None):
-                log.info("adopted %s", path)
-                await self._saved(saving, path, wanted)
-            elif wanted is None and self._usable(saving.step):
-                log.info("adopted %s", path)
-                await self._saved(saving, path, None)
-            else:
-                # Losses up to there were not heard, or what was to be saved before is not there.
-                self._write(self.journal.over(saving, None))
-                with suppress(ServiceError):
-                    await self._checkpoints.delete(path)
-
-    def _usable(self, step: int) -> bool:
-        before = self.journal.state.step if self.journal.state else 0
-        heard = len(self.losses.steps) >= step
-        return step > before and heard and all(self._has(each) for each in self._work.wanted if each.step <= step)
-
-    def _has(self, wanted: Wanted) -> bool:
-        folder = self._folder(wanted)
-        return self.journal.path(wanted.name) is not None and complete(folder, peft=self._options.download)
-
-    def _folder(self, wanted: Wanted) -> Path:
-        return self._work.job.output / wanted.folder
-
-    def _remote(self, wanted: Wanted) -> RemoteAdapter:
-        path = self.journal.path(wanted.name)
-        assert path is not None
-        return RemoteAdapter(path, self._options.base_url, self._work.job.model.base, self._work.seen[wanted.step - 1])
-
-    def _note_run(self, run: str) -> None:
-        self._write(replace(self.journal, runs=(*self.journal.runs, run)))
-
-    def _write(self, journal: JobJournal) -> None:
-        self.journal = journal.write(self._work.job.output)
-
     # -- events ---------------------------------------------------------------------------------
 
     def _tell_again(self) -> None:
@@ -352,7 +265,7 @@ class TrainingRun:
             tokens += each.tokens
             self._tell(each, tokens, 0.0)
         for wanted in self._work.wanted:
-            if self._has(wanted):
+            if self._saves.has(wanted):
                 self._tell_saved(wanted)
 
     def _tell(self, each: StepLoss, tokens: int, speed: float) -> None:
@@ -361,7 +274,7 @@ class TrainingRun:
 
     def _tell_saved(self, wanted: Wanted) -> None:
         if wanted.examples is not None:
-            self._put(Checkpointed(self._work.job.key, wanted.examples, str(self._folder(wanted))))
+            self._put(Checkpointed(self._work.job.key, wanted.examples, str(self._saves.folder(wanted))))
 
     def _say(self, text: str) -> None:
         self._put(TrainMessage(self._work.job.key, text))
