@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from windowshift.backends.option_checks import OptionChecks
 from windowshift.core.errors import BackendError
 
 _DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
@@ -47,12 +48,8 @@ class LocalOptions:
         Raises:
             BackendError: an unknown option (with a suggestion), or a value that makes no sense.
         """
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known options: {', '.join(known)}"
-                raise BackendError(f"backend 'local' has no option '{name}': {hint}")
+        check = OptionChecks("local")
+        check.names(options, [field.name for field in fields(cls)])
         for name in ("device", "dtype", "attention"):
             if name in options and not (isinstance(options[name], str) and options[name]):
                 raise BackendError(f"option '{name}' of backend 'local' must be a name, got {options[name]!r}")
@@ -60,11 +57,9 @@ class LocalOptions:
             near = difflib.get_close_matches(options["dtype"], _DTYPES, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(_DTYPES)}"
             raise BackendError(f"option 'dtype' of backend 'local' cannot be '{options['dtype']}': {hint}")
-        for name in ("batch_rows", "threads", "workers", "state_seconds", "progress_seconds"):
-            value = options.get(name, 0)
-            if name == "progress_seconds" and value is None:
-                continue
-            kinds = (int, float) if name.endswith("_seconds") else (int,)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < float("inf"):
-                raise BackendError(f"option '{name}' of backend 'local' must be a number of at least 0, got {value!r}")
+        for name in ("batch_rows", "threads", "workers"):
+            check.number(options, name, 0, whole=True)
+        check.number(options, "state_seconds", 0)
+        if options.get("progress_seconds") is not None:
+            check.number(options, "progress_seconds", 0)
         return cls(**options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from windowshift.backends.openai_api.faults import ServiceError
 from windowshift.backends.openai_api.finetuning import FineTuning
 from windowshift.backends.openai_api.options import HOSTED, OpenAIOptions
 from windowshift.backends.openai_api.pacer import Pacer
+from windowshift.backends.pool import pooled
 from windowshift.core.backend import Capabilities, ModelIdentity
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
@@ -178,30 +178,9 @@ class OpenAIBackend:
             self._left -= left
             await stream.aclose()
 
-    async def _chats(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
+    def _chats(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         chat = Chat(self._connection, self._pacer, self._budget, self._price_of)
-        found: asyncio.Queue[Completion | Exception] = asyncio.Queue()
-        rest = iter(requests)
-
-        async def work() -> None:
-            try:
-                for request in rest:
-                    found.put_nowait(await chat.complete(request))
-            except Exception as error:  # a bug: the reader must see it, not wait for ever
-                found.put_nowait(error)
-
-        # As many workers as may be under way: a hundred thousand requests are not as many tasks.
-        workers = [asyncio.create_task(work()) for _ in range(min(self._options.concurrency, len(requests)))]
-        try:
-            for _ in requests:
-                one = await found.get()
-                if isinstance(one, Exception):
-                    raise one
-                yield one
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        return pooled(requests, self._options.concurrency, chat.complete)
 
     def _batches(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         return Batches(self._connection, self._budget, self._price_of, self._folder).complete(requests)

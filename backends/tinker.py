@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from windowshift.backends.model_folder import MICROWORLD
 from windowshift.backends.openai_api.faults import ServiceError
 from windowshift.backends.openai_api.pacer import Pacer
+from windowshift.backends.pool import pooled
 from windowshift.backends.tinker_api.advice import advice
 from windowshift.backends.tinker_api.connection import Connection
 from windowshift.backends.tinker_api.options import TinkerOptions
@@ -159,31 +159,15 @@ class TinkerBackend:
         )
         self._left += len(requests)
         left = len(requests)
-        found: asyncio.Queue[Completion | Exception] = asyncio.Queue()
-        rest = iter(requests)
-
-        async def work() -> None:
-            try:
-                for request in rest:
-                    found.put_nowait(await sampling.complete(request))
-            except Exception as error:  # a bug: the reader must see it, not wait for ever
-                found.put_nowait(error)
-
-        # As many workers as may be under way: a hundred thousand requests are not as many tasks.
-        workers = [asyncio.create_task(work()) for _ in range(min(self._options.concurrency, len(requests)))]
+        stream = pooled(requests, self._options.concurrency, sampling.complete)
         try:
-            for _ in requests:
-                one = await found.get()
-                if isinstance(one, Exception):
-                    raise one
+            async for completion in stream:
                 self._left -= 1
                 left -= 1
-                yield one
+                yield completion
         finally:
             self._left -= left
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await stream.aclose()
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train every job, as many at once as the limits and the options allow."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
+from windowshift.backends.option_checks import OptionChecks, host_of
 from windowshift.core.errors import BackendError
-from windowshift.core.prices import Price, read_price
+from windowshift.core.prices import Price
 
 LONGEST_BACKOFF = 30.0
 HOSTED = "https://api.openai.com/v1"
-_SECRETS = ("api_key", "key", "token", "password", "secret")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +72,7 @@ class OpenAIOptions:
     @property
     def host(self) -> str:
         """The server's host name; one name for this machine."""
-        name = urlsplit(self.base_url).hostname or ""
-        return "localhost" if name in _LOOPBACK else name
+        return host_of(self.base_url)
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> OpenAIOptions:
@@ -87,85 +82,22 @@ class OpenAIOptions:
             BackendError: an unknown option (with a suggestion), a value that makes no sense, or a key
                 where only the name of one belongs. No message repeats a value that could be a key.
         """
-        known = [each.name for each in fields(cls)]
-        for name in options:
-            if str(name).lower() in _SECRETS:
-                raise BackendError(
-                    f"a key does not belong in a spec: take '{name}' out, and put the key into the environment "
-                    "variable OPENAI_API_KEY, or into another one that  key_env: NAME  names"
-                )
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known options: {', '.join(known)}"
-                raise BackendError(f"backend 'openai' has no option '{name}': {hint}")
+        check = OptionChecks("openai", "OPENAI_API_KEY")
+        check.names(options, [each.name for each in fields(cls)])
         found = dict(options)
-        found["base_url"] = _base_url(found.get("base_url") or os.environ.get("OPENAI_BASE_URL") or HOSTED)
-        _key_env(found.get("key_env", "OPENAI_API_KEY"))
-        for name in ("batch", "seeds", "logprobs", "system", "trains", "unlisted"):
-            if not isinstance(found.get(name, False), bool):
-                raise BackendError(f"option '{name}' of backend 'openai' must be true or false, got {found[name]!r}")
-        for name, kinds, least in (
-            ("concurrency", (int,), 1),
-            ("tries", (int,), 1),
-            *((name, (int, float), 0) for name in ("timeout", "patience", "backoff", "poll", "settle")),
-        ):
-            value = found.get(name, least)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < float("inf"):
-                raise BackendError(
-                    f"option '{name}' of backend 'openai' must be a number of at least {least}, got {value!r}"
-                )
+        address = found.get("base_url") or os.environ.get("OPENAI_BASE_URL") or HOSTED
+        found["base_url"] = check.address(address, "http://localhost:8000/v1")
+        check.variable(found.get("key_env", "OPENAI_API_KEY"))
+        check.flags(found, ("batch", "seeds", "logprobs", "system", "trains", "unlisted"))
+        for name in ("concurrency", "tries"):
+            check.number(found, name, 1, whole=True)
+        for name in ("timeout", "patience", "backoff", "poll", "settle"):
+            check.number(found, name, 0)
         rate = found.get("server_learning_rate")
         if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1):
             raise BackendError(
                 f"option 'server_learning_rate' of backend 'openai' must be a number above 0 and below 1, got {rate!r}"
             )
-        for name in ("hyperparameters", "prices"):
-            if not isinstance(found.get(name, {}), Mapping):
-                raise BackendError(f"option '{name}' of backend 'openai' must be a mapping, got {found[name]!r}")
-        if "prices" in found:
-            found["prices"] = {
-                str(model): read_price(value, f"option 'prices.{model}'") for model, value in found["prices"].items()
-            }
+        check.mapping(found, "hyperparameters")
+        check.prices(found)
         return cls(**found)
-
-
-def _base_url(value: object) -> str:
-    if not isinstance(value, str):
-        raise BackendError(f"option 'base_url' of backend 'openai' must be an address, got {value!r}")
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as error:
-        raise BackendError("option 'base_url' of backend 'openai' is not an address") from error
-    if parts.username or parts.password or parts.query:
-        # Not repeated: what stands there is a key, most likely.
-        raise BackendError("option 'base_url' of backend 'openai' must hold no user, password or query")
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise BackendError(
-            f"option 'base_url' of backend 'openai' must be like http://localhost:8000/v1, got '{value}'"
-        )
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not _private(parts.hostname):
-        raise BackendError(
-            f"option 'base_url' of backend 'openai' would send the key unencrypted to {parts.hostname}: use https://"
-        )
-    return value.rstrip("/")
-
-
-def _private(host: str) -> bool:
-    """Whether a host is in a network of one's own: a name without a dot, or a private address."""
-    if "." not in host and ":" not in host:
-        return True
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return host.endswith((".local", ".internal", ".lan"))
-
-
-def _key_env(value: object) -> None:
-    if value is not None and not (isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value)):
-        raise BackendError(
-            "option 'key_env' of backend 'openai' must be the NAME of an environment variable, e.g. OPENAI_API_KEY; "
-            "the key itself belongs into that variable"
-        )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from windowshift.backends.pool import pooled
 from windowshift.backends.vllm_api.adapters import AdapterFolder, Shelf
 from windowshift.backends.vllm_api.engine import Answer, Engine, EngineError, Question, Served
 from windowshift.backends.vllm_api.order import Asked, ordered
@@ -64,22 +65,13 @@ class Answers:
                     yield failed(one.request, str(error), len(one.prompt))
             asked = [one for one in asked if one.slot is None]
         held = _Held(slots, asked)
-        found: asyncio.Queue[tuple[Asked, Completion] | Exception] = asyncio.Queue()
-        rest = iter(ordered(asked))
-        workers = [
-            asyncio.create_task(self._work(rest, slots, found)) for _ in range(min(self.concurrency, len(asked)))
-        ]
+        answered = pooled(ordered(asked), self.concurrency, lambda one: self._answered(one, slots))
         try:
-            for _ in asked:
-                each = await found.get()
-                if isinstance(each, Exception):
-                    raise each
-                for completion in await held.take(*each):
-                    yield completion
+            async for one, completion in answered:
+                for each in await held.take(one, completion):
+                    yield each
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await answered.aclose()
             with suppress(EngineError):  # the server may be gone, which has been said already
                 await slots.aclose()
 
@@ -118,18 +110,11 @@ class Answers:
             "start vLLM with a larger  --max-model-len"
         )
 
-    async def _work(
-        self, rest: Iterator[Asked], slots: Slots, found: asyncio.Queue[tuple[Asked, Completion] | Exception]
-    ) -> None:
+    async def _answered(self, one: Asked, slots: Slots) -> tuple[Asked, Completion]:
         try:
-            for one in rest:
-                try:
-                    completion = await self._completion(one, slots)
-                except WindowshiftError as error:
-                    completion = failed(one.request, str(error), len(one.prompt))
-                found.put_nowait((one, completion))
-        except Exception as error:  # a bug: the reader must see it, not wait for ever
-            found.put_nowait(error)
+            return one, await self._completion(one, slots)
+        except WindowshiftError as error:
+            return one, failed(one.request, str(error), len(one.prompt))
 
     async def _completion(self, one: Asked, slots: Slots) -> Completion:
         request, sampling = one.request, one.request.sampling

@@ -7,10 +7,10 @@ import os
 from windowshift.backends.openai_api.key import Key, find_key
 
 
-def server_key(name: str) -> Key:
+def server_key(name: str | None) -> Key:
     """The key in the environment variable `name`; vLLM needs none unless it was started with one.
 
     Raises:
         BackendError: what is there cannot be sent.
     """
-    return find_key(name if os.environ.get(name, "").strip() else None)
+    return find_key(name if name and os.environ.get(name, "").strip() else None)

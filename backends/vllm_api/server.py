@@ -18,7 +18,7 @@ from windowshift.backends.vllm_api.engine import (
     Served,
 )
 from windowshift.backends.vllm_api.key import server_key
-from windowshift.backends.vllm_api.options import VllmOptions
+from windowshift.backends.vllm_api.options import KEY_ENV, VllmOptions
 from windowshift.backends.vllm_api.wire import cache_counts_in, drawn_in
 from windowshift.core.errors import MissingExtraError
 
@@ -285,7 +285,7 @@ class ServerEngine:
         if status in (401, 403):
             return EngineError(
                 f"the vLLM server at {self._address} refuses the key: put its key into the environment variable "
-                f"{self._options.key_env}",
+                f"{self._options.key_env or KEY_ENV}",
                 status,
             )
         return EngineError(f"the vLLM server at {self._address} refused ({status}): {words}", status)
