@@ -61,7 +61,7 @@ def test_without_vllm_the_sentence_says_what_to_do(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys\n"
         "from windowshift.backends.vllm import VllmBackend\n"
-        "from windowshift.core.backend import *\n"
+        "from windowshift.core.generation import GenerateRequest, Message, Model, Sampling\n"
         "request = GenerateRequest('a', (Message('user', 'Hi'),), Model('microworld'), Sampling(), 0)\n"
         "async def main():\n"
         "    async for one in VllmBackend({}).generate([request]): print(one.error)\n"
