@@ -109,6 +109,20 @@ async def test_more_adapters_than_vllm_has_places_for_among_base_rows(
     assert len(texts) == len(models)
 
 
+async def test_what_a_seed_draws_does_not_depend_on_the_crowd(vllm: VllmBackend, tmp_path: Path) -> None:
+    """Together, most prompts are read in parts; alone, none is."""
+    (model,) = make_adapters(tmp_path, 1)
+    drawn = Sampling(1.0, 1.0, 24)
+    parts = [asked(model if part % 2 else None, f"{part}-", sampling=drawn, seed=part) for part in range(4)]
+    requests = [one for part in parts for one in part]
+    found = await answers(vllm, requests)
+    assert [one.error for one in found.values()] == [None] * len(requests)
+    assert len({one.text for one in found.values()}) > len(requests) // 2
+    for request in requests[::5]:
+        alone = await answers(vllm, [request])
+        same(alone[request.key], found[request.key])
+
+
 STEERINGS = {
     "all": [{"alpha": 0.1}],
     "prompt": [{"alpha": 0.2, "tokens": "prompt", "layer": 1}],

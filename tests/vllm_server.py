@@ -30,7 +30,11 @@ ARGUMENTS = (
     "--dtype", "float32", "--generation-config", "vllm", "--enable-prefix-caching", "--block-size", "32",
     "--enforce-eager", "--max-num-seqs", "64",
 )  # fmt: skip
-STEERING = ("--enable-lora", "--max-loras", "2", "--max-lora-rank", "8", "--worker-extension-cls", EXTENSION)
+# Prompts that arrive together are read in parts: a step takes 128 tokens.
+STEERING = (
+    "--enable-lora", "--max-loras", "2", "--max-lora-rank", "8", "--worker-extension-cls", EXTENSION,
+    "--max-num-batched-tokens", "128",
+)  # fmt: skip
 
 
 def vllm_python() -> Path:

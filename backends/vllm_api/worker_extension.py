@@ -50,5 +50,7 @@ class SteeringWorker:
 
 if "vllm.v1.worker" in sys.modules:  # in a worker of vLLM, and not where somebody only reads this module
     from windowshift.backends.vllm_api.cpu_lora import mend_cpu_lora
+    from windowshift.backends.vllm_api.cpu_seeds import mend_cpu_seeds
 
     mend_cpu_lora()
+    mend_cpu_seeds()
