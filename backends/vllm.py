@@ -124,7 +124,7 @@ class VllmBackend:
         """A run starts; nothing is limited, and nothing is to be remembered."""
 
     def queue(self) -> Queue:
-        """How many requests wait, how fast they go, and how often the prefix cache was hit."""
+        """How many requests wait, how fast they go, and how often the prefix cache was hit, or what is waited for."""
         seconds = 0.0 if self._began is None else time.monotonic() - self._began
         done = self._asked - self._left
         per_minute = done / seconds * 60 if seconds > 0 else 0.0
@@ -132,6 +132,8 @@ class VllmBackend:
         left = self._left / per_minute * 60 if per_minute else None
         rate = self.cache_hit_rate
         note = "" if rate is None else f"prefix cache hit rate {rate:.0%}"
+        if self._server is not None and self._server.away:
+            note = f"waiting for {self._where}"
         return Queue(self._left - in_flight, in_flight, per_minute, None, left, note)
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:

@@ -70,11 +70,14 @@ class VllmAddress:
 
 
 @contextmanager
-def vllm_serving(*arguments: str, key: str | None = None, **environment: str) -> Iterator[VllmAddress]:
+def vllm_serving(
+    *arguments: str, key: str | None = None, port: int | None = None, **environment: str
+) -> Iterator[VllmAddress]:
     """Run a vLLM server of the embedded model while the block lasts."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = int(taken.getsockname()[1])
+    if port is None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = int(taken.getsockname()[1])
     folder = Path(tempfile.mkdtemp(prefix="windowshift-vllm-"))
     log = folder / "log"
     command = [

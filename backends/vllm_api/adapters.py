@@ -101,6 +101,15 @@ class Shelf:
         """A request that used it has ended."""
         self._known[adapter] -= 1
 
+    async def load_again(self, adapter: AdapterFolder) -> None:
+        """Make an adapter in use known once more to an engine that has forgotten it, as one does that was restarted.
+
+        Raises:
+            EngineError: vLLM does not load it.
+        """
+        async with self._lock:
+            await self._load(adapter)
+
     @property
     def known(self) -> int:
         """How many adapters the engine knows through this process."""

@@ -162,10 +162,16 @@ class Answers:
         if adapter is None:
             async with self.turnstile.through("base"):
                 return await self.engine.complete(self.served.name, question)
-        name = await self.shelf.take(adapter)
+        question = replace(question, adapter=await self.shelf.take(adapter))
         try:
             async with self.turnstile.through("adapter"):
-                return await self.engine.complete(self.served.name, replace(question, adapter=name))
+                try:
+                    return await self.engine.complete(self.served.name, question)
+                except EngineError as error:
+                    if error.status != 404:
+                        raise
+                    await self.shelf.load_again(adapter)  # a server that was restarted knows none
+                    return await self.engine.complete(self.served.name, question)
         finally:
             self.shelf.put_back(adapter)
 

@@ -34,6 +34,7 @@ class VllmOptions:
             sent.
         concurrency: requests under way at once, at most.
         timeout: seconds after which a request counts as lost.
+        patience: seconds that a server may stay away, while it restarts for instance, before requests fail.
         adapters: how many adapters the server may know at once; the least recently used one is unloaded first.
         steering: in this process only: run eagerly, as steering needs; without it vLLM compiles the model.
         engine: in this process only: vLLM's engine arguments, e.g. ``{dtype: float32, max_loras: 8}``.
@@ -43,6 +44,7 @@ class VllmOptions:
     key_env: str | None = KEY_ENV
     concurrency: int = 256
     timeout: float = 3600.0
+    patience: float = 300.0
     adapters: int = 64
     steering: bool = True
     engine: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -66,6 +68,7 @@ class VllmOptions:
         for name in ("concurrency", "adapters"):
             check.number(found, name, 1, whole=True)
         check.number(found, "timeout", 1)
+        check.number(found, "patience", 0)
         check.flags(found, ("steering",))
         check.mapping(found, "engine")
         _check_engine(found)

@@ -1,14 +1,11 @@
-"""A vLLM server at an address, asked over HTTP."""
+"""A vLLM server at an address, behind its OpenAI-style API; token ids go in and come back."""
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from windowshift.backends.openai_api.key import Key
+from windowshift.backends.vllm_api.connection import Connection
 from windowshift.backends.vllm_api.engine import (
     SLOT,
     Answer,
@@ -17,16 +14,9 @@ from windowshift.backends.vllm_api.engine import (
     Question,
     Served,
 )
-from windowshift.backends.vllm_api.key import server_key
-from windowshift.backends.vllm_api.options import KEY_ENV, VllmOptions
+from windowshift.backends.vllm_api.options import VllmOptions
 from windowshift.backends.vllm_api.wire import cache_counts_in, drawn_in
-from windowshift.core.errors import MissingExtraError
 
-if TYPE_CHECKING:
-    import aiohttp
-
-_LOOK_SECONDS = 15.0
-_SHOWN = 300
 LORA_REMEDY = "start the server with  --enable-lora  and the environment variable VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 STEERING_REMEDY = (
     "start the server with  --worker-extension-cls windowshift.backends.vllm_api.worker_extension.SteeringWorker "
@@ -35,34 +25,31 @@ STEERING_REMEDY = (
 
 
 class ServerEngine:
-    """vLLM behind its OpenAI-style API; token ids go in and come back.
+    """Asks a vLLM server that runs elsewhere.
 
     Args:
         options: with `base_url`.
     """
 
     def __init__(self, options: VllmOptions) -> None:
-        assert options.base_url is not None
-        self._options, self._address = options, options.base_url
-        self._session: aiohttp.ClientSession | None = None
-        self._known_key: Key | None = None
-
-    @property
-    def _key(self) -> Key:
-        if self._known_key is None:
-            self._known_key = server_key(self._options.key_env)
-        return self._known_key
+        self._http = Connection(options)
+        self._address = self._http.address
 
     @property
     def key_source(self) -> str:
         """Where the key was found."""
-        return self._key.source
+        return self._http.key_source
+
+    @property
+    def away(self) -> bool:
+        """Whether the server is being waited for."""
+        return self._http.away
 
     # -- without an event loop ------------------------------------------------------------------
 
     def look(self) -> tuple[Served, ...]:
         """The server's base models, asked without an event loop."""
-        return self._models(self._look("/v1/models"))
+        return self._models(self._http.look("/v1/models"))
 
     def look_ready(self, *, steered: bool) -> None:
         """See, without an event loop, whether the server was started for adapters, and for steering where it is wanted.
@@ -71,7 +58,7 @@ class ServerEngine:
             EngineError: it was not; the sentence says how it is to be started.
         """
         try:
-            self._look("/v1/load_lora_adapter", {})
+            self._http.look("/v1/load_lora_adapter", {})
         except EngineError as error:
             if error.status == 404:
                 raise EngineError(f"the vLLM server at {self._address} loads no adapters: {LORA_REMEDY}", 404) from None
@@ -80,37 +67,26 @@ class ServerEngine:
         if not steered:
             return
         try:
-            found = self._look("/collective_rpc", {"method": "windowshift_about", "args": ["null"]})
+            found = self._http.look("/collective_rpc", {"method": "windowshift_about", "args": ["null"]})
         except EngineError as error:
             raise self._cannot_steer(error) from None
         for result in found.get("results") or ():
             if isinstance(result, dict) and "error" in result:
                 raise EngineError(f"the vLLM server at {self._address} cannot steer: {result['error']}")
 
-    def _look(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {**self._headers(), "Content-Type": "application/json"}
-        asked = urllib.request.Request(f"{self._address}{path}", data=data, headers=headers)
-        try:
-            with urllib.request.urlopen(asked, timeout=_LOOK_SECONDS) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except urllib.error.HTTPError as error:
-            raise self._refused(error.code, error.read().decode(errors="replace")) from None
-        except (OSError, ValueError) as error:
-            raise self._unreachable(error) from None
-
     # -- the engine -----------------------------------------------------------------------------
 
     async def served(self) -> Sequence[Served]:
         """The server's base models."""
-        return self._models(await self._json("GET", "/v1/models"))
+        return self._models(await self._http.json("GET", "/v1/models"))
 
     async def extended(self) -> bool:
         """Whether the server was started with the extension, and lets it be called."""
         try:
-            await self.call("windowshift_about", "null")
-        except EngineError:
+            await self._http.json("POST", "/collective_rpc", {"method": "windowshift_about", "args": ["null"]})
+        except EngineError as error:
+            if error.status is None:  # nobody has said so
+                raise
             return False
         return True
 
@@ -142,7 +118,7 @@ class ServerEngine:
             body |= {"logprobs": question.logprobs, "return_tokens_as_token_ids": True}
         if question.slot is not None:
             body |= {"vllm_xargs": {SLOT: question.slot}, "cache_salt": question.slot}
-        found = await self._json("POST", "/v1/completions", body)
+        found = await self._http.json("POST", "/v1/completions", body)
         try:
             if found["model"] != name:
                 raise EngineError(f"the vLLM server answered with the model '{found['model']}' in place of '{name}'")
@@ -155,7 +131,7 @@ class ServerEngine:
                 raise EngineError(f"the vLLM server ended a request with '{choice['finish_reason']}'")
             return Answer(ids, choice["finish_reason"] == "stop", drawn)
         except (KeyError, TypeError, ValueError) as error:
-            raise self._broken(f"its completion lacks {error}") from None
+            raise self._http.broken(f"its completion lacks {error}") from None
 
     async def score(self, model: str, ids: Sequence[int], first: int) -> list[float]:
         """Log-probabilities of ids that are given."""
@@ -167,7 +143,7 @@ class ServerEngine:
             "prompt_logprobs": 0,
             "add_special_tokens": False,
         }
-        found = await self._json("POST", "/v1/completions", body)
+        found = await self._http.json("POST", "/v1/completions", body)
         try:
             (choice,) = found["choices"]
             entries = choice["prompt_logprobs"]
@@ -175,13 +151,13 @@ class ServerEngine:
                 raise ValueError("log-probabilities")
             return [float(entries[at][str(ids[at])]["logprob"]) for at in range(first, len(ids))]
         except (KeyError, TypeError, ValueError) as error:
-            raise self._broken(f"its prompt log-probabilities lack {error}") from None
+            raise self._http.broken(f"its prompt log-probabilities lack {error}") from None
 
     async def load_adapter(self, name: str, folder: str) -> None:
         """Make a PEFT folder of this machine known to the server, which must see the same folder."""
         body = {"lora_name": name, "lora_path": folder}
         try:
-            await self._send("POST", "/v1/load_lora_adapter", body)
+            await self._http.text("POST", "/v1/load_lora_adapter", body)
         except EngineError as error:
             if "already been loaded" in str(error):
                 return  # by an earlier run; the name is that of the very content
@@ -191,7 +167,7 @@ class ServerEngine:
 
     async def unload_adapter(self, name: str) -> None:
         """Let the server forget an adapter."""
-        await self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        await self._http.text("POST", "/v1/unload_lora_adapter", {"lora_name": name}, again="never")
 
     async def call(self, method: str, argument: str) -> list[Mapping[str, Any]]:
         """Call a method of the steering extension on every worker.
@@ -200,67 +176,28 @@ class ServerEngine:
             EngineError: the server was not started for steering.
         """
         try:
-            found = await self._json("POST", "/collective_rpc", {"method": method, "args": [argument]})
+            # An answer that was lost has closed its slots: it cannot be had twice.
+            found = await self._http.json(
+                "POST", "/collective_rpc", {"method": method, "args": [argument]}, again="unsent"
+            )
         except EngineError as error:
             raise self._cannot_steer(error) from None
         results = found.get("results")
         if not isinstance(results, list) or not all(isinstance(one, dict) for one in results) or not results:
-            raise self._broken("its workers answered nothing")
+            raise self._http.broken("its workers answered nothing")
         return results
 
     async def cache_counts(self) -> CacheCounts | None:
         """The counters of the prefix cache, from the server's metrics."""
         try:
-            text = await self._send("GET", "/metrics")
+            text = await self._http.text("GET", "/metrics", again="never")
         except EngineError:
             return None  # switched off: nothing but this number needs them
         return cache_counts_in(text)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    # -- HTTP -----------------------------------------------------------------------------------
-
-    def _headers(self) -> dict[str, str]:
-        key = self._key
-        return {} if key.source == "none needed" else {"Authorization": f"Bearer {key.value}"}
-
-    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        text = await self._send(method, path, body)
-        try:
-            found = json.loads(text)
-        except ValueError:
-            raise self._broken("it is no JSON") from None
-        if not isinstance(found, dict):
-            raise self._broken("it is no JSON object")
-        return found
-
-    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
-        try:
-            import aiohttp
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("backend 'vllm'", "vllm", error.name or "aiohttp") from error
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                headers=self._headers(),
-                timeout=aiohttp.ClientTimeout(total=self._options.timeout, sock_connect=_LOOK_SECONDS),
-                connector=aiohttp.TCPConnector(limit=0),
-            )
-        try:
-            async with self._session.request(
-                method, f"{self._address}{path}", json=body, allow_redirects=False
-            ) as answer:
-                text = await answer.text()
-                if answer.status != 200:
-                    raise self._refused(answer.status, text)
-                return text
-        except TimeoutError:
-            raise EngineError(f"the vLLM server at {self._address} did not answer in time") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._unreachable(error) from None
+        await self._http.aclose()
 
     def _models(self, found: object) -> tuple[Served, ...]:
         try:
@@ -271,33 +208,9 @@ class ServerEngine:
                 if not card.get("parent")
             )
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise self._broken("its list of models is not vLLM's") from None
-
-    def _refused(self, status: int, text: str) -> EngineError:
-        try:
-            content = json.loads(text)
-            said = content.get("error", content)
-            said = said.get("message", said) if isinstance(said, dict) else said
-        except (ValueError, AttributeError):
-            said = text
-        words = self._key.redact(" ".join(str(said).split()))
-        words = words if len(words) <= _SHOWN else f"{words[:_SHOWN]} ..."
-        if status in (401, 403):
-            return EngineError(
-                f"the vLLM server at {self._address} refuses the key: put its key into the environment variable "
-                f"{self._options.key_env or KEY_ENV}",
-                status,
-            )
-        return EngineError(f"the vLLM server at {self._address} refused ({status}): {words}", status)
+            raise self._http.broken("its list of models is not vLLM's") from None
 
     def _cannot_steer(self, error: EngineError) -> EngineError:
         if error.status == 404 or "has no attribute" in str(error):
             return EngineError(f"the vLLM server at {self._address} cannot steer: {STEERING_REMEDY}")
         return error
-
-    def _unreachable(self, error: Exception) -> EngineError:
-        reason = self._key.redact(" ".join(str(getattr(error, "reason", error)).split())) or type(error).__name__
-        return EngineError(f"there is no vLLM server at {self._address}: {reason}")
-
-    def _broken(self, what: str) -> EngineError:
-        return EngineError(f"the answer of the vLLM server at {self._address} cannot be used: {what}")
