@@ -6,9 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vllm_server import ARGUMENTS, EXTENSION, KEY, vllm_serving
+from tests.vllm_server import ARGUMENTS, EXTENSION, KEY, MICROWORLD, vllm_serving
 
 from bench.measurement import Measurement, median
 from windowshift.backends.local import LocalBackend
@@ -19,25 +20,41 @@ from windowshift.core.generation import GenerateRequest, Message, Model, Samplin
 from windowshift.core.training import Example, Sft, Trained, TrainJob
 from windowshift.core.world import example_prompts
 
-MAX_TOKENS = 128
 SERVER = (
     "--enable-lora", "--max-loras", "7", "--max-lora-rank", "8", "--max-num-seqs", "128",
     "--worker-extension-cls", EXTENSION,
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A model, and what is asked of it: completions a cell, tokens of each at most, runs."""
+
+    name: str
+    model: Path
+    prompts: int
+    max_tokens: int
+    runs: int
+
+
 def measure_vllm(folder: Path, small: bool) -> Iterator[Measurement]:
     """Ask both for the same cells, by turns, on a server with a place for every adapter."""
-    prompts, runs = (2, 1) if small else (20, 3)
+    loads = [Load("microworld", MICROWORLD, *((2, 128, 1) if small else (20, 128, 3)))]
+    if not small:
+        loads.append(Load("a random-weight Llama of 134 M parameters", make_llama(folder / "llama-134m"), 2, 32, 2))
     os.environ["VLLM_API_KEY"] = KEY  # of a server that lives as long as this block
     try:
-        more = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_SERVER_DEV_MODE": "1"}
-        # The arguments of the tests give 64 rows; the later one counts.
-        with vllm_serving(*ARGUMENTS, *SERVER, key=KEY, **more) as address:
-            found, rate, cells = asyncio.run(_measured(folder, address.base_url, prompts, runs))
+        for load in loads:
+            yield from _measure(folder / f"adapters-{load.model.name}", load)
     finally:
         del os.environ["VLLM_API_KEY"]
-    note = f"microworld, {cells} completions of at most {MAX_TOKENS} tokens, 7 adapters, {runs} runs"
+
+
+def _measure(folder: Path, load: Load) -> Iterator[Measurement]:
+    more = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_SERVER_DEV_MODE": "1"}
+    # The arguments of the tests give 64 rows; the later one counts.
+    with vllm_serving(*ARGUMENTS, *SERVER, key=KEY, model=load.model, **more) as address:
+        found, rate, cells = asyncio.run(_measured(folder, address.base_url, load))
     yield Measurement(
         "completions a second, 7 × 7 grid, vLLM server",
         median(found["vllm"]),
@@ -45,19 +62,43 @@ def measure_vllm(folder: Path, small: bool) -> Iterator[Measurement]:
         better="higher",
         baseline=median(found["local"]),
         against="backend local",
-        note=note,
+        note=f"{load.name}, {cells} completions of at most {load.max_tokens} tokens, 7 adapters, {load.runs} runs",
     )
     yield Measurement("  prefix cache hit rate", 100 * rate, "%", better="higher", note="blocks of 32 tokens")
 
 
-async def _measured(folder: Path, address: str, prompts: int, runs: int) -> tuple[dict[str, list[float]], float, int]:
+def make_llama(folder: Path) -> Path:
+    """A Llama with random weights and microworld's tokenizer, large enough for arithmetic to take most of the time."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(MICROWORLD)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32000,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+async def _measured(folder: Path, address: str, load: Load) -> tuple[dict[str, list[float]], float, int]:
+    base = "microworld" if load.model == MICROWORLD else str(load.model)
     local, vllm = LocalBackend(), VllmBackend({"base_url": address})
-    adapters = await _adapters(local, folder)
-    requests = _grid(adapters, prompts)
+    adapters = await _adapters(local, base, folder)
+    requests = _grid(base, adapters, load)
     rates: dict[str, list[float]] = {"vllm": [], "local": []}
     await _answer(vllm, requests[::7])  # tokenizers, workers and adapters are loaded
     await _answer(local, requests[::7])
-    for _ in range(runs):
+    for _ in range(load.runs):
         rates["vllm"].append(await _answer(vllm, requests))
         rates["local"].append(await _answer(local, requests))
     rate = vllm.cache_hit_rate or 0.0
@@ -66,12 +107,12 @@ async def _measured(folder: Path, address: str, prompts: int, runs: int) -> tupl
     return rates, rate, len(requests)
 
 
-async def _adapters(local: LocalBackend, folder: Path) -> list[str]:
+async def _adapters(local: LocalBackend, base: str, folder: Path) -> list[str]:
     """Seven adapters that backend `local` trains, each on completions of another length."""
     jobs = [
         TrainJob(
             str(number),
-            Model("microworld"),
+            Model(base),
             tuple(
                 Example((Message("user", f"Question {row}?"),), "Bees keep warm. " * (number + 1)) for row in range(20)
             ),
@@ -84,18 +125,18 @@ async def _adapters(local: LocalBackend, folder: Path) -> list[str]:
     return sorted([event.adapter async for event in local.train(jobs) if isinstance(event, Trained)])
 
 
-def _grid(adapters: Sequence[str], prompts: int) -> list[GenerateRequest]:
+def _grid(base: str, adapters: Sequence[str], load: Load) -> list[GenerateRequest]:
     """Every adapter under the seven evaluation conditions of setting `length`."""
     conditions = registry.setting("length").conditions()
-    texts = example_prompts(prompts)
+    texts = example_prompts(load.prompts)
+    sampling = Sampling(1.0, 1.0, load.max_tokens)
     found = []
     for adapter in adapters:
         for condition in conditions.values():
             for row, text in enumerate(texts):
                 pushed = condition.push(text, row, "user")
                 key = str(len(found))
-                model = Model("microworld", adapter=adapter)
-                found.append(GenerateRequest(key, pushed.messages, model, Sampling(1.0, 1.0, MAX_TOKENS), row))
+                found.append(GenerateRequest(key, pushed.messages, Model(base, adapter=adapter), sampling, row))
     return found
 
 

@@ -14,8 +14,9 @@ import torch
 from tests.tiny_models import ARCHITECTURES, build
 from windowshift.backends.causal_lm import CausalLM, load
 from windowshift.backends.drawn_token import DrawnToken
+from windowshift.backends.inversion import draw, uniforms
 from windowshift.backends.local_options import LocalOptions
-from windowshift.backends.sampler import Decoded, Row, decode, draw, uniforms
+from windowshift.backends.sampler import Decoded, Row, decode
 
 OPTIONS = LocalOptions(threads=1)
 

@@ -71,9 +71,9 @@ class VllmAddress:
 
 @contextmanager
 def vllm_serving(
-    *arguments: str, key: str | None = None, port: int | None = None, **environment: str
+    *arguments: str, key: str | None = None, port: int | None = None, model: Path = MICROWORLD, **environment: str
 ) -> Iterator[VllmAddress]:
-    """Run a vLLM server of the embedded model while the block lasts."""
+    """Run a vLLM server of a model, the embedded one unless another is named, while the block lasts."""
     if port is None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -81,8 +81,8 @@ def vllm_serving(
     folder = Path(tempfile.mkdtemp(prefix="windowshift-vllm-"))
     log = folder / "log"
     command = [
-        str(vllm_python()), "-m", "vllm.entrypoints.openai.api_server", "--model", str(MICROWORLD),
-        "--served-model-name", "microworld", "--host", "127.0.0.1", "--port", str(port),
+        str(vllm_python()), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
+        "--served-model-name", model.name, "--host", "127.0.0.1", "--port", str(port),
         "--disable-uvicorn-access-log", *arguments,
     ]  # fmt: skip
     with log.open("wb") as file:

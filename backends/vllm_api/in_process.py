@@ -55,7 +55,7 @@ class InProcessEngine:
         """The base model; starts the engine, which takes from seconds to minutes."""
         async with self._starting:
             if self._llm is None:
-                self._llm = self._started()
+                self._llm = await asyncio.to_thread(self._started)
         return (Served(self._base, str(locate(self._base) or self._base), int(self._llm.model_config.max_model_len)),)
 
     async def extended(self) -> bool:

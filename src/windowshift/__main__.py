@@ -55,8 +55,8 @@ def main() -> None:
     from windowshift.core.errors import WindowshiftError
 
     try:
-        from windowshift.tui.app import run
         from windowshift.tui.deep_link import parse_link
+        from windowshift.tui.launch import run
 
         link = parse_link(asked.place) if asked.place is not None else None
         code = run(asked.workspace, link=link, mouse=asked.mouse)

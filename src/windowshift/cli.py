@@ -148,7 +148,7 @@ def tui(
     import gc
 
     gc.disable()  # the first picture comes a twelfth sooner; `run` switches it on again
-    from windowshift.tui.app import run as run_app
+    from windowshift.tui.launch import run as run_app
 
     raise typer.Exit(run_app(workspace, link=link, mouse=mouse))
 

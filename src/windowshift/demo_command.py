@@ -34,7 +34,7 @@ def demo(
             comparison(spec.name, workspace)
         raise typer.Exit(code)
     from windowshift.core.launch import launch
-    from windowshift.tui.app import run as run_app
+    from windowshift.tui.launch import run as run_app
 
     workspace.mkdir(parents=True, exist_ok=True)
     spec_file = workspace / f"{spec.name}.yaml"
