@@ -79,4 +79,5 @@ def test_the_steering_grid_beside_the_local_run(keyed: VllmAddress, tmp_path: Pa
                 assert one["calls"] == one["calls_asked"] > 0
                 assert one["tokens"] == one["tokens_asked"] > 0
     found = json.loads(windowshift("report", "there", "--beside", "here", "--workspace", workspace, "--json").stdout)
+    assert {row["arm"] for row in found["cells"]} == {"prefix", "steering"}
     assert all(None not in row["values"] for row in found["cells"])

@@ -95,14 +95,15 @@ class Connection:
         Raises:
             EngineError: the server refused, stayed away, or did not answer in time.
         """
-        pause = 0.5
+        pause, failing_since = 0.5, None
         while True:
             try:
                 found = await self._once(method, path, body)
             except _AwayError as error:
                 if again == "never" or (again == "unsent" and not error.unsent):
                     raise
-                self._wait_for(error)
+                failing_since = failing_since or time.monotonic()
+                self._wait_for(error, failing_since)
             else:
                 if self._away_since is not None:
                     log.info("the vLLM server at %s answers again", self.address)
@@ -159,8 +160,11 @@ class Connection:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from None
 
-    def _wait_for(self, error: _AwayError) -> None:
-        """Say that the server is away, or that it has been for too long; all who wait share one patience.
+    def _wait_for(self, error: _AwayError, failing_since: float) -> None:
+        """Say that the server is away, or that it has been for too long.
+
+        All who wait share one patience, so that a thousand requests do not wait one after another; a single one that
+        goes on failing while others are answered has its own.
 
         Raises:
             EngineError: for too long.
@@ -169,7 +173,7 @@ class Connection:
         if self._away_since is None:
             self._away_since = now
             log.warning("%s; waiting up to %.0f s for it", error, self._options.patience)
-        if now - self._away_since >= self._options.patience:
+        if now - min(self._away_since, failing_since) >= self._options.patience:
             raise EngineError(f"{error}; waited {self._options.patience:.0f} s: run again once it is back") from None
 
     def _refused(self, status: int, text: str) -> EngineError:
