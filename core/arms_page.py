@@ -8,8 +8,8 @@ from typing import Any
 
 from windowshift.core.arms import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison, PairedRow
 from windowshift.core.comparison import Compared
+from windowshift.core.fit_blocks import SCALES
 from windowshift.core.report import REHEARSAL
-from windowshift.core.report_blocks import SCALES
 from windowshift.core.report_page import Block, Heading, Item, Line, Table, with_interval
 from windowshift.core.steering_json import steering_json
 

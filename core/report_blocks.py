@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import mode
 
-from windowshift.core.measures import ArmMeasures, CellMeasure, Extreme, Fit, GroupMeasures, Spread
-from windowshift.core.published import Published
+from windowshift.core.fit_blocks import SCALES, fit_blocks, row_label
+from windowshift.core.measures import ArmMeasures, CellMeasure, Extreme, GroupMeasures, Spread
 from windowshift.core.records import BASE
 from windowshift.core.report import REHEARSAL, Report
 from windowshift.core.report_page import (
@@ -23,8 +23,6 @@ from windowshift.core.report_page import (
 from windowshift.core.stats import Estimate
 from windowshift.core.steering_blocks import steering_blocks
 
-SCALES = {"log2": "log2 ratio", "log_odds": "log-odds difference", "difference": "difference"}
-
 
 def report_blocks(report: Report, width: int | None) -> list[Block]:
     """Everything the report says, for a terminal of `width` columns (None: as wide as need be)."""
@@ -37,7 +35,7 @@ def report_blocks(report: Report, width: int | None) -> list[Block]:
             blocks += _spreads(report, arm, generate)
             blocks += _extremes(arm.by_generate[generate], generate)
         if arm.generates:
-            blocks += _fits(report, arm)
+            blocks += fit_blocks(report, arm)
         blocks += _course(arm)
     scale = SCALES[next(iter(report.measures.arms.values())).scale] if report.measures.arms else ""
     blocks += steering_blocks(report.steering, report.behaviour.unit, scale)
@@ -212,86 +210,17 @@ def _extreme(one: Extreme) -> str:
     )
 
 
-def _fits(report: Report, arm: ArmMeasures) -> Iterator[Block]:
-    axis = f"base under the train condition against D ({SCALES[arm.scale]})"
-    if arm.scale == "log2":
-        axis = "log2 train_mean_ratio"
-    yield Heading(f"Grouped fit, {arm.arm} arm: average uplift against {axis}")
-    yield Line(_fit_line(arm.whole.grouped), "bold")
-    if len(arm.by_generate) > 1:
-        for generate, group in arm.by_generate.items():
-            yield Line(f"{generate} data: {_fit_line(group.grouped)}")
-    for seed, group in arm.by_seed.items():
-        yield Line(f"seed {seed}: {_fit_line(group.grouped)}")
-    x = "train_mean_ratio" if arm.scale == "log2" else "x"
-    rows = []
-    for point in arm.whole.points:
-        place = point.ratio if arm.scale == "log2" else point.x
-        y = with_interval(point.y, 2) if point.y else (point.reason or "—")
-        label = _label(arm, point.generate, point.train)
-        rows.append((Item(label), Item(with_interval(place, 2)), Item(y)))
-    yield Table((_label(arm, "data", "train"), x, "average uplift"), tuple(rows))
-    yield Heading(f"Fit for each eval condition, {arm.arm} arm")
-    yield Table(
-        ("evaluate", "slope", "R²", "points"),
-        tuple((Item(evaluate), *_fit_items(fit)) for evaluate, fit in arm.whole.by_evaluate.items()),
-    )
-    if report.published and arm.arm == "prefix":
-        yield from _published(report.published, report.experiment.model, arm)
-
-
-def _label(arm: ArmMeasures, generate: str, train: str) -> str:
-    return f"{generate} → {train}" if len(arm.generates) > 1 else train
-
-
-def _fit_line(fit: Fit) -> str:
-    if fit.slope is None:
-        return f"no line: {fit.reason}"
-    some = "" if fit.points == fit.rows else f" of {fit.rows}"
-    slope, r2, intercept = (with_interval(one, 2) for one in (fit.slope, fit.r2, fit.intercept))
-    return f"slope {slope}, R² {r2}, intercept {intercept}, {fit.points}{some} points"
-
-
-def _fit_items(fit: Fit) -> tuple[Item, ...]:
-    if fit.slope is None:
-        return Item("·", "dim"), Item("·", "dim"), Item(str(fit.points))
-    return Item(with_interval(fit.slope, 2)), Item(with_interval(fit.r2, 2)), Item(str(fit.points))
-
-
-def _published(published: Published, model: str, arm: ArmMeasures) -> Iterator[Block]:
-    yield Heading("Beside the published numbers (each of the model it names)")
-    fit = arm.whole.grouped
-    extreme = next((one for one in arm.whole.extremes if one.direction == "low"), None)
-    base, plain = (extreme.vs_base, extreme.vs_no_prefix) if extreme else (None, None)
-    own = (
-        Item(f"{model} (this run)", "bold"),
-        *(Item(number(one.value, 2) if one else "·", "bold") for one in (fit.slope, fit.r2)),
-        *(Item(number(one.value, 1) if one else "·", "bold") for one in (base, plain)),
-    )
-    rows = [
-        (
-            Item(f"{row.model} (published)"),
-            Item(number(row.slope, 2)),
-            Item(number(row.r2, 2)),
-            Item(number(row.vs_base_pct, 1)),
-            Item(number(row.vs_no_prefix_pct, 1)),
-        )
-        for row in published.grouped
-    ]
-    yield Table(("model", "slope", "R²", "min % vs\nbase", "min % vs\nno prefix"), (own, *rows))
-
-
 def _course(arm: ArmMeasures) -> Iterator[Block]:
     if not arm.course:
         return
     yield Heading(f"Course of training, {arm.arm} arm: averages over the checkpoints' eval conditions")
     rows = []
     for point in arm.course:
-        label = _label(arm, point.generate, point.train)
+        label = row_label(arm, point.generate, point.train)
         items = (Item(str(point.step)), Item(with_interval(point.mean)), Item(with_interval(point.cv, 2)))
         rows.append((Item(label), *items))
     spread = "CV" if arm.scale == "log2" else "sd"
-    yield Table((_label(arm, "data", "train"), "examples", "mean", spread), tuple(rows))
+    yield Table((row_label(arm, "data", "train"), "examples", "mean", spread), tuple(rows))
 
 
 def _gaps(report: Report) -> Iterator[Block]:

@@ -22,7 +22,7 @@ from windowshift.tui.picture import Picture
 from windowshift.tui.pieces import Pieces
 from windowshift.tui.plot import Plot
 from windowshift.tui.sheet import Sheet
-from windowshift.tui.steering_parts import PARTS, Part, Shown, part_lines, part_table
+from windowshift.tui.steering_parts import PARTS, Part, Shown, part_lines, part_table, stacked
 from windowshift.tui.steering_snapshot import RESAMPLES, SteeringSnapshot, read_steering
 from windowshift.tui.store_screen import StoreScreen
 from windowshift.tui.table import Table
@@ -129,7 +129,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         self._figures(found, self.vector)
         for place, parts in (("left", left), ("right", right)):
             subject = (parts, self.vector, self.pair if "pairs" in parts else 0)
-            made = partial(_stacked, parts, self.part, shown, ink, few_colours(self))
+            made = partial(stacked, parts, self.part, shown, ink, few_colours(self))
             self.query_one(f"#{place}", Sheet).show(subject, made)
 
     @property
@@ -300,21 +300,3 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         """Go to the bottom."""
         for sheet in self.query(Sheet):
             sheet.scroll_end(animate=False)
-
-
-def _stacked(
-    parts: tuple[Part, ...],
-    chosen: Part,
-    shown: Shown,
-    ink: Ink,
-    few_colours: bool,
-    width: int,
-) -> list[Pieces]:
-    """Return parts one under the other; where there are several, each under its name."""
-    lines: list[Pieces] = []
-    for number, part in enumerate(parts):
-        if len(parts) > 1:
-            name: Pieces = [(f"── {part} ", ink.accent if part == chosen else ink.dim)]
-            lines += [*([[]] if number else []), [*name, ("─" * max(0, width - len(part) - 4), ink.faint)]]
-        lines += part_lines(part, shown, width, ink, few_colours=few_colours)
-    return lines

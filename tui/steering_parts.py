@@ -77,7 +77,7 @@ def part_table(part: Part, shown: Shown) -> Table | None:
 
 
 def _blocks(part: Part, shown: Shown) -> list[Block]:
-    from windowshift.core import arms_page, report_blocks, steering_blocks
+    from windowshift.core import arms_page, fit_blocks, steering_blocks
     from windowshift.core.report_page import Line
 
     found, name = shown.snapshot, shown.vector
@@ -95,7 +95,7 @@ def _blocks(part: Part, shown: Shown) -> list[Block]:
         blocks = steering_blocks.match_blocks(own, unit) if own else [Line(f"No dose of '{name}' is matched.", "dim")]
     elif part == "controls":
         none = [Line("No control is evaluated: a spec takes  vectors: {random: {control: random, of: NAME}}", "dim")]
-        scale = report_blocks.SCALES[found.scale]
+        scale = fit_blocks.SCALES[found.scale]
         blocks = steering_blocks.control_blocks(results.controls, scale) if results.controls else none
         blocks = [*blocks, *_proofs(results)]
     elif shown.arms is None:
@@ -184,3 +184,21 @@ def _arms_table(found: ArmsComparison) -> Table:
         parts.append((pair, row.pair.generate, measures_table([(name, row.measures[name]) for name in ARM_MEASURES])))
     heads = ("trained under", "data", *parts[0][2].heads)
     return table(heads, [(pair, data, *(item.text for item in row)) for pair, data, one in parts for row in one.rows])
+
+
+def stacked(
+    parts: tuple[Part, ...],
+    chosen: Part,
+    shown: Shown,
+    ink: Ink,
+    few_colours: bool,
+    width: int,
+) -> list[Pieces]:
+    """Return parts one under the other; where there are several, each under its name."""
+    lines: list[Pieces] = []
+    for number, part in enumerate(parts):
+        if len(parts) > 1:
+            name: Pieces = [(f"── {part} ", ink.accent if part == chosen else ink.dim)]
+            lines += [*([[]] if number else []), [*name, ("─" * max(0, width - len(part) - 4), ink.faint)]]
+        lines += part_lines(part, shown, width, ink, few_colours=few_colours)
+    return lines
