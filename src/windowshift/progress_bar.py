@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from windowshift.core.progress import Progress
 
 LINE_SECONDS = 10.0
+QUIET_SECONDS = 60.0
+"""Without news there is a line this often, so that a log shows what a run is at."""
 
 
 @contextmanager
@@ -39,10 +41,8 @@ def _bar(name: str) -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task(name, total=None, now="")
 
         def show(progress: Progress) -> None:
-            now = progress.running[0] if progress.running else ""
-            more = f" and {len(progress.running) - 1} more" if len(progress.running) > 1 else ""
             failed = f" ({progress.failed} failed)" if progress.failed else ""
-            now = f"{now}{more}{failed}{_queued(progress)}"
+            now = f"{_running(progress)}{failed}{_queued(progress)}"
             bar.update(task, total=progress.cells, completed=progress.cells_done, now=now)
 
         yield show
@@ -57,16 +57,23 @@ def _lines(name: str) -> Iterator[Callable[[Progress], None]]:
         nonlocal shown, last
         now = time.monotonic()
         ended = progress.jobs_done + progress.failed == progress.jobs
-        if (now - shown >= LINE_SECONDS or ended) and progress != last:
+        news = progress != last and (ended or now - shown >= LINE_SECONDS)
+        if news or now - shown >= QUIET_SECONDS:
             shown, last = now, progress
-            failed = f", {progress.failed} jobs failed" if progress.failed else ""
+            failed = f", {progress.failed} job{'' if progress.failed == 1 else 's'} failed" if progress.failed else ""
+            running = f"; {_running(progress)}" if progress.running else ""
             sys.stderr.write(
                 f"{name}: {progress.cells_done}/{progress.cells} cells, "
-                f"{progress.jobs_done}/{progress.jobs} jobs{failed}, {now - start:.0f} s{_queued(progress)}\n"
+                f"{progress.jobs_done}/{progress.jobs} jobs{failed}, {now - start:.0f} s{running}{_queued(progress)}\n"
             )
             sys.stderr.flush()
 
     yield show
+
+
+def _running(progress: Progress) -> str:
+    more = f" and {len(progress.running) - 1} more" if len(progress.running) > 1 else ""
+    return f"{progress.running[0]}{more}" if progress.running else ""
 
 
 def _queued(progress: Progress) -> str:
