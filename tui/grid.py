@@ -36,6 +36,9 @@ from windowshift.tui.words import Words
 FIT_REST = 40.0
 """The fit rests this many times as long as the last one took."""
 
+UNIT_FROM = 100
+"""On screens of this width or more the mean of D has its unit beside it."""
+
 PUBLISHED_OF = "length_chars"
 """The behaviour that the published numbers are of."""
 
@@ -217,10 +220,16 @@ class GridScreen(GridKeys):
         if grid.steps:
             pieces += switch("step", "final" if grid.step is None else str(grid.step), True)
         means = {row.data_mean for row in grid.rows if row.data_mean is not None}
-        data = f"D {figures.plain(means.pop())} {grid.behaviour.unit}, " if len(means) == 1 else "D "
+        unit = f" {grid.behaviour.unit}" if self.size.width >= UNIT_FROM else ""
+        data = f"D {figures.plain(means.pop())}{unit}, " if len(means) == 1 else "D "
         if grid.experiment.row.data_size:
             data += f"n {grid.experiment.row.data_size}"
         return pieces, [(f"{data} ", ink.dim)]
+
+    def on_resize(self) -> None:
+        """Say more where there is room."""
+        if self.snapshot is not None:
+            self.query_one("#controls", Headline).show(self._controls(self.snapshot))
 
     # -- words ----------------------------------------------------------------------------------
 
