@@ -19,7 +19,7 @@ from windowshift.tui.distribution import Distribution, Ridge
 from windowshift.tui.headline import Headline
 from windowshift.tui.list_screen import FilterLine
 from windowshift.tui.phrase_table import PhraseTable
-from windowshift.tui.pieces import Pieces
+from windowshift.tui.pieces import Pieces, length
 from windowshift.tui.snapshot import CellKey
 from windowshift.tui.status import status
 from windowshift.tui.table import Table, number, table
@@ -116,11 +116,12 @@ class CellScreen(CellListing):
                 (figures.plain(base.mean), ink.blue),
                 (f" {figures.interval(base.low, base.high)}", ink.text),
             ]
+        uplift: Pieces = []
         if found.uplift is not None:
             word = "uplift log2" if found.behaviour.compare == "ratio" else "difference"
             value, low, high = found.uplift
-            pieces += [
-                (f"  {word} ", ink.dim),
+            uplift = [
+                (f" {word} ", ink.dim),
                 (figures.signed(value), ink.accent),
                 (f" {figures.interval(low, high, sign=True)}", ink.text),
             ]
@@ -134,9 +135,15 @@ class CellScreen(CellListing):
             for word, push in (("pushed by", found.push), ("trained under", found.train_push))
             if push
         ]
+        whole: Pieces = [*pieces, *([(" ", ink.dim), *uplift] if uplift else [])]
+        first: list[tuple[Pieces, Pieces]]
         if self.size.width >= 120:
-            return [(pieces, counts), *doses, *([(against, [])] if against else [])]
-        return [(pieces, []), ([(" ", ink.dim), *counts], []), *doses, *([(against, [])] if against else [])]
+            first = [(whole, counts)]
+        elif length(whole) <= self.size.width:
+            first = [(whole, []), ([(" ", ink.dim), *counts], [])]
+        else:  # no interval is cut off
+            first = [(pieces, []), (uplift, counts)]
+        return [*first, *doses, *([(against, [])] if against else [])]
 
     def _against(self, found: CellSnapshot) -> Pieces:
         """Return this cell against the pinned one."""
