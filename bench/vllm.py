@@ -52,6 +52,7 @@ def measure_vllm(folder: Path, small: bool) -> Iterator[Measurement]:
 
 def _measure(folder: Path, load: Load) -> Iterator[Measurement]:
     more = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_SERVER_DEV_MODE": "1"}
+    more |= {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}  # its workers have all cores, as those of backend local have
     # The arguments of the tests give 64 rows; the later one counts.
     with vllm_serving(*ARGUMENTS, *SERVER, key=KEY, model=load.model, **more) as address:
         found, rate, cells = asyncio.run(_measured(folder, address.base_url, load))
