@@ -173,7 +173,7 @@ class VllmBackend:
     def _report(self, count: int, seconds: float, before: CacheCounts | None, after: CacheCounts | None) -> None:
         hits = ""
         if before is not None and after is not None:
-            here = CacheCounts(after.queries - before.queries, after.hits - before.hits)
+            here = after.since(before)
             self._cached = self._cached.plus(here)
             hits = "" if here.rate is None else f", prefix cache hit rate {here.rate:.0%}"
         speed = count / seconds if seconds else 0.0

@@ -268,6 +268,8 @@ def test_small_numbers() -> None:
     assert ranked({1: -3.0, 2: -1.0, 3: -2.0}, 2) == ((2, -1.0), (3, -2.0))
     assert CacheCounts(0.0, 0.0).rate is None
     assert CacheCounts(8.0, 2.0).plus(CacheCounts(2.0, 3.0)).rate == 0.5
+    assert CacheCounts(8.0, 4.0).since(CacheCounts(6.0, 3.0)) == CacheCounts(2.0, 1.0)
+    assert CacheCounts(5.0, 1.0).since(CacheCounts(6.0, 0.0)) == CacheCounts(5.0, 1.0)  # it was restarted
 
 
 def test_without_vllm_or_a_server_plan_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

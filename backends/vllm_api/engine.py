@@ -70,6 +70,12 @@ class CacheCounts:
         """The share found; None where nothing was looked for."""
         return self.hits / self.queries if self.queries > 0 else None
 
+    def since(self, before: CacheCounts) -> CacheCounts:
+        """What came after `before`: everything, where a server was restarted meanwhile and counts anew."""
+        if self.queries < before.queries or self.hits < before.hits:
+            return self
+        return CacheCounts(self.queries - before.queries, self.hits - before.hits)
+
     def plus(self, other: CacheCounts) -> CacheCounts:
         """Both together."""
         return CacheCounts(self.queries + other.queries, self.hits + other.hits)
