@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from windowshift.backends.causal_lm import CausalLM
 from windowshift.backends.coherence import base_logprobs
+from windowshift.backends.refusal import failed, nonsense
 from windowshift.backends.sampler import Decoded, Row, decode
 from windowshift.core.errors import BackendError, WindowshiftError
 from windowshift.core.generation import Completion, GenerateRequest
@@ -66,11 +67,6 @@ def _intervention(lm: CausalLM) -> Intervention | str:
         return Intervention(lm.sampling_points, fingerprint=lm.fingerprint)
     except BackendError as error:
         return str(error)
-
-
-def failed(request: GenerateRequest, error: str, prompt_tokens: int = 0) -> Completion:
-    """The completion of a request that could not be answered."""
-    return Completion(request.key, "", "failed", 0, prompt_tokens=prompt_tokens, error=error)
 
 
 class _Settler:
@@ -162,7 +158,7 @@ def _rows(
     """
     for index, request in enumerate(group):
         sampling = request.sampling
-        problem = steer if request.steering and isinstance(steer, str) else _problem(request)
+        problem = steer if request.steering and isinstance(steer, str) else nonsense(request)
         prompt: list[int] = []
         recipe: Recipe | None = None
         if problem is None:
@@ -194,16 +190,3 @@ def _rows(
             recipe,
             request.logprobs,
         )
-
-
-def _problem(request: GenerateRequest) -> str | None:
-    sampling = request.sampling
-    if not request.messages:
-        return "the request has no messages"
-    if sampling.max_tokens < 1:
-        return f"max_tokens must be at least 1, got {sampling.max_tokens}"
-    if not 0 <= sampling.temperature < float("inf"):
-        return f"temperature must be a number of at least 0, got {sampling.temperature}"
-    if not 0 < sampling.top_p <= 1:
-        return f"top_p must be above 0 and at most 1, got {sampling.top_p}"
-    return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local_options import LocalOptions
 from windowshift.backends.model_folder import TINY_BYTES, identify, model_size, weight_bytes
+from windowshift.backends.refusal import failed
 from windowshift.backends.turns import Turns
 from windowshift.core.backend import Capabilities, ModelIdentity, ModelSize
 from windowshift.core.errors import BackendError, MissingExtraError, WindowshiftError
@@ -134,7 +135,7 @@ class LocalBackend:
             yield from self._group(model, group)
 
     def _group(self, model: Model, group: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
-        from windowshift.backends.answers import answers, failed
+        from windowshift.backends.answers import answers
 
         try:
             lm = self._model(model.base, model.revision)

@@ -11,11 +11,11 @@ from typing import Any
 from windowshift.backends.openai_api.batches import Batches
 from windowshift.backends.openai_api.chat import Chat
 from windowshift.backends.openai_api.connection import Connection
-from windowshift.backends.openai_api.faults import ServiceError
 from windowshift.backends.openai_api.finetuning import FineTuning
 from windowshift.backends.openai_api.options import HOSTED, OpenAIOptions
 from windowshift.backends.openai_api.pacer import Pacer
 from windowshift.backends.pool import pooled
+from windowshift.backends.reach import reach
 from windowshift.core.backend import Capabilities, ModelIdentity
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
@@ -138,18 +138,7 @@ class OpenAIBackend:
 
     def reach(self) -> Reached:
         """Ask the server who it is."""
-        address = self._options.base_url
-        try:
-            source = self._connection.key.source
-        except BackendError as error:
-            return Reached(address, "missing", False, str(error), ())
-        try:
-            return Reached(address, source, True, None, tuple(sorted(self._connection.models())))
-        except ServiceError as error:
-            there = error.fault.status is not None
-            return Reached(address, source, there, str(error), ())
-        except BackendError as error:
-            return Reached(address, source, False, str(error), ())
+        return reach(self._options.base_url, self._connection)
 
     # -- a run ----------------------------------------------------------------------------------
 

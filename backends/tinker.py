@@ -9,9 +9,9 @@ from threading import Lock
 from typing import Any
 
 from windowshift.backends.model_folder import MICROWORLD
-from windowshift.backends.openai_api.faults import ServiceError
 from windowshift.backends.openai_api.pacer import Pacer
 from windowshift.backends.pool import pooled
+from windowshift.backends.reach import reach
 from windowshift.backends.tinker_api.advice import advice
 from windowshift.backends.tinker_api.connection import Connection
 from windowshift.backends.tinker_api.options import TinkerOptions
@@ -119,17 +119,7 @@ class TinkerBackend:
 
     def reach(self) -> Reached:
         """Ask the server who it is."""
-        address = self._options.base_url
-        try:
-            source = self._connection.key.source
-        except BackendError as error:
-            return Reached(address, "missing", False, str(error), ())
-        try:
-            return Reached(address, source, True, None, tuple(sorted(self._connection.models())))
-        except ServiceError as error:
-            return Reached(address, source, error.fault.status is not None, str(error), ())
-        except BackendError as error:
-            return Reached(address, source, False, str(error), ())
+        return reach(self._options.base_url, self._connection)
 
     def _tokens(self, base: str) -> Tokens:
         source = self._options.tokenizer or base

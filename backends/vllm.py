@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.backends.model_folder import identify, model_size
+from windowshift.backends.refusal import failed
 from windowshift.backends.vllm_api.adapters import Shelf
-from windowshift.backends.vllm_api.answers import Answers, failed
+from windowshift.backends.vllm_api.answers import Answers
 from windowshift.backends.vllm_api.engine import CacheCounts, Engine, EngineError
 from windowshift.backends.vllm_api.in_process import InProcessEngine, require_vllm
 from windowshift.backends.vllm_api.options import VllmOptions

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from windowshift.backends.journal_file import write_journal
 from windowshift.core.errors import BackendError
 
 KEPT_SECONDS = 30 * 86400.0  # longer than a server keeps the answers
@@ -33,13 +33,7 @@ class BatchJournal:
 
     def write(self, folder: Path) -> BatchJournal:
         """Write it, whole and on the disk before anything is asked for; return it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{self.token}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / f"{self.token}.json")
+        write_journal(folder / f"{self.token}.json", asdict(self))
         return self
 
 

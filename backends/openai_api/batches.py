@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from windowshift.backends.openai_api.answer import read_answer
 from windowshift.backends.openai_api.batch_file import Line, answers_of, lines_of, portions, token_of
 from windowshift.backends.openai_api.batch_journal import BatchJournal, read_batch_journals
-from windowshift.backends.openai_api.chat import Chat, failed, most_prompt_tokens, problem_of
+from windowshift.backends.openai_api.chat import Chat, most_prompt_tokens, problem_of
 from windowshift.backends.openai_api.connection import Connection
 from windowshift.backends.openai_api.faults import BrokenAnswerError, ServiceError
 from windowshift.backends.openai_api.pacer import Pacer
 from windowshift.backends.openai_api.repeat import pause, repeat
 from windowshift.backends.openai_api.work import METADATA
+from windowshift.backends.refusal import failed
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
 from windowshift.core.generation import Completion, GenerateRequest

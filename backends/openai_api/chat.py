@@ -13,6 +13,7 @@ from windowshift.backends.openai_api.connection import Connection
 from windowshift.backends.openai_api.faults import BrokenAnswerError, Fault
 from windowshift.backends.openai_api.pacer import Pacer
 from windowshift.backends.openai_api.repeat import pause
+from windowshift.backends.refusal import failed, nonsense
 from windowshift.core.budget import Budget, BudgetSpentError
 from windowshift.core.errors import BackendError
 from windowshift.core.generation import Completion, GenerateRequest
@@ -171,11 +172,7 @@ def problem_of(request: GenerateRequest) -> str | None:
     """Why a request cannot be sent at all; None: it can."""
     if request.steering:
         return "backend 'openai' cannot steer"
-    if not request.messages:
-        return "the request has no messages"
-    if request.sampling.max_tokens < 1:
-        return f"max_tokens must be at least 1, got {request.sampling.max_tokens}"
-    return None
+    return nonsense(request)
 
 
 def model_name(request: GenerateRequest) -> str:
@@ -192,8 +189,3 @@ def tokens_of(request: GenerateRequest) -> int:
 def most_prompt_tokens(request: GenerateRequest) -> int:
     """The most tokens that a prompt can have: no token is less than a byte."""
     return sum(len(turn.content.encode("utf-8", "replace")) + TOKENS_A_MESSAGE for turn in request.messages)
-
-
-def failed(request: GenerateRequest, error: str, usd: float | None = None) -> Completion:
-    """A completion that was not made."""
-    return Completion(request.key, "", "failed", 0, error=error, usd=usd)

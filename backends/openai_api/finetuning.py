@@ -16,10 +16,11 @@ from windowshift.backends.openai_api.job_events import JobEvents
 from windowshift.backends.openai_api.job_journal import JobJournal
 from windowshift.backends.openai_api.repeat import repeat
 from windowshift.backends.openai_api.work import Work, work_of
+from windowshift.backends.side_by_side import Put, side_by_side
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
 from windowshift.core.prices import Price
-from windowshift.core.training import Checkpointed, Trained, TrainEvent, TrainFailed, TrainJob, TrainMessage
+from windowshift.core.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainMessage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -53,23 +54,13 @@ class FineTuning:
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs; those that are at the server already have the first places."""
-        found: asyncio.Queue[TrainEvent | Exception | None] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._guarded(job, found)) for job in sorted(jobs, key=_not_begun)]
-        left = len(tasks)
+        # What is at the server goes on there when the reader leaves; the next call takes it up.
+        events = side_by_side(sorted(jobs, key=_not_begun), self._one, self._places)
         try:
-            while left:
-                event = await found.get()
-                if isinstance(event, Exception):
-                    raise event
-                if event is None:
-                    left -= 1
-                else:
-                    yield event
+            async for event in events:
+                yield event
         finally:
-            # What is at the server goes on there; the next call takes it up.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await events.aclose()
             await self._creation.aclose()
 
     async def cancel(self, output: Path) -> None:
@@ -88,21 +79,7 @@ class FineTuning:
             await self._creation.stop(journal.job)
             journal.given_up(journal.job).write(output)
 
-    async def _guarded(self, job: TrainJob, found: asyncio.Queue[TrainEvent | Exception | None]) -> None:
-        try:
-            if self._places is None:
-                await self._one(job, found.put_nowait)
-            else:
-                async with self._places:
-                    await self._one(job, found.put_nowait)
-        except BackendError as error:
-            found.put_nowait(TrainFailed(job.key, str(error)))
-        except Exception as error:  # a bug or a full disk: the reader must see it
-            found.put_nowait(error)
-            return
-        found.put_nowait(None)
-
-    async def _one(self, job: TrainJob, put: Callable[[TrainEvent], None]) -> None:
+    async def _one(self, job: TrainJob, put: Put) -> None:
         work = await self._work(job)
         journal = await self._journal(work)
         if journal.adapter is None:
@@ -174,7 +151,7 @@ class FineTuning:
         price = self._price(work.job.model.base)
         return (price.trained(work.most_tokens) or 0.0) if price is not None else 0.0
 
-    async def _at_the_server(self, work: Work, journal: JobJournal, put: Callable[[TrainEvent], None]) -> JobJournal:
+    async def _at_the_server(self, work: Work, journal: JobJournal, put: Put) -> JobJournal:
         """Begin the work or take it up, follow it to its end, and return the journal of the finished job."""
         output = work.job.output
         try:
@@ -214,7 +191,7 @@ class FineTuning:
         return self._most(work), price.training > 0
 
     async def _follow(
-        self, work: Work, journal: JobJournal, remote: FineTuningJob, put: Callable[[TrainEvent], None]
+        self, work: Work, journal: JobJournal, remote: FineTuningJob, put: Put
     ) -> tuple[FineTuningJob, JobJournal]:
         """Pass on what happens to a job until it ends."""
         events = JobEvents(self._connection, work, remote.id, journal.last_event)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from windowshift.backends.journal_file import write_journal
 from windowshift.core.errors import BackendError
 
 FILE = "tinker-job.json"
@@ -89,13 +89,7 @@ class JobJournal:
         Raises:
             OSError: it cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{FILE}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / FILE)
+        write_journal(folder / FILE, asdict(self))
         return self
 
     def path(self, name: str) -> str | None:

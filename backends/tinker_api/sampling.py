@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from windowshift.backends.drawn_token import DrawnToken
 from windowshift.backends.openai_api.faults import Fault, ServiceError
 from windowshift.backends.openai_api.pacer import Pacer
+from windowshift.backends.refusal import failed, nonsense
 from windowshift.backends.tinker_api.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker_api.connection import Connection, closed
 from windowshift.backends.tinker_api.tokens import Tokens
@@ -59,9 +60,9 @@ class Sampling:
         """Answer one request; what cannot be answered is a failed completion that says why."""
         problem = _problem(request)
         if problem is not None:
-            return _failed(request, problem)
+            return failed(request, problem)
         if self._stopped is not None:
-            return _failed(request, self._stopped)
+            return failed(request, self._stopped)
         prompt: list[int] = []
         try:
             offered = await asyncio.to_thread(self._connection.model, request.model.base)
@@ -82,9 +83,9 @@ class Sampling:
         except ServiceError as error:
             if error.fault.remedy != "refused":
                 self._stopped = str(error)
-            return _failed(request, str(error), len(prompt))
+            return failed(request, str(error), len(prompt))
         except BackendError as error:
-            return _failed(request, str(error), len(prompt))
+            return failed(request, str(error), len(prompt))
 
     async def aclose(self) -> None:
         """End the sessions."""
@@ -282,20 +283,7 @@ def _place(address: str) -> str:
     return address
 
 
-def _failed(request: GenerateRequest, error: str, prompt_tokens: int = 0) -> Completion:
-    return Completion(request.key, "", "failed", 0, prompt_tokens=prompt_tokens, error=error)
-
-
 def _problem(request: GenerateRequest) -> str | None:
-    sampling = request.sampling
     if request.steering:
         return "backend 'tinker' cannot steer: name one that does, e.g. local or vllm"
-    if not request.messages:
-        return "the request has no messages"
-    if sampling.max_tokens < 1:
-        return f"max_tokens must be at least 1, got {sampling.max_tokens}"
-    if not 0 <= sampling.temperature < float("inf"):
-        return f"temperature must be a number of at least 0, got {sampling.temperature}"
-    if not 0 < sampling.top_p <= 1:
-        return f"top_p must be above 0 and at most 1, got {sampling.top_p}"
-    return None
+    return nonsense(request)

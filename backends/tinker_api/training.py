@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 from windowshift.backends.openai_api.faults import ServiceError
+from windowshift.backends.side_by_side import Put, side_by_side
 from windowshift.backends.tinker_api.adapter_folder import RemoteAdapter, complete
 from windowshift.backends.tinker_api.checkpoints import Checkpoints
 from windowshift.backends.tinker_api.connection import Connection
@@ -19,9 +21,7 @@ from windowshift.backends.tinker_api.work import Work, work_of
 from windowshift.core.budget import Budget
 from windowshift.core.errors import BackendError
 from windowshift.core.prices import Price
-from windowshift.core.training import Checkpointed, Trained, TrainEvent, TrainFailed, TrainJob
-
-Put = Callable[[TrainEvent], None]
+from windowshift.core.training import Checkpointed, Trained, TrainEvent, TrainJob
 
 
 class Training:
@@ -48,33 +48,9 @@ class Training:
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs; those that have been begun have the first places."""
-        found: asyncio.Queue[TrainEvent | Exception | None] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._guarded(job, found)) for job in sorted(jobs, key=_not_begun)]
-        left = len(tasks)
-        try:
-            while left:
-                event = await found.get()
-                if isinstance(event, Exception):
-                    raise event
-                if event is None:
-                    left -= 1
-                else:
-                    yield event
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _guarded(self, job: TrainJob, found: asyncio.Queue[TrainEvent | Exception | None]) -> None:
-        try:
-            async with self._places:
-                await self._one(job, found.put_nowait)
-        except BackendError as error:
-            found.put_nowait(TrainFailed(job.key, str(error)))
-        except Exception as error:  # a bug or a full disk: the reader must see it
-            found.put_nowait(error)
-            return
-        found.put_nowait(None)
+        async with aclosing(side_by_side(sorted(jobs, key=_not_begun), self._one, self._places)) as events:
+            async for event in events:
+                yield event
 
     async def _one(self, job: TrainJob, put: Put) -> None:
         work = await asyncio.to_thread(self._work, job)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from windowshift.backends.pool import pooled
+from windowshift.backends.refusal import failed, nonsense
 from windowshift.backends.vllm_api.adapters import AdapterFolder, Shelf
 from windowshift.backends.vllm_api.engine import Answer, Engine, EngineError, Question, Served
 from windowshift.backends.vllm_api.order import Asked, ordered
@@ -80,7 +81,7 @@ class Answers:
     ) -> Asked | Completion:
         """A request made ready, or the completion that says why it cannot be answered."""
         prompt: tuple[int, ...] = ()
-        problem = _problem(request)
+        problem = nonsense(request)
         try:
             if problem is None:
                 prompt = tuple(self.prompts.chat.prompt_ids(request.messages))
@@ -213,21 +214,3 @@ class _Held:
                 found.append(replace(made, proofs=proofs))
                 proofs = ()  # one of them carries it
         return found
-
-
-def failed(request: GenerateRequest, error: str, prompt_tokens: int = 0) -> Completion:
-    """The completion of a request that could not be answered."""
-    return Completion(request.key, "", "failed", 0, prompt_tokens=prompt_tokens, error=error)
-
-
-def _problem(request: GenerateRequest) -> str | None:
-    sampling = request.sampling
-    if not request.messages:
-        return "the request has no messages"
-    if sampling.max_tokens < 1:
-        return f"max_tokens must be at least 1, got {sampling.max_tokens}"
-    if not 0 <= sampling.temperature < float("inf"):
-        return f"temperature must be a number of at least 0, got {sampling.temperature}"
-    if not 0 < sampling.top_p <= 1:
-        return f"top_p must be above 0 and at most 1, got {sampling.top_p}"
-    return None
