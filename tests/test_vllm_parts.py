@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.vllm_adapters import make_adapters
 from windowshift.backends.model_folder import locate
 from windowshift.backends.vllm import VllmBackend
 from windowshift.backends.vllm_api.adapters import AdapterFolder
+from windowshift.backends.vllm_api.connection import Connection
 from windowshift.backends.vllm_api.engine import CacheCounts, Served, ranked
 from windowshift.backends.vllm_api.layer_hooks import changed
 from windowshift.backends.vllm_api.options import VllmOptions
@@ -262,6 +264,14 @@ def test_a_layers_output_changes_in_the_steered_rows_alone(paired: bool) -> None
         assert torch.equal(mine[others], its[others])
     with pytest.raises(BackendError, match=r"not \[tokens, 5\]"):
         changed(output, rows, lambda stream: stream, 5)
+
+
+def test_an_engine_that_died_has_its_remedy() -> None:
+    connection = Connection(VllmOptions.parse({"base_url": "http://127.0.0.1:9"}))
+    said = str(connection._refused(500, json.dumps({"error": {"message": "EngineCore encountered an issue."}})))
+    assert "refused (500): EngineCore encountered an issue." in said
+    assert "--no-enable-chunked-prefill" in said
+    assert "engine has died" not in str(connection._refused(500, "no"))
 
 
 def test_small_numbers() -> None:

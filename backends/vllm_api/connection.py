@@ -27,6 +27,10 @@ _SHOWN = 300
 _IDLE_SECONDS = 2.0
 _LONGEST_PAUSE = 10.0
 _AWAY = (502, 503, 504)
+_DEAD = (
+    "(the engine has died: the server's log says of what; on a CPU, start it with windowshift's --worker-extension-cls "
+    "or with  --no-enable-chunked-prefill)"
+)
 
 Again = Literal["always", "unsent", "never"]
 """When the same may be asked again: whenever nobody answered, only where nobody can have read it, or never."""
@@ -192,7 +196,9 @@ class Connection:
                 status,
             )
         sentence = f"the vLLM server at {self.address} refused ({status}): {words}"
-        if status in _AWAY or (status == 500 and "EngineCore" in words):  # its engine has died, and it ends
+        if status == 500 and "EngineCore" in words:
+            return _AwayError(f"{sentence} {_DEAD}", status)
+        if status in _AWAY:
             return _AwayError(sentence, status)
         return EngineError(sentence, status)
 
