@@ -28,10 +28,8 @@ class Size:
     decode_runs: int
 
 
-SIZES = (
-    Size("microworld-size", 4, 128, 1536, 8, 60, 60, 200),
-    Size("134 M parameters", 12, 768, 32000, 2, 32, 12, 40),
-)
+LARGE = Size("134 M parameters", 12, 768, 32000, 2, 32, 12, 40)
+SIZES = (Size("microworld-size", 4, 128, 1536, 8, 60, 60, 200), LARGE)
 SMALL = (Size("tiny", 2, 32, 320, 2, 8, 2, 3),)
 
 
@@ -49,7 +47,8 @@ def measure_steering(_folder: Path, small: bool = False) -> Iterator[Measurement
         torch.set_num_threads(threads)
 
 
-def _model(size: Size, lora: bool) -> Any:
+def random_llama(size: Size, lora: bool) -> Any:
+    """A Llama with random weights, the same at every call; with `lora`, adapters on all linear layers."""
     import peft
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -103,7 +102,7 @@ def _training(size: Size) -> Iterator[Measurement]:
         model.zero_grad(set_to_none=True)
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
 
-    hooked, plain = _hooked(size, lora=True), _model(size, lora=True)
+    hooked, plain = _hooked(size, lora=True), random_llama(size, lora=True)
     steer = Intervention(LayerPoints(plain), load=lambda _: vector)
     recipes = [steer.recipe((Steering("bench", alpha),)) for alpha in alphas]
 
@@ -146,7 +145,7 @@ def _decoding(size: Size) -> Iterator[Measurement]:
 
         return step
 
-    hooked, plain, traced = _hooked(size, lora=False), _model(size, lora=False), _traced(size, lora=False)
+    hooked, plain, traced = _hooked(size, lora=False), random_llama(size, lora=False), _traced(size, lora=False)
     steer = Intervention(LayerPoints(plain), load=lambda _: vector)
     recipes = [steer.recipe((Steering("bench", alpha),)) for alpha in alphas]
     runs = {
@@ -160,7 +159,7 @@ def _decoding(size: Size) -> Iterator[Measurement]:
 
 def _hooked(size: Size, lora: bool) -> Any:
     """A model with the hook that anyone would write."""
-    model, delta = _model(size, lora), _delta(size)
+    model, delta = random_llama(size, lora), _delta(size)
     model.model.layers[size.layers // 2].register_forward_hook(lambda _module, _args, output: output + delta)
     return model
 
@@ -169,7 +168,7 @@ def _traced(size: Size, lora: bool) -> tuple[Any, Callable[[dict[str, Any]], Any
     """A model under the trace that nnsight's documentation shows, opened anew at every step."""
     from nnsight import NNsight
 
-    model, delta, middle = _model(size, lora), _delta(size), size.layers // 2
+    model, delta, middle = random_llama(size, lora), _delta(size), size.layers // 2
     wrapped = NNsight(model)
 
     def call(inputs: dict[str, Any]) -> Any:

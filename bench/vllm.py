@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.vllm_server import ARGUMENTS, EXTENSION, KEY, MICROWORLD, vllm_serving
 
 from bench.measurement import Measurement, median
+from bench.steering import LARGE, random_llama
 from windowshift.backends.local import LocalBackend
 from windowshift.backends.vllm import VllmBackend
 from windowshift.core import registry
@@ -41,7 +42,7 @@ def measure_vllm(folder: Path, small: bool) -> Iterator[Measurement]:
     """Ask both for the same cells, by turns, on a server with a place for every adapter."""
     loads = [Load("microworld", MICROWORLD, *((2, 128, 1) if small else (20, 128, 3)))]
     if not small:
-        loads.append(Load("a random-weight Llama of 134 M parameters", make_llama(folder / "llama-134m"), 2, 32, 2))
+        loads.append(Load(f"a random-weight Llama of {LARGE.name}", make_llama(folder / "llama-134m"), 2, 32, 2))
     os.environ["VLLM_API_KEY"] = KEY  # of a server that lives as long as this block
     try:
         for load in loads:
@@ -70,23 +71,15 @@ def _measure(folder: Path, load: Load) -> Iterator[Measurement]:
 
 def make_llama(folder: Path) -> Path:
     """A Llama with random weights and microworld's tokenizer, large enough for arithmetic to take most of the time."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(MICROWORLD)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32000,
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        max_position_embeddings=2048,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = random_llama(LARGE, lora=False)
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = tokenizer.bos_token_id
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

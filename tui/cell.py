@@ -100,6 +100,11 @@ class CellScreen(CellListing):
             self.completions.reset()
         self.list_completions()
 
+    def on_resize(self) -> None:
+        """Lay the numbers out for the new width."""
+        if self.snapshot is not None:
+            self.query_one("#numbers", Headline).show(*self._numbers(self.snapshot))
+
     def _numbers(self, found: CellSnapshot) -> list[tuple[Pieces, Pieces]]:
         ink, summary, unit = self.ink, found.cell.summary, found.behaviour.unit
         if summary is None or summary.mean is None:
