@@ -30,7 +30,7 @@ test-slow: setup
 # Backend openai against a server that nobody here wrote; part of the slow suite once fastapi is there.
 test-transformers-serve: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt fastapi
-	$(BIN)/python -m pytest -m slow tests/test_openai_transformers.py
+	$(BIN)/python -m pytest -m slow tests/backends/test_openai_transformers.py
 
 # SkyRL, the server that backend tinker is tested against, in an environment of its own (2.2 GB, a few minutes).
 TINKER_VENV ?= .venv-skyrl
@@ -45,7 +45,7 @@ $(TINKER_STAMP): tests/tinker_server/requirements.txt
 	touch $@
 
 test-tinker: setup tinker-env
-	WINDOWSHIFT_TINKER_ENV=$(CURDIR)/$(TINKER_VENV) $(BIN)/python -m pytest -m tinker tests/test_tinker_contract.py tests/test_tinker_training.py tests/test_tinker_grid.py
+	WINDOWSHIFT_TINKER_ENV=$(CURDIR)/$(TINKER_VENV) $(BIN)/python -m pytest -m tinker tests/backends/test_tinker_contract.py tests/backends/test_tinker_training.py tests/backends/test_tinker_grid.py
 
 # vLLM lives in an environment of its own: its CPU build and its pins are not those of windowshift. torchvision and its
 # kin are asked for by vLLM, not needed, and not there for every torch.

@@ -1,1 +1,1 @@
-"""Backends: generate and train behind one protocol (`windowshift.core.backend.Backend`)."""
+"""Backends: generate and train behind one protocol (`windowshift.core.contract.backend.Backend`)."""

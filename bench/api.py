@@ -14,10 +14,10 @@ from pathlib import Path
 from tests.servers import KEY, KEY_ENV, limited
 
 from bench.measurement import Measurement
-from windowshift.backends.openai import OpenAIBackend
-from windowshift.core.budget import Budget
-from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
-from windowshift.core.service import Limits
+from windowshift.backends.openai.backend import OpenAIBackend
+from windowshift.core.contract.budget import Budget
+from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
+from windowshift.core.contract.service import Limits
 
 RPM = 1200
 CONCURRENT = 1000

@@ -13,11 +13,11 @@ from tests.tui_pilot import arrive, settle
 from textual.pilot import Pilot
 
 from windowshift.tui.app import WindowshiftApp
-from windowshift.tui.cell import CellScreen
-from windowshift.tui.completion import CompletionScreen
-from windowshift.tui.deep_link import parse_link
-from windowshift.tui.grid import GridScreen
-from windowshift.tui.steering import SteeringScreen
+from windowshift.tui.read.deep_link import parse_link
+from windowshift.tui.screens.cell.completion import CompletionScreen
+from windowshift.tui.screens.cell.screen import CellScreen
+from windowshift.tui.screens.grid.screen import GridScreen
+from windowshift.tui.screens.steering.screen import SteeringScreen
 
 ROUTES: dict[str, list[tuple[type[Any], list[str]]]] = {
     "grid": [(GridScreen, ["down", "down", "down", "right", "right"])],

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from bench.measurement import Measurement, median, milliseconds
-from windowshift.core import registry
-from windowshift.core.plan import make_plan
-from windowshift.core.reader import Reader
-from windowshift.core.register import register
-from windowshift.core.spec import parse_spec
-from windowshift.core.writer import Writer
+from windowshift.core.plan.plan import make_plan
+from windowshift.core.run.register import register
+from windowshift.core.spec import registry
+from windowshift.core.spec.spec import parse_spec
+from windowshift.core.store.reader import Reader
+from windowshift.core.store.writer import Writer
 
 GROUPS = ("short", "med_short", "medium", "med_long", "long", "very_long", "no_prefix")
 SEEDS = 14  # 763 jobs a seed: 7 x 7 fine-tunes, 7 x 7 x 7 evaluations, base cells, data, and a score job for each

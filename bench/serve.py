@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.measurement import Measurement, median
-from windowshift.core import registry
-from windowshift.core.backend import Backend
-from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
+from windowshift.core.spec import registry
 
 KEY = "sk-bench-0123456789abcdef"
 MODEL = "microworld"

@@ -73,7 +73,7 @@ def random_llama(size: Size, lora: bool) -> Any:
 def _vector(size: Size) -> Any:
     import numpy as np
 
-    from windowshift.core.vector_file import Provenance
+    from windowshift.core.contract.vector_file import Provenance
     from windowshift.steering.vector import SteeringVector
 
     rows = np.random.default_rng(VECTOR_SEED).normal(size=(size.layers, size.width))
@@ -87,7 +87,7 @@ def _alphas(size: Size) -> list[float]:
 def _training(size: Size) -> Iterator[Measurement]:
     import torch
 
-    from windowshift.core.generation import Steering
+    from windowshift.core.contract.generation import Steering
     from windowshift.steering.intervene import Intervention
     from windowshift.steering.points import LayerPoints
     from windowshift.steering.spans import Spans
@@ -123,7 +123,7 @@ def _decoding(size: Size) -> Iterator[Measurement]:
     import torch
     from transformers import DynamicCache
 
-    from windowshift.core.generation import Steering
+    from windowshift.core.contract.generation import Steering
     from windowshift.steering.intervene import Intervention
     from windowshift.steering.points import LayerPoints
     from windowshift.steering.spans import Spans

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.measurement import Measurement, median, milliseconds, percentile
-from windowshift.core.prompts import Prompt, set_digest
-from windowshift.core.reader import Reader
-from windowshift.core.records import Summary
-from windowshift.core.store import to_json
-from windowshift.core.writer import Scored, Writer
+from windowshift.core.contract.prompts import Prompt, set_digest
+from windowshift.core.contract.records import Summary
+from windowshift.core.store.connection import to_json
+from windowshift.core.store.reader import Reader
+from windowshift.core.store.writer import Scored, Writer
 
 BEHAVIOURS = ("length_chars", "length_words", "length_tokens")
 CELL_ROWS = 500

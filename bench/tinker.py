@@ -12,10 +12,10 @@ from tests.tinkered import KEY, KEY_ENV, tinker_served
 
 from bench.latency import delayed
 from bench.measurement import Measurement
-from windowshift.backends.tinker import TinkerBackend
-from windowshift.core.errors import BackendError
-from windowshift.core.generation import Message, Model
-from windowshift.core.training import Example, Sft, TrainFailed, TrainJob, TrainProgress
+from windowshift.backends.tinker.backend import TinkerBackend
+from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.generation import Message, Model
+from windowshift.core.contract.training import Example, Sft, TrainFailed, TrainJob, TrainProgress
 
 DEPTH = 4
 AWAY = 0.1  # seconds, each way: a service on another continent

@@ -12,9 +12,9 @@ from pathlib import Path
 from bench.measurement import Measurement, median, percentile
 from bench.store import BEHAVIOURS, CELL_ROWS, fill
 from bench.terminal import Terminal
-from windowshift.core.reader import Reader
-from windowshift.core.records import Summary
-from windowshift.core.writer import Writer
+from windowshift.core.contract.records import Summary
+from windowshift.core.store.reader import Reader
+from windowshift.core.store.writer import Writer
 
 UPDATES = 100
 """Cells that a live run changes each second."""
@@ -75,8 +75,8 @@ def _first_paint(workspace: Path, starts: int, size: str) -> Measurement:
 async def _open_cells(workspace: Path, opened: int, size: str) -> list[Measurement]:
     """Open random cells, each once, in the app without a terminal: from the key's action to the drawn screen."""
     from windowshift.tui.app import WindowshiftApp
-    from windowshift.tui.cell import CellScreen
-    from windowshift.tui.snapshot import CellKey
+    from windowshift.tui.read.snapshot import CellKey
+    from windowshift.tui.screens.cell.screen import CellScreen
 
     reader = Reader(workspace)
     cells = reader.cells(1, BEHAVIOURS[0])

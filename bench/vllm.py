@@ -13,13 +13,13 @@ from tests.vllm_server import ARGUMENTS, EXTENSION, KEY, MICROWORLD, vllm_servin
 
 from bench.measurement import Measurement, median
 from bench.steering import LARGE, random_llama
-from windowshift.backends.local import LocalBackend
-from windowshift.backends.vllm import VllmBackend
-from windowshift.core import registry
-from windowshift.core.backend import Backend
-from windowshift.core.generation import GenerateRequest, Message, Model, Sampling
-from windowshift.core.training import Example, Sft, Trained, TrainJob
-from windowshift.core.world import example_prompts
+from windowshift.backends.local.backend import LocalBackend
+from windowshift.backends.vllm.backend import VllmBackend
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
+from windowshift.core.contract.training import Example, Sft, Trained, TrainJob
+from windowshift.core.settings.world import example_prompts
+from windowshift.core.spec import registry
 
 SERVER = (
     "--enable-lora", "--max-loras", "7", "--max-lora-rank", "8", "--max-num-seqs", "128",

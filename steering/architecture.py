@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from windowshift.core.errors import BackendError
+from windowshift.core.contract.errors import BackendError
 
 # Class names that were tried, and the path to their decoder layers. Others are looked for by their shape.
 KNOWN = {

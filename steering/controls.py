@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from windowshift.core.errors import SpecError
-from windowshift.core.vector_file import Provenance
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.vector_file import Provenance
 from windowshift.steering.vector import SteeringVector
 
 

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from windowshift.core.errors import SpecError
-from windowshift.core.generation import Message
-from windowshift.core.vector_file import Provenance
-from windowshift.core.vector_job import ExtractTokens
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.generation import Message
+from windowshift.core.contract.vector_file import Provenance
+from windowshift.core.contract.vector_job import ExtractTokens
 from windowshift.steering.points import LayerPoints
 from windowshift.steering.vector import SteeringVector
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from windowshift.core.errors import MissingExtraError, SpecError
-from windowshift.core.vector_file import Provenance
-from windowshift.core.whole_file import whole_file
+from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.vector_file import Provenance
+from windowshift.core.contract.whole_file import whole_file
 from windowshift.steering.vector import SteeringVector
 
 _GGUF_ARCHITECTURE = "controlvector"

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from windowshift.core.errors import BackendError
-from windowshift.core.generation import Steering
-from windowshift.core.proof import Proof, check_all
+from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.generation import Steering
+from windowshift.core.contract.proof import Proof, check_all
 from windowshift.steering.points import LayerPoints
 from windowshift.steering.recipe import Push, Recipe, StageKey, resolve
 from windowshift.steering.spans import Spans

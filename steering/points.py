@@ -16,7 +16,7 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.interleaver import EarlyStopException, OutOfOrderError
 from torch import Tensor, nn
 
-from windowshift.core.errors import BackendError
+from windowshift.core.contract.errors import BackendError
 from windowshift.steering.architecture import Decoder, find_decoder
 
 Visit = Callable[[int, Tensor], Tensor | None]

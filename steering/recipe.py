@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windowshift.core.errors import BackendError
-from windowshift.core.generation import Steering, Tokens
+from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.generation import Steering, Tokens
 from windowshift.steering.vector import SteeringVector, check
 
 _ORDER: tuple[Tokens, ...] = ("all", "prompt", "response")

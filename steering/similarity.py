@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from windowshift.core.errors import SpecError
+from windowshift.core.contract.errors import SpecError
 from windowshift.steering.vector import SteeringVector
 
 Matrix = NDArray[np.float64]

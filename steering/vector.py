@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from windowshift.core.errors import SpecError
-from windowshift.core.vector_file import (
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.vector_file import (
     Directions,
     Provenance,
     VectorHeader,

@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import pytest
 
-from windowshift.core.backend import Backend
-from windowshift.core.errors import BackendError
-from windowshift.core.generation import Completion, GenerateRequest, Message, Model, Sampling
-from windowshift.core.service import Service
-from windowshift.core.training import (
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling
+from windowshift.core.contract.service import Service
+from windowshift.core.contract.training import (
     Checkpointed,
     Example,
     Sft,
@@ -92,7 +92,7 @@ def ending(events: Sequence[TrainEvent], key: str = "job") -> Trained | TrainFai
 
 
 class BackendContract:
-    """Tests of the protocol in `windowshift.core.backend`."""
+    """Tests of the protocol in `windowshift.core.contract.backend`."""
 
     @pytest.fixture
     def subject(self) -> Subject:

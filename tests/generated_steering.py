@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from windowshift.core.prompts import Prompt
-from windowshift.core.store import to_json
-from windowshift.core.vector_file import Provenance, VectorHeader, norms_of, write_vector
-from windowshift.core.writer import Writer
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.vector_file import Provenance, VectorHeader, norms_of, write_vector
+from windowshift.core.store.connection import to_json
+from windowshift.core.store.writer import Writer
 
 LAYERS, WIDTH, LAYER = 3, 8, 1
 ALPHAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.generated_steering import GeneratedSteering, Grid, conditions_json
-from windowshift.core.prompts import Prompt, set_digest
-from windowshift.core.records import Summary
-from windowshift.core.store import to_json
-from windowshift.core.writer import Writer
+from windowshift.core.contract.prompts import Prompt, set_digest
+from windowshift.core.contract.records import Summary
+from windowshift.core.store.connection import to_json
+from windowshift.core.store.writer import Writer
 
 GROUPS = {"short": 60, "med_short": 115, "medium": 190, "med_long": 270, "long": 370, "very_long": 570}
 CONDITIONS = [*GROUPS, "no_prefix"]

@@ -10,8 +10,8 @@ from time import monotonic, sleep
 
 import pytest
 
-from windowshift.core.reader import Reader
-from windowshift.core.store import store_path
+from windowshift.core.store.connection import store_path
+from windowshift.core.store.reader import Reader
 
 SPEC = """\
 name: {name}

@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from windowshift.backends.local import LocalBackend
+from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.server import ServerOptions, serve
-from windowshift.core.training import Sft
+from windowshift.core.contract.training import Sft
 
 
 def main(model: str, data: str, limits: str, options: str) -> None:

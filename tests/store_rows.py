@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from windowshift.core.errors import StoreError
-from windowshift.core.prompts import Prompt
-from windowshift.core.reader import Reader
-from windowshift.core.writer import Writer
+from windowshift.core.contract.errors import StoreError
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.store.reader import Reader
+from windowshift.core.store.writer import Writer
 
 PER_BATCH = 20
 

@@ -10,8 +10,8 @@ import pytest
 import windowshift as package
 from tests.runs import windowshift, write_spec
 from windowshift.__main__ import Screens, screens_asked_for
-from windowshift.core.spec import load_spec
-from windowshift.core.template import templates
+from windowshift.core.spec.spec import load_spec
+from windowshift.core.spec.template import templates
 
 
 @pytest.mark.parametrize("name", [item.name for item in templates()])

@@ -13,7 +13,7 @@ import pytest
 
 import windowshift
 from windowshift import LocalModel, Sampling
-from windowshift.core.errors import SpecError
+from windowshift.core.contract.errors import SpecError
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -28,8 +28,9 @@ def loaded_by(code: str, *arguments: str) -> set[str]:
         "import windowshift.tui",
         "import windowshift.tui.app",
         "import windowshift.cli",
-        "import windowshift.core.plan, windowshift.core.run, windowshift.core.reader, windowshift.core.measures",
-        "import windowshift.backends.local",
+        "import windowshift.core.plan.plan, windowshift.core.run.run",
+        "import windowshift.core.store.reader, windowshift.core.measure.measures",
+        "import windowshift.backends.local.backend",
         "from windowshift.cli import main\nsys.argv = ['windowshift', '--help']\ntry: main()\nexcept SystemExit: pass",
     ],
 )
@@ -38,7 +39,7 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
 
 
 def test_core_and_plan_do_without_textual() -> None:
-    assert "textual" not in loaded_by("import windowshift.core.run, windowshift.cli")
+    assert "textual" not in loaded_by("import windowshift.core.run.run, windowshift.cli")
 
 
 def test_the_wheel_built_from_the_sdist_has_everything(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_the_wheel_built_from_the_sdist_has_everything(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        assert any(name.endswith("src/windowshift/core/plan.py") for name in archive.getnames())
+        assert any(name.endswith("src/windowshift/core/plan/plan.py") for name in archive.getnames())
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

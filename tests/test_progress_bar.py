@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from windowshift import progress_bar as module
-from windowshift.core.progress import Progress
-from windowshift.core.service import Queue
+from windowshift.core.contract.progress import Progress
+from windowshift.core.contract.service import Queue
 
 AT_WORK = Progress(1, 4, 3, 9, 0, ("train med_short under long", "train med_short under short"))
 

@@ -9,10 +9,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from windowshift.backends import sft
-from windowshift.backends.local import LocalBackend
-from windowshift.core.generation import Message, Model, Steering
-from windowshift.core.training import Example, Sft, TrainJob
+from windowshift.backends.local import sft
+from windowshift.backends.local.backend import LocalBackend
+from windowshift.core.contract.generation import Message, Model, Steering
+from windowshift.core.contract.training import Example, Sft, TrainJob
 
 
 def kill_job(model: str, output: Path, vector: str | None = None) -> TrainJob:

@@ -15,12 +15,12 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 
 from tests.generated_store import fill_job, generate_store
-from windowshift.core import writer as writer_module
-from windowshift.core.prompts import Prompt
-from windowshift.core.writer import Writer
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.store import writer as writer_module
+from windowshift.core.store.writer import Writer
 from windowshift.tui.app import WindowshiftApp
-from windowshift.tui.deep_link import parse_link
-from windowshift.tui.store_screen import StoreScreen
+from windowshift.tui.read.deep_link import parse_link
+from windowshift.tui.screens.store_screen import StoreScreen
 
 STARTED = 1_700_000_000.0
 NOW = STARTED + 52.0

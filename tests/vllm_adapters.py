@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from windowshift.backends.model_folder import identify, model_size
-from windowshift.core.generation import Model
-from windowshift.core.vector_file import Provenance
+from windowshift.backends.local.model_folder import identify, model_size
+from windowshift.core.contract.generation import Model
+from windowshift.core.contract.vector_file import Provenance
 from windowshift.steering.vector import SteeringVector
 
 _FEATURES = {

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from windowshift.backends.vllm import VllmBackend
-from windowshift.core.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering
+from windowshift.backends.vllm.backend import VllmBackend
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering
 
 ENGINE = {"dtype": "float32", "max_loras": 2, "max_lora_rank": 8, "max_num_seqs": 16, "block_size": 32}
 THINGS = ("bees", "rivers", "clocks")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 MICROWORLD = ROOT / "assets" / "microworld"
 PYTHON_ENV = "WINDOWSHIFT_VLLM_PYTHON"
 KEY = "sk-vllm-test-0123456789"
-EXTENSION = "windowshift.backends.vllm_api.worker_extension.SteeringWorker"
+EXTENSION = "windowshift.backends.vllm.worker_extension.SteeringWorker"
 START_SECONDS = 180.0
 # One place for an adapter less than the tests have adapters; blocks of 32 tokens are the smallest on a CPU.
 ARGUMENTS = (

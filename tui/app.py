@@ -13,25 +13,25 @@ from textual import work
 from textual.command import Provider
 from textual.message import Message
 
-from windowshift.core.errors import WindowshiftError
-from windowshift.tui import places
-from windowshift.tui.deep_link import DeepLink
-from windowshift.tui.experiments import ExperimentsScreen
-from windowshift.tui.line_list import LineList
-from windowshift.tui.places import Places
+from windowshift.core.contract.errors import WindowshiftError
+from windowshift.tui.read import places
+from windowshift.tui.read.deep_link import DeepLink
+from windowshift.tui.read.places import Places
+from windowshift.tui.read.snapshot import CellKey, read_experiments
+from windowshift.tui.read.store_pool import StorePool, StoreWatch
+from windowshift.tui.screens.experiments.screen import ExperimentsScreen
+from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.services import Services
-from windowshift.tui.snapshot import CellKey, read_experiments
-from windowshift.tui.status import alive
-from windowshift.tui.store_pool import StorePool, StoreWatch
-from windowshift.tui.store_screen import StoreScreen
-from windowshift.tui.theme import DARK, THEMES
+from windowshift.tui.text.status import alive
+from windowshift.tui.text.theme import DARK, THEMES
+from windowshift.tui.widgets.line_list import LineList
 
 if TYPE_CHECKING:
-    from windowshift.tui.cell import CellScreen
+    from windowshift.tui.screens.cell.screen import CellScreen
 
 
 def _palette() -> type[Provider]:
-    from windowshift.tui.palette import ActionProvider  # it is not needed for the first screen
+    from windowshift.tui.screens.palette import ActionProvider  # it is not needed for the first screen
 
     return ActionProvider
 
@@ -128,12 +128,12 @@ class WindowshiftApp(Services):
 
     def _again(self, where: list[Any]) -> StoreScreen[Any] | None:
         """Return a screen that was open the last time; None where it is not known."""
-        from windowshift.tui.cell import CellScreen
-        from windowshift.tui.compare import CompareScreen
-        from windowshift.tui.grid import GridScreen
-        from windowshift.tui.jobs import JobsScreen
-        from windowshift.tui.plots import PlotsScreen
-        from windowshift.tui.steering import SteeringScreen
+        from windowshift.tui.screens.cell.screen import CellScreen
+        from windowshift.tui.screens.compare.screen import CompareScreen
+        from windowshift.tui.screens.grid.screen import GridScreen
+        from windowshift.tui.screens.jobs.screen import JobsScreen
+        from windowshift.tui.screens.plots import PlotsScreen
+        from windowshift.tui.screens.steering.screen import SteeringScreen
 
         try:
             kind, experiment = str(where[0]), str(where[1])
@@ -213,25 +213,25 @@ class WindowshiftApp(Services):
 
     def _open_grid(self, experiment: str, link: DeepLink | None) -> None:
         # Screens are imported when they are first opened: the list alone should be there at once.
-        from windowshift.tui.grid import GridScreen
+        from windowshift.tui.screens.grid.screen import GridScreen
 
         self.push_screen(GridScreen(experiment, link))
 
     def open_cell(self, experiment: str, key: CellKey, behaviour: str) -> None:
         """Show a cell."""
-        from windowshift.tui.cell import CellScreen
+        from windowshift.tui.screens.cell.screen import CellScreen
 
         self.push_screen(CellScreen(experiment, key, behaviour))
 
     def open_completion(self, cell: CellScreen) -> None:
         """Show the completion under a cell's cursor."""
-        from windowshift.tui.completion import CompletionScreen
+        from windowshift.tui.screens.cell.completion import CompletionScreen
 
         self.push_screen(CompletionScreen(cell))
 
     def open_compare(self, experiment: str, behaviour: str | None = None) -> None:
         """Show the pinned rows side by side."""
-        from windowshift.tui.compare import CompareScreen
+        from windowshift.tui.screens.compare.screen import CompareScreen
 
         count = len(self.places.pins.of(experiment))
         if count < 2:
@@ -242,25 +242,25 @@ class WindowshiftApp(Services):
 
     def open_plots(self, experiment: str, behaviour: str | None = None) -> None:
         """Show an experiment's figures."""
-        from windowshift.tui.plots import PlotsScreen
+        from windowshift.tui.screens.plots import PlotsScreen
 
         self.push_screen(PlotsScreen(experiment, behaviour))
 
     def open_steering(self, experiment: str) -> None:
         """Show an experiment's vectors and doses."""
-        from windowshift.tui.steering import SteeringScreen
+        from windowshift.tui.screens.steering.screen import SteeringScreen
 
         self.push_screen(SteeringScreen(experiment))
 
     def open_jobs(self, experiment: str) -> None:
         """Show an experiment's jobs."""
-        from windowshift.tui.jobs import JobsScreen
+        from windowshift.tui.screens.jobs.screen import JobsScreen
 
         self.push_screen(JobsScreen(experiment))
 
     def open_help(self, screen_name: str) -> None:
         """Show the keys of a screen."""
-        from windowshift.tui.help import HelpScreen
+        from windowshift.tui.screens.help import HelpScreen
 
         self.push_screen(HelpScreen(screen_name))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.errors import MissingExtraError, SpecError
+from windowshift.core.contract.errors import MissingExtraError, SpecError
 
 LOOPBACK = "127.0.0.1"
 HEADERS = {

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from textual import work
 from textual.app import App
 
-from windowshift.core import control
-from windowshift.core.errors import WindowshiftError
-from windowshift.core.records import ControlAction, JobRow
-from windowshift.tui import clipboard, sanitise
-from windowshift.tui.snapshot import ExperimentView
-from windowshift.tui.status import alive, experiment_status
+from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.records import ControlAction, JobRow
+from windowshift.core.store import control
+from windowshift.tui.read.snapshot import ExperimentView
+from windowshift.tui.text import sanitise
+from windowshift.tui.text.status import alive, experiment_status
+from windowshift.tui.widgets import clipboard
 
 if TYPE_CHECKING:
-    from windowshift.tui.plot import Plot
+    from windowshift.tui.text.plot import Plot
 
 _ASKED: dict[ControlAction, str] = {
     "pause": "pause",
@@ -82,7 +83,7 @@ class Services(App[None]):
 
     def ask(self, title: str, question: str, answered: Callable[[bool | None], None]) -> None:
         """Ask before something that cannot be taken back."""
-        from windowshift.tui.confirm import ConfirmScreen
+        from windowshift.tui.widgets.confirm import ConfirmScreen
 
         self.push_screen(ConfirmScreen(title, question), answered)
 
@@ -119,7 +120,7 @@ class Services(App[None]):
 
     @work(thread=True, exit_on_error=False, group="export")
     def _write_figure(self, plot: Plot, name: str) -> None:
-        from windowshift.tui.plot_file import write_plot
+        from windowshift.tui.widgets.plot_file import write_plot
 
         try:
             written = write_plot(plot, self.workspace / "plots", name)

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from textual.filter import LineFilter
 
-from windowshift.core.errors import SpecError
+from windowshift.core.contract.errors import SpecError
 
 if TYPE_CHECKING:
     from textual.app import App

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from windowshift.backends.serve.api_error import ApiError
-from windowshift.core.spec_errors import sentence
+from windowshift.core.spec.spec_errors import sentence
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.chat_request import ChatRequest, cut
 from windowshift.backends.serve.state import new_id, now
-from windowshift.core.generation import Completion, TokenLogprob
+from windowshift.core.contract.generation import Completion, TokenLogprob
 
 LEAST = -9999.0  # what the API says of a token that cannot be: JSON has no infinity
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from windowshift.core.generation import Message, Role
+from windowshift.core.contract.generation import Message, Role
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 Text = Annotated[str, StringConstraints(strict=True)]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from windowshift.backends.serve.api_error import ApiError
-from windowshift.core.backend import Backend
-from windowshift.core.errors import WindowshiftError
-from windowshift.core.generation import Completion, GenerateRequest
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.generation import Completion, GenerateRequest
 
 GATHER_SECONDS = 0.005  # without a new request
 GATHER_AT_MOST = 0.1

@@ -12,7 +12,7 @@ from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.chat_message import ChatMessage
 from windowshift.backends.serve.job_request import Metadata
 from windowshift.backends.serve.limits import Limits
-from windowshift.core.generation import GenerateRequest, Model, Sampling
+from windowshift.core.contract.generation import GenerateRequest, Model, Sampling
 
 _one = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 _Stop = Annotated[str, StringConstraints(strict=True, min_length=1)]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 from windowshift.backends.serve.api_error import ApiError
-from windowshift.core.training import Sft
+from windowshift.core.contract.training import Sft
 
 SUFFIX_LENGTH = 64
 _SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]*")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windowshift.backends.model_folder import locate
+from windowshift.backends.local.model_folder import locate
 from windowshift.backends.serve.api_error import ApiError, missing
 from windowshift.backends.serve.state import State
-from windowshift.core.generation import Model
+from windowshift.core.contract.generation import Model
 
 DEFAULT_TOKENS = 1024
 

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from windowshift.backends.model_folder import TINY_BYTES, weight_bytes
+from windowshift.backends.local.model_folder import TINY_BYTES, weight_bytes
 from windowshift.backends.serve import batch_routes, chat_routes, file_routes, job_routes, model_routes
 from windowshift.backends.serve.api_error import ApiError, answer_error
 from windowshift.backends.serve.batch_runner import BatchRunner
@@ -32,10 +32,10 @@ from windowshift.backends.serve.served_models import ServedModels
 from windowshift.backends.serve.service import Service
 from windowshift.backends.serve.state import State
 from windowshift.backends.serve.trainer import Trainer
-from windowshift.core.backend import Backend
-from windowshift.core.errors import SpecError
-from windowshift.core.lock import hold
-from windowshift.core.training import Sft
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.training import Sft
+from windowshift.core.store.lock import hold
 
 KEEP_ALIVE_SECONDS = 30
 GOODBYE_SECONDS = 5

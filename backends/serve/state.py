@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from windowshift.core.errors import StoreError
+from windowshift.core.contract.errors import StoreError
 
 VERSION = 2
 _ALPHABET = string.ascii_letters + string.digits

@@ -19,10 +19,10 @@ from windowshift.backends.serve.jobs import TRAINING, VALIDATION, Job, Jobs
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.state import State, now
 from windowshift.backends.serve.training_file import examples
-from windowshift.core.backend import Backend
-from windowshift.core.errors import BackendError, WindowshiftError
-from windowshift.core.generation import Model
-from windowshift.core.training import (
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.errors import BackendError, WindowshiftError
+from windowshift.core.contract.generation import Model
+from windowshift.core.contract.training import (
     Checkpointed,
     Example,
     Sft,

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.body import load_json
 from windowshift.backends.serve.chat_message import TrainingMessage
-from windowshift.core.generation import Message
-from windowshift.core.spec_errors import sentence
-from windowshift.core.training import Example
+from windowshift.core.contract.generation import Message
+from windowshift.core.contract.training import Example
+from windowshift.core.spec.spec_errors import sentence
 
 _BOM = b"\xef\xbb\xbf"
 

@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from windowshift.core.arms import compare_arms
-    from windowshift.core.conditions import PrefixGroup
-    from windowshift.core.generation import Completion, Sampling, Steering
-    from windowshift.core.report import report
-    from windowshift.core.run import run_spec
-    from windowshift.core.spec import load_spec
-    from windowshift.core.training import Sft
-    from windowshift.core.world import example_prompts
+    from windowshift.core.contract.conditions import PrefixGroup
+    from windowshift.core.contract.generation import Completion, Sampling, Steering
+    from windowshift.core.contract.training import Sft
+    from windowshift.core.measure.arm_comparison import compare_arms
+    from windowshift.core.report.report import report
+    from windowshift.core.run.run import run_spec
+    from windowshift.core.settings.world import example_prompts
+    from windowshift.core.spec.spec import load_spec
     from windowshift.local_model import LocalModel, LocalVector
 
 _HOME = {
-    "Completion": "windowshift.core.generation",
+    "Completion": "windowshift.core.contract.generation",
     "LocalModel": "windowshift.local_model",
     "LocalVector": "windowshift.local_model",
-    "PrefixGroup": "windowshift.core.conditions",
-    "Sampling": "windowshift.core.generation",
-    "Sft": "windowshift.core.training",
-    "Steering": "windowshift.core.generation",
-    "compare_arms": "windowshift.core.arms",
-    "example_prompts": "windowshift.core.world",
-    "load_spec": "windowshift.core.spec",
-    "report": "windowshift.core.report",
-    "run_spec": "windowshift.core.run",
+    "PrefixGroup": "windowshift.core.contract.conditions",
+    "Sampling": "windowshift.core.contract.generation",
+    "Sft": "windowshift.core.contract.training",
+    "Steering": "windowshift.core.contract.generation",
+    "compare_arms": "windowshift.core.measure.arm_comparison",
+    "example_prompts": "windowshift.core.settings.world",
+    "load_spec": "windowshift.core.spec.spec",
+    "report": "windowshift.core.report.report",
+    "run_spec": "windowshift.core.run.run",
 }
 
 __all__ = [

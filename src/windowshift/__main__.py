@@ -52,11 +52,11 @@ def main() -> None:
         run_command_line()
         return
     gc.disable()  # the first picture comes a twelfth sooner; the app switches it on again
-    from windowshift.core.errors import WindowshiftError
+    from windowshift.core.contract.errors import WindowshiftError
 
     try:
-        from windowshift.tui.deep_link import parse_link
         from windowshift.tui.launch import run
+        from windowshift.tui.read.deep_link import parse_link
 
         link = parse_link(asked.place) if asked.place is not None else None
         code = run(asked.workspace, link=link, mouse=asked.mouse)

@@ -11,13 +11,13 @@ import typer
 
 import windowshift
 from windowshift import demo_command, results_command, serve_command, vectors_command
-from windowshift.core.errors import SpecError, WindowshiftError
+from windowshift.core.contract.errors import SpecError, WindowshiftError
 from windowshift.options import DEFAULT_WORKSPACE, Json, Name, SpecFile, Workspace, print_json
 from windowshift.run_command import run_here
 
 if TYPE_CHECKING:
-    from windowshift.core.records import ControlAction
-    from windowshift.core.spec import Spec
+    from windowshift.core.contract.records import ControlAction
+    from windowshift.core.spec.spec import Spec
 
 app = typer.Typer(
     name="windowshift",
@@ -43,7 +43,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
 ) -> None:
     """Write a spec to start from."""
-    from windowshift.core.template import find_template, templates
+    from windowshift.core.spec.template import find_template, templates
 
     if template == "list":
         for item in templates():
@@ -64,8 +64,8 @@ def init(
 @app.command()
 def plan(spec_file: SpecFile, workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
     """Show the jobs of a spec, their cost and time, and what is already done; spends nothing."""
-    from windowshift.core.plan_page import plan_json, plan_lines
-    from windowshift.core.run import preview
+    from windowshift.core.run.plan_page import plan_json, plan_lines
+    from windowshift.core.run.run import preview
 
     spec, text = _spec(spec_file)
     found = preview(spec, text, spec_file.parent, workspace)
@@ -91,8 +91,8 @@ def run(
 @app.command()
 def status(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
     """List a workspace's experiments and how far they are."""
-    from windowshift.core.liveness import live_state
-    from windowshift.core.reader import Reader
+    from windowshift.core.store.liveness import live_state
+    from windowshift.core.store.reader import Reader
 
     reader = Reader(workspace)
     rows = [(row, live_state(row, reader.run(row.id))) for row in reader.experiments()]
@@ -135,7 +135,7 @@ def tui(
     port: Annotated[int, typer.Option("--port", help="With --serve; 0 takes a free one.")] = 8000,
 ) -> None:
     """Watch and browse a workspace."""
-    from windowshift.tui.deep_link import parse_link
+    from windowshift.tui.read.deep_link import parse_link
 
     link = parse_link(place) if place is not None else None
     if serve:
@@ -166,8 +166,8 @@ def control(
     job: Annotated[int | None, typer.Option("--job", help="One job, by its number.")] = None,
 ) -> None:
     """Pause, resume, cancel or retry a running experiment, or one job of it; put a job first or last."""
-    from windowshift.core.control import request
-    from windowshift.core.reader import Reader
+    from windowshift.core.store.control import request
+    from windowshift.core.store.reader import Reader
 
     actions: tuple[ControlAction, ...] = ("pause", "resume", "cancel", "retry", "first", "last")
     chosen = next((known for known in actions if known == action), None)
@@ -188,7 +188,7 @@ app.command()(demo_command.demo)
 @app.command()
 def doctor(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
     """Say which backends are installed and what they can do, and check the workspace."""
-    from windowshift.core.doctor import examine
+    from windowshift.core.run.doctor import examine
 
     found = examine(workspace)
     if as_json:
@@ -204,7 +204,7 @@ def microworld(
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
     """Build the embedded model anew, bit for bit on one machine (minutes)."""
-    from windowshift.backends.microworld import build
+    from windowshift.backends.local.microworld import build
 
     build(out, seed=seed)
 
@@ -214,7 +214,7 @@ app.add_typer(vectors_command.app, name="vectors")
 
 
 def _spec(path: Path) -> tuple[Spec, str]:
-    from windowshift.core.spec import load_spec
+    from windowshift.core.spec.spec import load_spec
 
     return load_spec(path)
 

@@ -20,8 +20,8 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
 ) -> None:
     """Run the med_short grid on the embedded model, both arms, live on screen; it ends on their comparison."""
-    from windowshift.core.spec import parse_spec
-    from windowshift.core.template import find_template
+    from windowshift.core.spec.spec import parse_spec
+    from windowshift.core.spec.template import find_template
 
     text = find_template("demo").text.replace("seeds: [0]", f"seeds: [{seed}]")
     if seed:
@@ -33,7 +33,7 @@ def demo(
             report(spec.name, workspace)
             comparison(spec.name, workspace)
         raise typer.Exit(code)
-    from windowshift.core.launch import launch
+    from windowshift.core.run.spawn import launch
     from windowshift.tui.launch import run as run_app
 
     workspace.mkdir(parents=True, exist_ok=True)
@@ -52,8 +52,8 @@ def demo(
 
 def _state(name: str, workspace: Path) -> str | None:
     """An experiment's state; None where the store does not have it (yet)."""
-    from windowshift.core.reader import Reader
-    from windowshift.core.store import store_path
+    from windowshift.core.store.connection import store_path
+    from windowshift.core.store.reader import Reader
 
     if not store_path(workspace).is_file():
         return None

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from windowshift.backends.local import LocalBackend
-from windowshift.core.conditions import Condition, NoPrefix, prefix_groups
-from windowshift.core.errors import BackendError, SpecError
-from windowshift.core.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering, Tokens
-from windowshift.core.jobs import row_seed
-from windowshift.core.spec_errors import did_you_mean
-from windowshift.core.training import Example, Sft, Trained, TrainFailed, TrainJob
-from windowshift.core.vector_file import VectorHeader, read_header
-from windowshift.core.vector_job import Answered, Difference, ExtractTokens, VectorFailed, VectorJob
+from windowshift.backends.local.backend import LocalBackend
+from windowshift.core.contract.conditions import Condition, NoPrefix, prefix_groups
+from windowshift.core.contract.errors import BackendError, SpecError
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering, Tokens
+from windowshift.core.contract.training import Example, Sft, Trained, TrainFailed, TrainJob
+from windowshift.core.contract.vector_file import VectorHeader, read_header
+from windowshift.core.contract.vector_job import Answered, Difference, ExtractTokens, VectorFailed, VectorJob
+from windowshift.core.plan.jobs import row_seed
+from windowshift.core.spec.spec_errors import did_you_mean
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class LocalModel:
         base: ``microworld``, a hub id or a local folder.
         folder: where vectors and adapters go; a temporary folder by default.
         revision: of a hub id.
-        options: of backend `local` (`windowshift.backends.local_options.LocalOptions`).
+        options: of backend `local` (`windowshift.backends.local.options.LocalOptions`).
 
     Raises:
         BackendError: the model cannot be found, or an option is wrong.

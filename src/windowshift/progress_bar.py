@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from windowshift.core.progress import Progress
+from windowshift.core.contract.progress import Progress
 
 LINE_SECONDS = 10.0
 QUIET_SECONDS = 60.0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from windowshift.core.errors import SpecError
+from windowshift.core.contract.errors import SpecError
 from windowshift.options import DEFAULT_WORKSPACE, Json, Name, Workspace, print_json
 
 
@@ -22,14 +22,14 @@ def report(
     ] = None,
 ) -> None:
     """Print an experiment's measures with their intervals, beside the published ones."""
-    from windowshift.core.report import report as make_report
-    from windowshift.core.report_text import markdown as as_markdown
-    from windowshift.core.report_text import print_report
+    from windowshift.core.report.report import report as make_report
+    from windowshift.core.report.text import markdown as as_markdown
+    from windowshift.core.report.text import print_report
 
     made = make_report(workspace, name, behaviour)
     if beside:
-        from windowshift.core.beside import beside_blocks, beside_json
-        from windowshift.core.report_text import print_blocks
+        from windowshift.core.report.paired_experiments import beside_blocks, beside_json
+        from windowshift.core.report.text import print_blocks
 
         reports = [made, *(make_report(workspace, other, behaviour) for other in beside)]
         if as_json:
@@ -55,19 +55,19 @@ def compare(
     ] = None,
 ) -> None:
     """Put the prefix and the steering arm side by side at matched dose, paired by prompt."""
-    from windowshift.core.arms import compare_arms
-    from windowshift.core.arms_page import arms_blocks, arms_json
+    from windowshift.core.measure.arm_comparison import compare_arms
+    from windowshift.core.report.arm_comparison_page import arms_blocks, arms_json
 
     made = compare_arms(workspace, name, behaviour)
     if picture is not None:
-        from windowshift.core.arms_picture import draw_arms
+        from windowshift.core.report.arm_comparison_figure import draw_arms
 
         draw_arms(made, picture)
         typer.echo(f"wrote {picture}", err=True)
     if as_json:
         print_json(arms_json(made))
         return
-    from windowshift.core.report_text import print_blocks
+    from windowshift.core.report.text import print_blocks
 
     print_blocks(arms_blocks(made))
 
@@ -83,8 +83,8 @@ def export(
     seed: Annotated[int, typer.Option("--seed", help="The seed of --dataset.")] = 0,
 ) -> None:
     """Write one row per completion with its scores, or a row's D as chat JSONL."""
-    from windowshift.core.export import export as export_completions
-    from windowshift.core.export import export_dataset
+    from windowshift.core.report.export import export as export_completions
+    from windowshift.core.report.export import export_dataset
 
     if dataset is None:
         count = export_completions(workspace, name, out, force=force)
@@ -99,9 +99,9 @@ def export(
 
 def comparison(name: str, workspace: Path) -> None:
     """Print the arms side by side; where rows are missing, it says which."""
-    from windowshift.core.arms import compare_arms
-    from windowshift.core.arms_page import arms_blocks
-    from windowshift.core.report_text import print_blocks
+    from windowshift.core.measure.arm_comparison import compare_arms
+    from windowshift.core.report.arm_comparison_page import arms_blocks
+    from windowshift.core.report.text import print_blocks
 
     typer.echo()
     print_blocks(arms_blocks(compare_arms(workspace, name)))

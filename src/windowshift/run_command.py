@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from windowshift.core.run import Preview
-    from windowshift.core.spec import Spec
+    from windowshift.core.run.run import Preview
+    from windowshift.core.spec.spec import Spec
 
 
 def run_here(
@@ -23,7 +23,7 @@ def run_here(
     vectors_only: bool = False,
 ) -> int:
     """Run a spec to its end in this process; the exit code."""
-    from windowshift.core.run import run_spec
+    from windowshift.core.run.run import run_spec
     from windowshift.progress_bar import progress_bar
 
     with progress_bar(spec.name, quiet=quiet) as observe:
@@ -46,7 +46,7 @@ def run_here(
 
 
 def _announce(preview: Preview) -> None:
-    from windowshift.core.plan_page import cost_lines
+    from windowshift.core.run.plan_page import cost_lines
 
     for line in cost_lines(preview):
         typer.echo(line, err=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from windowshift.core.errors import MissingExtraError, SpecError
+from windowshift.core.contract.errors import MissingExtraError, SpecError
 
 KEY_ENV = "WINDOWSHIFT_SERVE_KEY"
 KEY_LENGTH = 16
@@ -51,8 +51,8 @@ def serve(
         from windowshift.backends.serve.server import serve as run
     except ModuleNotFoundError as error:
         raise MissingExtraError("'windowshift serve'", "server", error.name or "?") from error
-    from windowshift.core import registry
-    from windowshift.core.training import Sft
+    from windowshift.core.contract.training import Sft
+    from windowshift.core.spec import registry
     from windowshift.tui.serve import loopback
 
     if not learning_rate > 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windowshift.core.errors import SpecError
+from windowshift.core.contract.errors import SpecError
 from windowshift.options import DEFAULT_WORKSPACE, Json, SpecFile, Workspace, print_json
 from windowshift.run_command import run_here
 
@@ -29,7 +29,7 @@ def make(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Make a spec's vectors, choose their layers and match their doses; trains and evaluates nothing."""
-    from windowshift.core.spec import load_spec
+    from windowshift.core.spec.spec import load_spec
 
     spec, text = load_spec(spec_file)
     if not spec.vectors:
@@ -42,8 +42,8 @@ def make(
 @app.command("list")
 def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
     """List the vectors of a workspace with where they come from."""
-    from windowshift.core.reader import Reader
-    from windowshift.core.vector_file import read_header
+    from windowshift.core.contract.vector_file import read_header
+    from windowshift.core.store.reader import Reader
 
     lines: list[dict[str, Any]] = []
     with closing(Reader(workspace)) as reader:
@@ -139,7 +139,7 @@ def import_vector(
     force: Force = False,
 ) -> None:
     """Make a windowshift vector of another tool's file, and measure its model's residual norms for doses."""
-    from windowshift.backends.vector_import import import_file
+    from windowshift.backends.local.vector_import import import_file
 
     found = import_file(file, model, name=name or file.stem, layer=layer, prompts=prompts)
     found.save(out, force)
@@ -173,9 +173,9 @@ def export_vector(
 
 
 def _load(vector: str, workspace: Path) -> SteeringVector:
-    from windowshift.core.reader import Reader
-    from windowshift.core.report import find_experiment
-    from windowshift.core.spec_errors import did_you_mean
+    from windowshift.core.report.report import find_experiment
+    from windowshift.core.spec.spec_errors import did_you_mean
+    from windowshift.core.store.reader import Reader
     from windowshift.steering.vector import SteeringVector
 
     if Path(vector).is_file():
@@ -194,7 +194,7 @@ def _load(vector: str, workspace: Path) -> SteeringVector:
 
 
 def _file(workspace: Path, place: str) -> Path:
-    from windowshift.core.requests import resolve_artifact
+    from windowshift.core.run.requests import resolve_artifact
 
     return Path(resolve_artifact(place, workspace))
 

@@ -1,0 +1,1 @@
+"""Backend `local`: any causal LM that transformers loads, on this machine."""

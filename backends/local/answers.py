@@ -1,0 +1,192 @@
+"""Answers: requests to one model and adapter as rows of the decode loop, and back as completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from windowshift.backends.local.causal_lm import CausalLM
+from windowshift.backends.local.coherence import base_logprobs
+from windowshift.backends.local.sampler import Decoded, Row, decode
+from windowshift.backends.shared.refusal import failed, nonsense
+from windowshift.core.contract.errors import BackendError, WindowshiftError
+from windowshift.core.contract.generation import Completion, GenerateRequest
+from windowshift.core.contract.proof import Proof
+
+if TYPE_CHECKING:
+    from windowshift.steering.intervene import Intervention
+    from windowshift.steering.recipe import Recipe
+
+SETTLED_TOGETHER = 64
+
+
+def answers(
+    lm: CausalLM, adapter: str | None, group: Sequence[GenerateRequest], batch_rows: int
+) -> Iterator[list[Completion]]:
+    """Answer requests to one adapter, or to the base model; each step of the iterator is one forward pass.
+
+    Raises:
+        BackendError: the adapter does not load.
+    """
+    steer: Intervention | str | None = None
+    if any(request.steering for request in group):
+        steer = _intervention(lm)
+    refused: list[Completion] = []
+    rows = list(_rows(lm, group, steer, refused))
+    if isinstance(steer, str):
+        steer = None  # said of every request that steers; the others go on
+    forward = lm.sampling_forward(adapter, steer)
+    settler = _Settler(lm, group, rows, steer)
+    # A key may come twice: rows are told apart by their place in the group.
+    decoded = decode(
+        forward,
+        iter(rows),
+        end_ids=lm.end_ids,
+        cache_layers=lm.cache_layers,
+        batch_rows=batch_rows,
+        device=lm.device,
+    )
+    yield refused
+    try:
+        for found in decoded:
+            yield settler.take(found)
+        yield settler.rest()
+    except (RuntimeError, MemoryError, BackendError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        sentence = reason if isinstance(error, BackendError) else f"'{lm.label}' failed while decoding: {reason}"
+        if "memory" in reason.lower():
+            sentence += "; lower the option batch_rows of backend 'local'"
+        yield [failed(group[index], sentence) for index in sorted(settler.left)]
+
+
+def _intervention(lm: CausalLM) -> Intervention | str:
+    """What pushes the model that samples, or why it cannot be pushed."""
+    from windowshift.steering.intervene import Intervention
+
+    try:
+        return Intervention(lm.sampling_points, fingerprint=lm.fingerprint)
+    except BackendError as error:
+        return str(error)
+
+
+class _Settler:
+    """Holds decoded rows back until what was asked for beside their text is there: proof and coherence.
+
+    `left` are the rows that were not given out yet.
+    """
+
+    def __init__(
+        self, lm: CausalLM, group: Sequence[GenerateRequest], rows: Sequence[Row], steer: Intervention | None
+    ) -> None:
+        self._lm, self._group, self._steer = lm, group, steer
+        self.left = {row.index for row in rows}
+        self._waiting: dict[Recipe | None, list[Decoded]] = {}
+        self._expected: dict[Recipe | None, int] = {}
+        for row in rows:
+            self._expected[row.recipe] = self._expected.get(row.recipe, 0) + 1
+        self._ready: list[tuple[Decoded, tuple[Proof, ...], str | None]] = []
+
+    def take(self, found: Sequence[Decoded]) -> list[Completion]:
+        """Take rows that ended; what can be given out now."""
+        for each in found:
+            recipe = each.row.recipe
+            self._expected[recipe] -= 1
+            if recipe is None:
+                self._ready.append((each, (), None))
+                continue
+            self._waiting.setdefault(recipe, []).append(each)
+            if not self._expected[recipe]:
+                self._prove(recipe)
+        alone = not any(self._group[each.row.index].coherence for each, _, _ in self._ready)
+        return self._settle() if alone or len(self._ready) >= SETTLED_TOGETHER else []
+
+    def rest(self) -> list[Completion]:
+        """What is left once the last row has ended."""
+        return self._settle()
+
+    def _prove(self, recipe: Recipe) -> None:
+        """Let the rows of a recipe pass once what steering did to them is what was asked."""
+        assert self._steer is not None
+        proofs: tuple[Proof, ...] = ()
+        problem: str | None = None
+        try:
+            proofs = tuple(self._steer.check(recipe))
+        except WindowshiftError as error:
+            problem = str(error)
+        for each in self._waiting.pop(recipe):
+            self._ready.append((each, proofs, problem))
+            proofs = ()  # one row carries it
+
+    def _settle(self) -> list[Completion]:
+        ready, self._ready = self._ready, []
+        wanted = [
+            each for each, _, problem in ready if self._group[each.row.index].coherence and problem is None and each.ids
+        ]
+        values = base_logprobs(self._lm, [(each.row.prompt, each.ids) for each in wanted]) if wanted else []
+        logprobs = {each.row.index: value for each, value in zip(wanted, values, strict=True)}
+        self.left.difference_update(each.row.index for each, _, _ in ready)
+        return [
+            self._completion(each, proofs, problem, logprobs.get(each.row.index)) for each, proofs, problem in ready
+        ]
+
+    def _completion(
+        self, decoded: Decoded, proofs: tuple[Proof, ...], problem: str | None, logprob: float | None
+    ) -> Completion:
+        request, prompt_tokens = self._group[decoded.row.index], len(decoded.row.prompt)
+        if decoded.finish == "failed":
+            return failed(request, f"'{self._lm.label}' gave logits that are not finite numbers", prompt_tokens)
+        if problem is not None:
+            return failed(request, problem, prompt_tokens)
+        return Completion(
+            key=request.key,
+            text=self._lm.chat.text(decoded.ids),
+            finish=decoded.finish,
+            tokens=len(decoded.ids),
+            prompt_tokens=prompt_tokens,
+            logprob=logprob,
+            token_logprobs=None if request.logprobs is None else self._lm.chat.token_logprobs(decoded.drawn),
+            proofs=proofs,
+        )
+
+
+def _rows(
+    lm: CausalLM, group: Sequence[GenerateRequest], steer: Intervention | str | None, refused: list[Completion]
+) -> Iterator[Row]:
+    """Requests as rows of token ids; those that cannot be answered go to `refused` instead.
+
+    `steer` is a sentence where the model cannot be steered.
+    """
+    for index, request in enumerate(group):
+        sampling = request.sampling
+        problem = steer if request.steering and isinstance(steer, str) else nonsense(request)
+        prompt: list[int] = []
+        recipe: Recipe | None = None
+        if problem is None:
+            try:
+                prompt = lm.chat.prompt_ids(request.messages)
+                if request.steering:
+                    assert steer is not None
+                    assert not isinstance(steer, str)
+                    recipe = steer.recipe(request.steering, request.group)
+            except WindowshiftError as error:
+                problem = str(error)
+        if problem is None and not prompt:
+            problem = "the prompt has no tokens"
+        if problem is None and lm.context is not None and len(prompt) + sampling.max_tokens > lm.context:
+            problem = (
+                f"a prompt of {len(prompt)} tokens and max_tokens {sampling.max_tokens} do not fit the "
+                f"{lm.context} tokens of '{lm.label}': lower max_tokens or shorten the prompt"
+            )
+        if problem is not None:
+            refused.append(failed(request, problem, len(prompt)))
+            continue
+        yield Row(
+            index,
+            prompt,
+            request.seed,
+            sampling.temperature,
+            sampling.top_p,
+            sampling.max_tokens,
+            recipe,
+            request.logprobs,
+        )

@@ -1,0 +1,240 @@
+"""Backend `local`: any causal LM that transformers loads, on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from windowshift.backends.local.model_folder import TINY_BYTES, identify, model_size, weight_bytes
+from windowshift.backends.local.options import LocalOptions
+from windowshift.backends.local.turns import Turns
+from windowshift.backends.shared.refusal import failed
+from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize
+from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
+from windowshift.core.contract.generation import Completion, GenerateRequest, Model
+from windowshift.core.contract.training import TrainEvent, TrainFailed, TrainJob
+from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
+
+if TYPE_CHECKING:
+    from windowshift.backends.local.causal_lm import CausalLM
+    from windowshift.backends.local.crew import Crew
+
+PORTION_ROWS = 400
+_LIBRARIES = ("torch", "transformers", "peft", "safetensors")
+
+
+class LocalBackend:
+    """Trains LoRA adapters and samples from them, in this process.
+
+    A thread computes, one step of one stream at a time; streams take turns, so that adapters can be
+    sampled from while another one trains. Nothing blocks the event loop. Torch is imported at the
+    first use, not with this module.
+
+    Requests that cannot be answered come back as ``failed`` completions and jobs that cannot be
+    trained as `TrainFailed`, with the sentence that says why: the others go on.
+    """
+
+    capabilities = Capabilities(
+        trains=True,
+        generates=True,
+        steers=True,
+        system_channel=True,
+        checkpoints=True,
+        logprobs=True,
+        seeds=True,
+        leaves_peft=True,
+        loads_peft=True,
+    )
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        self._options = LocalOptions.parse(options or {})
+        self._models: dict[tuple[str, str | None], CausalLM] = {}
+        self._broken: dict[tuple[str, str | None], BackendError] = {}
+        self._turns = Turns()
+        self._crew: Crew | None = None
+
+    def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
+        """Name a model without loading its weights, or torch.
+
+        Raises:
+            BackendError: the model cannot be found, or a folder is not a model.
+        """
+        return identify(base, revision)
+
+    def supports_system(self, base: str, revision: str | None = None) -> bool:
+        """Whether the model's chat template passes on a system message; loads the tokenizer only.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded.
+        """
+        require_libraries()
+        from windowshift.backends.local.causal_lm import load_chat_format
+
+        return load_chat_format(base, revision).supports_system
+
+    def size(self, base: str, revision: str | None = None) -> ModelSize:
+        """Layers and width, from the configuration alone.
+
+        Raises:
+            BackendError: the configuration cannot be found, or does not say.
+        """
+        return model_size(base, revision)
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
+        """Answer all requests, those of one model and adapter together, in order of appearance."""
+        crew = self._crew_for([request.model for request in requests])
+        if crew is not None:
+            return crew.stream("generate", portions(requests, crew.size))
+        return self._turns.stream(lambda: self._answers(requests))
+
+    def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
+        """Train all jobs on one copy of the base weights a process."""
+        crew = self._crew_for([job.model for job in jobs])
+        if crew is not None:
+            return crew.stream("train", [[job] for job in jobs])
+        return self._turns.stream(lambda: self._trainings(jobs))
+
+    def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
+        """Make all vectors, one after another."""
+        crew = self._crew_for([job.model for job in jobs])
+        if crew is not None:
+            return crew.stream("make_vectors", [[job] for job in jobs])
+        return self._turns.stream(lambda: self._vectors(jobs))
+
+    async def aclose(self) -> None:
+        """End all streams and release models, the thread and the workers."""
+        if self._crew is not None:
+            await self._crew.aclose()
+        await self._turns.aclose()
+        self._models.clear()
+
+    def _crew_for(self, models: Sequence[Model]) -> Crew | None:
+        """The workers, where every model is so small that processes serve it better than threads."""
+        size = self._options.workers or os.cpu_count() or 1
+        if size < 2 or self._options.device not in ("auto", "cpu") or not all(_tiny(model) for model in models):
+            return None
+        if self._options.device == "auto" and _cuda():
+            return None
+        if self._crew is None:
+            from windowshift.backends.local.crew import Crew
+
+            # asdict: what a person chose holds in the workers too.
+            self._crew = Crew(size, {**asdict(self._options), "workers": 1, "threads": 1})
+        return self._crew
+
+    def _answers(self, requests: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
+        require_libraries(steering=any(request.steering for request in requests))
+        groups: dict[Model, list[GenerateRequest]] = {}
+        for request in requests:
+            groups.setdefault(request.model, []).append(request)
+        for model, group in groups.items():
+            yield from self._group(model, group)
+
+    def _group(self, model: Model, group: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
+        from windowshift.backends.local.answers import answers
+
+        try:
+            lm = self._model(model.base, model.revision)
+            yield []
+            yield from answers(lm, model.adapter, group, self._batch_rows(lm))
+        except WindowshiftError as error:
+            yield [failed(request, str(error)) for request in group]
+
+    def _batch_rows(self, lm: CausalLM) -> int:
+        if self._options.batch_rows:
+            return self._options.batch_rows
+        if lm.device.type == "cuda":
+            return 64
+        return 128 if lm.exact else 16
+
+    def _trainings(self, jobs: Sequence[TrainJob]) -> Iterator[list[TrainEvent]]:
+        require_libraries(steering=any(example.steering for job in jobs for example in job.examples))
+        from windowshift.backends.local.sft import train
+
+        for job in jobs:
+            try:
+                lm = self._model(job.model.base, job.model.revision)
+                yield []
+                yield from train(lm, job, self._options.state_seconds, self._options.progress_seconds)
+            except WindowshiftError as error:
+                yield [TrainFailed(job.key, str(error))]
+            except (RuntimeError, MemoryError, OSError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                yield [TrainFailed(job.key, f"training of '{job.model.base}' failed: {reason}")]
+
+    def _vectors(self, jobs: Sequence[VectorJob]) -> Iterator[list[VectorEvent]]:
+        require_libraries(steering=True)
+        from windowshift.backends.local.vector_maker import make_vector
+
+        for job in jobs:
+            try:
+                lm = self._model(job.model.base, job.model.revision)
+                yield []
+                make_vector(lm, job)
+                yield [VectorMade(job.key)]
+            except WindowshiftError as error:
+                yield [VectorFailed(job.key, str(error))]
+            except (RuntimeError, MemoryError, OSError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                yield [VectorFailed(job.key, f"vector '{job.name}' could not be made: {reason}")]
+
+    def _model(self, base: str, revision: str | None) -> CausalLM:
+        """The loaded model; what cannot be loaded is not tried again."""
+        from windowshift.backends.local.causal_lm import load
+
+        key = (base, revision)
+        if key in self._broken:
+            raise self._broken[key]
+        if key not in self._models:
+            try:
+                self._models[key] = load(base, revision, self._options)
+            except BackendError as error:
+                self._broken[key] = error
+                raise
+        return self._models[key]
+
+
+def portions(requests: Sequence[GenerateRequest], workers: int) -> list[list[GenerateRequest]]:
+    """Cut requests into portions for workers: one model each, in order of appearance."""
+    groups: dict[Model, list[GenerateRequest]] = {}
+    for request in requests:
+        groups.setdefault(request.model, []).append(request)
+    found: list[list[GenerateRequest]] = []
+    for group in groups.values():
+        # Small enough that all workers have something, large enough that the last rows of a portion,
+        # which decode in a thin batch, are few beside the others.
+        size = min(PORTION_ROWS, max(PORTION_ROWS // 4, -(-len(group) // workers)))
+        found.extend(group[at : at + size] for at in range(0, len(group), size))
+    return found
+
+
+def _tiny(model: Model) -> bool:
+    try:
+        size = weight_bytes(model.base)
+    except BackendError:
+        return False  # said by whoever loads it
+    return size is not None and size <= TINY_BYTES
+
+
+def _cuda() -> bool:
+    require_libraries()
+    if version("torch").endswith("+cpu"):
+        return False  # known without importing it: only the workers need it
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def require_libraries(*, steering: bool = False) -> None:
+    """Say which library is missing, without importing any: with a crew only the workers need them."""
+    for name in (*_LIBRARIES, *(("nnsight",) if steering else ())):
+        try:
+            there = importlib.util.find_spec(name) is not None
+        except ValueError:  # marked in sys.modules as not to be had
+            there = False
+        if not there:
+            raise MissingExtraError("backend 'local'", "local", name)

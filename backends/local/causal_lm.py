@@ -1,0 +1,282 @@
+"""A causal language model from a folder or the hub: loaded once, shared by all adapters."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import inspect
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from windowshift.backends.local.adapters import AdapterFile, Adapters
+from windowshift.backends.local.chat_format import ChatFormat
+from windowshift.backends.local.chunked_attention import NAME as CHUNKED
+from windowshift.backends.local.chunked_attention import decoding
+from windowshift.backends.local.hub import offline
+from windowshift.backends.local.kv_cache import cache_layers
+from windowshift.backends.local.model_folder import MICROWORLD, TINY_BYTES, identify, locate, weight_bytes
+from windowshift.backends.local.options import LocalOptions
+from windowshift.backends.local.sampler import Forward, Row
+from windowshift.core.contract.errors import BackendError
+
+if TYPE_CHECKING:
+    from windowshift.steering.intervene import Intervention
+    from windowshift.steering.points import LayerPoints
+
+EXACT_BELOW = 50_000_000
+DEFAULT_THREADS = torch.get_num_threads()
+
+
+class CausalLM:
+    """A loaded model, its tokenizer and its adapters.
+
+    Two copies of a small CPU model are held: float32 weights that train, and a float64 copy that
+    samples. In float32 the same row gives logits that differ by about 1e-6 with the shape of the
+    batch around it, which flips a sampled token now and then; in float64 the noise is 1e-15 and
+    does not. The copy carries the adapter in force merged into its weights. Larger CPU models and
+    CUDA sample from the shared weights with the adapter attached, and there a completion may, rarely,
+    depend on what shares its batch.
+
+    Nothing here is safe for two threads at once; see `windowshift.backends.local.turns`.
+    """
+
+    def __init__(self, label: str, base: str, fingerprint: str, model: Any, tokenizer: Any, exact: bool) -> None:
+        self.label, self.fingerprint, self.model, self.tokenizer = label, fingerprint, model, tokenizer
+        self.device = next(model.parameters()).device
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.end_ids = _end_ids(model, tokenizer)
+        self.context = _context(model.config)
+        self.cache_layers = cache_layers(model.config)
+        self.chat = ChatFormat(tokenizer, label, self.end_ids)
+        self._keywords = inspect.signature(model.forward).parameters
+        duplicate: Any = copy.deepcopy(model).double() if exact else None
+        self._copy = duplicate
+        if exact and model.config._attn_implementation == "sdpa":
+            duplicate.set_attn_implementation(CHUNKED)
+        self._copy_modules: dict[str, Any] = dict(duplicate.named_modules()) if exact else {}
+        self._merged: AdapterFile | None = None
+        self._changed: dict[str, Tensor] = {}  # base weights of the copy's changed layers, float64
+        self.adapters = Adapters(model, label, base)
+
+    @property
+    def exact(self) -> bool:
+        """Whether completions are byte-equal whatever shares their batch."""
+        return self._copy is not None
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether the model can be asked for the logits of the last tokens alone."""
+        return "logits_to_keep" in self._keywords
+
+    @cached_property
+    def training_points(self) -> LayerPoints:
+        """The decoder layers of the model that trains. Importing nnsight waits until somebody steers.
+
+        Raises:
+            BackendError: the architecture cannot be steered.
+        """
+        from windowshift.steering.points import LayerPoints
+
+        return LayerPoints(self.model)
+
+    @cached_property
+    def sampling_points(self) -> LayerPoints:
+        """The decoder layers of the model that samples.
+
+        Raises:
+            BackendError: the architecture cannot be steered.
+        """
+        from windowshift.steering.points import LayerPoints
+
+        return self.training_points if self._copy is None else LayerPoints(self._copy)
+
+    def base(self) -> Any:
+        """The module that samples, with no adapter in force."""
+        return self._in_force(None)
+
+    def sampling_forward(self, adapter: str | None, steer: Intervention | None = None) -> Forward:
+        """The forward pass for sampling from an adapter as saved on disk, or from the base model.
+
+        `steer`, made on `sampling_points`, pushes the rows that have a recipe.
+
+        Raises:
+            BackendError: the adapter is not one, or does not fit the model.
+        """
+        file = None if adapter is None else AdapterFile.at(adapter)
+        if file is not None:
+            self.adapters.load(file)  # a bad adapter shows here, before any row
+
+        def forward(
+            input_ids: Tensor,
+            attention_mask: Tensor | None,
+            position_ids: Tensor,
+            cache: Any,
+            rows: Sequence[Row],
+            keep: int,
+        ) -> Tensor:
+            model = self._in_force(file)
+            inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+            if "position_ids" in self._keywords:
+                inputs["position_ids"] = position_ids
+            if self.keeps_logits:
+                inputs["logits_to_keep"] = keep
+            inputs |= {"past_key_values": cache, "use_cache": True}
+            with decoding(cache) if attention_mask is not None else nullcontext():
+                if steer is None:
+                    logits: Tensor = model(**inputs).logits
+                else:
+                    logits = steer.on_rows(rows, inputs).logits
+            return logits[:, -keep:]
+
+        return forward
+
+    def _in_force(self, file: AdapterFile | None) -> Any:
+        """The module to call, with the adapter in force: set anew, as other work may come between."""
+        if self._copy is None:
+            self.adapters.use(None if file is None else self.adapters.load(file))
+            return self.model
+        if file != self._merged:
+            for path, weight in self._changed.items():
+                self._copy_modules[path].weight.data.copy_(weight)
+            self._changed = {}
+            if file is not None:
+                for path, weight, change in self.adapters.deltas(self.adapters.load(file)):
+                    self._changed[path] = weight
+                    self._copy_modules[path].weight.data.copy_(weight + change)
+            self._merged = file
+        return self._copy
+
+
+def load(base: str, revision: str | None, options: LocalOptions) -> CausalLM:
+    """Load a model and its tokenizer.
+
+    Raises:
+        BackendError: it cannot be found, reached or read, or is not a causal language model.
+    """
+    folder = locate(base)
+    source = base if folder is None else str(folder)
+    device = _device(options)
+    _set_threads(options, base)
+    transformers.utils.logging.disable_progress_bar()
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        cached = folder is None and offline()
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=cached)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            local_files_only=cached,
+            dtype=_weights_dtype(options, device),
+            attn_implementation=_attention(options, device),
+            output_loading_info=True,
+        )
+    except Exception as error:  # every library in the chain raises its own kinds
+        raise BackendError(_loading_error(base, folder, error)) from error
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+    lacking = sorted(map(str, info.get("missing_keys") or ()))
+    if lacking:
+        raise BackendError(f"the weights of '{base}' lack {len(lacking)} tensors, such as {lacking[0]}")
+    # Dropout stays off in training too: a run can then be resumed exactly.
+    model.eval().requires_grad_(False)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(f"'{base}' cannot be put on device '{device}': {str(error).splitlines()[0]}") from error
+    label = base if folder is None or base == MICROWORLD else folder.name
+    fingerprint = identify(base, revision).fingerprint
+    return CausalLM(label, source, fingerprint, model, tokenizer, _exact(options, device, model))
+
+
+def load_chat_format(base: str, revision: str | None = None) -> ChatFormat:
+    """The chat format of a model, from its tokenizer alone.
+
+    Raises:
+        BackendError: the tokenizer cannot be found, reached or read.
+    """
+    folder = locate(base)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            base if folder is None else str(folder),
+            revision=revision,
+            local_files_only=folder is None and offline(),
+        )
+    except Exception as error:  # every library in the chain raises its own kinds
+        raise BackendError(_loading_error(base, folder, error)) from error
+    return ChatFormat(tokenizer, base, frozenset())
+
+
+def _loading_error(base: str, folder: Path | None, error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    reason = text if len(text) <= 240 else text[:240].rsplit(" ", 1)[0] + " ..."
+    if folder is None and offline() and isinstance(error, OSError):
+        return f"model '{base}' is not in the hub's cache on this machine, and the hub cannot be reached"
+    if folder is None:
+        return f"model '{base}' cannot be loaded from the hub or its cache: {reason}"
+    return f"model folder '{base}' cannot be loaded: {reason}"
+
+
+def _set_threads(options: LocalOptions, base: str) -> None:
+    """Threads only hurt a model whose operations take microseconds, most of all on a busy machine."""
+    size = weight_bytes(base)
+    tiny = size is not None and size <= TINY_BYTES
+    torch.set_num_threads(options.threads or (1 if tiny else DEFAULT_THREADS))
+
+
+def _device(options: LocalOptions) -> torch.device:
+    if options.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(options.device)
+    except RuntimeError as error:
+        raise BackendError(f"option 'device' of backend 'local' cannot be '{options.device}'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError("option 'device' of backend 'local' is 'cuda', but torch sees no CUDA device")
+    return device
+
+
+def _weights_dtype(options: LocalOptions, device: torch.device) -> torch.dtype:
+    if options.dtype in ("auto", "float64"):  # float64 is for the copy that samples
+        return torch.bfloat16 if device.type == "cuda" and options.dtype == "auto" else torch.float32
+    return getattr(torch, options.dtype)  # type: ignore[no-any-return]  # a dtype by its name
+
+
+def _exact(options: LocalOptions, device: torch.device, model: nn.Module) -> bool:
+    if options.dtype != "auto":
+        return options.dtype == "float64"
+    return device.type == "cpu" and sum(each.numel() for each in model.parameters()) < EXACT_BELOW
+
+
+def _attention(options: LocalOptions, device: torch.device) -> str | None:
+    if options.attention != "auto":
+        return options.attention
+    if device.type == "cuda" and options.dtype in ("auto", "bfloat16", "float16"):
+        return "flash_attention_2" if importlib.util.find_spec("flash_attn") else None
+    return None  # transformers takes sdpa where the model has it
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    found: set[int] = set()
+    for source in (tokenizer, getattr(model, "generation_config", None), model.config):
+        ids = getattr(source, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or ())
+    return frozenset(found)
+
+
+def _context(config: Any) -> int | None:
+    """Positions the model knows, prompt and completion together; None where it names none."""
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None

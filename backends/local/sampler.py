@@ -1,0 +1,309 @@
+"""The batched decode loop.
+
+transformers' own `generate` keeps finished rows in the batch until the longest one ends, and draws
+all rows from one random stream. Here a finished row leaves the cache at once and a waiting one takes
+its place, and every row draws from its own stream, so that a request's completion does not depend
+on what shares its batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from windowshift.backends.local.drawn_token import DrawnToken
+from windowshift.backends.local.drawn_tokens import drawn_tokens
+from windowshift.backends.local.inversion import draw, uniforms
+from windowshift.backends.local.kv_cache import CHUNK, SlotCache
+
+if TYPE_CHECKING:
+    from windowshift.steering.recipe import Recipe
+
+PREFILL_TOKENS = 8192
+_COLUMNS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One completion to draw, as token ids; `index` is the caller's name for it.
+
+    `recipe` is how its activations are pushed, None for not at all.
+    """
+
+    index: int
+    prompt: list[int]
+    seed: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+    recipe: Recipe | None = None
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a row came to: token ids without the end token; ``failed`` when logits were not numbers.
+
+    `drawn` has an entry for each id where the row's `logprobs` asked for them, with that many alternatives.
+    """
+
+    row: Row
+    ids: list[int]
+    finish: Literal["stop", "length", "failed"]
+    drawn: tuple[DrawnToken, ...] = ()
+
+
+class Forward(Protocol):
+    """One pass of the model: the seam where interventions on activations come in."""
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor,
+        cache: Any,
+        rows: Sequence[Row],
+        keep: int,
+    ) -> Tensor:
+        """Logits [rows, keep, vocabulary] at the last `keep` columns of `input_ids` [rows, columns].
+
+        `rows` are the requests in batch order; `cache` is extended by the columns given. In decoding,
+        `attention_mask` [rows, cached + 1] is 0 on left padding. In prefill it is None: rows are padded
+        on the right, which causal attention never looks at from a real token; row i has
+        ``len(rows[i].prompt)`` real columns.
+        """
+        ...
+
+
+def decode(
+    forward: Forward,
+    rows: Iterator[Row],
+    *,
+    end_ids: frozenset[int],
+    cache_layers: int,
+    batch_rows: int,
+    device: Any = "cpu",
+) -> Iterator[list[Decoded]]:
+    """Draw a completion for every row; each step of the iterator is one forward pass.
+
+    Yields what finished in that pass, often nothing. Rows are taken in order, as places get free.
+    """
+    batch = _Batch(forward, end_ids, cache_layers, batch_rows, torch.device(device))
+    waiting: deque[Row] = deque()
+    threshold = max(1, batch_rows // 8)
+    more = True
+    while True:
+        while more and len(waiting) < batch_rows:
+            row = next(rows, None)
+            if row is None:
+                more = False
+            else:
+                waiting.append(row)
+        free = batch_rows - batch.size
+        # A prefill costs a pass of its own, so it waits until a few places are free.
+        if waiting and (batch.size == 0 or free >= min(threshold, len(waiting))):
+            yield batch.admit(_next_group(waiting, free))
+        elif batch.size:
+            yield batch.step()
+        else:
+            return
+
+
+def _next_group(waiting: deque[Row], free: int) -> list[Row]:
+    """Rows to prefill together: as many as fit the places and the token budget, at least one."""
+    group: list[Row] = []
+    longest = 0
+    while waiting and len(group) < free:
+        longest = max(longest, len(waiting[0].prompt))
+        if group and longest * (len(group) + 1) > PREFILL_TOKENS:
+            break
+        group.append(waiting.popleft())
+    return group
+
+
+class _Batch:
+    """Rows in decoding. Row i of every buffer is request `self.rows[i]`; the first `size` are live."""
+
+    def __init__(
+        self, forward: Forward, end_ids: frozenset[int], layers: int, slots: int, device: torch.device
+    ) -> None:
+        self._forward = forward
+        self._layers, self._slots, self._device = layers, slots, device
+        self._cache = SlotCache(layers, slots, _COLUMNS)
+        self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
+        self.rows: list[Row] = []
+        self._drawn: dict[int, list[DrawnToken]] = {}  # by row index, of rows that ask for them
+        self._start = self._integers(slots)  # first column of the row
+        self._done = self._integers(slots)  # tokens drawn
+        self._limit = self._integers(slots)
+        self._last = self._integers(slots)  # the token drawn last
+        self._tokens = self._integers(slots, 0)  # [slots, tokens]
+        self._mask = self._integers(slots, _COLUMNS)  # 1 from the row's first column on
+        self._temperature = self._integers(slots).double()
+        self._top_p = self._integers(slots).double()
+        self._uniform = self._integers(slots, 0).double()  # [slots, tokens]
+        self._index = torch.arange(slots, device=device)
+
+    @property
+    def size(self) -> int:
+        """Live rows."""
+        return len(self.rows)
+
+    @torch.inference_mode()
+    def admit(self, group: list[Row]) -> list[Decoded]:
+        """Prefill new rows and draw their first token."""
+        lengths = [len(row.prompt) for row in group]
+        width, keep = max(lengths), max(lengths) - min(lengths) + 1
+        # Padding repeats the row's first token: any token does, as nothing real looks at it.
+        padded = [row.prompt + row.prompt[:1] * (width - len(row.prompt)) for row in group]
+        ids = torch.tensor(padded, device=self._device)
+        length = torch.tensor(lengths, device=self._device)
+        positions = torch.arange(width, device=self._device).expand(len(group), -1)
+        fresh = SlotCache(self._layers, len(group), width)
+        fresh.span(len(group), 0)
+        logits = self._forward(ids, None, positions, fresh, group, keep)
+        logits = logits[self._index[: len(group)], length - 1 - (width - keep)]
+        self._make_room(width)
+        at, size = self.size, self.size + len(group)
+        end = self._cache.end
+        self._cache.admit(fresh, length, at, end)
+        new = slice(at, size)
+        self._start[new] = end - length
+        columns = torch.arange(self._cache.columns, device=self._device)
+        self._mask[new] = (columns[None, :] >= self._start[new, None]).long()
+        self._done[new] = 0
+        self._fill(group, new)
+        self.rows.extend(group)
+        return self._take(logits, new)
+
+    @torch.inference_mode()
+    def step(self) -> list[Decoded]:
+        """Feed each row the token it drew last, and draw the next one."""
+        cache, size = self._cache, self.size
+        if not cache.room(1):
+            width = cache.end - cache.first
+            # Twice the width leaves room to move back in place next time, without a new buffer.
+            self._relocate(0, cache.columns if width <= cache.columns // 2 else 2 * width + 64)
+        mask = self._mask[:size, cache.first : cache.end + 1]
+        positions = (cache.end - self._start[:size])[:, None]
+        logits = self._forward(self._last[:size, None], mask, positions, cache, self.rows, 1)
+        return self._take(logits[:, -1], slice(0, size))
+
+    def _integers(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.long, device=self._device)
+
+    def _take(self, logits: Tensor, which: slice) -> list[Decoded]:
+        """Draw a token for the rows `which`, and let those that end leave."""
+        done, index, logits = self._done[which], self._index[which], logits.double()
+        tokens, sound = draw(logits, self._uniform[index, done], self._temperature[which], self._top_p[which])
+        self._tokens[index, done] = tokens
+        self._last[which] = tokens
+        self._note(logits, tokens, self.rows[which])
+        done += 1
+        ended = torch.isin(tokens, self._end_ids)
+        leaving = ended | (done >= self._limit[which]) | ~sound
+        found: list[Decoded] = []
+        if bool(leaving.any()):
+            for i in leaving.nonzero().squeeze(1).tolist():
+                slot, count = which.start + i, int(done[i])
+                stop, whole = bool(ended[i]), bool(sound[i])
+                ids = self._tokens[slot, : count - 1 if stop else count].tolist()
+                finish: Literal["stop", "length", "failed"] = "stop" if stop else "length"
+                row, ids = self.rows[slot], ids if whole else []
+                drawn = tuple(self._drawn.pop(row.index, ())[: len(ids)])
+                found.append(Decoded(row, ids, finish if whole else "failed", drawn))
+            self._drop({which.start + i for i in leaving.nonzero().squeeze(1).tolist()})
+        self._settle()
+        return found
+
+    def _note(self, logits: Tensor, tokens: Tensor, rows: Sequence[Row]) -> None:
+        """Keep what the model thought of the tokens of those rows that ask for it."""
+        asking = [(i, row.index, row.logprobs) for i, row in enumerate(rows) if row.logprobs is not None]
+        if asking:
+            places = torch.tensor([i for i, _, _ in asking], device=self._device)
+            noted = drawn_tokens(logits[places], tokens[places], [top for _, _, top in asking])
+            for (_, index, _), each in zip(asking, noted, strict=True):
+                self._drawn.setdefault(index, []).append(each)
+
+    def _drop(self, slots: set[int]) -> None:
+        """Close the holes that leaving rows make, keeping rows of one age next to each other.
+
+        Attention goes over `CHUNK` rows at a time, from the first column that one of them needs: so
+        each chunk is refilled from the next younger one, which moves a few rows a step.
+        """
+        staying = [slot for slot in range(self.size) if slot not in slots]
+        sources: list[int] = []
+        targets: list[int] = []
+        for at in range(0, len(staying), CHUNK):
+            members = staying[at : at + CHUNK]
+            places = range(at, at + len(members))
+            targets.extend(sorted(set(places).difference(members)))
+            sources.extend(sorted(set(members).difference(places)))
+        if targets:
+            to = torch.tensor(targets, device=self._device)
+            source = torch.tensor(sources, device=self._device)
+            self._cache.move_rows(source, to)
+            for state in (
+                self._start,
+                self._done,
+                self._limit,
+                self._last,
+                self._temperature,
+                self._top_p,
+                self._uniform,
+                self._tokens,
+                self._mask,
+            ):
+                state[to] = state[source]
+            moved = [self.rows[slot] for slot in sources]
+            for slot, row in zip(targets, moved, strict=True):
+                self.rows[slot] = row
+        del self.rows[len(staying) :]
+
+    def _settle(self) -> None:
+        """Trim the left padding that all live rows share."""
+        firsts = [int(start.min()) for start in torch.split(self._start[: self.size], CHUNK)] if self.size else []
+        first = min(firsts, default=self._cache.end)
+        self._cache.span(self.size, first)
+        self._cache.chunk_firsts = [each - first for each in firsts]
+
+    def _make_room(self, width: int) -> None:
+        """Make the live columns end at `width` or later, so that new rows fit before that end."""
+        cache = self._cache
+        if self.size == 0:
+            cache.span(0, 0)
+            cache.place(0)
+            if cache.columns < width:
+                self._relocate(0, width + _COLUMNS)
+            cache.place(width)
+        elif cache.end < width:
+            first = width - (cache.end - cache.first)
+            self._relocate(first, max(cache.columns, width + _COLUMNS))
+
+    def _relocate(self, first: int, columns: int) -> None:
+        cache, size = self._cache, self.size
+        self._start[:size] += first - cache.first
+        cache.relocate(first, columns)
+        at = torch.arange(columns, device=self._device)
+        self._mask = self._integers(self._slots, columns)
+        self._mask[:size] = (at[None, :] >= self._start[:size, None]).long()
+
+    def _fill(self, group: list[Row], new: slice) -> None:
+        """Write the constants of new rows: limits, sampling parameters, random stream."""
+        widest = max(row.max_tokens for row in group)
+        if widest > self._uniform.shape[1]:
+            extra = widest - self._uniform.shape[1]
+            self._uniform = torch.nn.functional.pad(self._uniform, (0, extra))
+            self._tokens = torch.nn.functional.pad(self._tokens, (0, extra))
+        self._limit[new] = torch.tensor([row.max_tokens for row in group], device=self._device)
+        self._temperature[new] = torch.tensor(
+            [row.temperature for row in group], dtype=torch.float64, device=self._device
+        )
+        self._top_p[new] = torch.tensor([row.top_p for row in group], dtype=torch.float64, device=self._device)
+        for i, row in enumerate(group, start=new.start):
+            self._uniform[i, : row.max_tokens] = torch.from_numpy(uniforms(row.seed, row.max_tokens))

@@ -1,0 +1,234 @@
+"""LoRA fine-tuning of one adapter, step by step, resumable to the byte."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from windowshift.backends.local.adapters import CONFIG, WEIGHTS
+from windowshift.backends.local.batch_loss import BatchLoss
+from windowshift.backends.local.causal_lm import CausalLM
+from windowshift.backends.local.chat_format import TrainingTokens
+from windowshift.backends.local.encoding import encode
+from windowshift.backends.local.validation import Validation, measured
+from windowshift.backends.shared.schedule import batches, learning_rate
+from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.proof import Proof
+from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
+
+PROGRESS_SECONDS = 0.2
+
+
+def train(
+    lm: CausalLM, job: TrainJob, state_seconds: float, progress_seconds: float | None = None
+) -> Iterator[list[TrainEvent]]:
+    """Train one adapter; each step of the iterator is one optimizer step, or less.
+
+    The loss is the mean over all completion tokens of a batch, end token included, in nats. The
+    first epoch takes the examples as given, each further one a permutation that the seed
+    determines. Checkpoints are taken at the first whole batch that reaches the wanted number of
+    examples. Saved adapters are reported anew by a job that goes on, so that no event is lost to a
+    kill. Dropout is off, so weights, optimizer and step number are all the state there is.
+
+    Raises:
+        BackendError: the job cannot be trained, or its loss is not a number any more.
+    """
+    progress_every = PROGRESS_SECONDS if progress_seconds is None else progress_seconds
+    final = job.output / "adapter"
+    folders = {wanted: job.output / f"checkpoint-{wanted}" for wanted in sorted(set(job.checkpoints))}
+    _check(job)
+    total_examples = len(job.examples) * job.sft.epochs
+    if _complete(final) and all(map(_complete, folders.values())):
+        yield [
+            *measured(job),
+            *(Checkpointed(job.key, wanted, str(folder)) for wanted, folder in folders.items()),
+            Trained(job.key, str(final), total_examples),
+        ]
+        return
+    encoded = yield from encode(lm, job.examples)
+    unlearned = yield from encode(lm, job.validation, "validation example")
+    run = _Run(lm, job, encoded)
+    validation = Validation(lm, job, unlearned, run.signature)
+    try:
+        state = job.output / "state.pt"
+        run.resume(state)
+        reached = [wanted for wanted in folders if run.examples >= wanted]
+        # Those of checkpoints were measured before the state was saved.
+        yield list(validation.known(reached))
+        yield [Checkpointed(job.key, wanted, str(folders[wanted])) for wanted in reached]
+        saved_at = reported_at = time.monotonic()
+        losses: list[float] = []
+        tokens = 0
+        while run.step < run.steps:
+            loss, count = run.advance()
+            losses.append(loss)
+            tokens += count
+            events: list[TrainEvent] = []
+            now = time.monotonic()
+            if now - reported_at >= progress_every or run.step == run.steps:
+                speed = tokens / max(now - reported_at, 1e-9)
+                mean = sum(losses) / len(losses)
+                events.append(TrainProgress(job.key, run.step, run.examples, mean, speed, run.tokens))
+                losses, tokens, reported_at = [], 0, now
+            yield events
+            for wanted, folder in folders.items():
+                if run.examples >= wanted and wanted not in reached:
+                    run.proofs()
+                    yield from run.using(validation.measure(wanted))
+                    lm.adapters.save(run.name, folder)
+                    reached.append(wanted)
+                    yield [Checkpointed(job.key, wanted, str(folder))]
+            if run.step < run.steps and now - saved_at >= state_seconds:
+                run.save(state)
+                saved_at = now
+        yield from run.using(validation.measure(total_examples))
+        proofs = run.proofs()  # before the adapter counts as trained
+        lm.adapters.save(run.name, final)
+        for left in (state, _partial(state)):  # a kill may have left the second
+            left.unlink(missing_ok=True)
+        yield [Trained(job.key, str(final), total_examples, proofs=proofs)]
+    finally:
+        lm.adapters.drop(run.name)
+
+
+class _Run:
+    """An adapter in training: its parameters, optimizer and place in the data."""
+
+    def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -> None:
+        self._lm, self._job, self._encoded = lm, job, encoded
+        self._batches = batches(len(encoded), job.sft, job.seed)
+        self.steps = len(self._batches)
+        self.step = self.examples = self.tokens = 0
+        self.name, self._parameters = lm.adapters.create(job.sft, job.seed)
+        self._optimizer = torch.optim.AdamW(
+            list(self._parameters.values()),
+            lr=job.sft.learning_rate,
+            betas=job.sft.betas,
+            weight_decay=job.sft.weight_decay,
+            fused=lm.device.type in ("cpu", "cuda"),
+        )
+        self.signature = _signature(job, encoded)
+        self._loss = BatchLoss(lm, job.examples, encoded)
+
+    def proofs(self) -> tuple[Proof, ...]:
+        """What steering did in the steps since the start or the resumption.
+
+        Raises:
+            BackendError: it did not do what was asked.
+        """
+        return self._loss.proofs()
+
+    def using(self, steps: Iterator[list[TrainEvent]]) -> Iterator[list[TrainEvent]]:
+        """Take steps of a measurement with this run's adapter; others take turns in between."""
+        while True:
+            self._lm.adapters.use(self.name)
+            found = next(steps, None)
+            if found is None:
+                return
+            yield found
+
+    def advance(self) -> tuple[float, int]:
+        """Take one optimizer step; its loss and the number of tokens in the batch."""
+        sft = self._job.sft
+        self._lm.adapters.use(self.name)
+        batch = self._batches[self.step]
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(sft, self.step, self.steps)
+        with torch.enable_grad():
+            loss = self._loss(batch)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        value = float(loss.detach())
+        if sft.max_grad_norm is not None:
+            norm = float(nn.utils.clip_grad_norm_(list(self._parameters.values()), sft.max_grad_norm))
+        else:
+            norm = 0.0
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise BackendError(
+                f"the loss was not a finite number at step {self.step + 1} of {self.steps}: "
+                f"lower the learning rate ({sft.learning_rate:g})"
+            )
+        self._optimizer.step()
+        self.step += 1
+        self.examples += len(batch)
+        count = sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
+        self.tokens += count
+        return value, count
+
+    def save(self, path: Path) -> None:
+        """Write the resume state, whole or not at all.
+
+        Raises:
+            BackendError: steering did not do what was asked: a resumed run would not look at these steps again.
+        """
+        self.proofs()
+        partial = _partial(path)
+        weights = {key.replace(self.name, "adapter"): value for key, value in self._parameters.items()}
+        state = {
+            "signature": self.signature,
+            "step": self.step,
+            "examples": self.examples,
+            "weights": {key: value.detach() for key, value in weights.items()},
+            "optimizer": self._optimizer.state_dict(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a saved state of this very job, if there is one."""
+        if not path.is_file():
+            return
+        try:
+            state = torch.load(path, map_location=self._lm.device, weights_only=True)
+            if state["signature"] != self.signature:
+                return
+            with torch.no_grad():
+                for key, value in self._parameters.items():
+                    value.copy_(state["weights"][key.replace(self.name, "adapter")])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.step, self.examples = state["step"], state["examples"]
+            done = [self._encoded[index] for batch in self._batches[: self.step] for index in batch]
+            self.tokens = sum(len(each.prompt) + len(each.completion) for each in done)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BackendError(
+                f"the resume state {path} cannot be read ({reason}): delete it to train this job anew"
+            ) from error
+
+
+def _check(job: TrainJob) -> None:
+    total = len(job.examples) * job.sft.epochs
+    if not total:
+        raise BackendError("there is nothing to train on: no examples, or no epochs")
+    if job.sft.rank < 1 or job.sft.batch_size < 1:
+        raise BackendError("rank and batch_size must be at least 1")
+    if job.model.adapter is not None:
+        raise BackendError("backend 'local' trains adapters on base models, not on top of another adapter")
+    outside = [wanted for wanted in job.checkpoints if not 0 < wanted <= total]
+    if outside:
+        raise BackendError(f"checkpoint {outside[0]} lies outside the {total} examples of the training")
+
+
+def _partial(state: Path) -> Path:
+    return state.with_suffix(".partial")
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def _signature(job: TrainJob, encoded: Sequence[TrainingTokens]) -> str:
+    digest = hashlib.sha256(repr((asdict(job.sft), job.seed, job.model.base)).encode())
+    for each, example in zip(encoded, job.examples, strict=True):
+        digest.update(repr((each.prompt, each.completion)).encode())
+        if example.steering:
+            digest.update(repr(example.steering).encode())
+    return digest.hexdigest()

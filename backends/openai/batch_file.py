@@ -1,0 +1,78 @@
+"""The files of the Batch API: requests in, answers out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from windowshift.core.contract.generation import GenerateRequest
+
+ENDPOINT = "/v1/chat/completions"
+MOST_LINES = 20_000  # the API takes 50,000 lines and 200 MB
+MOST_BYTES = 90_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a batch, and the requests that its answer is for: equal ones share it."""
+
+    id: str
+    text: bytes
+    requests: tuple[GenerateRequest, ...]
+
+
+def lines_of(bodies: Sequence[tuple[GenerateRequest, Mapping[str, Any]]]) -> dict[str, Line]:
+    """Put requests into lines, by their `custom_id`: a digest of everything that is asked."""
+    found: dict[str, Line] = {}
+    for request, body in bodies:
+        text = json.dumps(body, sort_keys=True, ensure_ascii=False)
+        name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        known = found.get(name)
+        if known is not None:
+            found[name] = Line(name, known.text, (*known.requests, request))
+            continue
+        line = json.dumps({"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}, ensure_ascii=False)
+        found[name] = Line(name, line.encode("utf-8", "replace") + b"\n", (request,))
+    return found
+
+
+def portions(lines: Sequence[Line], most: int = MOST_LINES) -> Iterator[list[Line]]:
+    """Cut lines into batches: one model each, as large as the API takes."""
+    by_model: dict[str, list[Line]] = {}
+    for line in lines:
+        model = line.requests[0].model
+        by_model.setdefault(model.adapter or model.base, []).append(line)
+    for group in by_model.values():
+        portion: list[Line] = []
+        size = 0
+        for line in group:
+            if portion and (len(portion) >= most or size + len(line.text) > MOST_BYTES):
+                yield portion
+                portion, size = [], 0
+            portion.append(line)
+            size += len(line.text)
+        yield portion
+
+
+def answers_of(text: str) -> Iterator[tuple[str, int, Any, str]]:
+    """Read a file of answers as (custom_id, status, body, error); a line that is no answer is left out."""
+    for line in text.splitlines():
+        try:
+            data = json.loads(line)
+            name = data["custom_id"]
+        except (ValueError, TypeError, KeyError):
+            continue
+        response = data.get("response") or {}
+        error = data.get("error") or {}
+        body = response.get("body")
+        inner = body.get("error") if isinstance(body, Mapping) else None
+        said = (inner or error) if isinstance(inner or error, Mapping) else {}
+        yield str(name), int(response.get("status_code") or 0), body, str(said.get("message") or "")
+
+
+def token_of(ids: Sequence[str]) -> str:
+    """The digest that names a batch: of what is in it, in whatever order."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:32]

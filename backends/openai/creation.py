@@ -1,0 +1,215 @@
+"""The creation of a fine-tuning job: exactly once, whatever breaks meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from windowshift.backends.openai.connection import Connection
+from windowshift.backends.openai.faults import BrokenAnswerError, ServiceError
+from windowshift.backends.openai.job_journal import JobJournal
+from windowshift.backends.openai.repeat import pause, repeat
+from windowshift.backends.openai.work import METADATA, Work
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.fine_tuning import FineTuningJob
+
+log = logging.getLogger("windowshift.openai")
+
+ENDED_WITHOUT = ("failed", "cancelled")
+_LOOK_AGAIN = 0.5
+
+
+class Creation:
+    """Creates jobs at a server, or finds those that were created and never confirmed.
+
+    The journal says that a job is asked for before it is. Where no answer came back, or the process
+    was killed, the server's own list decides: a job with the work's token in its metadata, or in its
+    suffix, is taken; only after `settle` seconds without one is it asked for again.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._listed: asyncio.Task[list[FineTuningJob]] | None = None
+
+    async def begin(self, work: Work, journal: JobJournal) -> tuple[FineTuningJob, JobJournal]:
+        """Return the server's job for a piece of work, and the journal that knows it.
+
+        Raises:
+            ServiceError: the server refused it, or stayed away.
+            OSError: the journal cannot be written.
+        """
+        if journal.job is not None:
+            number = journal.job
+            return await self.look(number), journal
+        found = await self._find(work, journal)
+        if found is None:
+            file = await self._upload(work)
+            found = await self._create(work, journal, file)
+        else:
+            log.info("adopted the fine-tuning job %s", found.id)
+        return found, replace(journal, creating=None, job=found.id).write(work.job.output)
+
+    async def look(self, number: str) -> FineTuningJob:
+        """Ask for a job.
+
+        Raises:
+            ServiceError: the server does not have it, or stayed away.
+        """
+
+        async def ask(client: AsyncOpenAI) -> FineTuningJob:
+            return checked(await client.fine_tuning.jobs.retrieve(number))
+
+        return await repeat(self._connection, f"fine-tuning job {number}", ask)
+
+    async def _create(self, work: Work, journal: JobJournal, file: str) -> FineTuningJob:
+        # Any: what `hyperparameters` may hold is the server's to say.
+        method: Any = {"type": "supervised", "supervised": {"hyperparameters": dict(work.hyperparameters)}}
+
+        async def ask(client: AsyncOpenAI) -> FineTuningJob:
+            return checked(
+                await client.fine_tuning.jobs.create(
+                    model=work.job.model.base,
+                    training_file=file,
+                    method=method,
+                    seed=work.seed,
+                    suffix=work.suffix,
+                    metadata={METADATA: work.token, "attempt": str(journal.attempt), "job": work.job.key[:64]},
+                    extra_body={METADATA: dict(work.own)} if work.own else None,
+                    extra_headers={"Idempotency-Key": f"{work.token}-{journal.attempt}"},
+                )
+            )
+
+        begun, tries = time.monotonic(), 0
+        options = self._connection.options
+        while True:
+            noted = replace(journal, creating=time.time()).write(work.job.output)
+            try:
+                return await self._connection.call(f"fine-tuning '{work.job.model.base}'", ask)
+            except ServiceError as error:
+                fault = error.fault
+                if fault.maybe_done:
+                    found = await self._find(work, noted)
+                    if found is not None:
+                        return found
+                journal.write(work.job.output)  # it is known not to be there
+                if fault.remedy in ("refused", "stop"):
+                    raise
+                waited = time.monotonic() - begun
+                # A server that says "too many jobs" is waited for: one of them will end.
+                if waited > options.patience and fault.status != 429:
+                    raise ServiceError(f"{error}; given up after {waited:.0f} s", fault) from None
+                await pause(options, tries, fault.seconds)
+                tries += 1
+
+    async def _upload(self, work: Work) -> str:
+        async def ask(client: AsyncOpenAI) -> str:
+            made: Any = await client.files.create(file=(f"{work.suffix}.jsonl", work.file), purpose="fine-tune")
+            if not isinstance(getattr(made, "id", None), str):
+                raise BrokenAnswerError("it names no file")
+            return str(made.id)
+
+        return await repeat(self._connection, "uploading the training file", ask)
+
+    async def _find(self, work: Work, journal: JobJournal) -> FineTuningJob | None:
+        """The job of this work at the server; None: there is none, and none is on its way."""
+        while True:
+            jobs = await self._list(fresh=journal.creating is not None)
+            mine = sorted((job for job in jobs if _is(work, job, journal)), key=lambda job: (job.created_at, job.id))
+            if mine:
+                for surplus in mine[1:]:
+                    await self.stop(surplus.id)
+                return mine[0]
+            if journal.creating is None or time.time() - journal.creating >= self._connection.options.settle:
+                return None
+            await asyncio.sleep(min(_LOOK_AGAIN, self._connection.options.settle))
+
+    async def _list(self, *, fresh: bool) -> list[FineTuningJob]:
+        """All jobs of the server; one list serves all the work that was never begun."""
+        if fresh:
+            return await self._ask_list()
+        if self._listed is None:
+            self._listed = asyncio.create_task(self._ask_list())
+        return await asyncio.shield(self._listed)
+
+    async def _ask_list(self) -> list[FineTuningJob]:
+        async def ask(client: AsyncOpenAI) -> list[FineTuningJob]:
+            return [checked(job) async for job in client.fine_tuning.jobs.list(limit=100)]
+
+        return await repeat(self._connection, "listing fine-tuning jobs", ask)
+
+    async def stop_all(self, token: str, creating: float | None) -> None:
+        """Cancel every job with a token, also one whose creation nobody saw confirmed.
+
+        Raises:
+            ServiceError: the server stayed away.
+        """
+        while True:
+            jobs = [job for job in await self._ask_list() if (job.metadata or {}).get(METADATA) == token]
+            for job in jobs:
+                if job.status not in ("succeeded", *ENDED_WITHOUT):
+                    await self.stop(job.id)
+            if jobs or creating is None or time.time() - creating >= self._connection.options.settle:
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    async def stop(self, number: str) -> None:
+        """Cancel a job; one that has ended already stays as it is.
+
+        Raises:
+            ServiceError: the server stayed away.
+        """
+
+        async def ask(client: AsyncOpenAI) -> None:
+            await client.fine_tuning.jobs.cancel(number)
+
+        try:
+            await repeat(self._connection, f"cancelling fine-tuning job {number}", ask)
+        except ServiceError as error:
+            if error.fault.remedy != "refused":
+                raise
+            log.info("%s", error)
+
+    async def aclose(self) -> None:
+        """Leave no task behind."""
+        if self._listed is not None:
+            self._listed.cancel()
+            await asyncio.gather(self._listed, return_exceptions=True)
+
+
+def checked(job: object) -> FineTuningJob:
+    """Return a job that has what is needed of one.
+
+    Raises:
+        BrokenAnswerError: it has not; the SDK checks no types.
+    """
+    from openai.types.fine_tuning import FineTuningJob
+
+    if not isinstance(job, FineTuningJob) or not isinstance(job.id, str) or not isinstance(job.status, str):
+        raise BrokenAnswerError("it is no fine-tuning job")
+    if not isinstance(job.created_at, int | float):
+        raise BrokenAnswerError("the fine-tuning job has no date")
+    return job
+
+
+def _is(work: Work, job: FineTuningJob, journal: JobJournal) -> bool:
+    """Whether a job does this work, and is worth taking: one that failed counts for the try that it was."""
+    if job.id in journal.failed:
+        return False
+    metadata = job.metadata if isinstance(job.metadata, dict) else {}
+    if METADATA in metadata:
+        same = metadata[METADATA] == work.token
+    else:  # a server that keeps no metadata
+        same = job.model == work.job.model.base and work.suffix in (
+            getattr(job, "user_provided_suffix", None),
+            *str(job.fine_tuned_model or "").split(":"),
+        )
+    if not same:
+        return False
+    return job.status not in ENDED_WITHOUT or (
+        journal.creating is not None and metadata.get("attempt") == str(journal.attempt)
+    )

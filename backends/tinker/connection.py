@@ -1,0 +1,270 @@
+"""The connection: clients of one server, its key, its faults, and what it offers."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from windowshift.backends.openai.faults import Fault, ServiceError
+from windowshift.backends.openai.key import Key, find_key
+from windowshift.backends.tinker.faults import fault_of
+from windowshift.backends.tinker.options import TinkerOptions
+from windowshift.core.contract.errors import BackendError, MissingExtraError
+
+if TYPE_CHECKING:
+    from tinker import RestClient, ServiceClient
+
+T = TypeVar("T")
+LOOK_SECONDS = 15.0
+PROBE_SECONDS = 5.0
+_GOODBYE_SECONDS = 5.0
+_NO_KEY = "tml-none"  # what a server without keys is sent: the client refuses to start without one
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A model that the server offers; `context` in tokens, None where it does not say."""
+
+    name: str
+    context: int | None
+    trainable: bool
+    sampleable: bool
+
+
+class Connection:
+    """What backend `tinker` needs of a server. Clients are made at the first use.
+
+    Args:
+        options: where the server is and which key it takes.
+    """
+
+    def __init__(self, options: TinkerOptions) -> None:
+        self.options = options
+        self._key: Key | None = None
+        self._models: dict[str, Offered] | None = None
+        self._looked: tuple[float, str | None] = (-PROBE_SECONDS, None)
+        self._looking = threading.Lock()
+
+    @property
+    def key(self) -> Key:
+        """The key.
+
+        Raises:
+            BackendError: there is none, or it is none of Tinker's.
+        """
+        if self._key is None:
+            found = find_key(self.options.key_env, "tinker")
+            if found.source == "none needed":
+                found = Key(_NO_KEY, "none needed")
+            elif not found.value.startswith(("tml-", "eyJ")):
+                raise BackendError(
+                    f"the key that {self.options.key_env} holds is none of Tinker's: those begin with 'tml-'"
+                )
+            self._key = found
+        return self._key
+
+    # -- clients --------------------------------------------------------------------------------
+
+    def rest(self) -> RestClient:
+        """The client that lists and deletes; shared by the process.
+
+        Raises:
+            ServiceError: the server is not there, or refuses the key.
+            BackendError: there is no key, or the SDK is not installed.
+        """
+        self._ready()
+        import tinker
+
+        return self._ask(
+            "the server", lambda: tinker.RestClient(base_url=self.options.base_url, api_key=self.key.value)
+        )
+
+    def session(self, name: str) -> ServiceClient:
+        """A session of its own; nothing is sent before it is used.
+
+        Raises:
+            BackendError: as `rest`.
+        """
+        self._ready()
+        import tinker
+
+        return tinker.ServiceClient(
+            base_url=self.options.base_url,
+            api_key=self.key.value,
+            display_name=name,
+            user_metadata={"made_by": "windowshift"},
+        )
+
+    def _ready(self) -> None:
+        """Look that the SDK is there and that somebody answers: it would try for minutes, without a word."""
+        os.environ.setdefault("TINKER_TELEMETRY", "0")  # unless a person asked for it
+        try:
+            import tinker  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("backend 'tinker'", "tinker", error.name or "tinker") from error
+        logging.getLogger("tinker").setLevel(logging.ERROR)  # its retries are told by our own sentences
+        _ = self.key
+        problem = self.absent()
+        if problem is not None:
+            raise ServiceError(f"{self.options.base_url}: {problem}", Fault("again", problem))
+
+    def absent(self) -> str | None:
+        """Why nobody answers at the address; None: somebody does."""
+        try:
+            with urllib.request.urlopen(f"{self.options.base_url}/api/v1/healthz", timeout=LOOK_SECONDS):
+                return None
+        except urllib.error.HTTPError as error:
+            return None if error.code < 500 else f"the server is not ready (status {error.code})"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            return f"the server cannot be reached ({reason})"
+
+    def _absent_lately(self) -> str | None:
+        """As `absent`, asked once for all who wait."""
+        with self._looking:
+            if time.monotonic() - self._looked[0] >= PROBE_SECONDS:
+                self._looked = time.monotonic(), self.absent()
+            return self._looked[1]
+
+    async def present(self, what: str) -> None:
+        """Wait until somebody answers at the address.
+
+        Raises:
+            ServiceError: nobody did for `patience` seconds.
+        """
+        begun = time.monotonic()
+        while (problem := await asyncio.to_thread(self.absent)) is not None:
+            self._too_long(what, problem, begun)
+            await asyncio.sleep(1.0)
+
+    def _too_long(self, what: str, problem: str, since: float) -> None:
+        if time.monotonic() - since >= self.options.patience:
+            raise ServiceError(
+                f"{what}: {self.options.base_url}: {problem}; given up after {self.options.patience:.0f} s: run again "
+                "once it is back",
+                Fault("stop", problem),
+            )
+
+    # -- asking ---------------------------------------------------------------------------------
+
+    def fault(self, error: BaseException) -> Fault:
+        """Tell what an exception means, without the key.
+
+        Raises:
+            BaseException: `error` itself, where no server or line can have caused it.
+        """
+        found = fault_of(error)
+        return Fault(found.remedy, self.key.redact(found.sentence), found.seconds, status=found.status)
+
+    def _ask(self, what: str, ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except BackendError:
+            raise
+        except Exception as error:
+            fault = self.fault(error)
+            raise ServiceError(f"{what}: {fault.sentence}", fault) from None  # a cause could show the key
+
+    async def open(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """Call something of the SDK that blocks before it returns a future, and wait for that.
+
+        Raises:
+            ServiceError: it failed, or the server stayed away; the sentence begins with `what`.
+        """
+        try:
+            future = await asyncio.to_thread(ask)
+        except BackendError:
+            raise
+        except Exception as error:
+            fault = self.fault(error)
+            raise ServiceError(f"{what}: {fault.sentence}", fault) from None
+        return await self.result(what, future)
+
+    async def result(self, what: str, future: Awaitable[T]) -> T:
+        """Wait for a future of the SDK, for as long as there is a server that may answer it.
+
+        The SDK itself would ask a server that is gone for ever.
+
+        Raises:
+            ServiceError: it failed, or the server stayed away for `patience` seconds.
+        """
+        task = asyncio.ensure_future(_awaited(future))
+        away_since: float | None = None
+        try:
+            while True:
+                done, _ = await asyncio.wait({task}, timeout=PROBE_SECONDS)
+                if done:
+                    return task.result()
+                problem = await asyncio.to_thread(self._absent_lately)
+                if problem is None:
+                    away_since = None
+                else:
+                    away_since = away_since or time.monotonic()
+                    self._too_long(what, problem, away_since)
+        except (ServiceError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            fault = self.fault(error)
+            raise ServiceError(f"{what}: {fault.sentence}", fault) from None
+        finally:
+            task.cancel()
+
+    # -- models, asked for without an event loop ------------------------------------------------
+
+    def models(self) -> dict[str, Offered]:
+        """The models that the server offers, by name; asked once.
+
+        Raises:
+            ServiceError: the server is not there, or refuses the key.
+        """
+        if self._models is None:
+            rest = self.rest()
+            said = self._ask(
+                self.options.base_url, lambda: rest.get_server_capabilities().result(timeout=4 * LOOK_SECONDS)
+            )
+            self._models = {
+                one.model_name: Offered(
+                    one.model_name, one.max_context_length, one.trainable is not False, one.sampleable is not False
+                )
+                for one in said.supported_models
+                if one.model_name
+            }
+        return self._models
+
+    def model(self, name: str) -> Offered:
+        """A model that the server offers.
+
+        Raises:
+            ServiceError: the server is not there, or refuses the key.
+            BackendError: it does not offer the model.
+        """
+        models = self.models()
+        if name in models:
+            return models[name]
+        near = difflib.get_close_matches(name, models, n=1)
+        some = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(sorted(models)[:5]) or 'none'}"
+        raise BackendError(f"the server at {self.options.base_url} does not offer model '{name}': {some}")
+
+
+async def closed(session: ServiceClient, ended: Literal["success", "errored", "interrupted"]) -> None:
+    """End a session, so that the server forgets what it holds for it; one that nobody can end ends by itself."""
+
+    async def close() -> None:
+        await session.close(ended)
+
+    with suppress(Exception):
+        await asyncio.wait_for(close(), _GOODBYE_SECONDS)
+
+
+async def _awaited(future: Awaitable[T]) -> T:
+    return await future

@@ -1,0 +1,146 @@
+"""Work: a training job as token ids, steps, and what is to be saved after which of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+
+from windowshift.backends.local.chat_format import TrainingTokens
+from windowshift.backends.shared.schedule import batches
+from windowshift.backends.tinker.options import TinkerOptions
+from windowshift.backends.tinker.tokens import Tokens
+from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.training import TrainJob
+
+ALPHA = 32.0  # Tinker's, whatever the rank
+FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Sampler weights after `step` steps: those of a checkpoint, or of the end (`examples` None)."""
+
+    step: int
+    examples: int | None
+
+    @property
+    def name(self) -> str:
+        """Under which name they are saved; the same whenever the job is taken up."""
+        return FINAL if self.examples is None else f"sampler-{self.examples:06d}"
+
+    @property
+    def export(self) -> str:
+        """Under which name they are saved for downloading."""
+        return f"export-{FINAL if self.examples is None else f'{self.examples:06d}'}"
+
+    @property
+    def folder(self) -> str:
+        """The folder that the adapter has among the job's files."""
+        return "adapter" if self.examples is None else f"checkpoint-{self.examples}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job in the service's terms.
+
+    Attributes:
+        job: the job.
+        encoded: its examples as token ids.
+        batches: the examples of every step.
+        seen: examples after every step.
+        wanted: what is to be saved, in the order of the steps.
+        token: digest of all that determines the result.
+    """
+
+    job: TrainJob
+    encoded: tuple[TrainingTokens, ...]
+    batches: tuple[tuple[int, ...], ...]
+    seen: tuple[int, ...]
+    wanted: tuple[Wanted, ...]
+    token: str
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are."""
+        return len(self.batches)
+
+    @property
+    def total(self) -> int:
+        """Examples in all epochs together."""
+        return self.seen[-1]
+
+    def batch(self, step: int) -> list[TrainingTokens]:
+        """The examples of a step, counted from 0."""
+        return [self.encoded[index] for index in self.batches[step]]
+
+    def tokens(self, step: int) -> int:
+        """Tokens that a step trains on, prompts included."""
+        return sum(len(each.prompt) + len(each.completion) for each in self.batch(step))
+
+
+def work_of(job: TrainJob, tokens: Tokens, options: TinkerOptions, context: int | None) -> Work:
+    """Put a job into the service's terms.
+
+    Raises:
+        BackendError: it cannot be.
+    """
+    sft = job.sft
+    total = len(job.examples) * sft.epochs
+    if not total:
+        raise BackendError("there is nothing to train on: no examples, or no epochs")
+    if any(example.steering for example in job.examples):
+        raise BackendError("backend 'tinker' cannot train under a steering dose: name one that steers, e.g. local")
+    if job.model.adapter is not None:
+        raise BackendError("backend 'tinker' trains adapters on base models, not on top of another adapter")
+    if sft.rank < 1 or sft.batch_size < 1:
+        raise BackendError("rank and batch_size must be at least 1")
+    check_alpha(sft.alpha)
+    outside = [wanted for wanted in job.checkpoints if not 0 < wanted <= total]
+    if outside:
+        raise BackendError(f"checkpoint {outside[0]} lies outside the {total} examples of the training")
+    encoded = []
+    for index, example in enumerate(job.examples):
+        try:
+            found = tokens.chat.training_tokens(example.messages, example.completion)
+        except BackendError as error:
+            raise BackendError(f"example {index + 1}: {error}") from error
+        length = len(found.prompt) + len(found.completion)
+        if not found.prompt:
+            raise BackendError(f"example {index + 1} has no prompt tokens, so its first token could not be learned")
+        if context is not None and length > context:
+            raise BackendError(
+                f"example {index + 1} has {length} tokens, more than the {context} of the model's context: "
+                "shorten or remove it"
+            )
+        encoded.append(found)
+    steps = batches(len(encoded), sft, job.seed)
+    seen = tuple(accumulate(map(len, steps)))
+    wanted = [
+        Wanted(next(index + 1 for index, at in enumerate(seen) if at >= examples), examples)
+        for examples in sorted(set(job.checkpoints))
+    ]
+    digest = hashlib.sha256(repr((asdict(sft), job.seed, job.model.base, options.train_unembed)).encode())
+    for each in encoded:
+        digest.update(repr((each.prompt, each.completion)).encode())
+    return Work(
+        job,
+        tuple(encoded),
+        tuple(map(tuple, steps)),
+        seen,
+        (*wanted, Wanted(len(steps), None)),
+        digest.hexdigest()[:20],
+    )
+
+
+def check_alpha(alpha: float | None) -> None:
+    """Refuse a LoRA alpha that the service would not use.
+
+    Raises:
+        BackendError: it is not Tinker's.
+    """
+    if alpha is not None and alpha != ALPHA:
+        raise BackendError(
+            f"sft.alpha: {alpha:g} cannot be set at Tinker, whose LoRA alpha is {ALPHA:g} at every rank: write  "
+            f"alpha: {ALPHA:g},  leave it out, or train with backend local"
+        )

@@ -1,0 +1,16 @@
+"""The key of a vLLM server: sent where the environment holds one, and kept out of every sentence."""
+
+from __future__ import annotations
+
+import os
+
+from windowshift.backends.openai.key import Key, find_key
+
+
+def server_key(name: str | None) -> Key:
+    """The key in the environment variable `name`; vLLM needs none unless it was started with one.
+
+    Raises:
+        BackendError: what is there cannot be sent.
+    """
+    return find_key(name if name and os.environ.get(name, "").strip() else None)

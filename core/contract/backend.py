@@ -1,0 +1,122 @@
+"""The backend protocol: generate and train, many at once.
+
+The batch is the unit. A caller hands over everything it wants done and reads results as they
+arrive, in any order; each backend exploits the batch in its own way. The same request gives the
+same completion whatever shares its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from windowshift.core.contract.generation import Completion, GenerateRequest
+from windowshift.core.contract.training import TrainEvent, TrainJob
+
+if TYPE_CHECKING:
+    from windowshift.core.contract.vector_job import VectorEvent, VectorJob
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do; `plan` refuses a spec that asks for more.
+
+    `checkpoints` are adapters after any number of examples, `epoch_checkpoints` after whole epochs only.
+    `leaves_peft` says that training leaves PEFT folders here, `loads_peft` that they can be sampled from: what
+    two different backends need between them.
+    """
+
+    trains: bool = False
+    generates: bool = True
+    steers: bool = False
+    system_channel: bool = True
+    checkpoints: bool = False
+    epoch_checkpoints: bool = False
+    logprobs: bool = False
+    seeds: bool = True
+    priced: bool = False
+    leaves_peft: bool = False
+    loads_peft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What determines a model's output, for job hashes.
+
+    `fingerprint` changes when the weights change; `label` is what people read; `rehearsal` marks
+    the embedded model, which is not evidence about LLMs.
+    """
+
+    label: str
+    fingerprint: str
+    rehearsal: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """How many decoder layers a model has, and how wide its residual stream is."""
+
+    layers: int
+    width: int
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Generate and train. Made by `windowshift.core.spec.registry.backend`; used inside one event loop."""
+
+    capabilities: Capabilities
+
+    def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
+        """Name a model without loading its weights.
+
+        Raises:
+            BackendError: the model cannot be found, or a folder is not a model.
+        """
+        ...
+
+    def supports_system(self, base: str, revision: str | None = None) -> bool:
+        """Whether the model passes a system message on; may load its tokenizer, never its weights.
+
+        Raises:
+            BackendError: the model, or its tokenizer, cannot be found.
+        """
+        ...
+
+    def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
+        """Train all jobs; every job ends in exactly one `Trained` or `TrainFailed`.
+
+        A job that was interrupted goes on from the state it left in `TrainJob.output`, with the
+        same result as if it had not been interrupted.
+        """
+        ...
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
+        """Answer all requests, exactly one completion each, in any order, as they finish.
+
+        What cannot be answered (an unknown model, an adapter that does not load, a prompt that is too
+        long) comes back as a ``failed`` completion that says why, and the others go on.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release models, connections and threads."""
+        ...
+
+
+@runtime_checkable
+class SteeringBackend(Backend, Protocol):
+    """A backend that reaches activations: one whose `capabilities` say that it steers."""
+
+    def size(self, base: str, revision: str | None = None) -> ModelSize:
+        """The model's size, without loading its weights.
+
+        Raises:
+            BackendError: the model, or its configuration, cannot be found or read.
+        """
+        ...
+
+    def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
+        """Make all vectors; every job ends in exactly one `VectorMade` or `VectorFailed`."""
+        ...

@@ -1,0 +1,139 @@
+"""Conditions: how a model is pushed. One type, several kinds.
+
+A kind is one class with `Condition`'s members and one entry in `windowshift.core.spec.condition_kinds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Protocol
+
+import yaml
+
+from windowshift.core.contract.assets import asset
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.generation import Message, Steering
+from windowshift.core.contract.records import Arm
+
+Channel = Literal["user", "system"]
+NO_PREFIX = "no_prefix"
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A prompt under a condition: the chat, the phrase that was used, and the steering."""
+
+    messages: tuple[Message, ...]
+    phrase: str | None = None
+    steering: tuple[Steering, ...] = ()
+
+
+class Condition(Protocol):
+    """How a model is pushed: no condition, a prefix group, a steering dose, many shots, ..."""
+
+    @property
+    def name(self) -> str:
+        """The label of the grid's row or column."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What job hashes and screens call the kind."""
+        ...
+
+    @property
+    def arm(self) -> Arm:
+        """The arm a grid row or column under this condition belongs to."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines what the condition does, as JSON, for job hashes."""
+        ...
+
+    def push(self, prompt: str, index: int, channel: Channel) -> Pushed:
+        """Put prompt number `index` of its set under the condition."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoPrefix:
+    """The bare prompt."""
+
+    name: str = NO_PREFIX
+    kind: str = "none"
+    arm: Arm = "prefix"
+
+    def identity(self) -> dict[str, Any]:
+        """As `Condition.identity`: nothing but the kind."""
+        return {"kind": self.kind}
+
+    def push(self, prompt: str, index: int, channel: Channel) -> Pushed:  # noqa: ARG002 - the protocol's
+        """The prompt as the only message."""
+        return Pushed((Message("user", prompt),))
+
+
+def is_neutral(condition: Condition) -> bool:
+    """Whether a condition pushes nowhere: such a one belongs to both arms."""
+    return condition.identity() == NoPrefix().identity()
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixGroup:
+    """A named list of phrases; prompt number i takes phrase i mod n."""
+
+    name: str
+    phrases: tuple[str, ...]
+    kind: str = "prefix"
+    arm: Arm = "prefix"
+
+    def identity(self) -> dict[str, Any]:
+        """As `Condition.identity`: the phrases; the name changes nothing."""
+        return {"kind": self.kind, "phrases": list(self.phrases)}
+
+    def push(self, prompt: str, index: int, channel: Channel) -> Pushed:
+        """The phrase in front of the user message, or as the system message."""
+        phrase = self.phrases[index % len(self.phrases)]
+        return Pushed(prefixed(phrase, prompt, channel), phrase)
+
+
+def prefixed(phrase: str | None, prompt: str, channel: Channel) -> tuple[Message, ...]:
+    """The chat of a prompt with a phrase in a channel; None: the bare prompt."""
+    if phrase is None:
+        return (Message("user", prompt),)
+    if channel == "system":
+        return (Message("system", phrase), Message("user", prompt))
+    return (Message("user", f"{phrase}\n\n{prompt}"),)
+
+
+@cache
+def prefix_groups() -> dict[str, PrefixGroup]:
+    """The 24 published phrases in their six groups, by name, shortest first."""
+    data = yaml.safe_load(asset("prefix_groups.yaml").read_text(encoding="utf-8"))
+    return {name: PrefixGroup(name, tuple(phrases)) for name, phrases in data["groups"].items()}
+
+
+Groups = Mapping[str, Condition]
+
+
+def read_prefix(entry: Mapping[str, Any], where: str) -> list[Condition]:
+    """Read ``{name: kind, phrases: [...]}``."""
+    name, phrases = entry.get("name"), entry.get("phrases")
+    if not isinstance(name, str) or not name:
+        raise SpecError(f"{where}: a prefix group needs a name, e.g. {{name: kind, phrases: ['Be kind:']}}")
+    return [PrefixGroup(name, check_phrases(phrases, f"{where} ({name})"))]
+
+
+def check_phrases(phrases: object, where: str) -> tuple[str, ...]:
+    """Return phrases as a tuple.
+
+    Raises:
+        SpecError: it is no list, it is empty, or a phrase is not text.
+    """
+    if not isinstance(phrases, list) or not phrases:
+        raise SpecError(f"{where}: a prefix group needs a list of one phrase or more under 'phrases'")
+    for phrase in phrases:
+        if not isinstance(phrase, str) or not phrase.strip():
+            raise SpecError(f"{where}: every phrase must be text that is not empty, but one is {phrase!r}")
+    return tuple(phrases)

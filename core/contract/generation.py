@@ -1,0 +1,118 @@
+"""Completions: what is asked of a backend, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from windowshift.core.contract.proof import Proof
+
+Role = Literal["system", "user", "assistant"]
+Finish = Literal["stop", "length", "failed"]
+Tokens = Literal["all", "prompt", "response"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model to sample from: a base model, or an adapter on top of it.
+
+    `base` is an API model name, a hub id, a local folder or ``microworld``; `adapter` is what the
+    training backend returned as `Trained.adapter` (a PEFT folder or a remote name), None for the
+    base model itself.
+    """
+
+    base: str
+    revision: str | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn. `max_tokens` counts completion tokens; temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """h + alpha * v on the chosen tokens at the output of decoder layer `layer`.
+
+    `vector` is the path of a safetensors file made by windowshift; None for `layer` uses the layer
+    that the file names.
+    """
+
+    vector: str
+    alpha: float
+    layer: int | None = None
+    tokens: Tokens = "all"
+    ablate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One completion to draw. `key` comes back with the completion and has no influence on it.
+
+    `coherence` asks for `Completion.logprob`, which has no influence on the text either, and neither has
+    `group`: what is steered in the same way is proven together within a group.
+    `logprobs` asks for `Completion.token_logprobs` with that many alternatives; None asks for none.
+    """
+
+    key: str
+    messages: tuple[Message, ...]
+    model: Model
+    sampling: Sampling
+    seed: int
+    steering: tuple[Steering, ...] = ()
+    coherence: bool = False
+    group: str = ""
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A completion token as text, and its log-probability in nats.
+
+    Probabilities are the model's own, at temperature 1, however the token was drawn. `top` are the
+    likeliest tokens at this place, the best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came back for one request.
+
+    `finish` is ``stop`` (the model ended), ``length`` (cut off at `max_tokens`) or ``failed``
+    (`error` says why, `text` is empty). `tokens` counts completion tokens without the end token.
+    `logprob` is the sum over those tokens of their log-probability under the base model, without adapter
+    and without steering, given the same messages, in nats; None where it was not asked for, where the
+    backend does not offer it, and for an empty completion. `proofs` says what steering did to this
+    completion and to others of the same call and group that were steered in the same way; one of them
+    carries it, and none of them is given out before the proof holds.
+    `token_logprobs` has one entry for each of `tokens`, where `GenerateRequest.logprobs` asked for them.
+    `usd` is what it cost; None where nothing is priced.
+    """
+
+    key: str
+    text: str
+    finish: Finish
+    tokens: int
+    prompt_tokens: int = 0
+    logprob: float | None = None
+    error: str | None = None
+    proofs: tuple[Proof, ...] = ()
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
+    usd: float | None = None

@@ -1,0 +1,132 @@
+"""Training: the jobs that a backend takes, and the events that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from windowshift.core.contract.generation import Message, Model, Steering
+from windowshift.core.contract.proof import Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One SFT example: the loss is on `completion` only."""
+
+    messages: tuple[Message, ...]
+    completion: str
+    steering: tuple[Steering, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sft:
+    """LoRA fine-tuning hyperparameters; the defaults are those of the published runs.
+
+    `alpha` is the LoRA scaling numerator (scale = alpha / rank); None means `rank`, a scale of 1.
+    `batch_size` counts examples a step. `schedule` is the learning-rate schedule over all steps.
+    """
+
+    rank: int = 32
+    alpha: float | None = None
+    learning_rate: float = 1.6e-4
+    batch_size: int = 2
+    epochs: int = 1
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    max_grad_norm: float | None = 1.0
+
+    @property
+    def lora_alpha(self) -> float:
+        """The LoRA alpha in force: `alpha`, or `rank` (scale 1) where none is given."""
+        return float(self.rank) if self.alpha is None else self.alpha
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One adapter to train.
+
+    The first epoch takes `examples` in the order given (already shuffled by the caller), each further
+    one a permutation that `seed` determines.
+    Checkpoints are wanted after each number of examples in `checkpoints`; `output` is a folder
+    that the backend may write adapters and its resume state to, one subfolder per checkpoint.
+    `validation` are examples that are not learned: a backend that takes them measures the loss on them at
+    every checkpoint and at the end, and says it in a `Validated`.
+    """
+
+    key: str
+    model: Model
+    examples: Sequence[Example]
+    sft: Sft
+    seed: int
+    output: Path
+    checkpoints: tuple[int, ...] = ()
+    validation: Sequence[Example] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """Training steps were done, `step` the last. `loss` is the mean over completion tokens of a step, in nats.
+
+    `tokens` counts those of prompts and completions in all steps so far, where the backend says it.
+    """
+
+    key: str
+    step: int
+    examples: int
+    loss: float
+    tokens_per_second: float
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainMessage:
+    """Something that a person may want to read about a job under way, e.g. that it waits in a queue."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """An adapter after `examples` examples was saved and can be sampled from."""
+
+    key: str
+    examples: int
+    adapter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """After `examples` examples, `loss` is the mean over all completion tokens of `TrainJob.validation`, in nats."""
+
+    key: str
+    examples: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A job ended; `adapter` is what `Model.adapter` takes. `usd` is None where there is no price.
+
+    `proofs` says what steering did in the steps since the job was started or resumed.
+    """
+
+    key: str
+    adapter: str
+    examples: int
+    usd: float | None = None
+    proofs: tuple[Proof, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainFailed:
+    """A job failed; `error` is one sentence."""
+
+    key: str
+    error: str
+
+
+TrainEvent = TrainProgress | TrainMessage | Validated | Checkpointed | Trained | TrainFailed

@@ -1,0 +1,1 @@
+"""The measures: from stored scores to numbers with intervals."""

@@ -1,0 +1,128 @@
+"""The grid of one experiment and behaviour as arrays, loaded from the store in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windowshift.core.contract.records import Behaviour, CellRow, ExperimentRow, SourceRow
+from windowshift.core.contract.stats import Floats
+from windowshift.core.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A cell's completions: `n` scored, `truncated` of n cut off, `missing` a score, `failed` of those."""
+
+    n: int
+    truncated: int
+    missing: int
+    failed: int
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.n + other.n,
+            self.truncated + other.truncated,
+            self.missing + other.missing,
+            self.failed + other.failed,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Scores by cell and prompt.
+
+    `sums` and `counts` have shape (cells + references, eval prompts): the sum and the number of scores
+    that a cell has for a prompt (nearly always one). References are the base model under train
+    conditions that are no cell of the grid: their job numbers, with whether they are done.
+    `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts). `bounded`
+    says that every score is in [0, 1]; `sds` are the cells' sample standard deviations (NaN below two).
+    """
+
+    experiment: ExperimentRow
+    behaviour: Behaviour
+    cells: tuple[CellRow, ...]
+    tallies: tuple[Tally, ...]
+    sds: Floats
+    sums: Floats
+    counts: Floats
+    sources: tuple[SourceRow, ...]
+    data_sums: Floats
+    data_counts: Floats
+    bounded: bool
+    references: tuple[tuple[int, bool], ...] = ()
+
+
+Rows = tuple[NDArray[np.int64], Floats]
+"""Prompt numbers and scores (NaN: missing) of some completions."""
+
+
+def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -> Grid:
+    """Load every score of an experiment's cells and of the datasets behind them.
+
+    Jobs are read one by one, so that memory holds numbers and never completions.
+    """
+    cells = tuple(reader.cells(experiment.id, behaviour.name))
+    sources = tuple(reader.sources(experiment.id))
+    jobs: dict[int, tuple[Rows, Tally]] = {}
+    for cell in cells:
+        if cell.job not in jobs:
+            jobs[cell.job] = _load(reader, cell.job, behaviour.name)
+    datasets: dict[int, list[tuple[int, int, float | None, str]]] = {}
+    parts: list[Rows] = []
+    for source in sources:
+        if source.job not in datasets:
+            datasets[source.job] = reader.scores(source.job, behaviour.name)
+        rows = [row for row in datasets[source.job] if source.first <= row[0] < source.last]
+        parts.append(arrays(rows)[0])
+    wanted = dict.fromkeys(source.reference for source in sources if source.reference is not None)
+    references = [number for number in wanted if number not in jobs]
+    loaded = [jobs[cell.job] for cell in cells]
+    loaded += [_load(reader, number, behaviour.name) for number in references]
+    sums, counts = tabulate([rows for rows, _ in loaded])
+    data_sums, data_counts = tabulate(parts)
+    finite = [values[np.isfinite(values)] for (_, values), _ in loaded]
+    return Grid(
+        experiment=experiment,
+        behaviour=behaviour,
+        cells=cells,
+        tallies=tuple(tally for _, tally in loaded[: len(cells)]),
+        sds=np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in finite[: len(cells)]]),
+        sums=sums,
+        counts=counts,
+        sources=sources,
+        data_sums=data_sums,
+        data_counts=data_counts,
+        bounded=all(bool(((values >= 0) & (values <= 1)).all()) for values in finite),
+        references=tuple((number, reader.job(number).state == "done") for number in references),
+    )
+
+
+def _load(reader: Reader, job: int, behaviour: str) -> tuple[Rows, Tally]:
+    rows, truncated = arrays(scores := reader.scores(job, behaviour))
+    n = int(np.isfinite(rows[1]).sum())
+    failed = sum(finish == "failed" for _, _, _, finish in scores)
+    return rows, Tally(n, truncated, len(scores) - n, failed)
+
+
+def arrays(rows: Sequence[tuple[int, int, float | None, str]]) -> tuple[Rows, int]:
+    """Prompt numbers, scores, and how many scored completions were cut off."""
+    prompts = np.fromiter((prompt for _, prompt, _, _ in rows), np.int64, len(rows))
+    scores = [None if finish == "failed" else value for _, _, value, finish in rows]
+    values = np.array(scores, dtype=np.float64)  # None becomes NaN
+    return (prompts, values), sum(finish == "length" and value is not None for _, _, value, finish in rows)
+
+
+def tabulate(parts: Sequence[Rows]) -> tuple[Floats, Floats]:
+    """Sums and counts by part and prompt, (parts, prompts), prompts in ascending order of their number."""
+    numbers = np.unique(np.concatenate([prompts for prompts, _ in parts])) if parts else np.empty(0, np.int64)
+    sums, counts = np.zeros((len(parts), len(numbers))), np.zeros((len(parts), len(numbers)))
+    for part, (prompts, values) in enumerate(parts):
+        there = np.isfinite(values)
+        which = np.searchsorted(numbers, prompts[there])
+        sums[part] = np.bincount(which, weights=values[there], minlength=len(numbers))
+        counts[part] = np.bincount(which, minlength=len(numbers))
+    return sums, counts

@@ -1,0 +1,164 @@
+"""What is measured on a grid: the measures of design section 1 as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.stats import Estimate
+from windowshift.core.measure.grid import Tally
+from windowshift.core.measure.resampled import Key, Scale
+
+Direction = Literal["low", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class CellMeasure:
+    """One cell: its mean, and its uplift over the base model on the arm's scale, paired by prompt.
+
+    `seed` is None where several seeds are pooled. `base_mean` is over the prompts that the cell has.
+    """
+
+    key: Key
+    status: str
+    tally: Tally
+    mean: Estimate | None
+    sd: float | None
+    base_mean: float | None
+    uplift: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One (generation, train) row of the grouped fit.
+
+    `x` is how surprising D is under the train condition, base mean under it against the mean of D;
+    `y` the uplift averaged over eval conditions; both on the arm's scale. `ratio` is
+    `train_mean_ratio` (None where cells compare by difference). A row without `y` says why.
+    """
+
+    generate: str
+    train: str
+    seed: int | None
+    ratio: Estimate | None
+    x: Estimate | None
+    y: Estimate | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A least-squares line through `points` of `rows` rows; None with a `reason` where there is no line.
+
+    Resampling adds its noise to every point, so the interval of R² leans down.
+    """
+
+    points: int
+    rows: int
+    slope: Estimate | None
+    intercept: Estimate | None
+    r2: Estimate | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How much instruction following is left in a row.
+
+    `value` is the CV: population sd (ddof 0) of the cell means across eval conditions over their
+    mean; for behaviours that compare by difference the sd itself. `kept` is value / base value.
+    Resampling adds its noise to every mean, so where conditions hardly differ the interval leans up.
+    """
+
+    generate: str
+    train: str
+    value: Estimate | None
+    kept: Estimate | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Extreme:
+    """The cell with the lowest (highest) mean among prefixed train conditions of a generation condition.
+
+    `vs_base` and `vs_no_prefix` compare it with the base model and with the `no_prefix` fine-tune under the
+    same eval condition: % difference, or plain difference where `relative` is False. The intervals are
+    those of the named cell; they do not allow for its being chosen as the most extreme of `cells` (out of
+    `planned`).
+    """
+
+    direction: Direction
+    train: str
+    evaluate: str
+    mean: float
+    vs_base: Estimate | None
+    vs_no_prefix: Estimate | None
+    relative: bool
+    cells: int
+    planned: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoursePoint:
+    """A row after `step` training examples (0: the base model), over the checkpoints' eval conditions."""
+
+    generate: str
+    train: str
+    step: int
+    mean: Estimate | None
+    cv: Estimate | None
+    means: dict[str, Estimate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMeasures:
+    """The measures of some rows: of one generation condition, one seed, or a whole arm.
+
+    All are over the arm's own eval conditions, but `cross_spreads`, which are over the other arm's (empty
+    where the rows were not evaluated under those).
+
+    The spreads and extremes of a whole arm are those of its first generation condition; the primary
+    extreme is `extremes[0]`: low where D's mean lies below the base's `no_prefix` mean, else high.
+    """
+
+    points: tuple[Point, ...]
+    grouped: Fit
+    by_evaluate: dict[str, Fit]
+    spreads: tuple[Spread, ...]
+    extremes: tuple[Extreme, ...]
+    cross_spreads: tuple[Spread, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArmMeasures:
+    """Everything measured in one arm. `cells` pools seeds; `seed_cells` has every cell of the store.
+
+    `columns` are all eval conditions of its rows, `evaluates` those of the arm itself, `crossed` those of the
+    other arm; what pushes nowhere belongs to both.
+    `whole` pools seeds too; `by_seed` is empty where there is one seed. With several seeds the
+    intervals cover the draw of prompts, and `by_seed` shows what the seeds differ by.
+    """
+
+    arm: str
+    scale: Scale
+    generates: tuple[str, ...]
+    trains: tuple[str, ...]
+    columns: tuple[str, ...]
+    evaluates: tuple[str, ...]
+    crossed: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cells: tuple[CellMeasure, ...]
+    seed_cells: tuple[CellMeasure, ...]
+    whole: GroupMeasures
+    by_generate: dict[str, GroupMeasures]
+    by_seed: dict[int, GroupMeasures]
+    course: tuple[CoursePoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The measures of one experiment and behaviour, arm by arm."""
+
+    behaviour: Behaviour
+    arms: dict[str, ArmMeasures]

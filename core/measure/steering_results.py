@@ -1,0 +1,240 @@
+"""What an experiment's steering came to: vectors, layer sweeps, dose curves, matched doses and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.proof import Fired, fired_from_json
+from windowshift.core.contract.records import ExperimentRow, JobRow
+from windowshift.core.contract.stats import Estimate, Floats, estimate
+from windowshift.core.contract.vector_file import VectorHeader, read_header
+from windowshift.core.measure.calibration import DosePoint, LayerRange
+from windowshift.core.measure.resampled import Resampled
+from windowshift.core.run.requests import resolve_artifact
+from windowshift.core.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class VectorLine:
+    """One vector; `header` is None until it is made, and `problem` says why. `of` is what a control controls."""
+
+    name: str
+    file: str | None
+    header: VectorHeader | None
+    control: str | None
+    of: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSweep:
+    """The doses tried at several layers, and the layer picked."""
+
+    vector: str
+    layer: int
+    rule: str
+    ranges: tuple[LayerRange, ...]
+    curves: Mapping[int, tuple[DosePoint, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class DoseCurve:
+    """The base model's dose-response at the layer in use."""
+
+    vector: str
+    layer: int
+    tokens: str
+    points: tuple[DosePoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedDose:
+    """The alpha that shows a prefix group's base mean; None where it is out of reach.
+
+    `target` is the base mean under the group, `reached` the one measured under the matched dose (None where
+    neither an eval nor a train condition has it), `ratio` the second over the first, paired by prompt.
+    """
+
+    vector: str
+    tokens: str
+    group: str
+    layer: int
+    alpha: float | None
+    alpha_low: float | None
+    alpha_high: float | None
+    dose: float | None
+    target: Estimate
+    curve_low: float
+    curve_high: float
+    reached: Estimate | None
+    ratio: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class ControlEffect:
+    """What a control vector does to the base model, beside the real one at the same dose.
+
+    Effects are on the grid's scale, against the base model without a push; `share` is the size of the
+    control's over the size of the real one's.
+    """
+
+    condition: str
+    control: str
+    real: str
+    effect: Estimate | None
+    real_effect: Estimate | None
+    share: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringResults:
+    """Everything; empty where the experiment does not steer.
+
+    `matches` go from the smallest base mean to the largest; `fired` are the proofs by job label.
+    """
+
+    vectors: tuple[VectorLine, ...] = ()
+    sweeps: tuple[LayerSweep, ...] = ()
+    curves: tuple[DoseCurve, ...] = ()
+    matches: tuple[MatchedDose, ...] = ()
+    controls: tuple[ControlEffect, ...] = ()
+    fired: tuple[tuple[str, Fired], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.vectors)
+
+
+def steering_results(reader: Reader, experiment: ExperimentRow, resampled: Resampled) -> SteeringResults:
+    """Read an experiment's steering from the store; what is not there yet is left out."""
+    jobs = reader.jobs(experiment.id)
+    if not any(job.kind == "extract" for job in jobs):
+        return SteeringResults()
+    vectors = tuple(_vector(reader, job) for job in jobs if job.kind == "extract")
+    conditions = [
+        entry
+        for part in ("evaluate", "base", "train")
+        for entry in experiment.conditions.get(part, [])
+        if entry.get("kind") == "steering"
+    ]
+    matches = [_match(job.result, conditions, resampled) for job in jobs if job.kind == "match" and job.result]
+    fired = [(job.label, one) for job in jobs for one in fired_from_json(job.result.get("fired", ()))]
+    return SteeringResults(
+        vectors,
+        tuple(_sweep(job.result) for job in jobs if job.kind == "sweep" and "layer" in job.result),
+        tuple(_curve(job.result) for job in jobs if job.kind == "dose" and "points" in job.result),
+        tuple(sorted(matches, key=lambda one: (one.vector, one.tokens, one.target.value))),
+        tuple(_controls(vectors, conditions, resampled)),
+        tuple(fired),
+    )
+
+
+def _vector(reader: Reader, job: JobRow) -> VectorLine:
+    name = str(job.inputs["name"])
+    if job.state != "done":
+        return VectorLine(name, None, None, None, None, job.error or f"not made yet: {job.state}")
+    file = resolve_artifact(job.result["vector"], reader.workspace)
+    control, of = job.result.get("control"), job.result.get("of")
+    try:
+        return VectorLine(name, file, read_header(file), control, of, None)
+    except SpecError as error:
+        return VectorLine(name, file, None, control, of, str(error))
+
+
+def _sweep(result: Mapping[str, Any]) -> LayerSweep:
+    return LayerSweep(
+        result["vector"],
+        result["layer"],
+        result["rule"],
+        tuple(LayerRange(**one) for one in result["ranges"]),
+        {int(layer): tuple(DosePoint(**point) for point in curve) for layer, curve in result["curves"].items()},
+    )
+
+
+def _curve(result: Mapping[str, Any]) -> DoseCurve:
+    points = tuple(DosePoint(**point) for point in result["points"])
+    return DoseCurve(result["vector"], result["layer"], result["tokens"], points)
+
+
+def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resampled) -> MatchedDose:
+    target = Estimate(**result["target"])
+    wanted = (result["vector"], result["group"], result["tokens"])
+    reached = ratio = None
+    for entry in conditions:
+        if (entry["vectors"], entry["match"], entry["tokens"], entry["prefix"]) == ([wanted[0]], *wanted[1:], None):
+            column = r.base_as_trained("steering", entry["name"])
+            group = r.base_as_trained("prefix", result["group"])
+            if column is not None and group is not None and r.done(column) and r.done(group):
+                reached = estimate(float(r.means[column]), r.samples[:, column], int(r.n[column]))
+                value, other, drawn, other_drawn = r.compared(column, group)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    ratio = estimate(value / other, drawn / other_drawn, int(r.n[column]))
+    keys = ("layer", "alpha", "alpha_low", "alpha_high", "dose")
+    found = {key: result[key] for key in keys}
+    return MatchedDose(
+        vector=wanted[0],
+        group=wanted[1],
+        tokens=wanted[2],
+        **found,
+        target=target,
+        curve_low=result["curve_low"],
+        curve_high=result["curve_high"],
+        reached=reached,
+        ratio=ratio,
+    )
+
+
+def _controls(
+    vectors: tuple[VectorLine, ...], conditions: list[dict[str, Any]], r: Resampled
+) -> Iterator[ControlEffect]:
+    controlled = {one.name: one for one in vectors if one.of is not None}
+    dose = ("alphas", "span", "match", "unit", "tokens", "ablate", "prefix")
+    once = {entry["name"]: entry for entry in conditions}
+    for entry in once.values():
+        line = controlled.get(entry["vectors"][0]) if len(entry["vectors"]) == 1 else None
+        if line is None:
+            continue
+        real = next(
+            (
+                other
+                for other in conditions
+                if other["vectors"] == [line.of] and all(other[key] == entry[key] for key in dose)
+            ),
+            None,
+        )
+        own, theirs = _effect(r, entry["name"]), _effect(r, real["name"]) if real else None
+        share = None
+        if own and theirs and theirs[0]:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = estimate(abs(own[0] / theirs[0]), np.abs(own[1] / theirs[1]), own[2])
+        yield ControlEffect(
+            entry["name"],
+            str(line.control),
+            real["name"] if real else f"no condition has '{line.of}' at this dose",
+            estimate(*own) if own else None,
+            estimate(*theirs) if theirs else None,
+            share,
+        )
+
+
+def _effect(r: Resampled, condition: str) -> tuple[float, Floats, int] | None:
+    """The base model under a condition against the base model without a push, on the grid's scale."""
+    column, plain = r.base("steering", condition, None), _plain(r)
+    if column is None or plain is None or not r.done(column) or not r.done(plain):
+        return None
+    value, other, drawn, other_drawn = r.compared(column, plain)
+    n = int(r.n[column])
+    return float(r.scaled(value, n) - r.scaled(other, n)), r.scaled(drawn, n) - r.scaled(other_drawn, n), n
+
+
+def _plain(r: Resampled) -> int | None:
+    """The column of the base model without a push."""
+    entries = r.grid.experiment.conditions.get("evaluate", [])
+    for entry in entries:
+        if entry.get("kind") == "none" and (found := r.base(entry["arm"], entry["name"], None)) is not None:
+            return found
+    return None

@@ -1,0 +1,113 @@
+"""Trials: what the rows of a sweep and of a dose curve try on the base model, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.stats import mean_summary
+from windowshift.core.contract.vector_file import VectorHeader
+from windowshift.core.measure.calibration import DosePoint, Scale, pick_layer
+from windowshift.core.measure.grid import Rows, arrays
+from windowshift.core.measure.matching import Match, match
+from windowshift.core.plan.jobs import Job
+from windowshift.core.settings.soundness import COHERENCE, REPETITION
+from windowshift.core.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One alpha at one layer, tried on every prompt; alpha 0 stands for all layers."""
+
+    layer: int
+    alpha: float
+    dose: float
+
+
+def sweep_trials(job: Job, header: VectorHeader) -> list[Trial]:
+    """What a sweep tries, unsteered first; row r of the job is trial r // n on prompt r mod n.
+
+    Raises:
+        SpecError: the vector has no direction at a layer.
+    """
+    layers, doses = job.inputs["layers"], job.inputs["doses"]
+    tried = [Trial(layer, header.alpha_of(dose, layer), dose) for layer in layers for dose in doses]
+    return [Trial(layers[0], 0.0, 0.0), *tried]
+
+
+def curve_trials(job: Job, header: VectorHeader, swept: Mapping[str, Any]) -> list[Trial]:
+    """What a dose curve tries, in ascending order: evenly over `reach` times the sound range of the sweep."""
+    layer, count, reach = int(swept["layer"]), int(job.inputs["points"]), float(job.inputs["reach"])
+    low, high = reach * float(swept["alpha_low"]), reach * float(swept["alpha_high"])
+    alphas = [low * (count - k) / count for k in range(count)] + [high * k / count for k in range(count + 1)]
+    return [Trial(layer, alpha, header.dose_of(alpha, layer)) for alpha in alphas]
+
+
+def swept(trials: Sequence[Trial], reader: Reader, job: int, prompts: int, behaviour: Behaviour) -> dict[str, Any]:
+    """Choose the layer of a sweep whose rows are all there; the result that the store keeps.
+
+    Raises:
+        SpecError: no layer moves the behaviour while the text stays sound.
+    """
+    points = dose_points(trials, reader, job, prompts, behaviour)
+    curves: dict[int, list[DosePoint]] = {}
+    for trial, point in zip(trials[1:], points[1:], strict=True):
+        curves.setdefault(trial.layer, [points[0]]).append(point)
+    scale: Scale = behaviour.compare
+    choice = pick_layer({layer: sorted(curve, key=_alpha) for layer, curve in curves.items()}, scale=scale)
+    own = next(one for one in choice.ranges if one.layer == choice.layer)
+    # A side on which the first step already breaks the text is still worth half that step.
+    first = {side: min(abs(p.alpha) for p in curves[choice.layer] if side * p.alpha > 0) for side in (-1, 1)}
+    return {
+        "behaviour": behaviour.name,
+        "layer": choice.layer,
+        "rule": choice.rule,
+        "alpha_low": own.alpha_low or -first[-1] / 2,
+        "alpha_high": own.alpha_high or first[1] / 2,
+        "ranges": [asdict(one) for one in choice.ranges],
+        "curves": {str(layer): [asdict(point) for point in sorted(curves[layer], key=_alpha)] for layer in curves},
+    }
+
+
+def dose_points(
+    trials: Sequence[Trial], reader: Reader, job: int, prompts: int, behaviour: Behaviour
+) -> list[DosePoint]:
+    """Means of every trial, with intervals clustered by prompt."""
+    names = (behaviour.name, COHERENCE.name, REPETITION.name)
+    scores = {name: reader.scores(job, name) for name in names}
+    found = []
+    for number, trial in enumerate(trials):
+        rows = {name: scores[name][number * prompts : (number + 1) * prompts] for name in names}
+        means = {}
+        for name, own in rows.items():
+            values = [None if finish == "failed" else value for _, _, value, finish in own]
+            cut = [finish == "length" for _, _, _, finish in own]
+            means[name] = mean_summary(values, [prompt for _, prompt, _, _ in own], cut)
+        main = means[behaviour.name]
+        if main.mean is None:
+            raise SpecError(f"no completion under dose {trial.dose:g} at layer {trial.layer} has a score")
+        sound = (means[COHERENCE.name].mean, means[REPETITION.name].mean)
+        found.append(DosePoint(trial.alpha, main.mean, main.low, main.high, *sound, dose=trial.dose, n=main.n))
+    return found
+
+
+def matched(
+    trials: Sequence[Trial], reader: Reader, job: int, prompts: int, target: int, behaviour: Behaviour
+) -> Match:
+    """Solve the dose curve of a job for the mean of another job's completions.
+
+    Raises:
+        SpecError: the curve cannot be solved at all.
+    """
+    scores = reader.scores(job, behaviour.name)
+    points: list[Rows] = [arrays(scores[number * prompts : (number + 1) * prompts])[0] for number in range(len(trials))]
+    wanted = arrays(reader.scores(target, behaviour.name))[0]
+    alphas = [trial.alpha for trial in trials]
+    return match(alphas, points, wanted, relative=behaviour.compare == "ratio")
+
+
+def _alpha(point: DosePoint) -> float:
+    return point.alpha

@@ -1,0 +1,1 @@
+"""The plan: a spec as a graph of content-hashed jobs, and what they cost."""

@@ -1,0 +1,304 @@
+"""The plan's maker: a resolved spec into jobs, cells and sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from windowshift.core.contract.backend import ModelIdentity
+from windowshift.core.contract.conditions import Channel, Condition, NoPrefix, is_neutral
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.prompts import Prompt, set_digest
+from windowshift.core.contract.records import BASE
+from windowshift.core.contract.setting import Scorer
+from windowshift.core.plan.jobs import Cell, Job, Source
+from windowshift.core.plan.vector_jobs import Identity, VectorPlanner
+from windowshift.core.settings.prompt_source import Drawn
+from windowshift.core.spec.dose import SteeringDose
+from windowshift.core.spec.grid_spec import GridSpec, TrainRow
+from windowshift.core.spec.spec import Spec
+from windowshift.core.store.connection import to_json
+
+JUDGE_SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Where D's prompts and the eval prompts come from, as job inputs have it."""
+
+    data: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+class PlanMaker:
+    """Builds the jobs of one spec; the same job asked for twice is the same job."""
+
+    def __init__(
+        self, spec: Spec, scorers: Sequence[Scorer], grid: GridSpec, model: ModelIdentity, drawn: Drawn
+    ) -> None:
+        self.spec, self.scorers, self.grid, self.drawn = spec, scorers, grid, drawn
+        self.model = {"base": spec.model, "revision": spec.revision, "fingerprint": model.fingerprint}
+        self.sampling = asdict(spec.sampling.resolved())
+        self.vectors: VectorPlanner | None = None
+        self.conditions: dict[str, Condition] = {}
+        self._chosen: dict[int, Chosen] = {}
+        self.keeps: Callable[[int], bool] = lambda _: True  # whether the backend keeps a checkpoint after so many
+        self.jobs: dict[str, Job] = {}
+        self.cells: list[Cell] = []
+        self.sources: list[Source] = []
+
+    def make(self) -> None:
+        """Fill jobs, cells and sources for every seed."""
+        for seed in self.spec.seeds:
+            chosen = self.chosen(seed)
+            generated = self._generate(seed, chosen)
+            evaluated = [*self.grid.evaluate, *self.grid.base]
+            # Prefixes first: matches point to their cells.
+            for condition in sorted(evaluated, key=lambda condition: condition.arm == "steering"):
+                job = self.evaluate(
+                    condition, seed, chosen, self.spec.channel.evaluate, label=f"{BASE} → {condition.name}"
+                )
+                # Base cells serve both arms; they carry the arm of their eval condition.
+                self.cells.append(Cell(condition.arm, "", BASE, condition.name, seed, 0, True, job.id))
+            for row in self.grid.rows:
+                self._row(row, seed, chosen, generated)
+
+    def chosen(self, seed: int) -> Chosen:
+        """Where the prompts of a seed come from."""
+        if seed not in self._chosen:
+            self._chosen[seed] = Chosen(
+                self._place(self.drawn.data, self.spec.data.size, "data", seed),
+                self._place(self.drawn.evaluation, self.spec.sampling.prompts, "evaluation", seed),
+            )
+        return self._chosen[seed]
+
+    def add(self, job: Job) -> Job:
+        """Take a job into the plan; the one that is there already, where there is one."""
+        return self.jobs.setdefault(job.id, job)
+
+    def know(self, condition: Condition, identity: Mapping[str, Any] | None = None) -> None:
+        """Let the run find a condition by its identity in job inputs."""
+        self.conditions.setdefault(to_json(condition.identity() if identity is None else identity), condition)
+
+    def _place(self, candidates: tuple[Prompt, ...], keep: int, use: str, seed: int) -> dict[str, Any]:
+        """Where prompts come from: a drawn set, or what a filter job will choose of it."""
+        settings = self.spec.data.filter
+        everything = {"set": set_digest(candidates), "last": len(candidates)}
+        if settings is None:
+            return everything
+        inputs: dict[str, Any] = {
+            "prompts": everything,
+            "keep": keep,
+            "seed": seed,
+            "channel": self.spec.channel.evaluate,
+        }
+        if settings.judge is None:
+            conditions = [condition for condition in self.grid.evaluate if condition.arm == "prefix"]
+            if len(conditions) < 2:
+                raise SpecError("data.filter needs two eval prefixes or more to see how the base model's lengths vary")
+            inputs |= {
+                "how": "variance",
+                "backend": self.spec.generate_backend,
+                "model": self.model,
+                "sampling": self.sampling,
+                "conditions": [condition.identity() for condition in conditions],
+            }
+            for condition in conditions:
+                self.know(condition)
+            rows = len(candidates) * len(conditions)
+        else:
+            inputs |= {
+                "how": "judge",
+                "backend": settings.judge.backend or self.spec.generate_backend,
+                "model": {"base": settings.judge.model, "revision": None, "fingerprint": settings.judge.model},
+                "sampling": JUDGE_SAMPLING,
+            }
+            rows = len(candidates)
+        job = self.add(Job("filter", f"filter prompts for {use} by {inputs['how']}", inputs, (), rows))
+        return {"filter": job.id, "last": keep}
+
+    def sampled(self, use: str, condition: Condition, seed: int, channel: Channel, place: dict[str, Any]) -> Identity:
+        """Inputs of a job that samples the base model, or an adapter of it, and its parents so far."""
+        identity, before = self.identity(condition, channel)
+        inputs = {
+            "backend": self.spec.generate_backend,
+            "model": self.model,
+            "condition": identity,
+            "channel": _channel(condition, channel),
+            "prompts": place,
+            "sampling": self.sampling,
+            "seed": seed,
+            "for": use,
+        }
+        return inputs, (*_parents(place), *before)
+
+    def identity(self, condition: Condition, channel: Channel) -> Identity:
+        """A condition as job inputs have it, and the jobs that make its vectors and doses.
+
+        Raises:
+            SpecError: a vector, layer or match that cannot be.
+        """
+        found: Identity = (condition.identity(), ())
+        if isinstance(condition, SteeringDose) and not condition.neutral:
+            if self.vectors is None:
+                raise SpecError(f"condition '{condition.name}' steers, but the spec has no 'vectors'")
+            try:
+                found = self.vectors.identity(condition, channel)
+            except SpecError as error:
+                raise SpecError(f"condition '{condition.name}': {error}") from error
+        self.know(condition, found[0])
+        return found
+
+    def _generate(self, seed: int, chosen: Chosen) -> dict[str, Job]:
+        """One job a generation condition, over the part of D's prompts that some row needs."""
+        wanted: dict[str, tuple[Condition, set[tuple[int, int]]]] = {}
+        for row in self.grid.rows:
+            for part, (first, last) in zip(row.parts, _slices(row, self.spec.data.size), strict=True):
+                wanted.setdefault(part.generate.name, (part.generate, set()))[1].add((first, last))
+        jobs = {}
+        channel = self.spec.channel.generate or self.spec.channel.train
+        for name, (condition, spans) in wanted.items():
+            first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+            inputs, parents = self.sampled("data", condition, seed, channel, chosen.data)
+            inputs["rows"] = [first, last]
+            job = self.add(Job("generate", f"data {name}", inputs, parents, last - first))
+            self.score(job, job.total)
+            jobs[name] = job
+        return jobs
+
+    def evaluate(
+        self,
+        condition: Condition,
+        seed: int,
+        chosen: Chosen,
+        channel: Channel,
+        *,
+        label: str,
+        parent: Job | None = None,
+        step: int = 0,
+    ) -> Job:
+        """The job that samples the eval prompts under a condition, from the base model or from an adapter."""
+        count = self.spec.sampling.prompts
+        inputs, parents = self.sampled("evaluation", condition, seed, channel, chosen.evaluation)
+        inputs["rows"] = [0, count]
+        if parent is not None:
+            inputs["step"] = step
+            parents = (*parents, parent.id)
+        job = self.add(Job("evaluate", label, inputs, parents, count))
+        self.score(job, count)
+        return job
+
+    def _row(self, row: TrainRow, seed: int, chosen: Chosen, generated: Mapping[str, Job]) -> None:
+        size = self.spec.data.size
+        parts: list[dict[str, Any]] = []
+        vectors: list[str] = []
+        for number, (part, (first, last)) in enumerate(zip(row.parts, _slices(row, size), strict=True)):
+            data = generated[part.generate.name]
+            # L̄_M(p_t): the cell of the grid where there is one, else a job of its own.
+            label = f"{BASE} → {part.train.name}, as in training"
+            reference = self.evaluate(part.train, seed, chosen, self.spec.channel.train, label=label)
+            identity, before = self.identity(part.train, self.spec.channel.train)
+            vectors += before
+            parts.append(
+                {
+                    "data": data.id,
+                    "first": first,
+                    "last": last,
+                    "condition": identity,
+                    "channel": _channel(part.train, self.spec.channel.train),
+                }
+            )
+            start = data.inputs["rows"][0]
+            self.sources.append(
+                Source(
+                    row.arm,
+                    row.generate,
+                    row.train,
+                    seed,
+                    number,
+                    part.fraction,
+                    part.generate.name,
+                    part.train.name,
+                    data.id,
+                    first - start,
+                    last - start,
+                    reference.id,
+                )
+            )
+        total = size * self.spec.sft.epochs
+        checkpoints = self.spec.checkpoints.steps(total) if self.spec.checkpoints else []
+        inputs: dict[str, Any] = {
+            "backend": self.spec.train_backend,
+            "model": self.model,
+            "parts": parts,
+            "sft": asdict(self.spec.sft.resolved()),
+            "checkpoints": [step for step in checkpoints if self.keeps(step)],
+            "seed": seed,
+        }
+        parents = tuple(dict.fromkeys([*(part["data"] for part in parts), *vectors]))
+        trained = self.add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
+        # Where the backend keeps no checkpoint, a model of its own sees the first examples only.
+        own = inputs | {"checkpoints": [], "sft": inputs["sft"] | {"epochs": 1}}
+        trainers = {
+            step: self.add(
+                Job(
+                    "train",
+                    f"train {row.generate} under {row.train} on {step}",
+                    own | {"examples": step},
+                    parents,
+                    step,
+                )
+            )
+            for step in checkpoints
+            if not self.keeps(step)
+        }
+        for step in (*checkpoints, total):
+            for condition in self._evaluated_at(row, step, total):
+                at = "" if step == total else f" after {step}"
+                label = f"{row.generate}: {row.train} → {condition.name}{at}"
+                channel = self.spec.channel.evaluate
+                job = self.evaluate(
+                    condition, seed, chosen, channel, label=label, parent=trainers.get(step, trained), step=step
+                )
+                self.cells.append(
+                    Cell(row.arm, row.generate, row.train, condition.name, seed, step, step == total, job.id)
+                )
+
+    def _evaluated_at(self, row: TrainRow, step: int, total: int) -> Iterator[Condition]:
+        only = self.spec.checkpoints.evaluate if self.spec.checkpoints and step < total else None
+        cross = self.spec.conditions.cross
+        for condition in self.grid.evaluate:
+            own = condition.arm == row.arm or is_neutral(condition)
+            crossed = cross if isinstance(cross, bool) else condition.name in cross
+            if (own or crossed) and (only is None or condition.name in only):
+                yield condition
+
+    def score(self, sampled: Job, rows: int) -> None:
+        """Score a job's completions by every scorer."""
+        for scorer in self.scorers:
+            self.add(Job("score", f"score {scorer.name}: {sampled.label}", scorer.identity(), (sampled.id,), rows))
+
+
+def _channel(condition: Condition, channel: Channel) -> Channel:
+    """The channel of a condition's prefix; one without a prefix is the same in either."""
+    bare = isinstance(condition, NoPrefix) or (isinstance(condition, SteeringDose) and condition.prefix is None)
+    return "user" if bare else channel
+
+
+def _parents(place: Mapping[str, Any]) -> tuple[str, ...]:
+    return (place["filter"],) if "filter" in place else ()
+
+
+def _slices(row: TrainRow, size: int) -> list[tuple[int, int]]:
+    """Cut 0 .. size into the row's parts by cumulated fractions, without gap or overlap."""
+    edges = [0]
+    total = sum(part.fraction for part in row.parts)
+    cumulated = 0.0
+    for part in row.parts:
+        cumulated += part.fraction / total
+        edges.append(round(size * cumulated))
+    if len(set(edges)) != len(edges):
+        raise SpecError(f"conditions.train: mix '{row.train}' has a part of no example at data.size {size}")
+    return list(pairwise(edges))

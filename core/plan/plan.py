@@ -1,0 +1,209 @@
+"""The plan: a spec as a graph of content-hashed jobs, with the grid that they fill."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
+from windowshift.core.contract.conditions import Condition
+from windowshift.core.contract.errors import BackendError, SpecError
+from windowshift.core.contract.prompts import Prompt, set_digest
+from windowshift.core.contract.records import JobKind
+from windowshift.core.contract.setting import Scorer, Setting
+from windowshift.core.plan.grid_jobs import PlanMaker
+from windowshift.core.plan.jobs import Cell, Job, Source
+from windowshift.core.plan.vector_jobs import VectorPlanner
+from windowshift.core.settings.judge import judges_of
+from windowshift.core.settings.prompt_source import draw
+from windowshift.core.settings.soundness import SoundnessScorer
+from windowshift.core.spec import registry
+from windowshift.core.spec.answered_file import AnsweredFile
+from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
+from windowshift.core.spec.spec import Spec
+from windowshift.core.spec.spec_errors import did_you_mean
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs in an order in which every parent comes before its children, and the grid over them.
+
+    `prompts` holds the prompt sets that the jobs' inputs name by digest; `repeats` counts prompts left
+    out because another one has the same text. `conditions` are those of job inputs, by their identity as
+    JSON; `vector_files` and `answered` the files behind vectors, by digest.
+    """
+
+    spec: Spec
+    spec_text: str
+    setting: Setting
+    scorers: tuple[Scorer, ...]
+    model: ModelIdentity
+    grid: GridSpec
+    prompts: Mapping[str, tuple[Prompt, ...]]
+    repeats: int
+    jobs: tuple[Job, ...]
+    cells: tuple[Cell, ...]
+    sources: tuple[Source, ...]
+    conditions: Mapping[str, Condition]
+    vector_files: Mapping[str, Path]
+    answered: Mapping[str, AnsweredFile]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by kind."""
+        counts: dict[str, int] = {}
+        for job in self.jobs:
+            counts[job.kind] = counts.get(job.kind, 0) + 1
+        return counts
+
+    def needed_by(self, kinds: Collection[JobKind]) -> frozenset[str]:
+        """The jobs of some kinds, with everything that they wait for and the scores of that."""
+        needed: set[str] = set()
+        for job in reversed(self.jobs):  # children come after their parents
+            if job.kind in kinds or job.id in needed:
+                needed |= {job.id, *job.parents}
+        return frozenset(needed | {job.id for job in self.jobs if job.kind == "score" and job.parents[0] in needed})
+
+
+def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, Backend]) -> Plan:
+    """Plan a spec.
+
+    Args:
+        spec: the experiment.
+        spec_text: its YAML, kept in the store.
+        folder: where relative prompt files and model folders are looked for first.
+        backends: the backends that the spec names, by name.
+
+    Raises:
+        SpecError: a condition, prompt source, model or capability that is not there.
+    """
+    if not Path(spec.model).is_absolute() and (folder / spec.model / "config.json").is_file():
+        spec = spec.model_copy(update={"model": str(folder / spec.model)})  # beside the spec, as prompt files are
+    setting = registry.setting(spec.setting)
+    grid = resolve_grid(spec, setting.conditions())
+    _check_capabilities(spec, grid, backends)
+    _check_checkpoints(spec, grid)
+    try:
+        model = backends[spec.generate_backend].identify(spec.model, spec.revision)
+        _check_system_channel(spec, backends)
+    except BackendError as error:
+        raise SpecError(f"model: {error}") from error
+    source = spec.prompts if spec.prompts is not None else setting.default_prompts()
+    if source is None:
+        raise SpecError(f"the setting '{spec.setting}' needs a prompt source: add  prompts: FILE")
+    share = spec.data.filter.candidates if spec.data.filter else 1.0
+    wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
+    drawn = draw(source, *wanted, spec.data.seed, folder)
+    # Steered text may fall apart, which lengths alone do not show.
+    ruled = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
+    taken = [behaviour.name for scorer in ruled for behaviour in scorer.behaviours]
+    scorers = (*ruled, *judges_of(spec, folder, backends, taken))
+    maker = PlanMaker(spec, scorers, grid, model, drawn)
+    vectors: VectorPlanner | None = None
+    if spec.vectors:
+        name, size = _vector_backend(spec, backends)
+        maker.vectors = vectors = VectorPlanner(maker, name, size, folder)
+        for vector in spec.vectors:
+            vectors.vector(vector)
+    able, examples = backends[spec.train_backend].capabilities, spec.data.size
+    maker.keeps = lambda step: able.checkpoints or (able.epoch_checkpoints and step % examples == 0)
+    maker.make()
+    return Plan(
+        spec,
+        spec_text,
+        setting,
+        scorers,
+        model,
+        grid,
+        {set_digest(drawn.data): drawn.data, set_digest(drawn.evaluation): drawn.evaluation},
+        drawn.repeats,
+        tuple(maker.jobs.values()),
+        tuple(maker.cells),
+        tuple(maker.sources),
+        maker.conditions,
+        vectors.files if vectors else {},
+        vectors.answered if vectors else {},
+    )
+
+
+def _vector_backend(spec: Spec, backends: Mapping[str, Backend]) -> tuple[str, ModelSize]:
+    """The backend that reads the model's activations, and the model's size."""
+    for name in spec.vector_backends:
+        backend = backends[name]
+        if backend.capabilities.steers and isinstance(backend, SteeringBackend):
+            try:
+                return name, backend.size(spec.model, spec.revision)
+            except BackendError as error:
+                raise SpecError(f"model: {error}") from error
+    raise SpecError(
+        f"vectors: backend '{spec.generate_backend}' does not read activations: write  backend: local,  or "
+        "backend: {train: local, generate: ...}  with one that steers"
+    )
+
+
+def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:
+    trainer, sampler = backends[spec.train_backend].capabilities, backends[spec.generate_backend].capabilities
+    if not trainer.trains:
+        raise SpecError(f"backend '{spec.train_backend}' cannot train: write  backend: {{train: local, generate: ...}}")
+    if not sampler.generates:
+        raise SpecError(f"backend '{spec.generate_backend}' cannot generate: name another one under backend.generate")
+    if spec.train_backend != spec.generate_backend and not (trainer.leaves_peft and sampler.loads_peft):
+        one, lacks = (
+            (spec.generate_backend, "does not load the adapters of another backend")
+            if trainer.leaves_peft
+            else (spec.train_backend, "leaves no adapters that another backend could load")
+        )
+        raise SpecError(
+            f"backend: {{train: {spec.train_backend}, generate: {spec.generate_backend}}} cannot work: "
+            f"'{one}' {lacks}; write  backend: local,  or  backend: {{train: local, generate: vllm}}"
+        )
+    trained = [part.train for row in grid.rows for part in row.parts]
+    for condition in (*grid.generate, *grid.evaluate, *grid.base, *trained):
+        for name, able in ((spec.generate_backend, sampler.steers), (spec.train_backend, trainer.steers)):
+            used = condition in trained or name == spec.generate_backend
+            if condition.arm == "steering" and used and not able:
+                raise SpecError(
+                    f"condition '{condition.name}' is a steering dose, which backend '{name}' cannot do: "
+                    "name one that steers, e.g. local"
+                )
+    if spec.checkpoints and not trainer.checkpoints:
+        size = spec.data.size
+        for step in spec.checkpoints.steps(size * spec.sft.epochs):
+            if step > size and not (trainer.epoch_checkpoints and step % size == 0):
+                raise SpecError(
+                    f"checkpoints: backend '{spec.train_backend}' cannot stop after {step} examples, within a later "
+                    f"epoch: name numbers up to data.size ({size}), or multiples of it"
+                )
+
+
+def _check_system_channel(spec: Spec, backends: Mapping[str, Backend]) -> None:
+    if "system" not in (spec.channel.train, spec.channel.evaluate, spec.channel.generate):
+        return
+    for name in sorted({spec.train_backend, spec.generate_backend}):
+        if not backends[name].supports_system(spec.model, spec.revision):
+            raise SpecError(
+                f"the chat template of '{spec.model}' refuses or drops system messages: "
+                "set channel: {train: user, evaluate: user}"
+            )
+
+
+def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:
+    if spec.checkpoints is None:
+        return
+    total = spec.data.size * spec.sft.epochs
+    if spec.checkpoints.every is not None and spec.checkpoints.every >= total:
+        raise SpecError(
+            f"checkpoints.every is {spec.checkpoints.every}, but training ends after {total} examples: lower it"
+        )
+    if spec.checkpoints.at is not None and max(spec.checkpoints.at) > total:
+        raise SpecError(
+            f"checkpoints.at has {max(spec.checkpoints.at)}, but training ends after {total} examples: lower it, or "
+            "raise data.size"
+        )
+    known = [condition.name for condition in grid.evaluate]
+    for name in spec.checkpoints.evaluate or ():
+        if name not in known:
+            raise SpecError(
+                f"checkpoints.evaluate: '{name}' is not among conditions.evaluate{did_you_mean(name, known)}"
+            )

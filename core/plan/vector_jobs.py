@@ -1,0 +1,271 @@
+"""The plan of a spec's vectors: jobs that make them, choose their layer, measure their doses and match them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from windowshift.core.contract.backend import ModelSize
+from windowshift.core.contract.conditions import Channel, NoPrefix
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.generation import Tokens
+from windowshift.core.contract.prompts import set_digest
+from windowshift.core.contract.records import BASE
+from windowshift.core.contract.vector_file import VectorHeader, digest_of, read_header, read_vector
+from windowshift.core.plan.jobs import Job
+from windowshift.core.spec.answered_file import AnsweredFile, read_answered
+from windowshift.core.spec.dose import SteeringDose
+from windowshift.core.spec.grid_spec import named
+from windowshift.core.spec.spec_errors import did_you_mean
+from windowshift.core.spec.vector_spec import CompletionsFile, VectorSpec
+
+if TYPE_CHECKING:
+    from windowshift.core.plan.grid_jobs import PlanMaker
+
+SWEPT_LAYERS = 8
+
+Identity = tuple[dict[str, Any], tuple[str, ...]]
+"""A condition's identity with jobs in place of names, and the jobs that have to be done before."""
+
+
+class VectorPlanner:
+    """Plans the vectors that conditions use; the same vector asked for twice is the same job.
+
+    Args:
+        maker: makes the jobs.
+        backend: the name of the backend that makes vectors.
+        size: the model's.
+        folder: where relative files are looked for.
+    """
+
+    def __init__(self, maker: PlanMaker, backend: str, size: ModelSize, folder: Path) -> None:
+        self._maker, self._spec, self._backend = maker, maker.spec, backend
+        self._layers, self._width, self._folder = size.layers, size.width, folder
+        self.files: dict[str, Path] = {}
+        self.answered: dict[str, AnsweredFile] = {}
+        self._made: dict[str, Job] = {}
+        self._open: list[str] = []
+
+    def identity(self, condition: SteeringDose, channel: Channel) -> Identity:
+        """A dose as job inputs have it.
+
+        Raises:
+            SpecError: a vector, a layer or a group that is not there, or a file that does not fit.
+        """
+        vectors: list[dict[str, Any]] = []
+        parents: list[str] = []
+        for name in condition.vectors:
+            made, layer = self.vector(name), self._layer(name)
+            if isinstance(layer, int):
+                self._check_direction(name, layer, doses=condition.unit == "dose")
+            vectors.append({"vector": made.id, "layer": {"sweep": layer.id} if isinstance(layer, Job) else layer})
+            parents += [made.id, *([layer.id] if isinstance(layer, Job) else [])]
+        match = None
+        if condition.match is not None:
+            match = self._match(condition.vectors[0], condition.match, condition.tokens, channel)
+            parents.append(match.id)
+        found = {**condition.identity(), "vectors": vectors, "match": match.id if match else None}
+        return found, tuple(dict.fromkeys(parents))
+
+    def vector(self, name: str) -> Job:
+        """The job that makes a vector.
+
+        Raises:
+            SpecError: see `identity`.
+        """
+        if name not in self._made:
+            if name in self._open:
+                raise SpecError(f"vectors.{name} is made of itself: {' → '.join([*self._open, name])}")
+            self._open.append(name)
+            self._made[name] = self._make(name, self._entry(name))
+            self._open.pop()
+        return self._made[name]
+
+    def _entry(self, name: str) -> VectorSpec:
+        if name not in self._spec.vectors:
+            known = did_you_mean(name, self._spec.vectors) if self._spec.vectors else ": the spec has no 'vectors'"
+            raise SpecError(f"there is no vector '{name}'{known}")
+        return self._spec.vectors[name]
+
+    # -- making ---------------------------------------------------------------------------------
+
+    def _make(self, name: str, entry: VectorSpec) -> Job:
+        inputs: dict[str, Any] = {"backend": self._backend, "model": self._maker.model, "name": name}
+        parents: tuple[str, ...]
+        if entry.control is not None and entry.of is not None:
+            parent = self.vector(entry.of)
+            if entry.source is not None:
+                self._check_layer(f"vectors.{name}.source", entry.source)
+            inputs |= {"how": "control", "control": entry.control, "of": parent.id}
+            inputs |= {"seed": entry.seed, "source": entry.source or 0}
+            parents = (parent.id,)
+        elif entry.combine is not None:
+            parts = [(self.vector(part).id, weight) for part, weight in entry.combine.items()]
+            inputs |= {"how": "combination", "parts": [list(part) for part in parts]}
+            parents = tuple(part for part, _ in parts)
+        elif entry.file is not None:
+            inputs |= {"how": "file", "digest": self._file(name, entry)}
+            parents = ()
+        else:
+            sides = {side: self._side(name, entry, side) for side in ("positive", "negative")}
+            inputs |= {"how": "difference", "tokens": entry.tokens, "min_difference": entry.min_difference, **sides}
+            parents = tuple(side["data"] for side in sides.values() if "data" in side)
+        return self._maker.add(Job("extract", f"vector {name}", inputs, parents, 1))
+
+    def _side(self, name: str, entry: VectorSpec, side: str) -> dict[str, Any]:
+        value = getattr(entry, side)
+        where = f"vectors.{name}.{side}"
+        if isinstance(value, CompletionsFile):
+            path = Path(value.file).expanduser()
+            beside = self._folder / path
+            found = read_answered(beside if not path.is_absolute() and beside.exists() else path)
+            self.answered[found.digest] = found
+            return {"file": found.digest, "label": found.name}
+        condition = named(value, self._maker.grid.names, where)
+        if isinstance(condition, SteeringDose):
+            raise SpecError(f"{where}: '{value}' is a steering dose; a vector is made of prompts or files")
+        prompts = self._maker.drawn.data
+        count = min(entry.prompts, len(prompts))
+        if count < entry.prompts and "prompts" in entry.model_fields_set:
+            raise SpecError(f"vectors.{name}.prompts is {entry.prompts}, but D has {len(prompts)} prompts: lower it")
+        place = {"set": set_digest(prompts), "last": len(prompts)}
+        channel = "user" if isinstance(condition, NoPrefix) else entry.channel or self._spec.channel.train
+        if entry.tokens != "response" and entry.min_difference is None:
+            # Prompt tokens need no answers.
+            asked = {"condition": condition.identity(), "channel": channel, "prompts": place, "rows": [0, count]}
+            self._maker.know(condition)
+            return {**asked, "label": condition.name}
+        inputs, parents = self._maker.sampled("data", condition, self._spec.seeds[0], channel, place)
+        inputs["rows"] = [0, count]
+        job = self._maker.add(Job("generate", f"vector {name}: {side}, under {condition.name}", inputs, parents, count))
+        self._maker.score(job, count)
+        return {"data": job.id, "label": condition.name}
+
+    def _file(self, name: str, entry: VectorSpec) -> str:
+        path = Path(entry.file or "").expanduser()
+        beside = self._folder / path
+        path = beside if not path.is_absolute() and beside.exists() else path
+        if path.suffix in (".pt", ".gguf"):
+            raise SpecError(
+                f"vectors.{name}.file: {path.name} is another tool's format: make a windowshift vector of it with  "
+                f"windowshift vectors import {path} --model {self._spec.model} --out {path.stem}.safetensors"
+            )
+        try:
+            header, numbers = read_vector(path)
+            some = next((layer for layer, norm in enumerate(header.norms) if norm > 0), 0)
+            layer = entry.layer if isinstance(entry.layer, int) else header.layer
+            fingerprint = self._maker.model["fingerprint"]
+            header.check(
+                fingerprint=fingerprint,
+                width=self._width,
+                layers=self._layers,
+                layer=some if layer is None else layer,
+            )
+        except SpecError as error:
+            raise SpecError(f"vectors.{name}.file: {error}") from error
+        # The residual norms say which alpha a dose is: measured anew, they make another vector of the same numbers.
+        norms = hashlib.sha256(repr(header.rms).encode()).hexdigest()[:8]
+        digest = f"{digest_of(header, numbers)}-{norms}"
+        self.files[digest] = path.resolve()
+        return digest
+
+    # -- layer and dose -------------------------------------------------------------------------
+
+    def _layer(self, name: str) -> int | Job:
+        """The layer in use: a number, or the sweep that chooses it."""
+        entry = self._entry(name)
+        if isinstance(entry.layer, int):
+            self._check_layer(f"vectors.{name}.layer", entry.layer)
+            return entry.layer
+        if entry.layer is None and entry.of is not None:
+            return self._layer(entry.of)
+        if entry.layer is None and entry.file is not None:
+            header = self._header(name)
+            if header is not None and header.layer is not None:
+                return header.layer
+        return self._sweep(name, None)
+
+    def _check_layer(self, where: str, layer: int) -> None:
+        if layer >= self._layers:
+            raise SpecError(f"{where} is {layer}, but the model's layers are 0 to {self._layers - 1}")
+
+    def _check_direction(self, name: str, layer: int, *, doses: bool) -> None:
+        """Refuse a file's vector, or a control of one, where it has no direction, or no unit to give doses in."""
+        header = self._header(name)
+        if header is None:
+            return
+        try:
+            header.layer_in_use(layer)
+            if doses:
+                header.dose_of(1.0, layer)
+        except SpecError as error:
+            raise SpecError(f"vectors.{name}: {error}") from error
+
+    def _header(self, name: str) -> VectorHeader | None:
+        """The header of a vector's file, which its controls share norms with; None where it is yet to be made."""
+        entry = self._entry(name)
+        if entry.of is not None:
+            return self._header(entry.of)
+        return None if entry.file is None else read_header(self.files[self.vector(name).inputs["digest"]])
+
+    def _sweep(self, name: str, layer: int | None) -> Job:
+        """Tries doses at several layers, or at the one that is set."""
+        tried = self._entry(name).calibrate
+        layers = [layer] if layer is not None else tried.layers
+        if layers is None:
+            header = self._header(name)
+            there = [one for one in range(self._layers) if header is None or header.norms[one] > 0]
+            count = min(SWEPT_LAYERS, len(there))
+            layers = [there[round((index + 0.5) * len(there) / count - 0.5)] for index in range(count)]
+        for one in layers:
+            self._check_layer(f"vectors.{name}.calibrate.layers", one)
+            self._check_direction(name, one, doses=True)
+        prompts = min(tried.prompts, self._spec.sampling.prompts)
+        inputs, parents = self._base_rows(prompts)
+        inputs |= {"vector": self.vector(name).id, "layers": layers, "doses": list(tried.doses), "for": "sweep"}
+        total = (1 + len(layers) * len(tried.doses)) * prompts
+        job = self._maker.add(
+            Job("sweep", f"layers and doses of {name}", inputs, (*parents, self.vector(name).id), total)
+        )
+        self._maker.score(job, total)
+        return job
+
+    def _curve(self, name: str, tokens: Tokens) -> Job:
+        """The dose curve at the layer in use."""
+        tried = self._entry(name).calibrate
+        layer = self._layer(name)
+        sweep = layer if isinstance(layer, Job) else self._sweep(name, layer)
+        prompts = self._spec.sampling.prompts
+        inputs, parents = self._base_rows(prompts)
+        inputs |= {"vector": self.vector(name).id, "sweep": sweep.id, "tokens": tokens, "for": "dose"}
+        inputs |= {"points": tried.points, "reach": tried.reach}
+        total = (2 * tried.points + 1) * prompts
+        on = "" if tokens == "all" else f" on {tokens} tokens"
+        parents = (*parents, self.vector(name).id, sweep.id)
+        job = self._maker.add(Job("dose", f"dose curve of {name}{on}", inputs, parents, total))
+        self._maker.score(job, total)
+        return job
+
+    def _base_rows(self, prompts: int) -> Identity:
+        """Inputs of rows on the base model with the bare prompt."""
+        place = self._maker.chosen(self._spec.seeds[0]).evaluation
+        inputs, parents = self._maker.sampled("evaluation", NoPrefix(), self._spec.seeds[0], "user", place)
+        return {**inputs, "rows": [0, prompts]}, parents
+
+    def _match(self, name: str, group: str, tokens: Tokens, channel: Channel) -> Job:
+        """Solves for the alpha whose base mean is a group's; a control takes the alpha of what it controls."""
+        real, entry = name, self._entry(name)
+        while entry.of is not None:
+            real, entry = entry.of, self._entry(entry.of)
+        target = named(group, self._maker.grid.names, f"match of vector '{name}'")
+        if isinstance(target, SteeringDose):
+            raise SpecError(f"match of vector '{name}': '{group}' is a steering dose itself; match a prefix group")
+        curve = self._curve(real, tokens)
+        seed = self._spec.seeds[0]
+        chosen = self._maker.chosen(seed)
+        reached = self._maker.evaluate(target, seed, chosen, channel, label=f"{BASE} → {group}, to be matched")
+        inputs = {"curve": curve.id, "target": reached.id}
+        on = "" if tokens == "all" else f" on {tokens} tokens"
+        label = f"alpha of {real} that matches {group}{on}"
+        return self._maker.add(Job("match", label, inputs, (curve.id, reached.id), 1))

@@ -1,0 +1,1 @@
+"""The report: measures as pages, JSON, tables, figures and exports."""

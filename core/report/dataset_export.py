@@ -1,0 +1,94 @@
+"""Export of D: a row's training set as chat JSONL, as OpenAI fine-tuning takes it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.conditions import Condition, NoPrefix, PrefixGroup
+from windowshift.core.contract.errors import SpecError, StoreError
+from windowshift.core.contract.records import BASE, JobRow
+from windowshift.core.contract.whole_file import whole_file
+from windowshift.core.report.report import find_experiment
+from windowshift.core.store.reader import Reader
+
+Chat = dict[str, list[dict[str, str]]]
+
+
+def export_dataset(
+    workspace: Path,
+    name: str,
+    generate: str,
+    train: str,
+    out: Path,
+    *,
+    seed: int | None = None,
+    arm: str = "prefix",
+    force: bool = False,
+) -> int:
+    """Write the D of one grid row, under its train condition and in training order; return the examples.
+
+    Args:
+        workspace: the folder.
+        name: of the experiment.
+        generate: the row's generation condition.
+        train: the row's train condition.
+        out: a .jsonl file; written whole or not at all.
+        seed: the row's seed; None: the first one.
+        arm: the row's arm.
+        force: overwrite a file that is there.
+
+    Raises:
+        SpecError: no such experiment or row, or the file cannot be written there.
+        StoreError: completions of D are missing.
+    """
+    if out.suffix.lower() != ".jsonl":
+        raise SpecError(f"a dataset is written as chat JSONL: {out} must end in .jsonl")
+    with closing(Reader(workspace)) as reader:
+        experiment = find_experiment(reader, name)
+        rows = [
+            cell
+            for cell in reader.cells(experiment.id, "")
+            if cell.train != BASE and (cell.arm, cell.generate, cell.train) == (arm, generate, train)
+        ]
+        chosen = next((cell for cell in rows if seed is None or cell.seed == seed), None)
+        if chosen is None:
+            of = "" if seed is None else f" with seed {seed}"
+            raise SpecError(f"experiment '{name}' has no row trained on {generate} data under '{train}'{of}")
+        by_id = {job.id: job for job in reader.jobs(experiment.id)}
+        parents = [by_id[parent] for parent in reader.job(chosen.job).parents if parent in by_id]
+        trained = next(job for job in parents if job.kind == "train")
+        examples = list(_examples(reader, trained, by_id))
+    # The order of training, as core.training_set shuffles it.
+    random.Random(f"order:{trained.inputs['seed']}").shuffle(examples)
+    with whole_file(out, force) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        for example in examples:
+            file.write(json.dumps(example, ensure_ascii=False) + "\n")
+    return len(examples)
+
+
+def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iterator[Chat]:
+    for part in trained.inputs.get("parts", ()):
+        data = by_id[part["data"]]
+        start = data.inputs["rows"][0]
+        count = part["last"] - part["first"]
+        rows = reader.completions(data.n, "", first=part["first"] - start, limit=count)
+        if len(rows) < count or any(row.finish == "failed" for row in rows):
+            raise StoreError(f"'{data.label}' has completions missing: finish the run, or retry it, before exporting D")
+        condition = _condition(part["condition"], trained)
+        for position, row in enumerate(rows, part["first"]):
+            pushed = condition.push(row.prompt, position, part["channel"])
+            turns = [{"role": turn.role, "content": turn.content} for turn in pushed.messages]
+            yield {"messages": [*turns, {"role": "assistant", "content": row.text}]}
+
+
+def _condition(identity: dict[str, Any], trained: JobRow) -> Condition:
+    if identity["kind"] == "none":
+        return NoPrefix()
+    if identity["kind"] == "prefix":
+        return PrefixGroup("", tuple(identity["phrases"]))
+    raise SpecError(f"'{trained.label}' trains under a {identity['kind']}, which chat JSONL cannot hold")

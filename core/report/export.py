@@ -1,0 +1,157 @@
+"""Export: an experiment's completions as CSV, Parquet or JSONL, streamed row by row."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.proof import fired_from_json
+from windowshift.core.contract.records import BASE, ExperimentRow
+from windowshift.core.contract.whole_file import whole_file
+from windowshift.core.report.dataset_export import export_dataset
+from windowshift.core.report.report import find_experiment
+from windowshift.core.store.connection import naming
+from windowshift.core.store.reader import Reader
+
+__all__ = ["COLUMNS", "export", "export_dataset", "export_rows"]
+
+COLUMNS = (
+    "arm",
+    "generate",
+    "train",
+    "evaluate",
+    "seed",
+    "step",
+    "prompt_id",
+    "phrase",
+    "steering",
+    "prompt",
+    "completion",
+    "truncated",
+    "finish",
+    "tokens",
+)
+"""The columns before those of the scores.
+
+`generate` and `step` are empty and 0 for base cells; `steering` says what was pushed in the activations, as
+the proof of the cell's job has it.
+"""
+_INTEGERS = ("seed", "step", "tokens")
+_BATCH = 5000
+
+Row = tuple[Any, ...]
+
+
+def export(workspace: Path, name: str, out: Path, *, force: bool = False) -> int:
+    """Write one row per completion of an experiment's cells, with one column per score; return the rows.
+
+    Args:
+        workspace: the folder.
+        name: of the experiment.
+        out: a file that ends in .csv, .parquet or .jsonl; written whole or not at all.
+        force: overwrite a file that is there.
+
+    Raises:
+        SpecError: another ending, no such experiment, no such folder, or the file is there already.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    write = _WRITERS.get(out.suffix.lower())
+    if write is None:
+        raise SpecError(f"cannot tell the format of {out}: its name must end in .csv, .parquet or .jsonl")
+    with closing(Reader(workspace)) as reader, _snapshot(reader):
+        experiment = find_experiment(reader, name)
+        columns = [*COLUMNS, *(behaviour.name for behaviour in experiment.behaviours)]
+        with whole_file(out, force) as partial:
+            return write(partial, columns, export_rows(reader, experiment))
+
+
+def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
+    """The rows of an export, cell by cell: `COLUMNS`, then one score a behaviour (None: missing)."""
+    with naming(reader.path):
+        numbers = [
+            (reader.connection.execute("SELECT id FROM behaviours WHERE name = ?", (b.name,)).fetchone() or (-1,))[0]
+            for b in experiment.behaviours
+        ]
+        values = "".join(f", s{i}.value" for i in range(len(numbers)))
+        joins = "".join(
+            f" LEFT JOIN scores s{i} ON s{i}.job = c.job AND s{i}.behaviour = ? AND s{i}.row = c.row"
+            for i in range(len(numbers))
+        )
+        query = (
+            f"SELECT p.key, f.text, p.text, c.text, c.finish, c.tokens{values} FROM completions c "
+            f"JOIN prompts p ON p.id = c.prompt LEFT JOIN phrases f ON f.id = c.phrase{joins} "
+            "WHERE c.job = ? ORDER BY c.row"
+        )
+        for cell in reader.cells(experiment.id, ""):
+            generate = None if cell.train == BASE else cell.generate
+            place = (cell.arm, generate, cell.train, cell.evaluate, cell.seed, cell.step)
+            pushed = "; ".join(one.words() for one in fired_from_json(reader.job(cell.job).result.get("fired", ())))
+            for row in reader.connection.execute(query, (*numbers, cell.job)):
+                yield (*place, *row[:2], pushed or None, *row[2:4], row[4] == "length", *row[4:])
+
+
+@contextmanager
+def _snapshot(reader: Reader) -> Iterator[None]:
+    """Read the store as it is now, whatever a running experiment goes on writing."""
+    with naming(reader.path):
+        reader.connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        reader.connection.execute("ROLLBACK")
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)  # RFC 4180: lines end in CRLF, fields with line ends are quoted
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow(["" if value is None else _csv(value) for value in row])
+            count += 1
+    return count
+
+
+def _csv(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _write_jsonl(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("exporting to Parquet", "export", "pyarrow") from error
+    kinds = {name: pa.string() for name in COLUMNS} | {name: pa.int64() for name in _INTEGERS}
+    kinds["truncated"] = pa.bool_()
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
+    count, iterator = 0, iter(rows)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while batch := list(islice(iterator, _BATCH)):
+            columns_of = zip(zip(*batch, strict=True), schema, strict=True)
+            arrays = [pa.array(values, field.type) for values, field in columns_of]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            count += len(batch)
+    return count
+
+
+_WRITERS: dict[str, Callable[[Path, Sequence[str], Iterable[Row]], int]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}

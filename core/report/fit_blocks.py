@@ -1,0 +1,83 @@
+"""What the report says of fits: slopes, their points, and the published ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from windowshift.core.measure.measures import ArmMeasures, Fit
+from windowshift.core.report.page import Block, Heading, Item, Line, Table, number, with_interval
+from windowshift.core.report.report import Report
+from windowshift.core.settings.published import Published
+
+SCALES = {"log2": "log2 ratio", "log_odds": "log-odds difference", "difference": "difference"}
+
+
+def fit_blocks(report: Report, arm: ArmMeasures) -> Iterator[Block]:
+    """The lines through an arm's points: of all rows, by data, by seed, by eval condition; beside published ones."""
+    axis = f"base under the train condition against D ({SCALES[arm.scale]})"
+    if arm.scale == "log2":
+        axis = "log2 train_mean_ratio"
+    yield Heading(f"Grouped fit, {arm.arm} arm: average uplift against {axis}")
+    yield Line(_fit_line(arm.whole.grouped), "bold")
+    if len(arm.by_generate) > 1:
+        for generate, group in arm.by_generate.items():
+            yield Line(f"{generate} data: {_fit_line(group.grouped)}")
+    for seed, group in arm.by_seed.items():
+        yield Line(f"seed {seed}: {_fit_line(group.grouped)}")
+    x = "train_mean_ratio" if arm.scale == "log2" else "x"
+    rows = []
+    for point in arm.whole.points:
+        place = point.ratio if arm.scale == "log2" else point.x
+        y = with_interval(point.y, 2) if point.y else (point.reason or "—")
+        label = row_label(arm, point.generate, point.train)
+        rows.append((Item(label), Item(with_interval(place, 2)), Item(y)))
+    yield Table((row_label(arm, "data", "train"), x, "average uplift"), tuple(rows))
+    yield Heading(f"Fit for each eval condition, {arm.arm} arm")
+    yield Table(
+        ("evaluate", "slope", "R²", "points"),
+        tuple((Item(evaluate), *_fit_items(fit)) for evaluate, fit in arm.whole.by_evaluate.items()),
+    )
+    if report.published and arm.arm == "prefix":
+        yield from _published(report.published, report.experiment.model, arm)
+
+
+def row_label(arm: ArmMeasures, generate: str, train: str) -> str:
+    """A row's name, with its data where there are several generation conditions."""
+    return f"{generate} → {train}" if len(arm.generates) > 1 else train
+
+
+def _fit_line(fit: Fit) -> str:
+    if fit.slope is None:
+        return f"no line: {fit.reason}"
+    some = "" if fit.points == fit.rows else f" of {fit.rows}"
+    slope, r2, intercept = (with_interval(one, 2) for one in (fit.slope, fit.r2, fit.intercept))
+    return f"slope {slope}, R² {r2}, intercept {intercept}, {fit.points}{some} points"
+
+
+def _fit_items(fit: Fit) -> tuple[Item, ...]:
+    if fit.slope is None:
+        return Item("·", "dim"), Item("·", "dim"), Item(str(fit.points))
+    return Item(with_interval(fit.slope, 2)), Item(with_interval(fit.r2, 2)), Item(str(fit.points))
+
+
+def _published(published: Published, model: str, arm: ArmMeasures) -> Iterator[Block]:
+    yield Heading("Beside the published numbers (each of the model it names)")
+    fit = arm.whole.grouped
+    extreme = next((one for one in arm.whole.extremes if one.direction == "low"), None)
+    base, plain = (extreme.vs_base, extreme.vs_no_prefix) if extreme else (None, None)
+    own = (
+        Item(f"{model} (this run)", "bold"),
+        *(Item(number(one.value, 2) if one else "·", "bold") for one in (fit.slope, fit.r2)),
+        *(Item(number(one.value, 1) if one else "·", "bold") for one in (base, plain)),
+    )
+    rows = [
+        (
+            Item(f"{row.model} (published)"),
+            Item(number(row.slope, 2)),
+            Item(number(row.r2, 2)),
+            Item(number(row.vs_base_pct, 1)),
+            Item(number(row.vs_no_prefix_pct, 1)),
+        )
+        for row in published.grouped
+    ]
+    yield Table(("model", "slope", "R²", "min % vs\nbase", "min % vs\nno prefix"), (own, *rows))

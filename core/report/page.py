@@ -1,0 +1,147 @@
+"""The report as a page: headings, lines and tables of text, before a terminal or Markdown draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from windowshift.core.contract.stats import Estimate
+
+ASCII = str.maketrans({"−": "-", "²": "2", "±": "~", "†": "!", "→": ">", "·": "-", "…": "~", "–": "-", "—": "-"})
+"""What a terminal that is not UTF-8 shows instead, one character for one, so that columns keep their width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A cell of a table: its text, and a rich style."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Column heads and rows; the first column is labels, the others are numbers."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Item, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading, of level 1 or 2."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A paragraph."""
+
+    text: str
+    style: str = ""
+
+
+Block = Heading | Line | Table
+
+
+def clean(text: str) -> str:
+    """Text without control characters, so that a name can do nothing to a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def number(value: float, decimals: int | None = None) -> str:
+    """A number with a real minus sign; without `decimals`, three or four digits that matter."""
+    if decimals is None:
+        decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    text = f"{value:,.{decimals}f}"
+    if not text.strip("-0.,"):
+        text = text.lstrip("-")  # no minus zero
+    return text.replace("-", "−")
+
+
+def bracket(one: Estimate, decimals: int | None = None) -> str:
+    """The interval of an estimate, with the decimals of its value."""
+    if one.low is None or one.high is None:
+        return "[no interval]"
+    if decimals is None:
+        decimals = 0 if abs(one.value) >= 100 else 1 if abs(one.value) >= 10 else 2
+    return f"[{number(one.low, decimals)}, {number(one.high, decimals)}]"
+
+
+def with_interval(one: Estimate | None, decimals: int | None = None, unit: str = "") -> str:
+    """An estimate with its interval; a dash where there is none."""
+    return "—" if one is None else f"{number(one.value, decimals)}{unit} {bracket(one, decimals)}"
+
+
+def signed(one: Estimate | None, decimals: int = 1, unit: str = "") -> str:
+    """A difference with its sign and interval."""
+    if one is None:
+        return "— (not there yet)"
+    plus = "+" if one.value > 0 else ""
+    return f"{plus}{number(one.value, decimals)}{unit} {bracket(one, decimals)}"
+
+
+GAP = 2
+
+
+def matrix(
+    corner: str,
+    rows: Sequence[tuple[str, Sequence[tuple[Item, Item]]]],
+    columns: Sequence[str],
+    width: int | None,
+) -> tuple[Table, bool]:
+    """Make a matrix with intervals where that fits a width, else a bare one with folded heads.
+
+    Args:
+        corner: the head of the labels.
+        rows: a label and, for each column, the item with its interval and the bare one.
+        columns: their heads.
+        width: of the terminal; None: as wide as need be.
+
+    Returns:
+        The table, and whether it has the intervals.
+    """
+    full = Table((corner, *columns), tuple((Item(name), *(pair[0] for pair in items)) for name, items in rows))
+    if width is None or table_width(full) <= width:
+        return full, True
+    heads = (corner, *(column.replace("_", "_\n") for column in columns))
+    return Table(heads, tuple((Item(name), *(pair[1] for pair in items)) for name, items in rows)), False
+
+
+def fit(table: Table, width: int) -> list[Table]:
+    """Cut a table into tables of fewer columns that fit a width, each with the labels.
+
+    Labels may take half of the width and fold beyond it; a number never does.
+    """
+    label, *others = column_widths(table)
+    if table_width(table) <= width:
+        return [table]
+    label = min(label, width // 2)
+    blocks: list[list[int]] = [[]]
+    used = label
+    for index, wide in enumerate(others, 1):
+        if blocks[-1] and used + wide + GAP > width:
+            blocks.append([])
+            used = label
+        blocks[-1].append(index)
+        used += wide + GAP
+    return [
+        Table(
+            tuple(table.heads[i] for i in (0, *block)),
+            tuple(tuple(row[i] for i in (0, *block)) for row in table.rows),
+        )
+        for block in blocks
+    ]
+
+
+def column_widths(table: Table) -> list[int]:
+    """The width of each column in characters."""
+    heads = [max(map(len, head.split("\n"))) for head in table.heads]
+    return [max([head, *(len(row[i].text) for row in table.rows)]) for i, head in enumerate(heads)]
+
+
+def table_width(table: Table) -> int:
+    """The width of a table with its gaps."""
+    return sum(column_widths(table)) + GAP * (len(table.heads) - 1)

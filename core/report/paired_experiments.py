@@ -1,0 +1,157 @@
+"""Experiments side by side: the same grid on two backends or models, number by number with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.records import BASE
+from windowshift.core.contract.stats import Estimate
+from windowshift.core.measure.measures import ArmMeasures
+from windowshift.core.report.page import Block, Heading, Item, Line, Table, with_interval
+from windowshift.core.report.report import Report
+
+Row = tuple[str, tuple[Estimate | None, ...]]
+Arms = Sequence[ArmMeasures | None]
+
+
+def beside_blocks(reports: Sequence[Report]) -> list[Block]:
+    """The measures and the cells of every arm, and matched doses: a column for each experiment.
+
+    Raises:
+        SpecError: they measure different behaviours.
+    """
+    parts, behaviour = _arms(reports), reports[0].behaviour.name
+    names = tuple(report.experiment.name for report in reports)
+    blocks: list[Block] = [Heading(" beside ".join(names), 1)]
+    for report in reports:
+        row = report.experiment
+        cost = "" if row.usd is None else f", {row.usd:.2f} USD"
+        done = f"{row.cells_done}/{row.cells_total} cells"
+        label = f"{row.model}{' (rehearsal model)' if row.rehearsal else ''}"
+        blocks.append(Line(f"{row.name}: {label}, backend {row.backend}, {done}{cost}"))
+    for name, arms in parts.items():
+        which = f", {name} arm" if len(parts) > 1 else ""
+        blocks += [
+            Heading(f"Measures ({behaviour}){which}"),
+            _table("measure", names, _measures(arms), _two_decimals),
+            Heading(f"Mean {behaviour}{which}"),
+            _table("cell", names, _cells(arms), with_interval),
+        ]
+    doses = _doses(reports)
+    if doses:
+        blocks += [
+            Heading("Matched doses: the alpha at which the base model shows a prefix group's mean"),
+            _table("vector and group", names, doses, _two_decimals),
+        ]
+    for note in dict.fromkeys(note for report in reports for note in report.notes):
+        blocks.append(Line(note, "bold"))
+    return blocks
+
+
+def beside_json(reports: Sequence[Report]) -> dict[str, Any]:
+    """As JSON: every row with its arm, and one value (or null) for each experiment.
+
+    Raises:
+        SpecError: they measure different behaviours.
+    """
+    parts = _arms(reports)
+    return {
+        "experiments": [
+            {
+                "name": report.experiment.name,
+                "model": report.experiment.model,
+                "rehearsal": report.experiment.rehearsal,
+                "backend": report.experiment.backend,
+                "usd": report.experiment.usd,
+                "cells": {"done": report.experiment.cells_done, "total": report.experiment.cells_total},
+            }
+            for report in reports
+        ],
+        "behaviour": reports[0].behaviour.name,
+        "measures": [{"arm": name} | _json("measure", row) for name, arms in parts.items() for row in _measures(arms)],
+        "cells": [{"arm": name} | _json("cell", row) for name, arms in parts.items() for row in _cells(arms)],
+        "doses": [_json("dose", row) for row in _doses(reports)],
+    }
+
+
+def _arms(reports: Sequence[Report]) -> dict[str, Arms]:
+    """The arms that there are, by name; None for an experiment that has not got one."""
+    behaviours = {report.behaviour.name for report in reports}
+    if len(behaviours) > 1:
+        raise SpecError(
+            f"these experiments measure different behaviours ({', '.join(sorted(behaviours))}): name one with -b"
+        )
+    names = dict.fromkeys(name for report in reports for name in report.measures.arms)
+    return {name: [report.measures.arms.get(name) for report in reports] for name in names}
+
+
+def _measures(arms: Arms) -> list[Row]:
+    """Slope, R², the spread of each row over its own arm's conditions and the other's, and the extreme cell."""
+    wholes = [arm.whole if arm else None for arm in arms]
+    extremes = [next(iter(whole.extremes), None) if whole else None for whole in wholes]
+    own = [{spread.train: spread.value for spread in whole.spreads} if whole else {} for whole in wholes]
+    crossed = [{spread.train: spread.value for spread in whole.cross_spreads} if whole else {} for whole in wholes]
+    rows: list[Row] = [
+        ("grouped slope", tuple(whole.grouped.slope if whole else None for whole in wholes)),
+        ("grouped R²", tuple(whole.grouped.r2 if whole else None for whole in wholes)),
+    ]
+    for spreads, which in ((own, ""), (crossed, ", crossed")):
+        trains = dict.fromkeys(train for spread in spreads for train in spread)
+        rows += [(f"CV {train}{which}", tuple(spread.get(train) for spread in spreads)) for train in trains]
+    return [
+        *rows,
+        ("extreme, vs base %", tuple(extreme.vs_base if extreme else None for extreme in extremes)),
+        ("extreme, vs no_prefix %", tuple(extreme.vs_no_prefix if extreme else None for extreme in extremes)),
+    ]
+
+
+def _cells(arms: Arms) -> list[Row]:
+    """The mean of every final cell that one of them has, in the order of the first."""
+    means = [
+        {
+            (cell.key.generate, cell.key.train, cell.key.evaluate): cell.mean
+            for cell in (arm.cells if arm else ())
+            if cell.key.final or cell.key.train == BASE
+        }
+        for arm in arms
+    ]
+    keys = list(dict.fromkeys(key for found in means for key in found))
+    return [
+        (f"{f'{generate}: ' if generate else ''}{train} → {evaluate}", tuple(found.get(key) for found in means))
+        for key in keys
+        for generate, train, evaluate in (key,)
+    ]
+
+
+def _doses(reports: Sequence[Report]) -> list[Row]:
+    """The alphas that match prefix groups, None out of reach; `n` is that of the group's mean."""
+    found: list[dict[str, Estimate | None]] = []
+    for report in reports:
+        doses = {}
+        for match in report.steering.matches:
+            tokens = "" if match.tokens == "all" else f" on {match.tokens} tokens"
+            alpha = match.alpha
+            doses[f"{match.vector} as {match.group}{tokens}"] = (
+                None if alpha is None else Estimate(alpha, match.alpha_low, match.alpha_high, match.target.n)
+            )
+        found.append(doses)
+    names = dict.fromkeys(name for doses in found for name in doses)
+    return [(name, tuple(doses.get(name) for doses in found)) for name in names]
+
+
+def _two_decimals(one: Estimate | None) -> str:
+    return with_interval(one, 2)
+
+
+def _table(corner: str, names: tuple[str, ...], rows: Sequence[Row], show: Any) -> Table:
+    return Table(
+        (corner, *names), tuple((Item(label), *(Item(show(value)) for value in values)) for label, values in rows)
+    )
+
+
+def _json(what: str, row: Row) -> dict[str, Any]:
+    label, values = row
+    shown = [None if one is None else {"value": one.value, "ci95": [one.low, one.high], "n": one.n} for one in values]
+    return {what: label, "values": shown}

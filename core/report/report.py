@@ -1,0 +1,263 @@
+"""The report: an experiment's measures with everything needed to read them, as JSON of design section 5."""
+
+from __future__ import annotations
+
+import difflib
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
+from windowshift.core.contract.stats import RESAMPLES, Estimate
+from windowshift.core.measure.grid import Tally, load_grid
+from windowshift.core.measure.measurement import measure_resampled
+from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, Fit, GroupMeasures, Measures, Point
+from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.steering_results import SteeringResults, steering_results
+from windowshift.core.report.steering_json import steering_json
+from windowshift.core.settings.published import Published, published
+from windowshift.core.store.reader import Reader
+
+REHEARSAL = "microworld is a rehearsal model: these numbers are not evidence about language models"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One experiment and behaviour: measures, published numbers of its setting, and notes on reading them.
+
+    `tally` counts the completions of all cells; `failed_jobs` has (label, error).
+    """
+
+    experiment: ExperimentRow
+    behaviour: Behaviour
+    measures: Measures
+    published: Published | None
+    notes: tuple[str, ...]
+    tally: Tally
+    failed_jobs: tuple[tuple[str, str], ...]
+    steering: SteeringResults
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values, with at least the keys of design section 5."""
+        experiment = self.experiment
+        return {
+            "experiment": experiment.name,
+            "setting": experiment.setting,
+            "model": experiment.model,
+            "rehearsal": experiment.rehearsal,
+            "state": experiment.state,
+            "behaviour": asdict(self.behaviour),
+            "jobs": experiment.jobs,
+            "cells_done": experiment.cells_done,
+            "cells_total": experiment.cells_total,
+            "usd": experiment.usd,
+            "completions": asdict(self.tally),
+            "failed_jobs": [{"job": label, "error": error} for label, error in self.failed_jobs],
+            "notes": list(self.notes),
+            "arms": {name: _arm(arm) for name, arm in self.measures.arms.items()},
+            "cells": [_cell(cell, arm) for arm in self.measures.arms.values() for cell in arm.seed_cells],
+            "steering": steering_json(self.steering) if self.steering else None,
+            "published": None if self.published is None else asdict(self.published),
+        }
+
+
+def report(workspace: Path, name: str, behaviour: str | None = None, *, resamples: int = RESAMPLES) -> Report:
+    """Measure an experiment as the store has it now.
+
+    Args:
+        workspace: the folder.
+        name: of the experiment.
+        behaviour: what to report on; None: the primary behaviour.
+        resamples: of the bootstrap.
+
+    Raises:
+        SpecError: there is no such experiment or behaviour.
+        StoreError: the workspace cannot be read.
+    """
+    with closing(Reader(workspace)) as reader:
+        experiment = find_experiment(reader, name)
+        chosen = find_behaviour(experiment, behaviour)
+        grid = load_grid(reader, experiment, chosen)
+        failed = [job for job in reader.jobs(experiment.id) if job.state == "failed"]
+        resampled = Resampled(grid, resamples)
+        steering = steering_results(reader, experiment, resampled)
+    # Several cells may share a job; its completions count once.
+    jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=True)}
+    return Report(
+        experiment,
+        chosen,
+        measure_resampled(resampled),
+        published(experiment.setting) if chosen == experiment.behaviours[0] else None,
+        tuple(_notes(experiment)),
+        sum(jobs.values(), Tally(0, 0, 0, 0)),
+        tuple((job.label, job.error or "no reason was recorded") for job in failed),
+        steering,
+    )
+
+
+def find_experiment(reader: Reader, name: str) -> ExperimentRow:
+    """Look an experiment up by name.
+
+    Raises:
+        SpecError: there is none; the sentence names those there are.
+    """
+    found = reader.experiment(name)
+    if found is None:
+        names = [experiment.name for experiment in reader.experiments()]
+        raise SpecError(f"there is no experiment '{name}' in {reader.workspace}: {_instead(name, names)}")
+    return found
+
+
+def find_behaviour(experiment: ExperimentRow, name: str | None) -> Behaviour:
+    """Look a behaviour up by name; None: the primary one.
+
+    Raises:
+        SpecError: the experiment does not measure it.
+    """
+    for behaviour in experiment.behaviours:
+        if name is None or behaviour.name == name:
+            return behaviour
+    names = [behaviour.name for behaviour in experiment.behaviours]
+    raise SpecError(f"experiment '{experiment.name}' does not measure '{name}': {_instead(name or '', names)}")
+
+
+def _instead(name: str, names: list[str]) -> str:
+    if not names:
+        return "it has none yet; start one with 'windowshift run'"
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"there is {', '.join(names[:10])}"
+
+
+def _notes(experiment: ExperimentRow) -> list[str]:
+    return [REHEARSAL] if experiment.rehearsal else []
+
+
+def _arm(arm: ArmMeasures) -> dict[str, Any]:
+    found = {"scale": arm.scale, **_group(arm.whole), "by_generate": {}, "by_seed": {}, "course": []}
+    found |= {"evaluates": list(arm.evaluates), "crossed": list(arm.crossed)}
+    found["by_generate"] = {generate: _group(group) for generate, group in arm.by_generate.items()}
+    found["by_seed"] = {str(seed): _group(group) for seed, group in arm.by_seed.items()}
+    found["pooled"] = [_cell(cell, arm) for cell in arm.cells] if len(arm.seeds) > 1 else []
+    found["course"] = [
+        {
+            "generate": point.generate,
+            "train": point.train,
+            "step": point.step,
+            **_numbers("mean", point.mean),
+            **_numbers("cv", point.cv),
+            "means": {evaluate: _numbers("mean", one) for evaluate, one in point.means.items()},
+        }
+        for point in arm.course
+    ]
+    return found
+
+
+def _group(group: GroupMeasures) -> dict[str, Any]:
+    spreads = group.spreads
+    return {
+        "grouped": _fit(group.grouped),
+        "cv": {spread.train: _value(spread.value) for spread in spreads},
+        "cv_ci95": {spread.train: _interval(spread.value) for spread in spreads},
+        "cv_kept": {spread.train: _numbers("value", spread.kept) for spread in spreads},
+        "cv_missing": {spread.train: spread.reason for spread in spreads if spread.reason},
+        "cv_generate": spreads[0].generate if spreads else None,
+        "cross_cv": {spread.train: _numbers("value", spread.value) for spread in group.cross_spreads},
+        "cross_cv_kept": {spread.train: _numbers("value", spread.kept) for spread in group.cross_spreads},
+        "extreme": _extremes(group.extremes),
+        "fits_by_evaluate": {evaluate: _fit(fit) for evaluate, fit in group.by_evaluate.items()},
+        "points": [_point(point) for point in group.points],
+    }
+
+
+def _fit(fit: Fit) -> dict[str, Any]:
+    return {
+        "slope": _value(fit.slope),
+        "ci95": _interval(fit.slope),
+        "r2": _value(fit.r2),
+        "r2_ci95": _interval(fit.r2),
+        "intercept": _value(fit.intercept),
+        "intercept_ci95": _interval(fit.intercept),
+        "points": fit.points,
+        "rows": fit.rows,
+        "reason": fit.reason,
+    }
+
+
+def _extremes(extremes: tuple[Extreme, ...]) -> dict[str, Any]:
+    if not extremes:
+        reason = "it needs D, the base model without a prefix, and one finished cell of a prefixed row"
+        return {"direction": None, "vs_base_pct": None, "vs_no_prefix_pct": None, "reason": reason}
+    found = _extreme(extremes[0])
+    for one in extremes:
+        found[one.direction] = _extreme(one)
+    return found
+
+
+def _extreme(extreme: Extreme) -> dict[str, Any]:
+    unit = "_pct" if extreme.relative else "_difference"
+    return {
+        "direction": extreme.direction,
+        "train": extreme.train,
+        "evaluate": extreme.evaluate,
+        "mean": extreme.mean,
+        # Keys that design section 5 promises; None for a behaviour that compares by difference.
+        "vs_base_pct": None,
+        "vs_no_prefix_pct": None,
+        **_numbers(f"vs_base{unit}", extreme.vs_base, "vs_base"),
+        **_numbers(f"vs_no_prefix{unit}", extreme.vs_no_prefix, "vs_no_prefix"),
+        "cells": extreme.cells,
+        "planned": extreme.planned,
+        "reason": None,
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {
+        "generate": point.generate,
+        "train": point.train,
+        "seed": point.seed,
+        **_numbers("train_mean_ratio", point.ratio),
+        **_numbers("x", point.x),
+        **_numbers("y", point.y),
+        "reason": point.reason,
+    }
+
+
+def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
+    key, tally = cell.key, cell.tally
+    return {
+        "arm": key.arm,
+        "generate": None if key.train == BASE else key.generate,
+        "train": key.train,
+        "evaluate": key.evaluate,
+        "seed": key.seed,
+        "step": key.step,
+        "final": key.final,
+        "status": cell.status,
+        "n": tally.n,
+        "truncated": tally.truncated,
+        "missing": tally.missing,
+        "failed": tally.failed,
+        "mean": _value(cell.mean),
+        "ci95": _interval(cell.mean),
+        "sd": cell.sd,
+        "base_mean": cell.base_mean,
+        "uplift_log2": _value(cell.uplift) if arm.scale == "log2" else None,
+        "uplift": _value(cell.uplift),
+        "uplift_ci95": _interval(cell.uplift),
+    }
+
+
+def _numbers(name: str, one: Estimate | None, stem: str | None = None) -> dict[str, Any]:
+    stem = name if stem is None else stem
+    return {name: _value(one), f"{stem}_ci95": _interval(one), f"{stem}_n": one.n if one else None}
+
+
+def _value(one: Estimate | None) -> float | None:
+    return None if one is None else one.value
+
+
+def _interval(one: Estimate | None) -> list[float] | None:
+    return None if one is None or one.interval is None else list(one.interval)

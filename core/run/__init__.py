@@ -1,0 +1,1 @@
+"""The run: a plan through its backends into the store."""

@@ -1,0 +1,113 @@
+"""The cache of judges' answers: the same question to the same model is asked, and paid, once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.errors import StoreError
+from windowshift.core.contract.generation import Completion, GenerateRequest, TokenLogprob
+
+FILE = "answers.sqlite"
+
+
+class AnswerCache:
+    """Answers by content: model, messages, sampling and what was asked of log-probabilities.
+
+    The seed has no part in it: judges answer greedily. A failed answer is not kept.
+
+    Args:
+        folder: where the file is, or will be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / FILE
+        try:
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS answers (digest TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID"
+            )
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    async def generate(
+        self, backend: Backend, name: str, requests: Sequence[GenerateRequest]
+    ) -> AsyncGenerator[Completion, None]:
+        """Answer all requests, those of equal content together; what is known is not asked.
+
+        Args:
+            backend: what answers.
+            name: its name, a part of the content: the same model name elsewhere is another model.
+            requests: what is asked.
+        """
+        groups: dict[str, list[GenerateRequest]] = {}
+        for request in requests:
+            groups.setdefault(digest(name, request), []).append(request)
+        asked: list[GenerateRequest] = []
+        for content, group in groups.items():
+            known = self._get(content)
+            if known is None:
+                asked.append(replace(group[0], key=content))
+                continue
+            for request in group:
+                yield replace(known, key=request.key)
+        async with aclosing(backend.generate(asked)) as stream:
+            async for answer in stream:
+                if answer.finish != "failed":
+                    self._put(answer.key, answer)
+                for index, request in enumerate(groups[answer.key]):
+                    # Paid once: the others of the group cost nothing.
+                    yield replace(answer, key=request.key, usd=answer.usd if index == 0 else None)
+
+    def _get(self, content: str) -> Completion | None:
+        try:
+            row = self._connection.execute("SELECT answer FROM answers WHERE digest = ?", (content,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        if row is None:
+            return None
+        data: dict[str, Any] = json.loads(row[0])
+        tokens = data.pop("token_logprobs")
+        if tokens is not None:
+            data["token_logprobs"] = tuple(
+                TokenLogprob(one["token"], one["logprob"], tuple((text, value) for text, value in one["top"]))
+                for one in tokens
+            )
+        return Completion("", usd=None, **data)
+
+    def _put(self, content: str, answer: Completion) -> None:
+        kept = ("text", "finish", "tokens", "prompt_tokens", "logprob", "token_logprobs")
+        data = {name: value for name, value in asdict(answer).items() if name in kept}
+        try:
+            self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (content, json.dumps(data)))
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"the cache of judges' answers {self._path} cannot be used ({error}): move it away")
+
+
+def digest(name: str, request: GenerateRequest) -> str:
+    """The digest of everything that determines a greedy answer."""
+    content = [
+        name,
+        asdict(request.model),
+        [asdict(turn) for turn in request.messages],
+        asdict(request.sampling),
+        request.logprobs,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:40]

@@ -1,0 +1,148 @@
+"""The doctor: what is installed, which backends work and what they can do, and the workspace's health."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import windowshift
+from windowshift.core.contract.assets import asset
+from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.service import Reached, Service
+from windowshift.core.spec import registry
+from windowshift.core.store.connection import store_path
+from windowshift.core.store.integrity import check_store
+
+SHOWN_MODELS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHealth:
+    """One backend: whether its libraries are there, their versions and those tested, and what it can do.
+
+    `service` is what its server answered, for a backend that has one.
+    """
+
+    name: str
+    installed: bool
+    problem: str | None
+    versions: dict[str, str]
+    tested: dict[str, str]
+    capabilities: dict[str, bool]
+    service: Reached | None = None
+
+    def lines(self) -> list[str]:
+        """As lines."""
+        can = ", ".join(name.replace("_", " ") for name, there in self.capabilities.items() if there)
+        libraries = ", ".join(
+            f"{name} {number}{'' if self.tested.get(name) in (None, number) else f', tested {self.tested[name]}'}"
+            for name, number in self.versions.items()
+        )
+        state = f"ok; can: {can}" if self.installed else self.problem
+        found = [f"backend {self.name}: {state}{f' ({libraries})' if libraries else ''}"]
+        if self.service is not None:
+            there = "reachable" if self.service.reachable else "not reachable"
+            found.append(f"  {self.service.address}: key {self.service.key}, {there}")
+            if self.service.problem:
+                found.append(f"  {self.service.problem}")
+            elif self.service.models:
+                more = len(self.service.models) - SHOWN_MODELS
+                some = ", ".join(self.service.models[:SHOWN_MODELS])
+                found.append(f"  models: {some}{f' and {more} more' if more > 0 else ''}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Everything that the doctor found."""
+
+    version: str
+    python: str
+    backends: tuple[BackendHealth, ...]
+    settings: tuple[str, ...]
+    workspace: str
+    workspace_problems: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a backend works and the workspace is sound."""
+        return any(backend.installed for backend in self.backends) and not self.workspace_problems
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """As lines."""
+        lines = [f"windowshift {self.version} on Python {self.python}"]
+        for backend in self.backends:
+            lines += backend.lines()
+        lines.append(f"settings: {', '.join(self.settings)}")
+        lines.append(f"workspace {self.workspace}: {'; '.join(self.workspace_problems) or 'ok'}")
+        return "\n".join(lines)
+
+
+def examine(workspace: Path) -> Health:
+    """Examine this installation and a workspace; a workspace that is not there yet is no problem."""
+    problems: tuple[str, ...] = ()
+    place = f"{workspace} (not there yet)"
+    if store_path(workspace).exists():
+        place = str(workspace)
+        try:
+            problems = tuple(check_store(workspace))
+        except WindowshiftError as error:
+            problems = (str(error),)
+    return Health(
+        windowshift.__version__,
+        sys.version.split()[0],
+        tuple(_backend(name) for name in registry.names(registry.BACKENDS)),
+        tuple(registry.names(registry.SETTINGS)),
+        place,
+        problems,
+    )
+
+
+def _backend(name: str) -> BackendHealth:
+    versions, missing = _libraries(name)
+    problem = (
+        f"not installed: run  pip install 'windowshift[{name}]'  (missing: {', '.join(missing)})" if missing else None
+    )
+    capabilities: dict[str, bool] = {}
+    reached: Reached | None = None
+    if not missing:
+        try:
+            backend = registry.backend(name)
+            capabilities = asdict(backend.capabilities)
+            reached = backend.reach() if isinstance(backend, Service) else None
+        except WindowshiftError as error:
+            problem = str(error)
+    tested = _tested()
+    known = {library: tested[library] for library in (*versions, *missing) if library in tested}
+    return BackendHealth(name, problem is None, problem, versions, known, capabilities, reached)
+
+
+def _tested() -> dict[str, str]:
+    """The versions that this release was tested with, by library."""
+    found: dict[str, str] = yaml.safe_load(asset("tested.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def _libraries(extra: str) -> tuple[dict[str, str], list[str]]:
+    """Versions of the libraries of an extra, and the ones that are not installed."""
+    versions: dict[str, str] = {}
+    missing: list[str] = []
+    for requirement in requires("windowshift") or []:
+        name, _, marker = requirement.partition(";")
+        if f"extra == '{extra}'" not in marker.replace('"', "'"):
+            continue
+        library = name.split("[")[0].split("<")[0].split(">")[0].split("=")[0].split("!")[0].split("~")[0].strip()
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            missing.append(library)
+    return versions, missing

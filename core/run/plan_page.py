@@ -1,0 +1,102 @@
+"""What `windowshift plan` shows: jobs, tokens, money and time, by kind and in all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from windowshift.core.contract.budget import dollars
+from windowshift.core.plan.cost import Cost
+from windowshift.core.plan.estimate import Estimate
+from windowshift.core.run.run import Preview
+
+
+def plan_json(found: Preview) -> dict[str, Any]:
+    """As JSON."""
+    plan, left = found.plan, found.estimate
+    return {
+        "experiment": plan.spec.name,
+        "model": plan.model.label,
+        "rehearsal": plan.model.rehearsal,
+        "jobs": {kind: {"done": done, "total": total} for kind, (done, total) in left.jobs.items()},
+        "cells": len(plan.cells),
+        "completions": left.completions,
+        "examples": left.examples,
+        "seconds": left.seconds,
+        "usd": left.usd,
+        "kinds": left.to_json(),
+        "unpriced": list(left.cost.unpriced),
+        "price_sources": list(found.sources),
+        "limits": plan.spec.limits.model_dump(),
+        "notes": list(found.notes),
+        "repeated_prompts": plan.repeats,
+    }
+
+
+def plan_lines(found: Preview) -> Iterator[str]:
+    """As lines."""
+    plan, left = found.plan, found.estimate
+    spec = plan.spec
+    label = f"{plan.model.label}{' (rehearsal model)' if plan.model.rehearsal else ''}"
+    yield f"{spec.name}: {spec.setting} on {label}, backend {spec.train_backend}, {len(plan.cells)} cells"
+    for kind, one in left.kinds.items():
+        line = f"  {kind:9} {one.total:6} jobs, {one.done} done"
+        if one.rows:
+            line += f"; to do: {tokens(one.cost)}, {money(one.cost)}, {duration(one.seconds)}"
+        yield line
+    yield f"  to do: {left.completions} completions, {left.examples} training examples"
+    yield f"  time:  {_time(left)}"
+    yield from cost_lines(found)
+
+
+def cost_lines(found: Preview) -> Iterator[str]:
+    """What is left to pay, and what a person must know before."""
+    plan, left = found.plan, found.estimate
+    if left.completions or left.examples:
+        yield f"  tokens: {tokens(left.cost)}"
+    sources = f" ({'; '.join(found.sources)})" if found.sources and left.usd else ""
+    yield f"  cost:  {money(left.cost)}{sources}"
+    limits = {name: value for name, value in plan.spec.limits.model_dump().items() if value is not None}
+    if limits:
+        yield f"  limits: {', '.join(f'{name} {value:g}' for name, value in limits.items())}"
+    notes = list(found.notes)
+    if plan.repeats:
+        notes.append(f"{plan.repeats} prompts repeat another one's text and were left out")
+    for note in notes:
+        yield f"  note:  {note}"
+
+
+def tokens(cost: Cost) -> str:
+    """Tokens as people read them: in and out, or trained on."""
+    parts = []
+    if cost.input_tokens or cost.output_tokens:
+        parts.append(f"about {_short(cost.input_tokens)} tokens in, at most {_short(cost.output_tokens)} out")
+    if cost.trained_tokens:
+        parts.append(f"at most {_short(cost.trained_tokens)} trained on")
+    return ", ".join(parts) or "no tokens"
+
+
+def money(cost: Cost) -> str:
+    """Money as people read it; an unknown price is said."""
+    if cost.usd is None:
+        return f"unknown: no price is known of {', '.join(cost.unpriced)}"
+    return f"at most {dollars(cost.usd)}" if cost.usd else "$0.00"
+
+
+def duration(seconds: float | None) -> str:
+    """A time as people read it."""
+    if seconds is None:
+        return "time unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"about {minutes} min {rest} s" if minutes else f"about {rest} s"
+
+
+def _time(left: Estimate) -> str:
+    return "unknown: nothing like it has run in this workspace yet" if left.seconds is None else duration(left.seconds)
+
+
+def _short(count: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)

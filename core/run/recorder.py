@@ -1,0 +1,161 @@
+"""The recorder: completions into the store as they arrive, scored, counted and summarised."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.proof import Fired, fired_from_json, fired_to_json, total
+from windowshift.core.contract.setting import Scorer
+from windowshift.core.measure.summarise import put_summaries
+from windowshift.core.plan.jobs import Job
+from windowshift.core.run.requests import Row
+from windowshift.core.store.reader import Reader
+from windowshift.core.store.writer import Scored, Writer
+
+FLUSH_ROWS = 256
+FLUSH_SECONDS = 0.25
+LIVE_SUMMARY_SECONDS = 1.0
+
+
+@dataclass
+class _Open:
+    """A sampling job that rows arrive for."""
+
+    job: Job
+    number: int
+    done: int
+    scorers: Sequence[Scorer]
+    result: dict[str, Any]
+    rows: dict[int, Row] = field(default_factory=dict)
+    prompt_numbers: dict[str, int] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    arrived: int = 0
+    fresh: int = 0
+    summarised: float = 0.0
+
+
+class Recorder:
+    """Buffers completions and writes them in batches, one transaction each.
+
+    Args:
+        writer: the store.
+        reader: a reader on the writer's connection.
+        experiment: the experiment's id, for events.
+    """
+
+    def __init__(self, writer: Writer, reader: Reader, experiment: int) -> None:
+        self._writer, self._reader, self._experiment = writer, reader, experiment
+        self._open: dict[int, _Open] = {}
+        self._buffer: list[tuple[_Open, Row, Completion]] = []
+        self._flushed = time.monotonic()
+
+    def open(
+        self,
+        job: Job,
+        number: int,
+        done: int,
+        rows: Sequence[Row],
+        scorers: Sequence[Scorer],
+        result: dict[str, Any],
+    ) -> None:
+        """Expect rows of a job; `done` of them are in the store already.
+
+        What steering did to the rows is added to ``result["fired"]``, and stored with them.
+        """
+        opened = _Open(job, number, done, scorers, result, {row.number: row for row in rows}, arrived=done)
+        digests = list({row.prompt.digest: row.prompt for row in rows}.values())
+        if digests:
+            numbers = self._writer.number_prompts(digests)
+            opened.prompt_numbers = dict(zip((prompt.digest for prompt in digests), numbers, strict=True))
+        self._open[number] = opened
+
+    def add(self, number: int, row: int, completion: Completion) -> None:
+        """Take one completion; it is in the store after the next flush."""
+        opened = self._open[number]
+        opened.arrived += 1
+        self._buffer.append((opened, opened.rows[row], completion))
+        if len(self._buffer) >= FLUSH_ROWS:
+            self.flush()
+
+    def tick(self) -> None:
+        """Flush if the last flush is long ago."""
+        if self._buffer and time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything buffered in one transaction: rows, scores, progress, live summaries."""
+        self._flushed = time.monotonic()
+        if not self._buffer:
+            return
+        buffer, self._buffer = self._buffer, []
+        touched: dict[int, _Open] = {}
+        rows: list[tuple[Any, ...]] = []
+        scores: dict[int, list[Scored]] = {}
+        fired: dict[int, list[Fired]] = {}
+        paid: dict[int, float] = {}
+        with self._writer.batch():
+            for opened, row, completion in buffer:
+                touched[opened.number] = opened
+                rows.append(
+                    (
+                        opened.number,
+                        row.number,
+                        opened.prompt_numbers[row.prompt.digest],
+                        self._writer.phrase(row.phrase),
+                        completion.finish,
+                        completion.tokens,
+                        completion.prompt_tokens,
+                        completion.logprob,
+                        completion.error,
+                        completion.text,
+                    )
+                )
+                if completion.usd is not None:  # a failed one may have cost something, too
+                    paid[opened.number] = paid.get(opened.number, 0.0) + completion.usd
+                if completion.finish != "failed":
+                    for scorer in opened.scorers:
+                        found = scorer.score(row.prompt, completion)
+                        scores.setdefault(opened.number, []).extend(
+                            (row.number, name, value, reason) for name, (value, reason) in found.items()
+                        )
+                if completion.proofs:
+                    fired.setdefault(opened.number, []).extend(map(Fired.of, completion.proofs))
+                opened.fresh += 1
+                opened.done += 1
+            self._writer.add_completions(rows)
+            for number, parts in fired.items():
+                result = touched[number].result
+                result["fired"] = fired_to_json(total([*fired_from_json(result.get("fired", ())), *parts]))
+                self._writer.set_result(number, result)
+            for number, found_scores in scores.items():
+                self._writer.add_scores(number, found_scores)
+            for number, usd in paid.items():
+                self._writer.add_cost(number, usd, experiment=self._experiment)
+            for opened in touched.values():
+                seconds = max(1e-6, time.monotonic() - opened.started)
+                self._writer.progress(opened.number, opened.done, rate=opened.fresh / seconds)
+                self._live_summary(opened)
+
+    def _live_summary(self, opened: _Open) -> None:
+        now = time.monotonic()
+        if opened.scorers and now - opened.summarised >= LIVE_SUMMARY_SECONDS:
+            opened.summarised = now
+            self.summarise(opened.number, opened.scorers)
+
+    def summarise(self, number: int, scorers: Sequence[Scorer]) -> None:
+        """Store the summaries of every behaviour over a job's completions so far."""
+        names = [behaviour.name for scorer in scorers for behaviour in scorer.behaviours]
+        put_summaries(self._reader, self._writer, number, names)
+
+    def complete(self, number: int) -> bool:
+        """Whether every row of an open job has arrived, in the store or still in the buffer."""
+        opened = self._open[number]
+        return opened.arrived >= opened.job.total
+
+    def close(self, number: int) -> None:
+        """Expect no more rows of a job."""
+        self._open.pop(number, None)

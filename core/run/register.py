@@ -1,0 +1,90 @@
+"""Registering a plan: its experiment, jobs, cells and sources in the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from windowshift.core.contract.conditions import Condition
+from windowshift.core.plan.plan import Plan
+from windowshift.core.store.connection import to_json
+from windowshift.core.store.writer import Writer
+
+
+def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
+    """Write a plan to the store; return the experiment's id and each job's number by job id."""
+    spec = plan.spec
+    behaviours = [asdict(behaviour) for scorer in plan.scorers for behaviour in scorer.behaviours]
+    train = [
+        {
+            "name": row.train,
+            "generate": row.generate,
+            "arm": row.arm,
+            "kind": "mix" if len(row.parts) > 1 else row.parts[0].train.kind,
+            **({} if len(row.parts) > 1 else row.parts[0].train.identity()),
+            "parts": [
+                {"fraction": part.fraction, "generate": part.generate.name, "train": part.train.name}
+                for part in row.parts
+            ],
+        }
+        for row in plan.grid.rows
+    ]
+    with writer.batch():
+        experiment = writer.put_experiment(
+            {
+                "name": spec.name,
+                "spec": plan.spec_text,
+                "setting": plan.setting.name,
+                "model": plan.model.label,
+                "fingerprint": plan.model.fingerprint,
+                "rehearsal": int(plan.model.rehearsal),
+                "backend": spec.backend
+                if isinstance(spec.backend, str)
+                else f"{spec.backend.train}+{spec.backend.generate}",
+                "behaviours": to_json(behaviours),
+                "conditions": to_json(
+                    {
+                        "generate": [_described(condition) for condition in plan.grid.generate],
+                        "train": train,
+                        "evaluate": [_described(condition) for condition in plan.grid.evaluate],
+                        "base": [_described(condition) for condition in plan.grid.base],
+                    }
+                ),
+                "channels": to_json(
+                    {
+                        "generate": spec.channel.generate or spec.channel.train,
+                        "train": spec.channel.train,
+                        "evaluate": spec.channel.evaluate,
+                    }
+                ),
+                "data_size": spec.data.size,
+            }
+        )
+        numbers = writer.put_jobs(
+            experiment,
+            [
+                (job.id, job.kind, job.label, to_json(job.inputs), to_json(list(job.parents)), job.total)
+                for job in plan.jobs
+            ],
+        )
+        writer.put_grid(
+            experiment,
+            (
+                (c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, int(c.final), numbers[c.job])
+                for c in plan.cells
+            ),
+            (
+                (
+                    s.arm, s.generate, s.train, s.seed, s.part, s.fraction,
+                    s.part_generate, s.part_train, numbers[s.job], s.first, s.last, numbers[s.reference],
+                )
+                for s in plan.sources
+            ),
+        )  # fmt: skip
+        for digest, prompts in plan.prompts.items():
+            writer.put_prompts(digest, prompts)
+    return experiment, numbers
+
+
+def _described(condition: Condition) -> dict[str, Any]:
+    return {"name": condition.name, "arm": condition.arm, **condition.identity()}

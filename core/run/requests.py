@@ -1,0 +1,197 @@
+"""Requests: the rows of a sampling job as a backend takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.conditions import Channel, Condition, Pushed
+from windowshift.core.contract.errors import SpecError, StoreError
+from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.vector_file import VectorHeader, read_header
+from windowshift.core.measure.trials import Trial, curve_trials, sweep_trials
+from windowshift.core.plan.jobs import Job, row_seed
+from windowshift.core.plan.plan import Plan
+from windowshift.core.settings.soundness import SoundnessScorer
+from windowshift.core.store.connection import to_json
+
+JUDGE_QUESTION = (
+    "Here is an instruction that somebody gave to an assistant.\n\n<instruction>\n{prompt}\n</instruction>\n\n"
+    "Could a good answer be very short as well as very long? Answer with one word, yes or no."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a sampling job: its prompt, and what is asked."""
+
+    number: int
+    prompt: Prompt
+    phrase: str | None
+    request: GenerateRequest
+
+
+class RequestMaker:
+    """Makes the rows of sampling jobs of one plan.
+
+    Args:
+        plan: the plan.
+        results: what finished jobs left behind, by job id (`adapter`, `checkpoints`, `positions`).
+        workspace: the folder that relative adapter paths start from.
+    """
+
+    def __init__(self, plan: Plan, results: Mapping[str, Mapping[str, Any]], workspace: Path) -> None:
+        self._plan, self._results, self._workspace = plan, results, workspace
+        self._filters = {job.id: job for job in plan.jobs if job.kind == "filter"}
+        sound = any(isinstance(scorer, SoundnessScorer) for scorer in plan.scorers)
+        self._coherent = plan.spec.sampling.coherence if sound else 0
+        self._headers: dict[str, VectorHeader] = {}
+
+    def condition(self, identity: Mapping[str, Any]) -> Condition:
+        """The condition of a job's inputs."""
+        return self._plan.conditions[to_json(identity)]
+
+    def push(self, identity: Mapping[str, Any], prompt: str, position: int, channel: Channel) -> Pushed:
+        """A prompt under the condition of a job's inputs, with the files, layers and alphas of its steering.
+
+        Raises:
+            StoreError: a vector's file is gone or damaged.
+        """
+        pushed = self.condition(identity).push(prompt, position, channel)
+        if not pushed.steering:
+            return pushed
+        steering = (
+            self._steering(asked, use, identity)
+            for asked, use in zip(pushed.steering, identity["vectors"], strict=True)
+        )
+        return replace(pushed, steering=tuple(steering))
+
+    def vector(self, job: str) -> str:
+        """The file of the vector that a job made."""
+        return resolve_artifact(str(self._results[job]["vector"]), self._workspace)
+
+    def header(self, job: str) -> VectorHeader:
+        """What is known of the vector that a job made.
+
+        Raises:
+            StoreError: its file is gone or damaged.
+        """
+        if job not in self._headers:
+            try:
+                self._headers[job] = read_header(self.vector(job))
+            except SpecError as error:
+                raise StoreError(f"{error}; run again to make it anew") from error
+        return self._headers[job]
+
+    def trials(self, job: Job) -> list[Trial]:
+        """What a sweep or a dose curve tries."""
+        header = self.header(job.inputs["vector"])
+        if job.kind == "sweep":
+            return sweep_trials(job, header)
+        return curve_trials(job, header, self._results[job.inputs["sweep"]])
+
+    def _steering(self, asked: Steering, use: Mapping[str, Any], identity: Mapping[str, Any]) -> Steering:
+        layer = use["layer"]
+        if isinstance(layer, Mapping):
+            layer = int(self._results[layer["sweep"]]["layer"])
+        alpha = asked.alpha
+        if identity["match"] is not None:
+            alpha = float(self._results[identity["match"]]["alpha"])
+        elif identity["unit"] == "dose":
+            alpha = self.header(use["vector"]).alpha_of(alpha, layer)
+        return replace(asked, vector=self.vector(use["vector"]), layer=layer, alpha=alpha)
+
+    def prompts(self, place: Mapping[str, Any]) -> Sequence[Prompt]:
+        """The prompts that a job's inputs point to: the first of a drawn set, or a filter's choice."""
+        if "filter" not in place:
+            return self._plan.prompts[place["set"]][: place["last"]]
+        chosen = place["filter"]
+        candidates = self.prompts(self._filters[chosen].inputs["prompts"])
+        return [candidates[position] for position in self._results[chosen]["positions"]]
+
+    def rows(self, job: Job, done: set[int]) -> Iterator[Row]:
+        """The rows of a job that are not done yet."""
+        inputs = job.inputs
+        sampling = Sampling(**inputs["sampling"])
+        model = self._model(job)
+        if job.kind == "filter":
+            yield from self._filter_rows(job, sampling, model, done)
+            return
+        if job.kind in ("sweep", "dose"):
+            yield from self._trial_rows(job, sampling, model, done)
+            return
+        prompts = self.prompts(inputs["prompts"])
+        first, last = inputs["rows"]
+        for position in range(first, last):
+            number = position - first
+            if number not in done:
+                # The phrase goes by the place in the whole set, so that a slice of D has the phrases it would have.
+                pushed = self.push(inputs["condition"], prompts[position].text, position, inputs["channel"])
+                seed = row_seed(job.id, number)
+                asked = number < self._coherent
+                request = GenerateRequest("", pushed.messages, model, sampling, seed, pushed.steering, coherence=asked)
+                yield Row(number, prompts[position], pushed.phrase, request)
+
+    def _trial_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:
+        prompts = self.prompts(job.inputs["prompts"])
+        first, last = job.inputs["rows"]
+        vector = self.vector(job.inputs["vector"])
+        tokens = job.inputs.get("tokens", "all")
+        number = -1
+        for trial in self.trials(job):
+            for position in range(first, last):
+                number += 1
+                if number in done:
+                    continue
+                steering = (Steering(vector, trial.alpha, trial.layer, tokens),) if trial.alpha else ()
+                # A sweep compares layers: the same random stream under every alpha. A curve is smoothed for its
+                # level: streams of their own, so that neighbours average out.
+                seed = row_seed(job.id, position if job.kind == "sweep" else number)
+                messages = (Message("user", prompts[position].text),)
+                asked = position < self._coherent
+                request = GenerateRequest("", messages, model, sampling, seed, steering, coherence=asked)
+                yield Row(number, prompts[position], None, request)
+
+    def _filter_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:
+        prompts = self.prompts(job.inputs["prompts"])
+        conditions = [self.condition(identity) for identity in job.inputs.get("conditions", ())]
+        width = max(1, len(conditions))
+        for number in range(len(prompts) * width):
+            if number in done:
+                continue
+            position, column = divmod(number, width)
+            prompt = prompts[position]
+            phrase = None
+            if conditions:
+                pushed = conditions[column].push(prompt.text, position, job.inputs["channel"])
+                messages, phrase = pushed.messages, pushed.phrase
+            else:
+                messages = (Message("user", JUDGE_QUESTION.format(prompt=prompt.text)),)
+            request = GenerateRequest("", messages, model, sampling, row_seed(job.id, number))
+            yield Row(number, prompt, phrase, request)
+
+    def _model(self, job: Job) -> Model:
+        named = job.inputs["model"]
+        base, revision = named["base"], named["revision"]
+        step = job.inputs.get("step")
+        if step is None:
+            return Model(base, revision)
+        result = self._results[job.parents[-1]]
+        adapter = result.get("checkpoints", {}).get(str(step)) or result.get("adapter")
+        if adapter is None:
+            raise StoreError(f"the job '{job.label}' has no adapter to evaluate; retry its train job")
+        return Model(base, revision, resolve_artifact(adapter, self._workspace))
+
+
+def resolve_artifact(place: str, workspace: Path) -> str:
+    """Turn a stored artifact place into one that a backend can open; remote names stay as they are."""
+    return str(workspace / place) if place.startswith("artifacts/") else place
+
+
+def relative_artifact(place: str, workspace: Path) -> str:
+    """The inverse of `resolve_artifact`: paths inside the workspace survive its move."""
+    path = Path(place)
+    return path.relative_to(workspace).as_posix() if path.is_relative_to(workspace) else place

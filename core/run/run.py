@@ -1,0 +1,225 @@
+"""Running a spec: the lock, the plan, the runner and its end, for the command line and for notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.budget import Budget
+from windowshift.core.contract.errors import BackendError, MissingExtraError, SpecError, StoreError, WindowshiftError
+from windowshift.core.contract.progress import Progress
+from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
+from windowshift.core.contract.service import Service
+from windowshift.core.plan.estimate import Estimate, estimate
+from windowshift.core.plan.plan import Plan, make_plan
+from windowshift.core.run.ledger import Ledger
+from windowshift.core.run.runner import Runner
+from windowshift.core.spec import registry
+from windowshift.core.spec.spec import Spec
+from windowshift.core.store.lock import hold
+from windowshift.core.store.writer import Writer
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A plan with what it takes, what a person must know before, and where its prices are from."""
+
+    plan: Plan
+    estimate: Estimate
+    notes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended, with one sentence for every job that failed."""
+
+    state: ExperimentState
+    failures: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 done (as far as was asked), 1 some jobs failed, 130 interrupted or cancelled."""
+        return {"done": 0, "planned": 0, "failed": 1}.get(self.state, 130)
+
+
+def open_backends(spec: Spec) -> dict[str, Backend]:
+    """Make the backends that a spec names, by name.
+
+    Raises:
+        WindowshiftError: one does not exist or is not installed, or an option is wrong.
+    """
+    try:
+        return {name: registry.backend(name, spec.options_of(name)) for name in sorted(spec.backends)}
+    except MissingExtraError:
+        raise
+    except BackendError as error:
+        raise SpecError(f"backend_options: {error}") from error
+
+
+def plan_spec(spec: Spec, text: str, folder: Path) -> Plan:
+    """Plan a spec without running it; nothing is loaded, sent or written."""
+    return make_plan(spec, text, folder, open_backends(spec))
+
+
+def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
+    """Plan a spec and say what it takes; nothing is loaded, spent or written.
+
+    Raises:
+        WindowshiftError: as `run_spec`, of the spec and its backends.
+    """
+    backends = open_backends(spec)
+    return _preview(make_plan(spec, text, folder, backends), backends, workspace)
+
+
+def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path) -> Preview:
+    notes = check_services(plan.spec, backends)
+    services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
+    prices = {name: service.price for name, service in services.items()}
+    batched = [name for name, service in services.items() if service.batched()]
+    found = estimate(plan, workspace, prices=prices, batched=batched)
+    known = [service.price(plan.spec.model) for service in services.values()]
+    return Preview(plan, found, tuple(notes), tuple(sorted({price.source for price in known if price is not None})))
+
+
+def check_services(spec: Spec, backends: Mapping[str, Backend]) -> list[str]:
+    """What a person must know of the services that a spec uses, before money is spent.
+
+    Raises:
+        SpecError: one cannot do what the spec asks, or a limit in USD cannot be kept.
+    """
+    judge = spec.data.filter.judge if spec.data.filter else None
+    notes: list[str] = []
+    for name, backend in backends.items():
+        if not isinstance(backend, Service):
+            continue
+        models = [spec.model] if name in (spec.train_backend, spec.generate_backend) else []
+        models += [judge.model] if judge and name == spec.judge_backend else []
+        models += [one.model for one in spec.judges if (one.backend or spec.generate_backend) == name]
+        for model in dict.fromkeys(models):
+            sft = spec.sft.resolved() if name == spec.train_backend and model == spec.model else None
+            steered = bool(spec.vectors) and name == spec.generate_backend and model == spec.model
+            try:
+                notes += [note for note in backend.check(model, sft, steered=steered) if note not in notes]
+            except BackendError as error:
+                raise SpecError(f"backend '{name}': {error}") from error
+            price = backend.price(model)
+            incomplete = price is not None and sft is not None and (price.training is None or price.tuned() is None)
+            if spec.limits.usd is not None and (price is None or incomplete):
+                raise SpecError(
+                    f"limits.usd cannot be kept: {'a price' if incomplete else 'the price'} of '{model}' is not known; "
+                    f"write  backend_options: {{prices: {{{model}: {{input: ..., output: ..., training: ..., "
+                    "tuned_input: ..., tuned_output: ...}}}  in USD per million tokens, or  free"
+                )
+    return notes
+
+
+def run_spec(
+    spec: Spec,
+    text: str,
+    folder: Path,
+    workspace: Path,
+    *,
+    wait: bool = False,
+    vectors_only: bool = False,
+    observe: Callable[[Progress], None] = lambda _: None,
+    waiting: Callable[[str], None] = lambda _: None,
+    announce: Callable[[Preview], None] = lambda _: None,
+) -> Outcome:
+    """Run a spec to its end in this process.
+
+    Args:
+        spec: the experiment.
+        text: its YAML.
+        folder: where relative prompt files are looked for first.
+        workspace: the folder of the store; made if it is not there.
+        wait: wait for a workspace that another run holds.
+        vectors_only: do the jobs of the spec's vectors and what they need, and leave the grid for later.
+        observe: called a few times a second with the progress.
+        waiting: called once with who holds the workspace, before waiting.
+        announce: called with what the run will take, before anything is sent to a service.
+
+    Raises:
+        WindowshiftError: the spec, a backend, the workspace or its lock.
+    """
+    backends = open_backends(spec)
+    plan = make_plan(spec, text, folder, backends)
+    workspace = workspace.resolve()
+    if any(isinstance(backend, Service) for backend in backends.values()):
+        announce(_preview(plan, backends, workspace))  # nothing is spent before it was shown
+    with hold(workspace, f"run {spec.name}", wait=wait, on_wait=waiting):
+        writer = Writer(workspace)
+        try:
+            with logging_to(workspace / "logs" / f"{spec.name}.log"):
+                only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
+                return asyncio.run(_run(plan, writer, backends, observe, only))
+        finally:
+            writer.close()
+
+
+async def _run(
+    plan: Plan,
+    writer: Writer,
+    backends: dict[str, Backend],
+    observe: Callable[[Progress], None],
+    only: frozenset[str] | None,
+) -> Outcome:
+    ledger = Ledger(plan, writer)
+    ledger.begin()
+    limits = plan.spec.limits.resolved()
+    budget = Budget(limits.usd, ledger.spent())
+    services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
+    for name, service in services.items():
+        service.begin(limits, budget, writer.workspace / "artifacts" / name)
+
+    def observe_all(progress: Progress) -> None:
+        observe(replace(progress, queues=tuple((name, service.queue()) for name, service in services.items())))
+
+    task = asyncio.ensure_future(Runner(plan, ledger, backends, observe_all if services else observe, only).run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread, or Windows
+            loop.add_signal_handler(number, task.cancel)
+    try:
+        state = await task
+        ledger.end(state)
+        return Outcome(state, tuple(ledger.failures()))
+    except asyncio.CancelledError:
+        ledger.end("interrupted")
+        return Outcome("interrupted", tuple(ledger.failures()))
+    except WindowshiftError as error:
+        with suppress(StoreError):  # a full disk cannot record why it ended
+            ledger.end("interrupted", str(error))
+        raise
+    finally:
+        for backend in backends.values():
+            await backend.aclose()
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Let windowshift's log go to a file.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write the log {path}: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("windowshift")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,124 @@
+"""The training lane: every adapter that can be trained now, in one call to a backend."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.errors import SpecError, StoreError, WindowshiftError
+from windowshift.core.contract.generation import Model
+from windowshift.core.contract.proof import Fired, fired_to_json, total
+from windowshift.core.contract.training import (
+    Checkpointed,
+    Sft,
+    Trained,
+    TrainEvent,
+    TrainJob,
+    TrainMessage,
+    TrainProgress,
+    Validated,
+)
+from windowshift.core.plan.jobs import Job
+from windowshift.core.run.ledger import Ledger
+from windowshift.core.run.requests import RequestMaker, relative_artifact
+from windowshift.core.run.training_set import training_set, write_chat_jsonl
+
+log = logging.getLogger("windowshift.runner")
+
+LOSS_EVENT_SECONDS = 0.5
+
+
+class TrainingLane:
+    """Has adapters trained, and records how it goes."""
+
+    def __init__(self, ledger: Ledger, backends: Mapping[str, Backend], maker: RequestMaker) -> None:
+        self._ledger, self._backends, self._maker = ledger, backends, maker
+        self._shown: dict[str, float] = {}
+        self._recorded: dict[str, int] = {}
+
+    async def run(self, name: str, jobs: Sequence[Job]) -> None:
+        """Hand one backend every train job that is ready, in one call."""
+        by_key = {job.id: job for job in jobs}
+        # A job that goes on takes steps again that are on record: the curve has each of them once.
+        self._recorded |= {job.id: self._ledger.reader.last_loss_step(self._ledger.number(job)) for job in jobs}
+        try:
+            batch: list[TrainJob] = []
+            for job in jobs:
+                try:
+                    batch.append(self._order(job))
+                except SpecError as error:
+                    self._ledger.fail(job, str(error))
+            async with aclosing(self._backends[name].train(batch)) as stream:
+                async for event in stream:
+                    self._take(by_key[event.key], event)
+            self._ledger.fail_unfinished(jobs, f"backend '{name}' ended without training every job")
+        except StoreError:
+            raise
+        except WindowshiftError as error:
+            self._ledger.fail_unfinished(jobs, str(error))
+        except OSError as error:
+            place = self._ledger.workspace
+            raise StoreError(f"cannot write to {place}: {error.strerror}; free space and run again") from error
+        except Exception as error:
+            log.exception("training failed")
+            self._ledger.fail_unfinished(jobs, f"unexpected error in backend '{name}', see the log: {error!r}")
+        finally:
+            for job in jobs:
+                self._ledger.put_back(job)
+
+    def _take(self, job: Job, event: TrainEvent) -> None:
+        if isinstance(event, TrainProgress):
+            self._ledger.start(job)
+            self._take_loss(job, event)
+        elif isinstance(event, TrainMessage):
+            self._ledger.start(job)
+            self._ledger.said(job, event.text)
+        elif isinstance(event, Validated):
+            self._ledger.said(job, f"validation loss {event.loss:.4f} after {event.examples} examples")
+        elif isinstance(event, Checkpointed):
+            self._ledger.checkpointed(job, event.examples, self._place(event.adapter))
+        elif isinstance(event, Trained):
+            result: dict[str, Any] = {"adapter": self._place(event.adapter)}
+            if event.proofs:
+                result["fired"] = fired_to_json(total(map(Fired.of, event.proofs)))
+            self._ledger.finish(job, result, usd=event.usd)
+        else:
+            self._ledger.fail(job, event.error)
+
+    def _take_loss(self, job: Job, event: TrainProgress) -> None:
+        """Record losses: every step of a backend that tells each one, and a few a second of one that sums them up."""
+        now, recorded = time.monotonic(), self._recorded[job.id]
+        fresh = event.step > recorded
+        if (
+            (fresh and event.step == recorded + 1)
+            or event.examples >= job.total
+            or now - self._shown.get(job.id, 0.0) >= LOSS_EVENT_SECONDS
+        ):
+            self._shown[job.id] = now
+            self._ledger.trained_step(job, event, fresh=fresh)
+            self._recorded[job.id] = max(recorded, event.step)
+
+    def _order(self, job: Job) -> TrainJob:
+        folder = self._ledger.workspace / "artifacts" / job.id
+        data = {parent: self._ledger.job(parent) for parent in job.parents}
+        examples = training_set(job, data, self._ledger.numbers, self._ledger.reader, self._maker)
+        write_chat_jsonl(examples, folder / "dataset.jsonl")
+        named = job.inputs["model"]
+        sft = dict(job.inputs["sft"])
+        sft["betas"] = tuple(sft["betas"])
+        return TrainJob(
+            job.id,
+            Model(named["base"], named["revision"]),
+            examples,
+            Sft(**sft),
+            int(job.inputs["seed"]),
+            folder,
+            tuple(job.inputs["checkpoints"]),
+        )
+
+    def _place(self, adapter: str) -> str:
+        return relative_artifact(adapter, self._ledger.workspace)

@@ -1,0 +1,63 @@
+"""Training sets: D under the train condition, as a backend takes it and as chat JSONL."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.errors import StoreError
+from windowshift.core.contract.training import Example
+from windowshift.core.plan.jobs import Job
+from windowshift.core.run.requests import RequestMaker
+from windowshift.core.store.reader import Reader
+
+
+def training_set(
+    job: Job, data: dict[str, Job], numbers: dict[str, int], reader: Reader, maker: RequestMaker
+) -> list[Example]:
+    """Put every part of D under its train condition and shuffle by the job's seed.
+
+    Args:
+        job: the train job.
+        data: the generate jobs by id.
+        numbers: the store's job numbers by id.
+        reader: where the completions are.
+        maker: resolves prompts and conditions.
+
+    Raises:
+        StoreError: a completion of D is missing or failed.
+    """
+    examples: list[Example] = []
+    for part in job.inputs["parts"]:
+        source = data[part["data"]]
+        prompts = maker.prompts(source.inputs["prompts"])
+        start = source.inputs["rows"][0]
+        first, last = part["first"] - start, part["last"] - start
+        rows = reader.completions(numbers[source.id], "", first=first, limit=last - first)
+        if len(rows) != last - first or any(row.finish == "failed" for row in rows):
+            raise StoreError(f"'{source.label}' has completions missing that '{job.label}' trains on; retry it")
+        for offset, row in enumerate(rows):
+            position = part["first"] + offset
+            pushed = maker.push(part["condition"], prompts[position].text, position, part["channel"])
+            examples.append(Example(pushed.messages, row.text, pushed.steering))
+    random.Random(f"order:{job.inputs['seed']}").shuffle(examples)
+    return examples[: job.inputs.get("examples")]  # the first part of the same course
+
+
+def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:
+    """Write examples as chat JSONL, whole or not at all; a steered one says how under ``steering``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for example in examples:
+            turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
+            turns.append({"role": "assistant", "content": example.completion})
+            line: dict[str, Any] = {"messages": turns}
+            if example.steering:
+                line["steering"] = [asdict(push) for push in example.steering]
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    partial.replace(path)

@@ -1,0 +1,189 @@
+"""Vector orders: extraction jobs as a backend takes them, and what sweeps, dose curves and matches come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from windowshift.core.contract.errors import SpecError, StoreError
+from windowshift.core.contract.generation import Completion, Model
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.setting import Scorer
+from windowshift.core.contract.vector_file import read_header
+from windowshift.core.contract.vector_job import (
+    Answered,
+    Combination,
+    Control,
+    Difference,
+    Stored,
+    VectorJob,
+    VectorSource,
+)
+from windowshift.core.measure.trials import dose_points, matched, swept
+from windowshift.core.plan.jobs import Job
+from windowshift.core.run.ledger import Ledger
+from windowshift.core.run.requests import RequestMaker, relative_artifact
+from windowshift.core.store.reader import Reader
+
+VECTOR_FILE = "vector.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side of a difference: its chats, and the primary behaviour of each answer."""
+
+    answered: Sequence[Answered]
+    scores: Sequence[float | None]
+    label: str
+
+
+class VectorOrders:
+    """Turns the vector jobs of one run into orders for a backend, and their rows into results."""
+
+    def __init__(self, ledger: Ledger, reader: Reader, maker: RequestMaker) -> None:
+        self._ledger, self._reader, self._maker = ledger, reader, maker
+        self._plan = ledger.plan
+        self._behaviour: Behaviour = self._plan.scorers[0].behaviours[0]
+
+    def order(self, job: Job) -> VectorJob:
+        """An extraction job as a backend takes it.
+
+        Raises:
+            SpecError: no pair differs as much as asked, or the sides cannot be paired.
+            StoreError: completions that the vector is made of are missing.
+        """
+        named = job.inputs["model"]
+        return VectorJob(
+            key=job.id,
+            name=str(job.inputs["name"]),
+            model=Model(named["base"], named["revision"]),
+            source=self._source(job),
+            output=self._ledger.workspace / "artifacts" / job.id / VECTOR_FILE,
+        )
+
+    def made(self, job: Job) -> dict[str, Any]:
+        """The result of an extraction whose file is there."""
+        path = self._ledger.workspace / "artifacts" / job.id / VECTOR_FILE
+        header = read_header(path)
+        place = relative_artifact(str(path), self._ledger.workspace)
+        found = {"vector": place, "name": header.name, "layers": header.layers, "width": header.width}
+        if job.inputs["how"] == "control":
+            parent = self._ledger.job(job.inputs["of"])
+            found |= {"control": job.inputs["control"], "of": parent.inputs["name"]}
+        return found
+
+    def calibrated(self, job: Job) -> dict[str, Any]:
+        """The result of a sweep, or of a dose curve, whose rows are all there.
+
+        Raises:
+            SpecError: no layer moves the behaviour while the text stays sound.
+        """
+        trials, number = self._maker.trials(job), self._ledger.numbers[job.id]
+        first, last = job.inputs["rows"]
+        if job.kind == "sweep":
+            vector = self._maker.header(job.inputs["vector"]).name
+            return {"vector": vector, **swept(trials, self._reader, number, last - first, self._behaviour)}
+        points = dose_points(trials, self._reader, number, last - first, self._behaviour)
+        return {
+            "behaviour": self._behaviour.name,
+            "vector": self._maker.header(job.inputs["vector"]).name,
+            "layer": trials[0].layer,
+            "tokens": job.inputs["tokens"],
+            "points": [asdict(point) for point in points],
+        }
+
+    def match(self, job: Job) -> tuple[dict[str, Any], str | None]:
+        """The result of a match, and why it cannot be used: the target may be out of reach.
+
+        Raises:
+            SpecError: there is no curve to match on.
+        """
+        curve, target = (self._ledger.job(job.inputs[name]) for name in ("curve", "target"))
+        trials, numbers = self._maker.trials(curve), self._ledger.numbers
+        first, last = curve.inputs["rows"]
+        found = matched(trials, self._reader, numbers[curve.id], last - first, numbers[target.id], self._behaviour)
+        header, layer = self._maker.header(curve.inputs["vector"]), trials[0].layer
+        condition = self._maker.condition(target.inputs["condition"]).name
+        result = {
+            **asdict(found),
+            "vector": header.name,
+            "layer": layer,
+            "tokens": curve.inputs["tokens"],
+            "group": condition,
+            "behaviour": self._behaviour.name,
+            "dose": None if found.alpha is None else header.dose_of(found.alpha, layer),
+        }
+        if found.alpha is not None:
+            return result, None
+        return result, (
+            f"out of reach: the base model's mean under '{condition}' is {found.target.value:.4g} "
+            f"{self._behaviour.unit}, and vector '{header.name}' at layer {layer} goes from {found.curve_low:.4g} to "
+            f"{found.curve_high:.4g}; leave it out of match, or raise calibrate.reach"
+        )
+
+    def _source(self, job: Job) -> VectorSource:
+        inputs = job.inputs
+        if inputs["how"] == "control":
+            return Control(self._maker.vector(inputs["of"]), inputs["control"], inputs["seed"], inputs["source"])
+        if inputs["how"] == "combination":
+            return Combination(tuple((self._maker.vector(part), float(weight)) for part, weight in inputs["parts"]))
+        if inputs["how"] == "file":
+            return Stored(str(self._plan.vector_files[inputs["digest"]]))
+        positive, negative = (self._side(inputs[side]) for side in ("positive", "negative"))
+        least, how = inputs["min_difference"], ""
+        if least is not None:
+            positive, negative, how = self._filtered(str(inputs["name"]), positive, negative, float(least))
+        labels = (positive.label, negative.label)
+        return Difference(positive.answered, negative.answered, inputs["tokens"], labels, how)
+
+    def _side(self, side: Mapping[str, Any]) -> _Side:
+        if "file" in side:
+            rows = self._plan.answered[side["file"]].rows
+            return _Side(rows, [_score(self._plan.scorers[0], messages[-1].content, text) for messages, text in rows],
+                         side["label"])  # fmt: skip
+        if "data" not in side:
+            prompts = self._maker.prompts(side["prompts"])
+            first, last = side["rows"]
+            pushed = [
+                self._maker.push(side["condition"], prompts[at].text, at, side["channel"]) for at in range(first, last)
+            ]
+            return _Side([(each.messages, "") for each in pushed], [], side["label"])
+        source = self._ledger.job(side["data"])
+        prompts, (first, last) = self._maker.prompts(source.inputs["prompts"]), source.inputs["rows"]
+        completions = self._reader.completions(self._ledger.numbers[source.id], self._behaviour.name)
+        if len(completions) != last - first or any(row.finish == "failed" for row in completions):
+            raise StoreError(f"'{source.label}' has completions missing that a vector is made of; retry it")
+        answered = []
+        for row in completions:
+            at = first + row.row
+            condition, channel = source.inputs["condition"], source.inputs["channel"]
+            answered.append((self._maker.push(condition, prompts[at].text, at, channel).messages, row.text))
+        return _Side(answered, [row.score for row in completions], side["label"])
+
+    def _filtered(self, name: str, positive: _Side, negative: _Side, least: float) -> tuple[_Side, _Side, str]:
+        """Keep the pairs whose completions really differ in the primary behaviour."""
+        if len(positive.answered) != len(negative.answered):
+            raise SpecError(
+                f"vector '{name}': min_difference compares pairs, but there are {len(positive.answered)} positive "
+                f"and {len(negative.answered)} negative completions"
+            )
+        kept = [
+            index
+            for index, (high, low) in enumerate(zip(positive.scores, negative.scores, strict=True))
+            if high is not None and low is not None and high - low >= least
+        ]
+        if not kept:
+            raise SpecError(f"vector '{name}': no pair differs by {least:g} {self._behaviour.unit}: lower it")
+        how = f"{len(kept)} of {len(positive.answered)} pairs, whose {self._behaviour.name} differ by {least:g} or more"
+        return _picked(positive, kept), _picked(negative, kept), how
+
+
+def _picked(side: _Side, kept: Sequence[int]) -> _Side:
+    return _Side([side.answered[index] for index in kept], [side.scores[index] for index in kept], side.label)
+
+
+def _score(scorer: Scorer, prompt: str, text: str) -> float | None:
+    found = scorer.score(Prompt("", prompt), Completion("", text, "stop", 0))
+    return found[scorer.behaviours[0].name][0]

@@ -1,0 +1,1 @@
+"""Settings: what an experiment is about, its prompts, behaviours and conditions."""

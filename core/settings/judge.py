@@ -1,0 +1,95 @@
+"""Judges: a chat model that scores completions by a rubric, as a scorer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.errors import BackendError, SpecError
+from windowshift.core.contract.generation import Completion, Sampling
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.setting import Scores
+from windowshift.core.settings.rubric import Rubric, load_rubric
+from windowshift.core.spec.spec import Spec
+
+
+@dataclass(frozen=True)
+class JudgeScorer:
+    """Scores by asking a model; its score jobs are sampled like any other job's rows.
+
+    Attributes:
+        name: the behaviour that it measures.
+        rubric: what is asked.
+        backend: the name of the backend that answers.
+        model: its model.
+        fingerprint: what determines the model's answers.
+    """
+
+    name: str
+    rubric: Rubric
+    backend: str
+    model: str
+    fingerprint: str
+
+    @property
+    def behaviours(self) -> tuple[Behaviour, ...]:
+        """The one score."""
+        return (Behaviour(self.name, self.rubric.unit, "difference"),)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Greedy, and short."""
+        return Sampling(temperature=0.0, max_tokens=self.rubric.max_tokens)
+
+    def identity(self) -> dict[str, Any]:
+        """As `Scorer.identity`; also the inputs of the score job."""
+        return {
+            "scorer": "judge",
+            "version": 1,
+            "name": self.name,
+            "backend": self.backend,
+            "model": {"base": self.model, "revision": None, "fingerprint": self.fingerprint},
+            "sampling": asdict(self.sampling),
+            "rubric": self.rubric.model_dump(),
+        }
+
+    def score(self, prompt: Prompt, completion: Completion) -> Scores:  # noqa: ARG002 - the protocol's
+        """Read the judge's own answer, which `completion` is."""
+        return {self.name: self.rubric.read(completion)}
+
+
+def is_judged(inputs: Mapping[str, Any]) -> bool:
+    """Whether the inputs of a score job are those of a judge."""
+    return inputs.get("scorer") == "judge"
+
+
+def judges_of(spec: Spec, folder: Path, backends: Mapping[str, Backend], taken: Sequence[str]) -> list[JudgeScorer]:
+    """The judges that a spec names.
+
+    Args:
+        spec: the experiment.
+        folder: where relative rubric files are looked for first.
+        backends: the backends that the spec names, by name.
+        taken: the behaviours that the setting measures already.
+
+    Raises:
+        SpecError: a rubric that is none, a name that is taken, or a model that is not there.
+    """
+    found: list[JudgeScorer] = []
+    for place, section in enumerate(spec.judges):
+        where = f"judges[{place}]"
+        if section.name in (*taken, *(judge.name for judge in found)):
+            raise SpecError(f"{where}: '{section.name}' is measured already: give the judge another name")
+        path = folder / section.rubric
+        rubric, _ = load_rubric(path if path.exists() else Path(section.rubric))
+        name = section.backend or spec.generate_backend
+        try:
+            fingerprint = backends[name].identify(section.model).fingerprint
+        except BackendError as error:
+            raise SpecError(f"{where}: {error}") from error
+        found.append(JudgeScorer(section.name, rubric, name, section.model, fingerprint))
+    return found

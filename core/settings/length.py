@@ -1,0 +1,54 @@
+"""The setting `length`: how long completions are, under prefixes from short to very long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from windowshift.core.contract.conditions import NO_PREFIX, Condition, NoPrefix, prefix_groups
+from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.setting import Scores
+
+CHARS = Behaviour("length_chars", "characters", "ratio")
+WORDS = Behaviour("length_words", "words", "ratio")
+TOKENS = Behaviour("length_tokens", "tokens", "ratio")
+
+
+@dataclass(frozen=True, slots=True)
+class LengthScorer:
+    """Length in characters (the published unit), in words (runs of non-space) and in tokens."""
+
+    name: str = "length"
+    behaviours: tuple[Behaviour, ...] = (CHARS, WORDS, TOKENS)
+
+    def identity(self) -> dict[str, Any]:
+        """As `Scorer.identity`."""
+        return {"scorer": "length", "version": 1}
+
+    def score(self, prompt: Prompt, completion: Completion) -> Scores:  # noqa: ARG002 - the protocol's
+        """The three lengths; a truncated completion has the length that it was cut off at."""
+        text = completion.text.strip()
+        return {
+            CHARS.name: (float(len(text)), None),
+            WORDS.name: (float(len(text.split())), None),
+            TOKENS.name: (float(completion.tokens), None),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LengthSetting:
+    """Six prefix groups from short to very_long, and no prefix."""
+
+    name: str = "length"
+    scorers: tuple[LengthScorer, ...] = (LengthScorer(),)
+
+    def conditions(self) -> Mapping[str, Condition]:
+        """The published prefix groups, then `no_prefix`."""
+        return {**prefix_groups(), NO_PREFIX: NoPrefix()}
+
+    def default_prompts(self) -> str | None:
+        """The embedded world's questions."""
+        return "microworld"

@@ -1,0 +1,51 @@
+"""Backends and settings by name, through entry points, so that another package can add one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.setting import Setting
+from windowshift.core.spec.spec_errors import did_you_mean
+
+BACKENDS = "windowshift.backends"
+SETTINGS = "windowshift.settings"
+
+
+def names(group: str) -> list[str]:
+    """The names registered under an entry-point group."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def backend(name: str, options: Mapping[str, Any] | None = None) -> Backend:
+    """Make a backend.
+
+    Raises:
+        SpecError: no backend has that name.
+        BackendError: its extra is not installed, or an option is wrong.
+    """
+    made: Backend = _load(BACKENDS, name, "backend")(dict(options or {}))
+    return made
+
+
+def setting(name: str) -> Setting:
+    """Make a setting.
+
+    Raises:
+        SpecError: no setting has that name.
+    """
+    made: Setting = _load(SETTINGS, name, "setting")()
+    return made
+
+
+def _load(group: str, name: str, what: str) -> Any:
+    found: list[EntryPoint] = [point for point in entry_points(group=group) if point.name == name]
+    if not found:
+        raise SpecError(f"there is no {what} '{name}'{did_you_mean(name, names(group))}")
+    try:
+        return found[0].load()
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{what} '{name}'", name, error.name or "?") from error

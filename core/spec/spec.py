@@ -1,0 +1,170 @@
+"""The spec: a YAML file that describes one experiment completely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.spec.section import Section
+from windowshift.core.spec.sections import (
+    BackendChoice,
+    Channels,
+    Checkpoints,
+    Conditions,
+    Data,
+    JudgeSection,
+    LimitsSection,
+    PromptDataset,
+    PromptFile,
+    SamplingSection,
+    SftSection,
+)
+from windowshift.core.spec.spec_errors import sentence
+from windowshift.core.spec.vector_spec import VectorSpec
+
+
+class Spec(Section):
+    """One experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
+    setting: str = "length"
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+    backend: str | BackendChoice = "local"
+    backend_options: dict[str, Any] = {}
+    conditions: Conditions
+    vectors: dict[str, VectorSpec] = {}
+    channel: Channels = Channels()
+    prompts: str | PromptFile | PromptDataset | None = None
+    data: Data = Data()
+    sft: SftSection = SftSection()
+    sampling: SamplingSection = SamplingSection()
+    checkpoints: Checkpoints | None = None
+    limits: LimitsSection = LimitsSection()
+    judges: list[JudgeSection] = []
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) != len(value):
+            raise ValueError("every seed may stand there once only")
+        return value
+
+    @property
+    def train_backend(self) -> str:
+        """The backend that trains."""
+        return self.backend if isinstance(self.backend, str) else self.backend.train
+
+    @property
+    def generate_backend(self) -> str:
+        """The backend that generates and evaluates."""
+        return self.backend if isinstance(self.backend, str) else self.backend.generate
+
+    @property
+    def vector_backends(self) -> tuple[str, ...]:
+        """The backends that may make vectors, the better choice first."""
+        return tuple(dict.fromkeys((self.generate_backend, self.train_backend)))
+
+    @property
+    def judge_backend(self) -> str | None:
+        """The backend of the prompt filter's judge; None: there is no judge."""
+        judge = self.data.filter.judge if self.data.filter else None
+        return None if judge is None else judge.backend or self.generate_backend
+
+    @property
+    def backends(self) -> set[str]:
+        """Every backend that the spec names."""
+        judges = {judge.backend or self.generate_backend for judge in self.judges}
+        return {self.train_backend, self.generate_backend, self.judge_backend or self.generate_backend} | judges
+
+    def options_of(self, backend: str) -> dict[str, Any]:
+        """The options of one backend: all of `backend_options`, or those under its name."""
+        if self.backend_options and all(
+            name in self.backends and isinstance(value, dict) for name, value in self.backend_options.items()
+        ):
+            return dict(self.backend_options.get(backend, {}))
+        return self.backend_options
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not the last one's victory."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if isinstance(key, (str, int, float)) and key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{key}' stands there twice", key_node.start_mark
+            )
+        if isinstance(key, (str, int, float)):
+            seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_spec(text: str, source: str = "the spec") -> Spec:
+    """Read a spec from YAML.
+
+    Raises:
+        SpecError: one sentence that names the place in the spec and the remedy.
+    """
+    try:
+        data = yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f" line {mark.line + 1}" if mark else ""
+        raise SpecError(f"{source}{line} is not valid YAML: {error.problem or error}") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise SpecError(f"{source} is not valid YAML for a spec: it is nested too deeply") from error
+    if data is None:
+        raise SpecError(f"{source} is empty: 'windowshift init' writes one to start from")
+    if not isinstance(data, dict):
+        raise SpecError(f"{source} must be a mapping of keys (name:, model:, conditions: ...), not a {_kind(data)}")
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(f"{source}: {sentence(error, Spec, data)}") from error
+
+
+def load_spec(path: Path) -> tuple[Spec, str]:
+    """Read a spec file; return it with its text.
+
+    Raises:
+        SpecError: as `parse_spec`, or the file cannot be read or is not UTF-8.
+    """
+    text = read_text(path, "spec")
+    return parse_spec(text, str(path)), text
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a UTF-8 file.
+
+    Raises:
+        SpecError: it is not there, a folder, unreadable or not UTF-8 (the byte's place is named).
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise SpecError(f"there is no {what} at {path}") from error
+    except IsADirectoryError as error:
+        raise SpecError(f"{path} is a folder, not a {what} file") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SpecError(f"{path} line {line} is not UTF-8 (byte {error.start}): save the {what} as UTF-8") from error
+    except OSError as error:
+        raise SpecError(f"cannot read the {what} {path}: {error.strerror}") from error
+
+
+def _kind(data: object) -> str:
+    return {list: "list", str: "text", int: "number", float: "number", bool: "yes/no"}.get(type(data), "value")

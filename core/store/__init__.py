@@ -1,0 +1,1 @@
+"""The store: one SQLite file in a workspace, one writer, many readers."""

@@ -1,0 +1,67 @@
+"""The store's integrity: damaged pages, and rows that point nowhere."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from windowshift.core.store.connection import open_reader, store_path
+from windowshift.core.store.failure import meaning
+
+_DAMAGE_SHOWN = 20
+
+# What is counted, what it lacks, and the rows.
+_POINTERS: tuple[tuple[str, str, str], ...] = (
+    ("completions", "a job", "completions WHERE job NOT IN (SELECT n FROM jobs)"),
+    ("completions", "a prompt", "completions WHERE prompt NOT IN (SELECT id FROM prompts)"),
+    (
+        "completions",
+        "the phrase they name",
+        "completions WHERE phrase IS NOT NULL AND phrase NOT IN (SELECT id FROM phrases)",
+    ),
+    ("scores", "a behaviour", "scores WHERE behaviour NOT IN (SELECT id FROM behaviours)"),
+    (
+        "scores",
+        "a completion",
+        "scores s WHERE NOT EXISTS (SELECT 1 FROM completions c WHERE c.job = s.job AND c.row = s.row)",
+    ),
+    ("summaries", "a job", "summaries WHERE job NOT IN (SELECT n FROM jobs)"),
+    ("summaries", "a behaviour", "summaries WHERE behaviour NOT IN (SELECT id FROM behaviours)"),
+    ("cells", "a job", "cells WHERE job NOT IN (SELECT n FROM jobs)"),
+    ("cells", "an experiment", "cells WHERE experiment NOT IN (SELECT id FROM experiments)"),
+    ("sources", "a job", "sources WHERE job NOT IN (SELECT n FROM jobs)"),
+    ("sources", "an experiment", "sources WHERE experiment NOT IN (SELECT id FROM experiments)"),
+    ("plan entries", "a job", "experiment_jobs WHERE job NOT IN (SELECT n FROM jobs)"),
+    ("plan entries", "an experiment", "experiment_jobs WHERE experiment NOT IN (SELECT id FROM experiments)"),
+    ("prompt set entries", "a prompt", "prompt_sets WHERE prompt NOT IN (SELECT id FROM prompts)"),
+    ("runs", "an experiment", "runs WHERE experiment NOT IN (SELECT id FROM experiments)"),
+)
+
+
+def check_store(workspace: Path) -> list[str]:
+    """Look through a whole store beside a running writer; return one sentence for each thing wrong.
+
+    Reads every page: about a second for each gigabyte on a fast disk.
+
+    Raises:
+        StoreError: there is no store, or it cannot even be opened.
+    """
+    path = store_path(workspace)
+    connection = open_reader(workspace)
+    try:
+        # One snapshot: beside a writer, rows and what they point to must be of the same moment.
+        connection.execute("BEGIN")
+        lines = [str(row[0]) for row in connection.execute(f"PRAGMA quick_check({_DAMAGE_SHOWN})")]
+        if lines != ["ok"]:
+            remedy = "restore it from a copy, or move it away and run again"
+            return [f"the store {path} is corrupt ({' '.join(line.split())}): {remedy}" for line in lines]
+        problems = []
+        for what, lacking, rows in _POINTERS:
+            (count,) = connection.execute(f"SELECT count(*) FROM {rows}").fetchone()
+            if count:
+                problems.append(f"the store {path} has {count:,} {what} without {lacking}")
+        return problems
+    except sqlite3.Error as error:
+        return [f"the store {path} {meaning(error, path)}"]
+    finally:
+        connection.close()

@@ -1,0 +1,55 @@
+"""Queries on a store: the read-only connection, and several queries that see one state."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.errors import StoreError
+from windowshift.core.store.connection import naming, open_reader, store_path
+
+
+class Queries:
+    """A connection to one workspace that never writes; cheap to open, safe beside a running writer.
+
+    Args:
+        workspace: the folder.
+        connection: an open connection to share (the runner's own), in place of a new read-only one.
+    """
+
+    def __init__(self, workspace: Path, connection: sqlite3.Connection | None = None) -> None:
+        self.workspace = workspace
+        self.path = store_path(workspace)
+        self._owned = connection is None
+        self.connection = open_reader(workspace) if connection is None else connection
+
+    def close(self) -> None:
+        """Close the connection, unless it is shared."""
+        if self._owned:
+            self.connection.close()
+
+    def _all(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with naming(self.path):
+            return self.connection.execute(query, parameters).fetchall()
+
+    def _one(self, query: str, number: int, what: str) -> tuple[Any, ...]:
+        rows = self._all(query, (number,))
+        if not rows:
+            raise StoreError(f"the store {self.path} has no {what} {number}: it was deleted; go back and look again")
+        return rows[0]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let several queries see one state of the store; keep it short, the log grows meanwhile."""
+        if self.connection.in_transaction or not self._owned:  # the one writer sees its own state
+            yield
+            return
+        with naming(self.path):
+            self.connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self.connection.execute("ROLLBACK")

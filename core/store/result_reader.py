@@ -1,0 +1,119 @@
+"""Queries for results: prompts, completions, scores and summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.records import CompletionRow, Summary
+from windowshift.core.store.connection import naming
+from windowshift.core.store.queries import Queries
+
+
+class ResultReader(Queries):
+    """Reads what jobs produced."""
+
+    def prompt_set(self, digest: str) -> list[tuple[int, Prompt]]:
+        """A prompt set's (number, prompt) in order; empty where the store does not hold it."""
+        rows = self._all(
+            "SELECT p.id, p.key, p.text FROM prompt_sets s JOIN prompts p ON p.id = s.prompt "
+            "WHERE s.digest = ? ORDER BY s.position",
+            (digest,),
+        )
+        return [(number, Prompt(key, text)) for number, key, text in rows]
+
+    def completions(self, job: int, behaviour: str, *, first: int = 0, limit: int | None = None) -> list[CompletionRow]:
+        """A job's completions from row `first` on, with one behaviour's scores, in row order."""
+        return list(self.iter_completions(job, behaviour, first=first, limit=limit))
+
+    def iter_completions(
+        self, job: int, behaviour: str, *, first: int = 0, limit: int | None = None
+    ) -> Iterator[CompletionRow]:
+        """As `completions`, one at a time."""
+        with naming(self.path):
+            found = self.connection.execute("SELECT id FROM behaviours WHERE name = ?", (behaviour,)).fetchone()
+            cursor = self.connection.execute(
+                "SELECT c.row, p.key, p.text, f.text, c.finish, c.tokens, c.prompt_tokens, c.logprob, "
+                "c.error, c.text, s.value, s.reason FROM completions c JOIN prompts p ON p.id = c.prompt "
+                "LEFT JOIN phrases f ON f.id = c.phrase "
+                "LEFT JOIN scores s ON s.job = c.job AND s.behaviour = ? AND s.row = c.row "
+                "WHERE c.job = ? AND c.row >= ? ORDER BY c.row LIMIT ?",
+                (found[0] if found else -1, job, first, -1 if limit is None else limit),
+            )
+            for row in cursor:
+                yield CompletionRow(*row)
+
+    def completion_of_prompt(self, job: int, prompt_id: str, behaviour: str) -> CompletionRow | None:
+        """A job's completion for one prompt; None where it is not there (yet)."""
+        rows = self._all(
+            "SELECT c.row FROM completions c JOIN prompts p ON p.id = c.prompt WHERE c.job = ? AND p.key = ? "
+            "ORDER BY c.row LIMIT 1",
+            (job, prompt_id),
+        )
+        return self.completions(job, behaviour, first=rows[0][0], limit=1)[0] if rows else None
+
+    def scores(self, job: int, behaviour: str) -> list[tuple[int, int, float | None, str]]:
+        """(row, prompt number, value, finish) of a job's completions; value None where it is missing."""
+        return self._all(
+            "SELECT c.row, c.prompt, s.value, c.finish FROM completions c "
+            "LEFT JOIN scores s ON s.job = c.job AND s.row = c.row "
+            "AND s.behaviour = (SELECT id FROM behaviours WHERE name = ?) "
+            "WHERE c.job = ? ORDER BY c.row",
+            (behaviour, job),
+        )
+
+    def score_index(self, job: int, behaviour: str) -> list[tuple[int, int, str | None, str, float | None]]:
+        """(row, prompt number, phrase, finish, value) of a job's completions, without their texts."""
+        return self._all(
+            "SELECT c.row, c.prompt, f.text, c.finish, s.value FROM completions c "
+            "LEFT JOIN phrases f ON f.id = c.phrase LEFT JOIN scores s ON s.job = c.job "
+            "AND s.row = c.row AND s.behaviour = (SELECT id FROM behaviours WHERE name = ?) "
+            "WHERE c.job = ? ORDER BY c.row",
+            (behaviour, job),
+        )
+
+    def completions_at(self, job: int, behaviour: str, rows: Sequence[int]) -> list[CompletionRow]:
+        """A job's completions of some rows, a page of a sorted list, in that order; missing ones are left out."""
+        return [
+            found for row in rows for found in self.completions(job, behaviour, first=row, limit=1) if found.row == row
+        ]
+
+    def text_sizes(self, job: int) -> list[tuple[int, int, int]]:
+        """(row, characters, tokens) of a job's completions."""
+        with naming(self.path):
+            # SQLite's own length() ends at a NUL, which a completion may contain.
+            query = "SELECT row, text, tokens FROM completions WHERE job = ? ORDER BY row"
+            return [(row, len(text), tokens) for row, text, tokens in self.connection.execute(query, (job,))]
+
+    def rows_by_text(self, job: int) -> list[int]:
+        """The rows of a job's completions in the order of their texts, whatever the case of ASCII letters."""
+        query = "SELECT row FROM completions WHERE job = ? ORDER BY text COLLATE NOCASE, row"
+        return [row for (row,) in self._all(query, (job,))]
+
+    def rows_done(self, job: int) -> set[int]:
+        """The row numbers that a job's completions have."""
+        return {row for (row,) in self._all("SELECT row FROM completions WHERE job = ?", (job,))}
+
+    def mean_tokens(self, job: int) -> float | None:
+        """The mean number of tokens of a job's completions that did not fail; None: there are none."""
+        query = "SELECT avg(tokens) FROM completions WHERE job = ? AND finish != 'failed'"
+        mean = self._all(query, (job,))[0][0]
+        return None if mean is None else float(mean)
+
+    def failures(self, job: int) -> tuple[int, str] | None:
+        """How many of a job's completions failed, and the first one's error; None where none did."""
+        rows = self._all("SELECT error FROM completions WHERE job = ? AND finish = 'failed' ORDER BY row", (job,))
+        return (len(rows), str(rows[0][0])) if rows else None
+
+    def behaviours(self) -> list[str]:
+        """The names of every behaviour that the store has scores of."""
+        return [name for (name,) in self._all("SELECT name FROM behaviours ORDER BY id")]
+
+    def summary(self, job: int, behaviour: str) -> Summary | None:
+        """The summary of one behaviour over one job's completions."""
+        rows = self._all(
+            "SELECT s.n, s.missing, s.truncated, s.mean, s.sd, s.low, s.high FROM summaries s "
+            "JOIN behaviours b ON b.id = s.behaviour WHERE s.job = ? AND b.name = ?",
+            (job, behaviour),
+        )
+        return Summary(*rows[0]) if rows else None

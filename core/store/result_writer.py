@@ -1,0 +1,163 @@
+"""Writes of results: prompts, phrases, completions, scores and summaries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.records import Summary
+from windowshift.core.store.connection import storable
+from windowshift.core.store.transaction import Transactions
+
+Scored = tuple[int, str, float | None, str | None]
+"""A score: row, behaviour, value (None: missing), reason."""
+
+_ADD_COMPLETION = (
+    "INSERT INTO completions (job, row, prompt, phrase, finish, tokens, prompt_tokens, logprob, error, text) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job, row) DO UPDATE SET prompt = excluded.prompt, "
+    "phrase = excluded.phrase, finish = excluded.finish, tokens = excluded.tokens, "
+    "prompt_tokens = excluded.prompt_tokens, logprob = excluded.logprob, error = excluded.error, "
+    "text = excluded.text WHERE completions.finish = 'failed'"
+)
+
+_SCORES_A_STATEMENT = 64
+
+
+@cache
+def _add_scores(count: int) -> str:
+    rows = (f"(?1, ?2, ?{at}, ?{at + 1}, ?{at + 2})" for at in range(3, 3 + 3 * count, 3))
+    return f"INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason) VALUES {', '.join(rows)}"
+
+
+class ResultWriter(Transactions):
+    """Writes what jobs produce. Every public method is one transaction, or part of `batch()`."""
+
+    def __init__(self, workspace: Path, *, timeout: float = 10.0) -> None:
+        super().__init__(workspace, timeout=timeout)
+        self._behaviours: dict[str, int] = {}
+        self._phrases: dict[str, int] = {}
+
+    def _forget(self) -> None:
+        self._behaviours.clear()
+        self._phrases.clear()
+
+    def put_prompts(self, digest: str, prompts: Sequence[Prompt]) -> list[int]:
+        """Store a prompt set under its digest and return the prompts' numbers in order."""
+        with self.batch() as connection:
+            numbers = self.number_prompts(prompts)
+            connection.executemany(
+                "INSERT INTO prompt_sets (digest, position, prompt) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                [(digest, position, number) for position, number in enumerate(numbers)],
+            )
+        return numbers
+
+    def number_prompts(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Store prompts that are new and return every one's number in order; keeps no set."""
+        with self.batch() as connection:
+            connection.executemany(
+                "INSERT INTO prompts (digest, key, text) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
+                [(prompt.digest, prompt.id, prompt.text) for prompt in prompts],
+            )
+            # CROSS JOIN keeps the order of the loops: one index look-up a prompt.
+            rows = connection.execute(
+                "SELECT p.id FROM json_each(?) wanted CROSS JOIN prompts p ON p.digest = wanted.value "
+                "ORDER BY wanted.key",
+                (json.dumps([prompt.digest for prompt in prompts]),),
+            )
+            return [number for (number,) in rows]
+
+    def phrase(self, text: str | None) -> int | None:
+        """Return the number of a phrase, storing it if it is new."""
+        if text is None:
+            return None
+        if text not in self._phrases:
+            with self.batch() as connection:
+                connection.execute("INSERT INTO phrases (text) VALUES (?) ON CONFLICT DO NOTHING", (text,))
+                row = connection.execute("SELECT id FROM phrases WHERE text = ?", (text,)).fetchone()
+            self._phrases[text] = int(row[0])
+        return self._phrases[text]
+
+    def behaviour(self, name: str) -> int:
+        """Return the number of a behaviour, storing it if it is new."""
+        if name not in self._behaviours:
+            with self.batch() as connection:
+                connection.execute("INSERT INTO behaviours (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+                row = connection.execute("SELECT id FROM behaviours WHERE name = ?", (name,)).fetchone()
+            self._behaviours[name] = int(row[0])
+        return self._behaviours[name]
+
+    def add_completions(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Insert completions: tuples in the order of the table's columns.
+
+        A row that is there stays as it is, unless it failed: then the new one takes its place.
+        """
+        kept = list(rows)
+        with self.batch() as connection:
+            try:
+                connection.executemany(_ADD_COMPLETION, kept)
+            except UnicodeEncodeError:  # rare, so the rows are looked at only when it happens
+                connection.executemany(
+                    _ADD_COMPLETION,
+                    [tuple(storable(item) if isinstance(item, str) else item for item in row) for row in kept],
+                )
+
+    def drop_failed_completions(self, job: int) -> int:
+        """Forget completions that failed, so that a retry asks for them again; return how many they were.
+
+        Their scores go too, and the job's summaries, which counted them.
+        """
+        with self.batch() as connection:
+            pairs = connection.execute(
+                "SELECT job, row FROM completions WHERE job = ? AND finish = 'failed'", (job,)
+            ).fetchall()
+            if not pairs:
+                return 0
+            connection.executemany("DELETE FROM completions WHERE job = ? AND row = ?", pairs)
+            connection.executemany(
+                "DELETE FROM scores WHERE job = ? AND row = ? AND behaviour IN (SELECT id FROM behaviours)",
+                pairs,
+            )
+            connection.execute("DELETE FROM summaries WHERE job = ?", (job,))
+            connection.execute(
+                "UPDATE jobs SET done = (SELECT count(*) FROM completions WHERE job = n) WHERE n = ?", (job,)
+            )
+        return len(pairs)
+
+    def add_scores(self, job: int, scores: Iterable[Scored]) -> None:
+        """Insert or replace scores of one job's completions."""
+        with self.batch() as connection:
+            by_name: dict[str, list[Any]] = {}
+            for row, name, value, reason in scores:
+                flat = by_name.get(name)
+                if flat is None:
+                    flat = by_name[name] = []
+                flat += (row, value, reason if reason is None else storable(reason))
+            for name, flat in by_name.items():
+                shared = (job, self.behaviour(name))
+                # Many rows a statement: twice as fast as executemany, which starts the statement for each row.
+                for start in range(0, len(flat), 3 * _SCORES_A_STATEMENT):
+                    chunk = flat[start : start + 3 * _SCORES_A_STATEMENT]
+                    connection.execute(_add_scores(len(chunk) // 3), (*shared, *chunk))
+
+    def put_summary(self, job: int, behaviour: str, summary: Summary) -> None:
+        """Store the summary of one behaviour over one job's completions."""
+        with self.batch() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO summaries "
+                "(job, behaviour, n, missing, truncated, mean, sd, low, high) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job,
+                    self.behaviour(behaviour),
+                    summary.n,
+                    summary.missing,
+                    summary.truncated,
+                    summary.mean,
+                    summary.sd,
+                    summary.low,
+                    summary.high,
+                ),
+            )

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.generated_store import CONDITIONS, generate_store
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.measure.summarise import put_summaries, summarise
+from windowshift.core.report.frames import cells_frame, completions_frame, fits_frame, points_frame
+from windowshift.core.report.report import Report, report
+from windowshift.core.report.text import markdown, print_report, report_text
+from windowshift.core.settings.published import published
+from windowshift.core.store.reader import Reader
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done")
+    generate_store(folder, prompts=60, data_size=80).close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(workspace: Path) -> Report:
+    return report(workspace, "med-short")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("running")
+    writer = generate_store(folder, prompts=30, running=10)
+    failed = next(cell for cell in Reader(folder).cells(1, "length_chars") if cell.state == "pending")
+    writer.set_job(failed.job, "failed", error="the server said \x1b[31mno\x1b[0m")
+    job = Reader(folder).cells(1, "length_chars")[0].job
+    with writer.batch() as connection:
+        connection.execute("UPDATE completions SET finish = 'failed' WHERE job = ? AND row < 2", (job,))
+        connection.execute("UPDATE scores SET value = NULL, reason = 'x' WHERE job = ? AND row < 3", (job,))
+    writer.close()
+    return report(folder, "med-short")
+
+
+def test_json_has_the_keys_of_the_design(finished: Report) -> None:
+    found = json.loads(json.dumps(finished.to_json(), allow_nan=False))
+    assert found["experiment"] == "med-short"
+    assert found["rehearsal"] is True
+    arm = found["arms"]["prefix"]
+    assert -0.5 < arm["grouped"]["slope"] < -0.3
+    assert arm["grouped"]["ci95"][0] < arm["grouped"]["slope"] < arm["grouped"]["ci95"][1]
+    assert arm["grouped"]["points"] == 7
+    assert 0.8 < arm["grouped"]["r2"] <= 1
+    assert list(arm["cv"]) == ["base", *CONDITIONS]
+    assert all(low <= arm["cv"][train] <= high for train, (low, high) in arm["cv_ci95"].items())
+    assert arm["extreme"]["direction"] == "low"
+    assert {"vs_base_pct", "vs_no_prefix_pct", "vs_base_ci95", "low", "high"} <= set(arm["extreme"])
+    assert set(arm["by_generate"]) == {"med_short"}
+    assert set(arm["fits_by_evaluate"]) == set(CONDITIONS)
+    assert len(arm["points"]) == 7
+    assert len(found["cells"]) == 56
+    base = [cell for cell in found["cells"] if cell["train"] == "base"]
+    assert {(cell["generate"], cell["uplift_log2"]) for cell in base} == {(None, None)}
+    keys = ("arm", "generate", "train", "evaluate", "seed", "step", "status", "n", "mean", "ci95", "base_mean")
+    for cell in found["cells"]:
+        assert set(keys) | {"uplift_log2", "truncated", "missing"} <= set(cell)
+        assert cell["ci95"][0] <= cell["mean"] <= cell["ci95"][1]
+        assert (cell["n"], cell["status"], cell["seed"]) == (60, "done", 0)
+    assert found["published"]["cv"][0]["model"] == "GPT-4.1"
+
+
+def test_cell_numbers_equal_the_stored_completions(workspace: Path, finished: Report) -> None:
+    reader = Reader(workspace)
+    cells = {(c.train, c.evaluate): c for c in reader.cells(1, "length_chars")}
+    for cell in finished.to_json()["cells"][::9]:
+        job = cells[cell["train"], cell["evaluate"]].job
+        summary = summarise(reader, job, "length_chars")
+        assert (summary.n, summary.truncated) == (cell["n"], cell["truncated"])
+        assert summary.mean == pytest.approx(cell["mean"])
+        assert summary.sd == pytest.approx(cell["sd"])
+        # The screens' intervals and the report's are the same numbers.
+        assert [summary.low, summary.high] == pytest.approx(cell["ci95"])
+    reader.close()
+
+
+def test_summaries_are_stored(tmp_path: Path) -> None:
+    writer = generate_store(tmp_path, prompts=10)
+    reader = Reader(tmp_path, writer.connection)
+    job = reader.cells(1, "length_words")[3].job
+    found = put_summaries(reader, writer, job, ["length_chars", "length_words"])
+    assert reader.summary(job, "length_words") == found["length_words"]
+    writer.close()
+
+
+def test_partial_runs_are_reported_with_their_gaps(running: Report) -> None:
+    found = json.loads(json.dumps(running.to_json(), allow_nan=False))
+    states = {cell["status"] for cell in found["cells"]}
+    assert {"done", "running", "pending", "failed"} == states
+    waiting = next(cell for cell in found["cells"] if cell["status"] == "pending")
+    assert (waiting["n"], waiting["mean"], waiting["ci95"], waiting["uplift_log2"]) == (0, None, None, None)
+    arm = found["arms"]["prefix"]
+    assert arm["grouped"]["points"] == 5
+    assert arm["cv"]["no_prefix"] is None
+    assert "no_prefix" in arm["cv_missing"]
+    first = found["cells"][0]
+    assert (first["n"], first["missing"], first["failed"]) == (27, 3, 2)
+    assert found["completions"]["missing"] == 3
+    text = report_text(running, 80)
+    assert "3 without a score (2 failed completions, 1 missing scores)" in " ".join(text.split())
+    assert "5 of 7 points" in " ".join(text.split())
+    assert "\x1b" not in text
+    assert "Failed job" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 160, 220])
+def test_text_fits_its_width(finished: Report, running: Report, width: int) -> None:
+    for found in (finished, running):
+        text = report_text(found, width)
+        assert max(map(len, text.splitlines())) <= width
+        flat = " ".join(text.split())
+        assert "microworld is a rehearsal model: these numbers are not evidence about language models" in flat
+        # No number is cut: every interval that opens closes, on its line.
+        for line in text.splitlines():
+            if "  " in line.strip():
+                assert line.count("[") == line.count("]"), line
+        for value in ("0.89", "30.2", "very_long"):
+            assert value in flat
+
+
+def test_text_says_what_matters(finished: Report) -> None:
+    text = report_text(finished, 160)
+    for part in ("slope −0.", "R² 0.", "GPT-4.1 (published)", "microworld (this run)", "truncated", "lowest mean"):
+        assert part in text
+    assert "n = 60" in text
+    assert "95% intervals: ±" in report_text(finished, 80)
+
+
+def test_ascii_and_other_encodings(finished: Report) -> None:
+    report_text(finished, 80, ascii_only=True).encode("ascii")
+    for encoding in ("ascii", "latin-1", "cp437"):
+        raw = io.BytesIO()
+        out = io.TextIOWrapper(raw, encoding=encoding)
+        print_report(finished, out, width=100)
+        out.flush()
+        assert b"slope -0." in raw.getvalue()
+
+
+def test_markdown(finished: Report) -> None:
+    text = markdown(finished)
+    assert text.startswith("# med-short")
+    assert "**REHEARSAL MODEL: microworld is a rehearsal model" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(tables) > 40
+    assert "| very\\_long |" in text
+    widths = {line.count("|") - line.count("\\|") for line in tables if "GPT-4.1-nano" in line}
+    assert widths == {6}
+
+
+def test_other_behaviours_and_unknown_ones(workspace: Path) -> None:
+    words = report(workspace, "med-short", "length_words", resamples=100)
+    assert words.behaviour.unit == "words"
+    assert words.published is None  # the published unit is characters
+    with pytest.raises(SpecError, match="did you mean 'length_words'"):
+        report(workspace, "med-short", "length_word")
+    with pytest.raises(SpecError, match="did you mean 'med-short'"):
+        report(workspace, "med-shor")
+
+
+def test_several_generation_conditions(tmp_path: Path) -> None:
+    generate_store(tmp_path, prompts=20, data_size=20, generate=("med_short", "long")).close()
+    found = report(tmp_path, "med-short", resamples=200)
+    arm = found.to_json()["arms"]["prefix"]
+    assert arm["grouped"]["points"] == 14
+    assert [arm["by_generate"][g]["grouped"]["points"] for g in ("med_short", "long")] == [7, 7]
+    assert arm["cv"] == arm["by_generate"]["med_short"]["cv"]
+    assert arm["by_generate"]["long"]["extreme"]["direction"] == "high"
+    assert "trained on long data" in report_text(found, 80)
+
+
+def test_an_experiment_without_any_completion(tmp_path: Path) -> None:
+    generate_store(tmp_path, prompts=4, data_size=4, running=56).close()
+    found = report(tmp_path, "med-short")
+    assert json.dumps(found.to_json(), allow_nan=False)
+    assert "no line" in report_text(found, 80)
+
+
+def test_published_numbers() -> None:
+    found = published("length")
+    assert found is not None
+    assert found.settings.learning_rate == 1.6e-4
+    assert found.settings.betas == (0.9, 0.95)
+    assert [fit.slope for fit in found.grouped] == [-0.47, -0.43, -0.43, -0.42, -0.42]
+    spread = found.spread("long")
+    assert spread is not None
+    assert (spread.model, spread.values["base"], spread.values["no_prefix"]) == ("GPT-4.1", 0.81, 0.68)
+    assert published("reward_hacking") is None
+
+
+def test_frames(workspace: Path, finished: Report) -> None:
+    cells: Any = cells_frame(finished)
+    assert len(cells) == 56
+    assert {"mean", "low", "high", "uplift_low"} <= set(cells.columns)
+    assert len(points_frame(finished)) == 7
+    fits: Any = fits_frame(finished)
+    assert len(fits) == 16
+    completions: Any = completions_frame(workspace, "med-short")
+    assert len(completions) == 56 * 60
+    means = completions.groupby(["train", "evaluate"])["length_chars"].mean()
+    expected = cells.set_index(["train", "evaluate"]).loc[("long", "short"), "mean"]
+    assert means["long", "short"] == pytest.approx(expected)
+
+
+def test_a_report_is_quick(tmp_path: Path) -> None:
+    generate_store(tmp_path, prompts=200, data_size=200).close()
+    report(tmp_path, "med-short")
+    start = time.perf_counter()
+    report_text(report(tmp_path, "med-short"), 100)
+    assert time.perf_counter() - start < 2.0  # half a second on an idle core

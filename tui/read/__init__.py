@@ -1,0 +1,1 @@
+"""What screens read: frozen snapshots of the store, and small files of their own."""

@@ -1,0 +1,246 @@
+"""Frozen snapshots of one cell and of one completion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from windowshift.core.contract.records import BASE, Behaviour, CellRow, CompletionRow, Summary
+from windowshift.core.store.reader import Reader
+from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
+from windowshift.tui.read.template_client import ChatRequest
+from windowshift.tui.text.word_diff import Marked, word_diff
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A completion in the index of a cell: everything but its text."""
+
+    row: int
+    prompt: int
+    phrase: str | None
+    finish: str
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseMean:
+    """The mean of one phrase's completions."""
+
+    phrase: str | None
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """The pinned cell beside: its scores, and this cell against it, paired by prompt."""
+
+    key: CellKey
+    cell: CellRow
+    scores: tuple[float, ...]
+    against: tuple[float, float | None, float | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CellSnapshot:
+    """A cell, the base cell of the same eval condition, and the index of its completions.
+
+    `push` says what steered the model in it, `train_push` what did in training; empty where nothing did.
+    """
+
+    experiment: ExperimentView
+    behaviour: Behaviour
+    key: CellKey
+    cell: CellRow
+    base: CellRow | None
+    entries: tuple[Entry, ...]
+    base_scores: tuple[float, ...]
+    phrases: tuple[PhraseMean, ...]
+    uplift: tuple[float, float | None, float | None] | None
+    pinned: Pinned | None = None
+    push: str = ""
+    train_push: str = ""
+
+    @property
+    def failed(self) -> int:
+        """How many completions failed."""
+        return sum(entry.finish == "failed" for entry in self.entries)
+
+
+def find_cell(cells: Sequence[CellRow], key: CellKey) -> CellRow | None:
+    """Return the cell of a name."""
+    for cell in cells:
+        if (cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step) == key:
+            return cell
+    return None
+
+
+def find_base(cells: Sequence[CellRow], key: CellKey) -> CellRow | None:
+    """Return the base cell of the same eval condition, of the same arm and seed where there is one."""
+    found = [cell for cell in cells if cell.train == BASE and cell.evaluate == key.evaluate]
+    return min(found, key=lambda cell: (cell.arm != key.arm, cell.seed != key.seed, cell.seed), default=None)
+
+
+def _find_pinned(reader: Reader, experiment: int, behaviour: Behaviour, key: CellKey | None) -> CellRow | None:
+    if key is None:
+        return None
+    return find_cell(reader.cells(experiment, behaviour.name, evaluate=key.evaluate), key)
+
+
+def read_cell(
+    reader: Reader, name: str, key: CellKey, behaviour_name: str | None, pinned: CellKey | None = None
+) -> CellSnapshot | None:
+    """Return a cell; None where the experiment or the cell is not there. Runs in a worker thread."""
+    # numpy loads here, in the thread, and not when the app starts.
+    from windowshift.core.contract.stats import mean_summary
+    from windowshift.tui.read.push import pushes
+
+    view = read_experiment(reader, name)
+    if view is None:
+        return None
+    behaviour = behaviour_of(view.row, behaviour_name)
+    cells = reader.cells(view.row.id, behaviour.name, evaluate=key.evaluate)
+    cell, base = find_cell(cells, key), find_base(cells, key)
+    if cell is None:
+        return None
+    entries = tuple(Entry(*row) for row in reader.score_index(cell.job, behaviour.name))
+    compared = reader.scores(base.job, behaviour.name) if base and base.job != cell.job else []
+    phrases = []
+    for phrase in dict.fromkeys(entry.phrase for entry in entries):
+        own = [entry for entry in entries if entry.phrase == phrase]
+        scores, prompts = [entry.score for entry in own], [entry.prompt for entry in own]
+        phrases.append(PhraseMean(phrase, mean_summary(scores, prompts, [entry.finish == "length" for entry in own])))
+    beside = _find_pinned(reader, view.row.id, behaviour, pinned)
+    other = reader.scores(beside.job, behaviour.name) if beside else []
+    push, train_push = pushes(reader, view.row, key, cell.job)
+    return CellSnapshot(
+        experiment=view,
+        behaviour=behaviour,
+        key=key,
+        cell=cell,
+        base=base,
+        entries=entries,
+        base_scores=tuple(row[2] for row in compared if row[2] is not None),
+        phrases=tuple(phrases),
+        uplift=_against(entries, compared, behaviour),
+        pinned=Pinned(
+            pinned, beside, tuple(row[2] for row in other if row[2] is not None), _against(entries, other, behaviour)
+        )
+        if pinned and beside
+        else None,
+        push=push,
+        train_push=train_push,
+    )
+
+
+def _against(
+    entries: Sequence[Entry], other: Sequence[tuple[int, int, float | None, str]], behaviour: Behaviour
+) -> tuple[float, float | None, float | None] | None:
+    """Compare a cell's scores with another one's, paired by prompt: value and interval."""
+    import numpy as np
+
+    from windowshift.core.contract.stats import compare_means
+
+    if not other or all(entry.score is None for entry in entries):
+        return None
+    estimate = compare_means(
+        np.array([entry.score for entry in entries], dtype=np.float64),
+        [entry.prompt for entry in entries],
+        np.array([row[2] for row in other], dtype=np.float64),
+        [row[1] for row in other],
+        "log2_ratio" if behaviour.compare == "ratio" else "difference",
+    )
+    return (estimate.value, estimate.low, estimate.high) if estimate else None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionSnapshot:
+    """A completion, and the base model's for the same prompt under the same eval condition.
+
+    Beside a completion of the base model itself, `base` is what it says without a push.
+    """
+
+    experiment: ExperimentView
+    behaviour: Behaviour
+    key: CellKey
+    completion: CompletionRow
+    base: CompletionRow | None
+    channel: str
+    scores: tuple[tuple[str, str, float | None, float | None], ...]
+    pinned_key: CellKey | None = None
+    pinned: CompletionRow | None = None
+    new: Marked | None = None
+    gone: Marked | None = None
+    pinned_new: Marked | None = None
+    chat: ChatRequest | None = None
+
+
+def read_completion(
+    reader: Reader,
+    name: str,
+    key: CellKey,
+    behaviour_name: str | None,
+    row: int,
+    pinned_key: CellKey | None = None,
+    *,
+    diff: bool = False,
+) -> CompletionSnapshot | None:
+    """Return a completion of a cell; None where it is not there. `diff` marks words against the base model's text."""
+    view = read_experiment(reader, name)
+    if view is None:
+        return None
+    behaviour = behaviour_of(view.row, behaviour_name)
+    cells = reader.cells(view.row.id, behaviour.name, evaluate=key.evaluate)
+    cell, base_cell = find_cell(cells, key), find_base(cells, key)
+    found = reader.completions_at(cell.job, behaviour.name, [row]) if cell else []
+    if cell is None or not found:
+        return None
+    own = found[0]
+    if key.train == BASE:
+        base_cell = _unpushed(reader, view, behaviour, key)
+    beside = base_cell if base_cell and base_cell.job != cell.job else None
+    base = reader.completion_of_prompt(beside.job, own.prompt_id, behaviour.name) if beside else None
+    scores = []
+    for one in view.row.behaviours:
+        mine = own.score if one == behaviour else _score(reader, cell.job, one.name, own.row)
+        theirs = None
+        if beside and base:
+            theirs = base.score if one == behaviour else _score(reader, beside.job, one.name, base.row)
+        scores.append((one.name, one.unit, mine, theirs))
+    beside_pinned = _find_pinned(reader, view.row.id, behaviour, pinned_key)
+    pinned = reader.completion_of_prompt(beside_pinned.job, own.prompt_id, behaviour.name) if beside_pinned else None
+    gone, new = word_diff(base.text, own.text) if diff and base else (None, None)
+    pinned_new = word_diff(base.text, pinned.text)[1] if diff and base and pinned else None
+    channel = view.row.channels.get("evaluate", "user")
+    key_beside = pinned_key if beside_pinned else None
+    chat = _chat(reader.job(cell.job).inputs, own)
+    return CompletionSnapshot(
+        view, behaviour, key, own, base, channel, tuple(scores), key_beside, pinned, new, gone, pinned_new, chat
+    )
+
+
+def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest | None:
+    """Return what to ask for the prompt with its chat template; None where the job names no model."""
+    from windowshift.core.contract.conditions import prefixed  # with yaml: no screen needs it before this one
+
+    model = inputs.get("model")
+    if not isinstance(model, Mapping) or "base" not in model:
+        return None
+    messages = prefixed(completion.phrase, completion.prompt, inputs.get("channel", "user"))
+    turns = tuple((message.role, message.content) for message in messages)
+    return ChatRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns)
+
+
+def _unpushed(reader: Reader, view: ExperimentView, behaviour: Behaviour, key: CellKey) -> CellRow | None:
+    """The base model's cell without a push: what its pushed cells are shown beside."""
+    for entry in view.row.conditions.get("evaluate", []):
+        if entry.get("kind") == "none":
+            plain = key._replace(evaluate=str(entry["name"]))
+            return find_base(reader.cells(view.row.id, behaviour.name, evaluate=plain.evaluate), plain)
+    return None
+
+
+def _score(reader: Reader, job: int, behaviour: str, row: int) -> float | None:
+    found = reader.completions_at(job, behaviour, [row])
+    return found[0].score if found else None

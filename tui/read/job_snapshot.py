@@ -1,0 +1,106 @@
+"""Frozen snapshots of an experiment's jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from windowshift.core.contract.records import Event, JobRow, JobState
+from windowshift.core.store.reader import Reader
+from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
+
+Losses = tuple[tuple[int, float], ...]
+"""(examples seen, loss) of a training job."""
+
+LOG_LINES = 200
+
+_FOLDS: dict[JobState, str] = {"done": "all done", "pending": "each waits for its completions"}
+
+
+@dataclass(frozen=True, slots=True)
+class JobsSnapshot:
+    """An experiment's jobs in plan order, and the loss curves that were asked for."""
+
+    experiment: ExperimentView
+    jobs: tuple[JobRow, ...]
+    losses: dict[int, Losses]
+    log: tuple[Event, ...]
+    log_of: int | None
+    cells: dict[int, CellKey]
+
+
+def read_jobs(
+    reader: Reader, name: str, known: dict[int, Losses], wanted: frozenset[int], selected: int | None
+) -> JobsSnapshot | None:
+    """Return an experiment's jobs.
+
+    Args:
+        reader: of the store.
+        name: of the experiment.
+        known: curves that need not be read again, because their jobs ended.
+        wanted: numbers of the training jobs that are on screen.
+        selected: the job whose log is shown.
+    """
+    view = read_experiment(reader, name)
+    if view is None:
+        return None
+    jobs = tuple(reader.jobs(view.row.id))
+    chosen = selected if selected is not None else (jobs[0].n if jobs else None)
+    losses = dict(known)
+    for job in jobs:
+        if job.kind == "train" and job.n not in known and (job.n in wanted or job.n == chosen):
+            losses[job.n] = read_losses(reader, job.n)
+    log = tuple(event for event in reader.job_events(chosen) if event.kind != "loss") if chosen is not None else ()
+    cells = {
+        cell.job: CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
+        for cell in reversed(reader.cells(view.row.id, behaviour_of(view.row, None).name))
+    }
+    return JobsSnapshot(view, jobs, losses, log[-LOG_LINES:], chosen, cells)
+
+
+def read_losses(reader: Reader, job: int) -> Losses:
+    """Return a training job's loss curve."""
+    points: list[tuple[int, float]] = []
+    for event in reader.job_events(job, "loss"):
+        loss = event.data.get("loss")
+        if isinstance(loss, int | float):
+            points.append((int(event.data.get("examples", len(points))), float(loss)))
+    return tuple(points)
+
+
+def folded(jobs: Sequence[JobRow]) -> list[JobRow]:
+    """Return the jobs with score jobs that are done, and those that wait, as one line each at the end.
+
+    Such a line has a number of 0 or less; jobs of the store count from 1.
+    """
+    shown, lines = list(jobs), []
+    for number, (state, words) in enumerate(_FOLDS.items()):
+        inside = [job for job in jobs if job.kind == "score" and job.state == state]
+        if len(inside) < 2:
+            continue
+        shown = [job for job in shown if job.kind != "score" or job.state != state]
+        lines.append(
+            JobRow(
+                n=-number,
+                id="",
+                kind="score",
+                label=f"{len(inside)} score jobs, {words} (f unfolds)",
+                state=state,
+                done=sum(job.done for job in inside),
+                total=sum(job.total for job in inside),
+                loss=None,
+                rate=None,
+                usd=None,
+                error=None,
+                started=None,
+                ended=None,
+            )
+        )
+    return [*shown, *lines]
+
+
+def remaining(job: JobRow, now: float) -> float | None:
+    """Return the seconds a running job still takes at the pace it had so far."""
+    if job.state != "running" or job.started is None or not job.done or not job.total:
+        return None
+    return max(0.0, now - job.started) * (job.total - job.done) / job.done

@@ -1,0 +1,270 @@
+"""Frozen snapshots of experiments and their grids, as the screens show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from windowshift.core.contract.records import BASE, Arm, Behaviour, CellRow, ExperimentRow, RunRow, SourceRow
+from windowshift.core.store.reader import Reader
+from windowshift.tui.read.column_heads import ColumnHead, column_heads
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentView:
+    """An experiment with its newest run."""
+
+    row: ExperimentRow
+    run: RunRow | None
+
+
+class CellKey(NamedTuple):
+    """What names a cell, whatever number it has in the store."""
+
+    arm: Arm
+    generate: str
+    train: str
+    evaluate: str
+    seed: int
+    step: int
+
+
+class Page(NamedTuple):
+    """One page of the grid: everything that was trained on one generation condition's data."""
+
+    arm: Arm
+    generate: str
+
+
+@dataclass(frozen=True, slots=True)
+class GridChoice:
+    """Which part of an experiment the grid shows; None takes the first, or for `step` the last."""
+
+    page: Page | None = None
+    behaviour: str | None = None
+    seed: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GridCell:
+    """A cell beside the base cell of the same eval condition."""
+
+    cell: CellRow
+    base: CellRow | None
+
+    @property
+    def key(self) -> CellKey:
+        """The cell's name."""
+        cell = self.cell
+        return CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean score."""
+        return self.cell.summary.mean if self.cell.summary else None
+
+    @property
+    def base_mean(self) -> float | None:
+        """The base model's mean under the same eval condition."""
+        return self.base.summary.mean if self.base and self.base.summary else None
+
+    def change(self, compare: str) -> float | None:
+        """Return log2(mean / base mean), or the difference where a behaviour compares by it."""
+        if self.mean is None or self.base_mean is None:
+            return None
+        if compare == "difference":
+            return self.mean - self.base_mean
+        return math.log2(self.mean / self.base_mean) if self.mean > 0 and self.base_mean > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class GridRow:
+    """The cells of one train condition in column order; `data_mean` is the mean of its D.
+
+    The first `own` cells are under eval conditions of the row's arm: its summaries are over those alone.
+    """
+
+    train: str
+    cells: tuple[GridCell | None, ...]
+    own: int
+    data_mean: float | None = None
+    train_mean: float | None = None
+
+    @property
+    def own_cells(self) -> tuple[GridCell | None, ...]:
+        """The cells under the arm's own eval conditions."""
+        return self.cells[: self.own]
+
+    @property
+    def ratio(self) -> float | None:
+        """train_mean_ratio: the base model's mean under the train condition over the mean of D."""
+        if not self.train_mean or not self.data_mean:
+            return None
+        return self.train_mean / self.data_mean
+
+
+@dataclass(frozen=True, slots=True)
+class GridSnapshot:
+    """One page of an experiment's grid with what can be chosen instead."""
+
+    experiment: ExperimentView
+    behaviour: Behaviour
+    pages: tuple[Page, ...]
+    page: Page
+    seeds: tuple[int, ...]
+    seed: int
+    steps: tuple[int, ...]
+    step: int | None
+    heads: tuple[ColumnHead, ...]
+    base: GridRow
+    rows: tuple[GridRow, ...] = field(default=())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The eval conditions of the page."""
+        return tuple(head.name for head in self.heads)
+
+
+def read_experiments(reader: Reader) -> tuple[ExperimentView, ...]:
+    """Return every experiment, newest first."""
+    return tuple(ExperimentView(row, reader.run(row.id)) for row in reader.experiments())
+
+
+def read_experiment(reader: Reader, name: str) -> ExperimentView | None:
+    """Return one experiment; None where the store has none of this name."""
+    row = reader.experiment(name)
+    return ExperimentView(row, reader.run(row.id)) if row else None
+
+
+def behaviour_of(experiment: ExperimentRow, name: str | None) -> Behaviour:
+    """Return a behaviour by name, else the experiment's first."""
+    known = experiment.behaviours or (Behaviour("score", "", "difference"),)
+    return next((b for b in known if b.name == name), known[0])
+
+
+def read_grid(reader: Reader, name: str, choice: GridChoice) -> GridSnapshot | None:
+    """Return the chosen page of an experiment's grid; None where there is no such experiment."""
+    view = read_experiment(reader, name)
+    if view is None:
+        return None
+    behaviour = behaviour_of(view.row, choice.behaviour)
+    cells = reader.cells(view.row.id, behaviour.name)
+    trained = [cell for cell in cells if cell.train != BASE]
+    pages = tuple(dict.fromkeys(Page(cell.arm, cell.generate) for cell in trained)) or (Page("prefix", ""),)
+    page = choice.page if choice.page in pages else pages[0]
+    seeds = tuple(sorted({cell.seed for cell in cells})) or (0,)
+    seed = choice.seed if choice.seed in seeds else seeds[0]
+    on_page = [cell for cell in trained if (cell.arm, cell.generate, cell.seed) == (*page, seed)]
+    steps = tuple(sorted({cell.step for cell in on_page if not cell.final}))
+    step = choice.step if choice.step in steps else None
+    shown = [cell for cell in on_page if (cell.final if step is None else cell.step == step)]
+    base = _base_cells([cell for cell in cells if cell.train == BASE], page.arm, seed)
+    # Base cells of conditions that the page has no cells under, such as controls, are not its business.
+    names = [cell.evaluate for cell in on_page] or list(base)
+    heads = column_heads(view.row, page.arm, _order(names, page.arm, _means(base), _names(view.row, "evaluate")))
+    columns, own = [head.name for head in heads], sum(not head.crossed for head in heads)
+    sources = [s for s in reader.sources(view.row.id) if (s.arm, s.generate, s.seed) == (*page, seed)]
+    rows = _rows(reader, shown, base, sources, behaviour.name, columns, own)
+    train_means = {row.train: row.train_mean for row in rows}
+    trains = _order([row.train for row in rows], page.arm, train_means, _names(view.row, "train"))
+    by_train = {row.train: row for row in rows}
+    return GridSnapshot(
+        experiment=view,
+        behaviour=behaviour,
+        pages=pages,
+        page=page,
+        seeds=seeds,
+        seed=seed,
+        steps=steps,
+        step=step,
+        heads=heads,
+        base=GridRow(BASE, tuple(_beside(base.get(column), base.get(column)) for column in columns), own),
+        rows=tuple(by_train[train] for train in trains),
+    )
+
+
+def _base_cells(cells: Sequence[CellRow], arm: str, seed: int) -> dict[str, CellRow]:
+    # Base cells may be shared over arms and seeds; the closest one counts.
+    ranked = sorted(cells, key=lambda cell: (cell.arm != arm, cell.seed != seed, cell.seed))
+    found: dict[str, CellRow] = {}
+    for cell in ranked:
+        found.setdefault(cell.evaluate, cell)
+    return found
+
+
+def _means(base: dict[str, CellRow]) -> dict[str, float | None]:
+    return {name: cell.summary.mean if cell.summary else None for name, cell in base.items()}
+
+
+def _names(experiment: ExperimentRow, role: str) -> list[str]:
+    return [str(item.get("name", "")) for item in experiment.conditions.get(role, [])]
+
+
+def _order(names: Sequence[str], arm: Arm, means: dict[str, float | None], spec: Sequence[str]) -> tuple[str, ...]:
+    """Order the conditions of an arm's page.
+
+    Prefixes by the base model's mean, those without one last; doses as the spec lists them, because they have
+    an order of their own, which a noisy mean would upset.
+    """
+    place = {name: number for number, name in reversed(list(enumerate(spec)))}
+    unique = list(dict.fromkeys(names))
+
+    def rank(name: str) -> tuple[float, int]:
+        mean = 0.0 if arm == "steering" else means.get(name)
+        return (math.inf if mean is None else mean, place.get(name, len(spec)))
+
+    return tuple(sorted(unique, key=rank))
+
+
+def _rows(
+    reader: Reader,
+    shown: Sequence[CellRow],
+    base: dict[str, CellRow],
+    sources: Sequence[SourceRow],
+    behaviour: str,
+    columns: Sequence[str],
+    own: int,
+) -> list[GridRow]:
+    means = _means(base)
+    summaries = {job: reader.summary(job, behaviour) for job in {source.job for source in sources}}
+    data = {job: summary.mean if summary else None for job, summary in summaries.items()}
+    rows = []
+    by_train: dict[str, dict[str, CellRow]] = {}
+    for cell in shown:
+        by_train.setdefault(cell.train, {})[cell.evaluate] = cell
+    for train, cells in by_train.items():
+        parts = [source for source in sources if source.train == train]
+        rows.append(
+            GridRow(
+                train,
+                tuple(_beside(cells.get(column), base.get(column)) for column in columns),
+                own,
+                _weighted([(part.fraction, data[part.job]) for part in parts]),
+                _weighted([(part.fraction, _reference(reader, part, means, behaviour)) for part in parts])
+                or means.get(train),
+            )
+        )
+    return rows
+
+
+def _reference(reader: Reader, part: SourceRow, means: dict[str, float | None], behaviour: str) -> float | None:
+    """The base model's mean under a part's train condition, which need not be an eval condition."""
+    if part.part_train in means or part.reference is None:
+        return means.get(part.part_train)
+    found = reader.summary(part.reference, behaviour)
+    return found.mean if found else None
+
+
+def _beside(cell: CellRow | None, base: CellRow | None) -> GridCell | None:
+    return GridCell(cell, base) if cell else None
+
+
+def _weighted(parts: Sequence[tuple[float, float | None]]) -> float | None:
+    total = sum(weight for weight, _ in parts)
+    known = [(weight, value) for weight, value in parts if value is not None]
+    if not parts or len(known) < len(parts) or not total:
+        return None
+    return sum(weight * value for weight, value in known) / total

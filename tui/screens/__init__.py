@@ -1,0 +1,1 @@
+"""Screens: one room each."""

@@ -1,0 +1,1 @@
+"""Pinned rows side by side."""

@@ -1,0 +1,230 @@
+"""The measures of pinned rows as a table: rows side by side, the paired difference, and what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.geometry import Size
+from textual.strip import Strip
+
+from windowshift.tui.read.snapshot import CellKey
+from windowshift.tui.screens.compare.aligned import title
+from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text.pieces import Pieces, fit
+from windowshift.tui.text.plot import Plot
+from windowshift.tui.text.table import Table, table
+from windowshift.tui.text.theme import Ink
+from windowshift.tui.widgets.inked import Drawn, ink_of
+
+if TYPE_CHECKING:
+    from windowshift.core.contract.stats import Estimate
+    from windowshift.core.measure.comparison import Comparison
+    from windowshift.core.settings.published import Published
+
+DIFFERENCE = "difference 2−1"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of pinned rows, with the scatter of all rows and what is published."""
+
+    pinned: tuple[CellKey, ...]
+    comparison: Comparison
+    scatter: Plot
+    published: Published | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A measure as text: each value with its interval, the difference, the published value; `why` one is missing."""
+
+    label: str
+    values: tuple[tuple[str, str], ...]
+    difference: tuple[str, str]
+    published: str = ""
+
+
+def number(measure: str, one: Estimate | None, *, difference: bool = False) -> tuple[str, str]:
+    """Return a measure's value and its interval as text."""
+    if one is None:
+        return formats.NOTHING, ""
+    scaled = [one.value, one.low, one.high]
+    if measure == "cv_kept":
+        scaled = [None if value is None else 100 * value for value in scaled]
+    if measure in ("cv_kept", "extreme"):
+        signed = difference or measure == "extreme"
+        shown = [_percent(value, signed=signed) for value in scaled]
+        return f"{shown[0]} %", "" if one.interval is None else f"[{shown[1]}, {shown[2]}]"
+    if measure == "uplift" or difference:
+        return formats.signed(one.value), formats.interval(one.low, one.high, sign=True)
+    before = "×" if measure == "train_mean_ratio" else ""
+    return f"{before}{_short(one.value)}", "" if one.interval is None else f"[{_short(one.low)}, {_short(one.high)}]"
+
+
+def _percent(value: float | None, *, signed: bool) -> str:
+    if value is None:
+        return formats.NOTHING
+    text = f"{abs(value):.0f}"
+    if text == "0":
+        return text
+    return (formats.MINUS if value < 0 else "+" if signed else "") + text
+
+
+def _short(value: float | None) -> str:
+    return formats.NOTHING if value is None else f"{value:.2f}".removeprefix("0").replace("-", formats.MINUS)
+
+
+def lines_of(found: Measured) -> list[Line]:
+    """Return the table's lines."""
+    comparison = found.comparison
+    relative = comparison.scale == "log2"
+    labels = {
+        "train_mean_ratio": "train_mean_ratio" if relative else f"distance of D, {comparison.scale}",
+        "uplift": "uplift log2, mean" if relative else f"uplift, {comparison.scale}",
+        "cv": "CV" if relative else "spread (sd)",
+        "cv_kept": "CV kept" if relative else "spread kept",
+        "extreme": _extreme(comparison.lowest),
+    }
+    lines = []
+    for one in comparison.measures:
+        name = one.measure if relative or one.measure in ("cv", "cv_kept") else "uplift"
+        values = tuple(
+            number(name, value) if value else (formats.NOTHING, reason.replace("eval cells done", "cells"))
+            for value, reason in zip(one.values, one.reasons, strict=True)
+        )
+        lines.append(
+            Line(
+                labels.get(one.measure, one.measure),
+                values,
+                number(name, one.difference, difference=True),
+                _published(one.measure, found) if relative else "",
+            )
+        )
+    lines.append(
+        Line(
+            "n · truncated",
+            tuple((str(t.n), f"{t.truncated} truncated") for t in comparison.tallies),
+            ("", ""),
+        )
+    )
+    return lines
+
+
+def _extreme(lowest: Sequence[str | None]) -> str:
+    known = {one for one in lowest if one is not None}
+    where = next(iter(known)) if len(known) == 1 else "lowest eval"
+    return f"extreme, {sanitise.line(where, 30)}"
+
+
+def _published(measure: str, found: Measured) -> str:
+    if found.published is None:
+        return ""
+    if measure == "extreme":
+        best = found.published.grouped[0]
+        return f"{_percent(best.vs_base_pct, signed=True)} % lowest"
+    if measure not in ("cv", "cv_kept"):
+        return ""
+    values = []
+    for key in found.pinned:
+        spread = found.published.spread(key.generate) if key.arm == "prefix" else None
+        value = spread.values.get(key.train) if spread else None
+        base = spread.values.get("base") if spread else None
+        if measure == "cv_kept":
+            values.append(f"{100 * value / base:.0f} %" if value is not None and base else formats.NOTHING)
+        else:
+            values.append(formats.NOTHING if value is None else _short(value))
+    return "" if set(values) == {formats.NOTHING} else " / ".join(values)
+
+
+def as_table(found: Measured) -> Table:
+    """Return the table for copying."""
+    names = [title(found.pinned, key) for key in found.pinned]
+    model = f"published, {found.published.grouped[0].model}" if found.published else "published"
+    return table(
+        ("measure", *names, DIFFERENCE, model),
+        [
+            (
+                line.label,
+                *(" ".join(value).strip() for value in line.values),
+                " ".join(line.difference).strip(),
+                line.published,
+            )
+            for line in lines_of(found)
+        ],
+    )
+
+
+class CompareTable(Drawn):
+    """Measures as rows, pinned rows as columns; intervals go under their values where columns are narrow."""
+
+    LABEL = 19
+    PUBLISHED = 15
+    ONE_LINE = 19
+    SMALLEST = 12
+    """Columns narrower than this leave intervals out: a part of one would mislead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pinned: tuple[CellKey, ...] = ()
+        self.found: Measured | None = None
+        self._problem = ""
+
+    def show(self, pinned: tuple[CellKey, ...], found: Measured | None, problem: str = "") -> None:
+        """Show what was measured of pinned rows; None while it is being measured."""
+        if (pinned, found, problem) != (self.pinned, self.found, self._problem):
+            self.pinned, self.found, self._problem = pinned, found, problem
+            self.refresh(layout=True)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's
+        """Return the lines that the table takes."""
+        return len(self.lines(width))
+
+    def render_line(self, y: int) -> Strip:
+        """Draw a line."""
+        lines = self.lines(self.size.width)
+        return self.drawn(lines[y] if y < len(lines) else [])
+
+    @property
+    def text(self) -> str:
+        """What it says, without styles."""
+        return "\n".join("".join(text for text, _ in line) for line in self.lines(self.size.width))
+
+    def lines(self, width: int) -> list[Pieces]:
+        """Return the drawn lines."""
+        ink = ink_of(self)
+        count = len(self.pinned) + 1
+        model = self.found.published.grouped[0].model if self.found and self.found.published else ""
+        beside = bool(model) and width >= 76 + 12 * (len(self.pinned) - 2)
+        each = (width - self.LABEL - (self.PUBLISHED if beside else 0) - 1) // max(1, count)
+        heads: Pieces = [(" " * self.LABEL, ink.dim)]
+        for place, key in enumerate(self.pinned, 1):
+            heads.append((fit(f"{place} {sanitise.line(title(self.pinned, key), 60)}", each - 1) + " ", ink.strong))
+        heads.append((fit(DIFFERENCE, each - 1) + " ", ink.strong))
+        heads.append((fit(f"{model}, publ.", self.PUBLISHED) if beside else "", ink.dim))
+        if self.found is None:
+            return [heads, [(f" {self._problem or 'measuring …'}", ink.bad if self._problem else ink.dim)]]
+        lines = [heads]
+        for line in lines_of(self.found):
+            lines += self._line(line, each, ink, beside=beside)
+        return lines
+
+    def _line(self, line: Line, each: int, ink: Ink, *, beside: bool) -> list[Pieces]:
+        values = [*line.values, line.difference]
+        tall = each < self.ONE_LINE
+        first: Pieces = [(" " + fit(line.label, self.LABEL - 1), ink.text)]
+        second: Pieces = [(" " * self.LABEL, ink.dim)]
+        for place, (value, interval) in enumerate(values):
+            style = ink.accent if place == len(values) - 1 else ink.text
+            if tall and each < self.SMALLEST:
+                first.append((fit(value, each - 1) + " ", style))
+            elif tall:
+                first.append((fit(value, each), style))
+                second.append((fit(interval, each - 1) + " ", ink.dim))
+            else:
+                first += [(value, style), (" " + fit(interval, each - len(value) - 2) + " ", ink.dim)]
+        if beside:
+            first.append((fit(line.published, self.PUBLISHED), ink.dim))
+        under = tall and each >= self.SMALLEST and any(interval for _, interval in values)
+        return [first, second] if under else [first]

@@ -1,0 +1,1 @@
+"""The grid of one experiment: its home screen."""

@@ -1,0 +1,179 @@
+"""The figures of an experiment, one at a time, and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textual.app import ComposeResult
+
+from windowshift.core.contract.records import Behaviour
+from windowshift.core.store.reader import Reader
+from windowshift.tui import actions
+from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, read_experiment
+from windowshift.tui.screens.store_screen import StoreScreen
+from windowshift.tui.text import sanitise
+from windowshift.tui.text.pieces import Pieces
+from windowshift.tui.text.plot import Plot
+from windowshift.tui.text.table import Table
+from windowshift.tui.widgets.headline import Headline
+from windowshift.tui.widgets.picture import Picture
+
+if TYPE_CHECKING:
+    from windowshift.core.measure.measures import Measures
+    from windowshift.core.settings.published import Published
+
+RESAMPLES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class PlotsSnapshot:
+    """An experiment's measures, and the pages (arm, generation condition) that figures can be of."""
+
+    experiment: ExperimentView
+    behaviour: Behaviour
+    pages: tuple[Page, ...]
+    measures: Measures
+    published: Published | None
+
+
+def read_plots(reader: Reader, name: str, behaviour_name: str | None) -> PlotsSnapshot | None:
+    """Measure an experiment; runs in a worker thread, because it loads numpy and every score."""
+    from windowshift.core.measure.grid import load_grid
+    from windowshift.core.measure.measurement import measure
+    from windowshift.core.settings.published import published
+
+    view = read_experiment(reader, name)
+    if view is None:
+        return None
+    behaviour = behaviour_of(view.row, behaviour_name)
+    measures = measure(load_grid(reader, view.row, behaviour), resamples=RESAMPLES)
+    pages = tuple(
+        Page("steering" if arm == "steering" else "prefix", generate)
+        for arm, found in measures.arms.items()
+        for generate in found.generates
+    )
+    known = published(view.row.setting) if behaviour == behaviour_of(view.row, None) else None
+    return PlotsSnapshot(view, behaviour, pages, measures, known)
+
+
+class PlotsScreen(StoreScreen[PlotsSnapshot]):
+    """`p` on a grid leads here."""
+
+    SCREEN_NAME = "plots"
+    BINDINGS = actions.bindings("plots")
+
+    def __init__(self, name: str, behaviour: str | None = None) -> None:
+        super().__init__()
+        self.experiment = name
+        self.behaviour = behaviour
+        self.number = 0
+        self.page: Page | None = None
+        self.plots: tuple[Plot, ...] = ()
+
+    def body(self) -> ComposeResult:
+        """Lay out titles and figure."""
+        yield Headline(id="controls")
+        yield Picture(id="plot")
+
+    def place(self) -> tuple[str, ...]:
+        """Return the way here."""
+        return self.experiment, "plots"
+
+    def where(self) -> list[Any]:
+        """Its name."""
+        return ["plots", self.experiment]
+
+    def reading(self) -> Callable[[Reader], PlotsSnapshot | None]:
+        """Measure the experiment."""
+        name, behaviour = self.experiment, self.behaviour
+        return lambda reader: read_plots(reader, name, behaviour)
+
+    def nothing(self) -> None:
+        """The experiment is not there."""
+        self.problem("No such experiment", f"there is no experiment '{self.experiment}' in this workspace")
+
+    @property
+    def plot(self) -> Plot | None:
+        """The figure on screen."""
+        return self.plots[self.number] if self.plots else None
+
+    def show(self, snapshot: PlotsSnapshot) -> None:
+        """Show a figure."""
+        from windowshift.tui.read.gallery import gallery
+
+        found, ink = snapshot, self.ink
+        if not found.pages:
+            self.problem("No figures yet", "No cell of this experiment is planned; Esc goes back.")
+            return
+        if self.page not in found.pages:
+            self.page = found.pages[0]
+        self.plots = gallery(found.measures, found.published, *self.page)
+        plot = self.plots[self.number]
+        self.query_one("#headline", Headline).show(
+            (self.crumbs(self.experiment, "plots"), [(f"{self.number + 1} of {len(self.plots)} ", ink.dim)])
+        )
+        names: Pieces = [(" ", ink.dim)]
+        for place, one in enumerate(self.plots):
+            word = one.name.replace("-", " ")
+            if self.size.width < 100:
+                word = word.removesuffix(" over training")  # all of them fit, and the title says the rest
+            names += [(word, ink.accent if place == self.number else ink.dim), ("   ", ink.dim)]
+        several = len(found.pages) > 1
+        page = f"{self.page.arm} · {sanitise.line(self.page.generate, 30)} · {found.behaviour.unit}"
+        right = f"‹ {page} › " if several else f"{page} "
+        self.query_one("#controls", Headline).show(
+            (names, []), ([(f" {sanitise.line(plot.title, 120)}", ink.strong)], [(right, ink.dim)])
+        )
+        self.query_one(Picture).show(plot)
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def table(self) -> tuple[str, Table] | None:
+        """The numbers behind the figure."""
+        return (f"{self.experiment}-{self.plot.name}", self.plot.table()) if self.plot else None
+
+    def copied(self) -> tuple[str, str] | None:
+        """The numbers behind the figure, with tabs."""
+        return (f"{self.experiment}-{self.plot.name}", self.plot.table().tsv()) if self.plot else None
+
+    def _turn(self, by: int) -> None:
+        if self.snapshot is not None and self.plots:
+            self.number = (self.number + by) % len(self.plots)
+            self.show(self.snapshot)
+
+    def action_next(self) -> None:
+        """Show the next figure."""
+        self._turn(1)
+
+    def action_previous(self) -> None:
+        """Show the figure before."""
+        self._turn(-1)
+
+    def _page(self, by: int) -> None:
+        if self.snapshot is not None and self.page in self.snapshot.pages:
+            pages = self.snapshot.pages
+            self.page = pages[(pages.index(self.page) + by) % len(pages)]
+            self.show(self.snapshot)
+
+    def action_next_page(self) -> None:
+        """Show the next arm or generation condition."""
+        self._page(1)
+
+    def action_previous_page(self) -> None:
+        """Show the arm or generation condition before."""
+        self._page(-1)
+
+    def action_behaviour(self) -> None:
+        """Show the next behaviour."""
+        if self.snapshot is not None:
+            names = [behaviour.name for behaviour in self.snapshot.experiment.row.behaviours]
+            self.behaviour = names[(names.index(self.snapshot.behaviour.name) + 1) % len(names)]
+            self.choose()
+
+    def action_export(self) -> None:
+        """Write the figure to files."""
+        if self.plot is None or self.page is None:
+            return
+        self.shift.write_figure(self.plot, self.experiment, *([] if self.number == 0 else self.page), self.plot.name)

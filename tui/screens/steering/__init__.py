@@ -1,0 +1,1 @@
+"""The steering of an experiment."""

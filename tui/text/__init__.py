@@ -1,0 +1,1 @@
+"""Text on screen: colours, numbers, tables and words, without a widget."""

@@ -1,0 +1,1 @@
+"""Widgets: what draws itself on a screen."""

@@ -1,0 +1,43 @@
+"""An experiment in one line: state, cells, time and cost."""
+
+from __future__ import annotations
+
+from windowshift.tui.read.snapshot import ExperimentView
+from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text.pieces import Pieces
+from windowshift.tui.text.status import elapsed, experiment_status
+from windowshift.tui.text.theme import Ink
+
+
+def experiment_line(view: ExperimentView, now: float, ink: Ink) -> Pieces:
+    """Return state, cells done, time and cost."""
+    row = view.row
+    state = experiment_status(row, view.run, now)
+    full, empty = formats.bar(formats.share(row.cells_done, row.cells_total), 8)
+    spent = elapsed(row, view.run, now)
+    cost = formats.money(row.usd, local=row.backend == "local")
+    pieces: Pieces = [(state.text, state.style(ink)), ("  ", ink.dim)]
+    if row.cells_done < row.cells_total:
+        pieces += [(full, state.style(ink)), (empty, ink.faint), (" ", ink.dim)]
+    pieces.append((f"{row.cells_done}/{row.cells_total} cells", ink.text))
+    if spent is not None:
+        pieces.append((f" · {formats.duration(spent)}", ink.dim))
+    pieces.append((f" · {cost} ", ink.dim))
+    return pieces
+
+
+def model_line(view: ExperimentView, now: float, ink: Ink) -> list[tuple[Pieces, Pieces]]:
+    """Return what was done to which model, and what to do where the run stopped."""
+    row = view.row
+    left: Pieces = [
+        (f" {sanitise.line(row.setting, 40)} · ", ink.dim),
+        (sanitise.line(row.model, 60), ink.text),
+        (" (rehearsal)" if row.rehearsal else "", ink.warn),
+        (f" · {sanitise.line(row.backend, 20)}", ink.dim),
+    ]
+    right: Pieces = []
+    if experiment_status(row, view.run, now).word == "interrupted":
+        right = [("run the same command again to go on ", ink.accent)]
+    elif row.error:
+        right = [(sanitise.line(row.error, 80) + " ", ink.bad)]
+    return [(left, right)]

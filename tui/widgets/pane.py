@@ -1,0 +1,120 @@
+"""Texts in frames that scroll together, the words that differ marked."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Static
+
+from windowshift.core.contract.records import CompletionRow
+from windowshift.tui.read.template_client import ChatText
+from windowshift.tui.text import sanitise
+from windowshift.tui.text.theme import Ink
+from windowshift.tui.text.word_diff import Marked
+
+
+def prompt_text(completion: CompletionRow, channel: str, ink: Ink, *, roles: bool = False) -> Text:
+    """Return the messages as the model saw them, the prefix marked; `roles` names who says what."""
+    prompt, text = sanitise.block(completion.prompt), Text()
+    phrase = None if completion.phrase is None else sanitise.block(completion.phrase)
+    if phrase is not None and channel == "system":
+        text.append("system  ", ink.dim).append(phrase, ink.mark).append("\n")
+        roles = True
+    if roles:
+        text.append("user    ", ink.dim)
+    if phrase is not None and channel != "system":
+        text.append(phrase, ink.mark).append("\n\n", ink.text)
+    return text.append(prompt, ink.text)
+
+
+def template_text(found: ChatText, completion: CompletionRow, ink: Ink) -> Text:
+    """Return the prompt with its chat template, the prefix marked; says so where it is not what the run counted."""
+    text = Text(sanitise.block(found.text), ink.text)
+    if completion.phrase:
+        text.highlight_words([sanitise.block(completion.phrase)], ink.mark)
+    if completion.prompt_tokens and completion.prompt_tokens != found.tokens:
+        text.append(
+            f"\nThe run counted {completion.prompt_tokens} tokens: it read another prompt than this one.", ink.bad
+        )
+    return text
+
+
+def marked_text(text: str, marked: Marked | None, ink: Ink) -> Text:
+    """Return a completion, with the words that differ marked where they are known."""
+    if not text:
+        return Text("(empty)", ink.dim)
+    if marked is None:
+        return Text(sanitise.block(text), ink.text)
+    styles = {"same": ink.text, "gone": ink.gone, "new": ink.new}
+    shown, room = Text(), sanitise.LONGEST
+    for part, mark in marked:
+        if room <= 0:
+            shown.append(f"\n… {sum(len(p) for p, _ in marked) - sanitise.LONGEST:,} more characters", ink.dim)
+            break
+        shown.append(sanitise.block(part[:room], sanitise.LONGEST), styles[mark])
+        room -= len(part)
+    return shown
+
+
+class Pane(VerticalScroll, can_focus=False):
+    """A completion in a frame with a title."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self._text = Static("", markup=False)
+        self._shown: tuple[object, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        """Hold the text."""
+        yield self._text
+
+    def keep(self, title: str, text: Text, ink: Ink) -> None:
+        """Show a text under a title; the same text stays where it was scrolled to."""
+        shown = (title, text.plain, tuple(text.spans), ink.name)
+        if shown == self._shown:
+            return
+        same = bool(self._shown) and self._shown[1] == text.plain
+        self._shown = shown
+        self.border_title = title.replace("[", r"\[")
+        self._text.update(text)
+        if not same:
+            self.scroll_home(animate=False)
+
+
+class Panes(Screen[None]):
+    """A screen whose panes scroll together."""
+
+    def _scroll(self, by: int) -> None:
+        for pane in self.query(Pane):
+            pane.scroll_relative(y=by, animate=False)
+
+    def _page(self) -> int:
+        return max(1, next((pane.size.height for pane in self.query(Pane) if pane.display), 3) - 2)
+
+    def action_scroll_up(self) -> None:
+        """Scroll all texts up."""
+        self._scroll(-1)
+
+    def action_scroll_down(self) -> None:
+        """Scroll all texts down."""
+        self._scroll(1)
+
+    def action_page_up(self) -> None:
+        """Scroll all texts a page up."""
+        self._scroll(-self._page())
+
+    def action_page_down(self) -> None:
+        """Scroll all texts a page down."""
+        self._scroll(self._page())
+
+    def action_cursor_first(self) -> None:
+        """Go to the start."""
+        for pane in self.query(Pane):
+            pane.scroll_home(animate=False)
+
+    def action_cursor_last(self) -> None:
+        """Go to the end."""
+        for pane in self.query(Pane):
+            pane.scroll_end(animate=False)

@@ -1,0 +1,201 @@
+"""Figures in the terminal: plotext draws, its colours become ours. Runs in a worker thread."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rich.ansi import AnsiDecoder
+from rich.color import Color
+from rich.style import Style
+from rich.text import Text
+
+from windowshift.tui.read.cell_labels import labels, short_label
+from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text.pieces import Pieces, fit
+from windowshift.tui.text.plot import Heat, Plot, Series
+from windowshift.tui.text.theme import Ink, scale, step_of
+
+_LOCK = threading.Lock()
+"""plotext draws on one figure for the whole process."""
+
+_POINTS = 400
+"""Points of a series that are drawn: more would cover each other."""
+
+_CODES = {"accent": 1, "blue": 2, "good": 3, "warn": 4, "bad": 5, "dim": 6, "strong": 7, "faint": 8}
+"""The colour number under which plotext draws a tone; it comes back as this number and becomes the theme's."""
+
+
+def draw(plot: Plot, width: int, height: int, ink: Ink, *, few_colours: bool = False) -> list[Pieces]:
+    """Return the lines of a figure."""
+    if plot.empty:
+        return [[(f" {plot.note or 'nothing to draw yet'}", ink.dim)]]
+    if width < 20 or height < 5:
+        return [[(" too small for a figure", ink.dim)]]
+    if plot.heat is not None:
+        return _heat(plot.heat, width, ink, few_colours)
+    with _LOCK:
+        drawn = _plotext(plot, width, height - 1)
+    lines = [_pieces(line, ink) for line in AnsiDecoder().decode(drawn)]
+    return [*lines[: height - 1], _legend(plot, width, ink)]
+
+
+def _plotext(plot: Plot, width: int, height: int) -> str:
+    import plotext as plt
+
+    plt.clear_figure()
+    plt.limit_size(False, False)
+    plt.plotsize(width, height)
+    plt.theme("clear")
+    plt.xaxes(True, False)
+    plt.yaxes(True, False)
+    up = math.log2 if plot.log else float
+    xs = [x for one in plot.series for x in one.xs]
+    for rule in plot.rules:
+        end = max(xs) if rule.end is None else rule.end
+        plt.plot([min(xs), end], [up(rule.y)] * 2, marker="braille", color=_CODES["faint"])
+    # Bands under lines, and points on them.
+    for one in sorted(plot.series, key=lambda series: ("band", "line", "bars", "points").index(series.kind)):
+        _series(plt, one, up)
+    for x, y, word in plot.marks:
+        plt.text(sanitise.line(word, 12), x, y, color=_CODES["strong"], alignment="center")
+    if plot.ticks:
+        room = max(3, (width - 10) // max(1, len(plot.ticks)) - 1)
+        names = labels([sanitise.line(name, 40) for _, name in plot.ticks], room)
+        plt.xticks([at for at, _ in plot.ticks], names)
+    else:
+        plt.xticks(*_marks(min(xs), max(xs), max(2, width // 14)))
+    if plot.x:
+        plt.xlabel(plot.x)
+    low, high = _span(plot, up)
+    plt.ylim(low, high)
+    if plot.rules:
+        plt.yticks(*_heights(plot, low, high, height - 3, up, long=width >= 70))
+    else:
+        plt.yticks(*_marks(low, high, max(2, height // 3)))
+    return str(plt.build())
+
+
+def _series(plt: Any, one: Series, up: Callable[[float], float]) -> None:
+    step = max(1, len(one.xs) // _POINTS)
+    xs, ys, colour = list(one.xs[::step]), [up(y) for y in one.ys[::step]], _CODES[one.tone]
+    if not xs:
+        return
+    if one.kind == "band":
+        for ends in (one.low, one.high):
+            known = [(x, up(y)) for x, y in zip(one.xs, ends, strict=True) if y is not None]
+            plt.plot([x for x, _ in known], [y for _, y in known], marker="braille", color=colour)
+    elif one.kind == "line":
+        plt.plot(xs, ys, marker="braille", color=colour)
+    elif one.kind == "points":
+        plt.scatter(xs, ys, marker=one.glyph, color=colour)
+    else:
+        plt.bar(xs, ys, color=colour, width=0.6, marker="hd")
+
+
+def _marks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
+    """Return at most about `most` round numbers between two ends, with their text."""
+    step = 10.0 ** math.floor(math.log10((high - low) or 1.0))
+    step *= next((part for part in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0) if (high - low) / (step * part) <= most), 10.0)
+    values = [step * place for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    text = "{:.0f}" if step >= 1 else "{:.1f}" if step >= 0.1 else "{:.2f}"
+    return values, [text.format(value).replace("-", formats.MINUS) for value in values]
+
+
+def _heights(
+    plot: Plot, low: float, high: float, rows: int, up: Callable[[float], float], *, long: bool
+) -> tuple[list[float], list[str]]:
+    """Return the heights that have a name, and numbers where there is room between them; each has a row of its own."""
+    row = (high - low) / max(1, rows)
+    found: list[tuple[float, str]] = []
+
+    def free(y: float) -> bool:
+        return low <= y <= high and all(abs(y - other) >= row * 1.2 for other, _ in found)
+
+    for rule in plot.rules:
+        if free(up(rule.y)):
+            name = sanitise.line(rule.name, 40)
+            text = f"{short_label(name, 16)} {formats.plain(rule.y)}" if long else short_label(name, 8)
+            found.append((up(rule.y), text))
+    bottom, top = (2**low, 2**high) if plot.log else (low, high)
+    ladder = (
+        [step * 10.0**power for power in range(-3, 7) for step in (1, 2, 5)] if plot.log else _marks(low, high, 6)[0]
+    )
+    for y in ladder:
+        if bottom < y < top and free(up(y)):
+            found += [(up(y), formats.plain(y))]
+    found.sort()
+    return [y for y, _ in found], [text for _, text in found]
+
+
+def _span(plot: Plot, up: Callable[[float], float]) -> tuple[float, float]:
+    """Return the lower and the upper end of the y axis, with a little air."""
+    ys = [up(y) for one in plot.series for y in one.ys]
+    ends = [end for one in plot.series if one.kind == "band" for end in (*one.low, *one.high)]
+    ys += [up(end) for end in ends if end is not None]
+    ys += [up(rule.y) for rule in plot.rules]
+    if any(one.kind == "bars" for one in plot.series):
+        ys.append(0.0)
+    low, high = min(ys), max(ys)
+    air = (high - low) * 0.05 or 0.5
+    return low - air, high + air
+
+
+def _pieces(line: Text, ink: Ink) -> Pieces:
+    pieces: Pieces = []
+    styles = [ink.dim] * len(line.plain)
+    for span in line.spans:
+        styles[span.start : span.end] = [_style(span.style, ink)] * (span.end - span.start)
+    for character, style in zip(line.plain, styles, strict=True):
+        if pieces and pieces[-1][1] is style:
+            pieces[-1] = (pieces[-1][0] + character, style)
+        else:
+            pieces.append((character, style))
+    return pieces
+
+
+def _style(style: str | Style, ink: Ink) -> Style:
+    colour = style.color if isinstance(style, Style) else None
+    if isinstance(colour, Color) and colour.number is not None:
+        tone = next((name for name, code in _CODES.items() if code == colour.number), "dim")
+        found: Style = getattr(ink, tone)
+        return found
+    return ink.dim
+
+
+def _legend(plot: Plot, width: int, ink: Ink) -> Pieces:
+    pieces: Pieces = [(" ", ink.dim)]
+    room = width - 1
+    if plot.y:
+        pieces.append((f"↑ {plot.y}   ", ink.dim))
+        room -= len(plot.y) + 5
+    for one in plot.series:
+        glyph = {"line": "─", "bars": "█", "band": "┄"}.get(one.kind, one.glyph)
+        text = f"{sanitise.line(one.name, 40)}  "
+        room -= len(text) + 2
+        if room < 0:
+            break
+        pieces += [(f"{glyph} ", getattr(ink, one.tone)), (text, ink.text)]
+    return pieces
+
+
+def _heat(heat: Heat, width: int, ink: Ink, few_colours: bool) -> list[Pieces]:
+    names = [sanitise.line(name, 40) for name in heat.rows]
+    label = min(16, max(len(name) for name in names) + 2)
+    cell = max(5, min(11, (width - label) // max(1, len(heat.columns))))
+    heads: Pieces = [(" " * label, ink.dim)]
+    heads += [
+        (fit(name, cell, "center"), ink.dim)
+        for name in labels([sanitise.line(one, 40) for one in heat.columns], cell - 1)
+    ]
+    lines: list[Pieces] = [heads]
+    for name, values in zip(names, heat.values, strict=True):
+        row: Pieces = [(fit(f" {name}", label), ink.text)]
+        for value in values:
+            level = 0.0 if value is None else max(-1.0, min(1.0, value))
+            style = ink.faint if value is None else scale(step_of(level), ink.dark, few_colours)
+            row += [(fit(formats.signed(value), cell - 1, "center"), style), (" ", ink.dim)]
+        lines.append(row)
+    return lines
