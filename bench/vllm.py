@@ -17,6 +17,7 @@ from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.vllm.backend import VllmBackend
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
+from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.training import Example, Sft, Trained, TrainJob
 from windowshift.core.settings.world import example_prompts
 from windowshift.core.spec import registry
@@ -128,7 +129,7 @@ def _grid(base: str, adapters: Sequence[str], load: Load) -> list[GenerateReques
     for adapter in adapters:
         for condition in conditions.values():
             for row, text in enumerate(texts):
-                pushed = condition.push(text, row, "user")
+                pushed = condition.push(Prompt("", text), row, "user")
                 key = str(len(found))
                 found.append(GenerateRequest(key, pushed.messages, Model(base, adapter=adapter), sampling, row))
     return found

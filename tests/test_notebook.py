@@ -14,6 +14,7 @@ import pytest
 import windowshift
 from windowshift import LocalModel, Sampling
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.generation import Message
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -75,3 +76,15 @@ def test_bad_input_says_what_to_do(model: LocalModel) -> None:
         model.train(["a"], [])
     with pytest.raises(SpecError, match="extract needs prompts"):
         model.extract("long", "short")
+
+
+def test_half_a_surrogate_pair_is_one_sentence(model: LocalModel) -> None:
+    whole = [((Message("user", "a"),), "b")]
+    half = [((Message("user", "a\ud83d"),), "b")]
+    for wrong, says in (
+        (lambda: model.generate(["a", "b\ud800"]), "prompt 1"),
+        (lambda: model.train(["a"], ["b\ud800"]), "completion 0"),
+        (lambda: model.extract(whole, half), "the negative side"),
+    ):
+        with pytest.raises(SpecError, match=rf"{says}.* holds half of a surrogate pair"):
+            wrong()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Message, TokenLogprob
+from windowshift.core.contract.whole_text import HALF, is_whole
 
 if TYPE_CHECKING:
     from windowshift.backends.local.drawn_token import DrawnToken
@@ -148,10 +149,17 @@ class ChatFormat:
             raise BackendError(f"the chat template of '{self._label}' refuses these messages: {reason}") from error
 
     def _encode(self, text: str) -> list[int]:
+        self._check(text)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @staticmethod
+    def _check(text: str) -> None:
+        if not is_whole(text):
+            raise BackendError(f"the text {HALF}")
 
     def _plain_prompt(self, messages: Sequence[Message]) -> list[int]:
         text = "".join(f"{message.content}\n\n" for message in messages)
+        self._check(text)
         ids = list(self._tokenizer(text)["input_ids"])
         # Some tokenizers close every text with the end token: an answer is to follow here.
         return ids[:-1] if len(ids) > 1 and ids[-1] == self._tokenizer.eos_token_id else ids

@@ -15,6 +15,7 @@ import yaml
 from windowshift.core.contract.assets import asset
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message, Steering
+from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Arm
 
 Channel = Literal["user", "system"]
@@ -52,8 +53,8 @@ class Condition(Protocol):
         """Everything that determines what the condition does, as JSON, for job hashes."""
         ...
 
-    def push(self, prompt: str, index: int, channel: Channel) -> Pushed:
-        """Put prompt number `index` of its set under the condition."""
+    def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:
+        """Put prompt number `index` of its set under the condition; its payload may say how."""
         ...
 
 
@@ -69,9 +70,9 @@ class NoPrefix:
         """As `Condition.identity`: nothing but the kind."""
         return {"kind": self.kind}
 
-    def push(self, prompt: str, index: int, channel: Channel) -> Pushed:  # noqa: ARG002 - the protocol's
-        """The prompt as the only message."""
-        return Pushed((Message("user", prompt),))
+    def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:  # noqa: ARG002 - the protocol's
+        """The prompt's own messages."""
+        return Pushed(prompt.messages)
 
 
 def is_neutral(condition: Condition) -> bool:
@@ -92,19 +93,26 @@ class PrefixGroup:
         """As `Condition.identity`: the phrases; the name changes nothing."""
         return {"kind": self.kind, "phrases": list(self.phrases)}
 
-    def push(self, prompt: str, index: int, channel: Channel) -> Pushed:
+    def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:
         """The phrase in front of the user message, or as the system message."""
         phrase = self.phrases[index % len(self.phrases)]
         return Pushed(prefixed(phrase, prompt, channel), phrase)
 
 
-def prefixed(phrase: str | None, prompt: str, channel: Channel) -> tuple[Message, ...]:
-    """The chat of a prompt with a phrase in a channel; None: the bare prompt."""
+def prefixed(phrase: str | None, prompt: Prompt, channel: Channel) -> tuple[Message, ...]:
+    """The chat of a prompt with a phrase in a channel; None: the bare prompt.
+
+    In the user channel the phrase goes before the last user message, whatever was said before it. In the
+    system channel it goes before the prompt's own system message, where there is one.
+    """
     if phrase is None:
-        return (Message("user", prompt),)
-    if channel == "system":
-        return (Message("system", phrase), Message("user", prompt))
-    return (Message("user", f"{phrase}\n\n{prompt}"),)
+        return prompt.messages
+    turns = prompt.turns
+    if channel == "user":
+        return (*turns, Message("user", f"{phrase}\n\n{prompt.text}"))
+    if turns and turns[0].role == "system":
+        phrase, turns = f"{phrase}\n\n{turns[0].content}", turns[1:]
+    return (Message("system", phrase), *turns, Message("user", prompt.text))
 
 
 @cache

@@ -4,22 +4,69 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+from windowshift.core.contract.generation import Message
+from windowshift.core.contract.payload import NO_PAYLOAD, Payload
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One instruction: `id` is unique in its source."""
+    """One instruction: `id` is unique in its source.
+
+    `text` is the instruction itself, the user message that a prefix goes to; `turns` is what was said before
+    it (system, user and assistant messages), nothing for a prompt of one message. `payload` is what scorers
+    and conditions need to know of it, as JSON: tests, labels, the user's claim, the language. It is no part
+    of what the model sees, unless a condition puts it there.
+
+    Raises:
+        ValueError: the payload is not JSON.
+    """
 
     id: str
     text: str
+    payload: Mapping[str, Any] = NO_PAYLOAD
+    turns: tuple[Message, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.payload, Payload):
+            object.__setattr__(self, "payload", Payload(self.payload))
+        object.__setattr__(self, "turns", tuple(self.turns))
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The chat without a push: `turns`, then `text` as the user's."""
+        return (*self.turns, Message("user", self.text))
+
+    @property
+    def payload_json(self) -> str | None:
+        """The payload as canonical JSON; None for an empty one."""
+        return Payload(self.payload).json if self.payload else None
+
+    @property
+    def turns_json(self) -> str | None:
+        """The turns as a JSON list of [role, content]; None where there are none."""
+        turns = [[turn.role, turn.content] for turn in self.turns]
+        return json.dumps(turns, separators=(",", ":"), ensure_ascii=False) if turns else None
 
     @cached_property
     def digest(self) -> str:
-        """A hash of id and text."""
-        return _hash([self.id, self.text])
+        """A hash of id and text, and of payload and turns where there are any."""
+        parts = [self.id, self.text]
+        if self.payload or self.turns:
+            parts += [self.payload_json or "", self.turns_json or ""]
+        return _hash(parts)
+
+
+def stored_prompt(key: str, text: str, payload: str | None, turns: str | None) -> Prompt:
+    """A prompt as the store has it: payload and turns as JSON, None where there are none."""
+    if not payload and not turns:
+        return Prompt(key, text)
+    said = tuple(Message(role, content) for role, content in json.loads(turns)) if turns else ()
+    return Prompt(key, text, Payload.parse(payload), said)
 
 
 def set_digest(prompts: Sequence[Prompt]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from windowshift.core.contract.prompts import Prompt, stored_prompt
+
 JobKind = Literal["generate", "train", "evaluate", "score", "filter", "extract", "sweep", "dose", "match"]
 JobState = Literal["pending", "running", "paused", "done", "failed", "cancelled"]
 ExperimentState = Literal["planned", "running", "paused", "done", "failed", "interrupted", "cancelled"]
@@ -131,7 +133,7 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRow:
-    """One completion with its prompt and one behaviour's score."""
+    """One completion with its prompt and one behaviour's score; `payload` and `turns` are the prompt's, as JSON."""
 
     row: int
     prompt_id: str
@@ -145,6 +147,13 @@ class CompletionRow:
     text: str
     score: float | None
     reason: str | None = None
+    payload: str | None = None
+    turns: str | None = None
+
+    @property
+    def asked(self) -> Prompt:
+        """The prompt, with its payload and what was said before it."""
+        return stored_prompt(self.prompt_id, self.prompt, self.payload, self.turns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.whole_file import whole_file
+from windowshift.core.contract.whole_text import require_whole
 
 FORMAT = "windowshift.vector/1"
 TENSOR = "directions"
@@ -231,6 +232,7 @@ def _header(file: BinaryIO, path: Path) -> tuple[VectorHeader, int]:
         header = _parsed(json.loads(metadata["vector"]))
         begin, end = tensor["data_offsets"]
         sound = tensor["shape"] == [header.layers, header.width] and end - begin == header.layers * header.width * 4
+        require_whole(asdict(header), str(path))
     except SpecError:
         raise
     except Exception as error:  # a damaged file breaks anywhere

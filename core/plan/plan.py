@@ -95,6 +95,8 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     share = spec.data.filter.candidates if spec.data.filter else 1.0
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
     drawn = draw(source, *wanted, spec.data.seed, folder)
+    if any(turn.role == "system" for prompt in (*drawn.data, *drawn.evaluation) for turn in prompt.turns[:1]):
+        _check_system(spec, backends, "give prompts without a system message")
     # Steered text may fall apart, which lengths alone do not show.
     ruled = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
     taken = [behaviour.name for scorer in ruled for behaviour in scorer.behaviours]
@@ -178,14 +180,14 @@ def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backe
 
 
 def _check_system_channel(spec: Spec, backends: Mapping[str, Backend]) -> None:
-    if "system" not in (spec.channel.train, spec.channel.evaluate, spec.channel.generate):
-        return
+    if "system" in (spec.channel.train, spec.channel.evaluate, spec.channel.generate):
+        _check_system(spec, backends, "set channel: {train: user, evaluate: user}")
+
+
+def _check_system(spec: Spec, backends: Mapping[str, Backend], remedy: str) -> None:
     for name in sorted({spec.train_backend, spec.generate_backend}):
         if not backends[name].supports_system(spec.model, spec.revision):
-            raise SpecError(
-                f"the chat template of '{spec.model}' refuses or drops system messages: "
-                "set channel: {train: user, evaluate: user}"
-            )
+            raise SpecError(f"the chat template of '{spec.model}' refuses or drops system messages: {remedy}")
 
 
 def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:

@@ -81,7 +81,7 @@ def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iter
             raise StoreError(f"'{data.label}' has completions missing: finish the run, or retry it, before exporting D")
         condition = _condition(part["condition"], trained)
         for position, row in enumerate(rows, part["first"]):
-            pushed = condition.push(row.prompt, position, part["channel"])
+            pushed = condition.push(row.asked, position, part["channel"])
             turns = [{"role": turn.role, "content": turn.content} for turn in pushed.messages]
             yield {"messages": [*turns, {"role": "assistant", "content": row.text}]}
 

@@ -31,7 +31,9 @@ COLUMNS = (
     "prompt_id",
     "phrase",
     "steering",
+    "turns",
     "prompt",
+    "payload",
     "completion",
     "truncated",
     "finish",
@@ -39,10 +41,13 @@ COLUMNS = (
 )
 """The columns before those of the scores.
 
-`generate` and `step` are empty and 0 for base cells; `steering` says what was pushed in the activations, as
+`generate` and `step` are empty and 0 for base cells; `turns` is what was said before the prompt, a list of
+[role, content], and `payload` what the prompt carries beside its text: JSON, empty where there is none (an
+object of its own in JSONL). `steering` says what was pushed in the activations, as
 the proof of the cell's job has it.
 """
 _INTEGERS = ("seed", "step", "tokens")
+_JSON = ("turns", "payload")
 _BATCH = 5000
 
 Row = tuple[Any, ...]
@@ -84,7 +89,7 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
             for i in range(len(numbers))
         )
         query = (
-            f"SELECT p.key, f.text, p.text, c.text, c.finish, c.tokens{values} FROM completions c "
+            f"SELECT p.key, f.text, p.turns, p.text, p.payload, c.text, c.finish, c.tokens{values} FROM completions c "
             f"JOIN prompts p ON p.id = c.prompt LEFT JOIN phrases f ON f.id = c.phrase{joins} "
             "WHERE c.job = ? ORDER BY c.row"
         )
@@ -93,7 +98,7 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
             place = (cell.arm, generate, cell.train, cell.evaluate, cell.seed, cell.step)
             pushed = "; ".join(one.words() for one in fired_from_json(reader.job(cell.job).result.get("fired", ())))
             for row in reader.connection.execute(query, (*numbers, cell.job)):
-                yield (*place, *row[:2], pushed or None, *row[2:4], row[4] == "length", *row[4:])
+                yield (*place, *row[:2], pushed or None, *row[2:6], row[6] == "length", *row[6:])
 
 
 @contextmanager
@@ -124,9 +129,13 @@ def _csv(value: object) -> object:
 
 def _write_jsonl(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
     count = 0
+    nested = [columns.index(name) for name in _JSON]
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+            values = list(row)
+            for at in nested:
+                values[at] = None if values[at] is None else json.loads(values[at])
+            file.write(json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False) + "\n")
             count += 1
     return count
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.progress import Progress
-from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import ExperimentState, JobState
 from windowshift.core.contract.setting import Scorer
 from windowshift.core.contract.training import TrainProgress
@@ -280,7 +279,7 @@ class Ledger:
             for row in self.reader.completions(number, primary):
                 if row.score is None and row.reason is None and row.finish != "failed":
                     completion = Completion("", row.text, "stop", row.tokens, row.prompt_tokens, row.logprob)
-                    found = scorer.score(Prompt(row.prompt_id, row.prompt), completion)
+                    found = scorer.score(row.asked, completion)
                     scored += [(row.row, name, value, reason) for name, (value, reason) in found.items()]
             if scored:
                 self.writer.add_scores(number, scored)

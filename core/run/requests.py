@@ -54,7 +54,7 @@ class RequestMaker:
         """The condition of a job's inputs."""
         return self._plan.conditions[to_json(identity)]
 
-    def push(self, identity: Mapping[str, Any], prompt: str, position: int, channel: Channel) -> Pushed:
+    def push(self, identity: Mapping[str, Any], prompt: Prompt, position: int, channel: Channel) -> Pushed:
         """A prompt under the condition of a job's inputs, with the files, layers and alphas of its steering.
 
         Raises:
@@ -129,7 +129,7 @@ class RequestMaker:
             number = position - first
             if number not in done:
                 # The phrase goes by the place in the whole set, so that a slice of D has the phrases it would have.
-                pushed = self.push(inputs["condition"], prompts[position].text, position, inputs["channel"])
+                pushed = self.push(inputs["condition"], prompts[position], position, inputs["channel"])
                 seed = row_seed(job.id, number)
                 asked = number < self._coherent
                 request = GenerateRequest("", pushed.messages, model, sampling, seed, pushed.steering, coherence=asked)
@@ -150,7 +150,7 @@ class RequestMaker:
                 # A sweep compares layers: the same random stream under every alpha. A curve is smoothed for its
                 # level: streams of their own, so that neighbours average out.
                 seed = row_seed(job.id, position if job.kind == "sweep" else number)
-                messages = (Message("user", prompts[position].text),)
+                messages = prompts[position].messages
                 asked = position < self._coherent
                 request = GenerateRequest("", messages, model, sampling, seed, steering, coherence=asked)
                 yield Row(number, prompts[position], None, request)
@@ -166,7 +166,7 @@ class RequestMaker:
             prompt = prompts[position]
             phrase = None
             if conditions:
-                pushed = conditions[column].push(prompt.text, position, job.inputs["channel"])
+                pushed = conditions[column].push(prompt, position, job.inputs["channel"])
                 messages, phrase = pushed.messages, pushed.phrase
             else:
                 messages = (Message("user", JUDGE_QUESTION.format(prompt=prompt.text)),)

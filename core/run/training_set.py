@@ -42,7 +42,7 @@ def training_set(
             raise StoreError(f"'{source.label}' has completions missing that '{job.label}' trains on; retry it")
         for offset, row in enumerate(rows):
             position = part["first"] + offset
-            pushed = maker.push(part["condition"], prompts[position].text, position, part["channel"])
+            pushed = maker.push(part["condition"], prompts[position], position, part["channel"])
             examples.append(Example(pushed.messages, row.text, pushed.steering))
     random.Random(f"order:{job.inputs['seed']}").shuffle(examples)
     return examples[: job.inputs.get("examples")]  # the first part of the same course

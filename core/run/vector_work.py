@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
-from windowshift.core.contract.generation import Completion, Model
+from windowshift.core.contract.generation import Completion, Message, Model
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.setting import Scorer
@@ -141,13 +141,13 @@ class VectorOrders:
     def _side(self, side: Mapping[str, Any]) -> _Side:
         if "file" in side:
             rows = self._plan.answered[side["file"]].rows
-            return _Side(rows, [_score(self._plan.scorers[0], messages[-1].content, text) for messages, text in rows],
+            return _Side(rows, [_score(self._plan.scorers[0], messages, text) for messages, text in rows],
                          side["label"])  # fmt: skip
         if "data" not in side:
             prompts = self._maker.prompts(side["prompts"])
             first, last = side["rows"]
             pushed = [
-                self._maker.push(side["condition"], prompts[at].text, at, side["channel"]) for at in range(first, last)
+                self._maker.push(side["condition"], prompts[at], at, side["channel"]) for at in range(first, last)
             ]
             return _Side([(each.messages, "") for each in pushed], [], side["label"])
         source = self._ledger.job(side["data"])
@@ -159,7 +159,7 @@ class VectorOrders:
         for row in completions:
             at = first + row.row
             condition, channel = source.inputs["condition"], source.inputs["channel"]
-            answered.append((self._maker.push(condition, prompts[at].text, at, channel).messages, row.text))
+            answered.append((self._maker.push(condition, prompts[at], at, channel).messages, row.text))
         return _Side(answered, [row.score for row in completions], side["label"])
 
     def _filtered(self, name: str, positive: _Side, negative: _Side, least: float) -> tuple[_Side, _Side, str]:
@@ -184,6 +184,6 @@ def _picked(side: _Side, kept: Sequence[int]) -> _Side:
     return _Side([side.answered[index] for index in kept], [side.scores[index] for index in kept], side.label)
 
 
-def _score(scorer: Scorer, prompt: str, text: str) -> float | None:
-    found = scorer.score(Prompt("", prompt), Completion("", text, "stop", 0))
+def _score(scorer: Scorer, messages: Sequence[Message], text: str) -> float | None:
+    found = scorer.score(Prompt("", messages[-1].content, turns=tuple(messages[:-1])), Completion("", text, "stop", 0))
     return found[scorer.behaviours[0].name][0]

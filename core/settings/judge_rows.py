@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from windowshift.core.contract.generation import GenerateRequest, Message, Model
-from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import CompletionRow
 from windowshift.core.plan.jobs import Job, row_seed
 from windowshift.core.run.requests import Row
@@ -29,4 +28,4 @@ def judge_rows(judge: JudgeScorer, job: Job, judged: Sequence[CompletionRow], do
             row_seed(job.id, row.row),
             logprobs=ALTERNATIVES if judge.rubric.expectation else None,
         )
-        yield Row(row.row, Prompt(row.prompt_id, row.prompt), None, request)
+        yield Row(row.row, row.asked, None, request)

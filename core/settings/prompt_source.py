@@ -1,25 +1,25 @@
-"""Prompt sources: the embedded world, a JSONL or CSV file, a hub data set."""
+"""Prompt sources: the embedded world, a file of rows, a hub data set."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.generation import Message
+from windowshift.core.contract.payload import Payload
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.settings import world
-from windowshift.core.spec.sections import PromptDataset, PromptFile
-from windowshift.core.spec.spec import read_text
+from windowshift.core.settings.table_file import TableRow, find_file, read_dataset, read_table
+from windowshift.core.spec.sections import PayloadColumns, PromptDataset, PromptFile
 
 MICROWORLD = "microworld"
-TEXT_COLUMNS = ("prompt", "instruction", "question", "text", "problem")
+TEXT_COLUMNS = ("prompt", "instruction", "question", "text", "problem", "messages")
 ID_COLUMNS = ("id", "prompt_id", "task_id")
+ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,16 @@ def draw(source: str | PromptFile | PromptDataset, data: int, evaluation: int, s
         if isinstance(source, str):
             source = PromptFile(file=source)
         if isinstance(source, PromptFile):
-            path = _find(source.file, folder)
+            path = find_file(source.file, folder)
             everything, where = read_prompts(path, source), str(path)
         else:
-            everything, where = _read_dataset(source), source.dataset
-        distinct: dict[str, Prompt] = {}
+            rows = read_dataset(source.dataset, config=source.config, split=source.split, revision=source.revision)
+            # What a data set's columns are is known to who names them: none is kept unless it is asked for.
+            payload = False if source.payload is None else source.payload
+            everything, where = _prompts(rows, source.text, None, payload), source.dataset
+        distinct: dict[tuple[Any, ...], Prompt] = {}
         for prompt in everything:
-            distinct.setdefault(prompt.text, prompt)
+            distinct.setdefault((prompt.turns, prompt.text), prompt)
         prompts, repeats = list(distinct.values()), len(everything) - len(distinct)
         random.Random(seed).shuffle(prompts)
     if len(prompts) < data + evaluation:
@@ -67,100 +70,119 @@ def draw(source: str | PromptFile | PromptDataset, data: int, evaluation: int, s
     return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[-evaluation:])), repeats)
 
 
-def _find(file: str, folder: Path) -> Path:
-    path = Path(file).expanduser()
-    if path.is_absolute():
-        return path
-    beside = folder / path
-    return beside if beside.exists() else path
-
-
 def read_prompts(path: Path, source: PromptFile) -> list[Prompt]:
-    """Read a JSONL or CSV file of prompts.
+    """Read a file of prompts.
 
     Raises:
         SpecError: the line, the column or the id that is wrong, and what to do.
     """
-    text = read_text(path, "prompt file")
-    kind = path.suffix.lower()
-    if kind in (".jsonl", ".json", ".ndjson"):
-        rows: Iterable[tuple[int, Mapping[str, Any]]] = _jsonl(text, path)
-    elif kind in (".csv", ".tsv"):
-        rows = _csv(text, path, "\t" if kind == ".tsv" else ",")
-    else:
-        raise SpecError(f"{path}: prompt files end in .jsonl, .csv or .tsv")
-    prompts = _prompts(rows, str(path), source.text, source.id)
+    payload = True if source.payload is None else source.payload
+    prompts = _prompts(read_table(path, "prompt file"), source.text, source.id, payload)
     if not prompts:
         raise SpecError(f"{path} is empty: a prompt file needs one prompt or more")
     return prompts
 
 
-def _jsonl(text: str, path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand in a string
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise SpecError(f"{path} line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise SpecError(f'{path} line {number} must be an object like {{"prompt": "..."}}')
-        yield number, row
-
-
-def _csv(text: str, path: Path, delimiter: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if None in row:
-                raise SpecError(f"{path} line {reader.line_num} has more values than the header has columns")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise SpecError(f"{path} line {reader.line_num} is not valid CSV: {error}") from error
-
-
 def _prompts(
-    rows: Iterable[tuple[int, Mapping[str, Any]]], where: str, text_column: str | None, id_column: str | None
+    rows: Iterable[TableRow], text_column: str | None, id_column: str | None, payload: PayloadColumns
 ) -> list[Prompt]:
     prompts: list[Prompt] = []
-    lines: dict[str, int] = {}
-    for number, row in rows:
-        column = text_column or next((name for name in TEXT_COLUMNS if name in row), None)
-        if column is None or column not in row:
-            wanted = f"no column '{text_column}'" if text_column else f"none of the columns {', '.join(TEXT_COLUMNS)}"
-            found = ", ".join(map(str, row)) or "none"
-            raise SpecError(f"{where} line {number} has {wanted} (it has {found}): name it as  prompts: {{text: ...}}")
-        text = row[column]
-        if not isinstance(text, str) or not text.strip():
-            raise SpecError(f"{where} line {number}: the prompt in '{column}' must be text that is not empty")
-        extra = row.get("input")
-        if column == "instruction" and isinstance(extra, str) and extra.strip():
-            text = f"{text}\n\nInput: {extra}"  # as the published runs joined alpaca's two fields
-        identifier = _identifier(row, id_column, number, where)
-        if identifier in lines:
-            raise SpecError(f"{where} line {number}: the id '{identifier}' stands at line {lines[identifier]} already")
-        lines[identifier] = number
-        prompts.append(Prompt(identifier, text))
+    places: dict[str, TableRow] = {}
+    for row in rows:
+        prompt = prompt_of(row, text_column, id_column, payload)
+        if prompt.id in places:
+            raise SpecError(f"{row.place}: the id '{prompt.id}' stands at line {places[prompt.id].number} already")
+        places[prompt.id] = row
+        prompts.append(prompt)
     return prompts
 
 
-def _identifier(row: Mapping[str, Any], id_column: str | None, number: int, where: str) -> str:
-    column = id_column or next((name for name in ID_COLUMNS if name in row), None)
-    if column is None:
-        return f"line-{number}"
-    if row.get(column) in (None, ""):
-        raise SpecError(f"{where} line {number} has no value in the id column '{column}'")
-    return str(row[column])
+def prompt_of(
+    row: TableRow,
+    text_column: str | None,
+    id_column: str | None,
+    payload: PayloadColumns,
+    used: Collection[str] = (),
+) -> Prompt:
+    """The prompt of one row.
+
+    Args:
+        row: the row.
+        text_column: the column of the instruction, or of a chat that ends with it; None looks for `TEXT_COLUMNS`.
+        id_column: the column of the id; None looks for `ID_COLUMNS`, and else takes the line.
+        payload: which columns the prompt carries: all that are left, none, some, or some under other names.
+        used: columns that are something else.
+
+    Raises:
+        SpecError: there is no such column, or what stands in it is no prompt, no id or no JSON.
+    """
+    values = row.values
+    column = text_column or next((name for name in TEXT_COLUMNS if name in values), None)
+    if column is None or column not in values:
+        wanted = f"no column '{text_column}'" if text_column else f"none of the columns {', '.join(TEXT_COLUMNS)}"
+        found = ", ".join(map(str, values)) or "none"
+        raise SpecError(f"{row.place} has {wanted} (it has {found}): name it as  prompts: {{text: ...}}")
+    turns, text = _chat(values[column], row, column)
+    taken = {column, *used}
+    extra = values.get("input")
+    if column == "instruction" and isinstance(extra, str):
+        taken.add("input")
+        if extra.strip():
+            text = f"{text}\n\nInput: {extra}"  # as the published runs joined alpaca's two fields
+    named = id_column or next((name for name in ID_COLUMNS if name in values), None)
+    if named is not None and values.get(named) in (None, ""):
+        raise SpecError(f"{row.place} has no value in the id column '{named}'")
+    identifier = f"line-{row.number}" if named is None else str(values[named])
+    return Prompt(identifier, text, _payload(row, payload, taken | {named or column}), turns)
 
 
-def _read_dataset(source: PromptDataset) -> list[Prompt]:
+def _chat(value: Any, row: TableRow, column: str) -> tuple[tuple[Message, ...], str]:
+    """What was said before an instruction, and the instruction."""
+    if isinstance(value, (list, tuple)):
+        turns = chat_turns(value, f"{row.place}: the chat in '{column}'")
+        if turns[-1].role != "user" or not turns[-1].content.strip():
+            raise SpecError(f"{row.place}: the chat in '{column}' must end with a user message that is not empty")
+        return turns[:-1], turns[-1].content
+    if not isinstance(value, str) or not value.strip():
+        raise SpecError(f"{row.place}: the prompt in '{column}' must be text that is not empty")
+    return (), value
+
+
+def chat_turns(value: Iterable[Any], where: str) -> tuple[Message, ...]:
+    """The messages of a chat as ``[{"role", "content"}, ...]``, one or more.
+
+    Raises:
+        SpecError: it is none.
+    """
+    turns: list[Message] = []
+    for place, turn in enumerate(value, 1):
+        if (
+            not isinstance(turn, Mapping)
+            or turn.get("role") not in ROLES
+            or not isinstance(turn.get("content"), str)
+            or (turn["role"] == "system" and place > 1)
+        ):
+            raise SpecError(
+                f'{where}: message {place} must be {{"role": "user" or "assistant", "content": "..."}}; the first '
+                'one may be "system"'
+            )
+        turns.append(Message(turn["role"], turn["content"]))
+    if not turns:
+        raise SpecError(f"{where} has no message")
+    return tuple(turns)
+
+
+def _payload(row: TableRow, wanted: PayloadColumns, taken: Collection[str]) -> Payload:
+    values = row.values
+    if isinstance(wanted, bool):
+        columns = {name: name for name in values if name not in taken} if wanted else {}
+    else:
+        columns = {name: name for name in wanted} if isinstance(wanted, list) else wanted
+        for column in columns.values():
+            if column not in values:
+                found = ", ".join(map(str, values)) or "none"
+                raise SpecError(f"{row.place} has no column '{column}' for the payload (it has {found})")
     try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"the data set {source.dataset}", "hub", error.name or "datasets") from error
-    try:
-        rows = datasets.load_dataset(source.dataset, split=source.split, revision=source.revision)
-    except Exception as error:  # whatever the hub client raises becomes one sentence
-        reason = " ".join(str(error).split())[:200]
-        raise SpecError(f"the data set {source.dataset} (split {source.split}) cannot be loaded: {reason}") from error
-    return _prompts(enumerate(rows, start=1), source.dataset, source.text, None)
+        return Payload({name: values[column] for name, column in columns.items()})
+    except ValueError as error:
+        raise SpecError(f"{row.place}: {error}: leave it out as  payload: [the columns to keep]") from error

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion, TokenLogprob
+from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.spec import read_text
 from windowshift.core.spec.spec_errors import sentence
 
@@ -100,6 +101,7 @@ def load_rubric(path: Path) -> tuple[Rubric, str]:
         data: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SpecError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    require_whole(data, str(path))
     if not isinstance(data, dict):
         raise SpecError(f"{path} must be a mapping with 'question' and 'scale'")
     try:

@@ -11,6 +11,7 @@ from typing import Any
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message
 from windowshift.core.contract.vector_job import Answered
+from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.spec import read_text
 
 ROLES = ("system", "user", "assistant")
@@ -48,8 +49,9 @@ def read_answered(path: Path) -> AnsweredFile:
 def _row(line: str, where: str) -> Answered:
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"{where} is not JSON: {error}") from error
+    require_whole(data, where)
     wanted = f'{where} needs {{"messages": [...]}} that end with the answer, or {{"prompt", "completion"}}'
     if not isinstance(data, dict):
         raise SpecError(wanted)

@@ -18,7 +18,8 @@ from windowshift.core.contract.conditions import (
     prefixed,
 )
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.generation import Message, Steering, Tokens
+from windowshift.core.contract.generation import Steering, Tokens
+from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Arm
 from windowshift.core.spec.section import Number, Section
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
@@ -83,9 +84,9 @@ class SteeringDose:
             return low + (high - low) * ((index + 0.5) * GOLDEN % 1.0)
         return self.alphas[index % len(self.alphas)] if self.alphas else 1.0
 
-    def push(self, prompt: str, index: int, channel: Channel) -> Pushed:
+    def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:
         """The prompt, behind its prefix if there is one, with the steering of example `index` by name."""
-        messages: tuple[Message, ...] = (Message("user", prompt),)
+        messages = prompt.messages
         phrase = None
         if self.prefix is not None:
             phrase = self.prefix.phrases[index % len(self.prefix.phrases)]

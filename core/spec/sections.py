@@ -61,21 +61,34 @@ class Channels(Section):
     generate: Channel | None = None
 
 
+PayloadColumns = bool | list[str] | dict[str, str]
+"""The columns that a prompt carries: all that are left, none, those listed, or those under other names."""
+
+
 class PromptFile(Section):
-    """A JSONL or CSV file of prompts; `text` and `id` name its columns."""
+    """A JSONL, JSON, CSV or Parquet file of prompts; `text` and `id` name its columns.
+
+    `payload` says which further columns a prompt carries; all of them unless it is given.
+    """
 
     file: str
     text: str | None = None
     id: str | None = None
+    payload: PayloadColumns | None = None
 
 
 class PromptDataset(Section):
-    """A data set of the hub; the train and the eval prompts are split off by `data.seed`."""
+    """A data set of the hub; the train and the eval prompts are split off by `data.seed`.
+
+    `config` is its configuration, where it has several; `payload` says which columns a prompt carries.
+    """
 
     dataset: str
+    config: str | None = None
     split: str = "train"
     text: str | None = None
     revision: str | None = None
+    payload: PayloadColumns | None = None
 
 
 class Judge(Section):

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.section import Section
 from windowshift.core.spec.sections import (
     BackendChoice,
@@ -129,6 +130,7 @@ def parse_spec(text: str, source: str = "the spec") -> Spec:
         raise SpecError(f"{source} is not valid YAML for a spec: it is nested too deeply") from error
     if data is None:
         raise SpecError(f"{source} is empty: 'windowshift init' writes one to start from")
+    require_whole(data, source)
     if not isinstance(data, dict):
         raise SpecError(f"{source} must be a mapping of keys (name:, model:, conditions: ...), not a {_kind(data)}")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.prompts import Prompt, stored_prompt
 from windowshift.core.contract.records import CompletionRow, Summary
 from windowshift.core.store.connection import naming
 from windowshift.core.store.queries import Queries
@@ -16,11 +16,11 @@ class ResultReader(Queries):
     def prompt_set(self, digest: str) -> list[tuple[int, Prompt]]:
         """A prompt set's (number, prompt) in order; empty where the store does not hold it."""
         rows = self._all(
-            "SELECT p.id, p.key, p.text FROM prompt_sets s JOIN prompts p ON p.id = s.prompt "
+            "SELECT p.id, p.key, p.text, p.payload, p.turns FROM prompt_sets s JOIN prompts p ON p.id = s.prompt "
             "WHERE s.digest = ? ORDER BY s.position",
             (digest,),
         )
-        return [(number, Prompt(key, text)) for number, key, text in rows]
+        return [(number, stored_prompt(*stored)) for number, *stored in rows]
 
     def completions(self, job: int, behaviour: str, *, first: int = 0, limit: int | None = None) -> list[CompletionRow]:
         """A job's completions from row `first` on, with one behaviour's scores, in row order."""
@@ -34,7 +34,8 @@ class ResultReader(Queries):
             found = self.connection.execute("SELECT id FROM behaviours WHERE name = ?", (behaviour,)).fetchone()
             cursor = self.connection.execute(
                 "SELECT c.row, p.key, p.text, f.text, c.finish, c.tokens, c.prompt_tokens, c.logprob, "
-                "c.error, c.text, s.value, s.reason FROM completions c JOIN prompts p ON p.id = c.prompt "
+                "c.error, c.text, s.value, s.reason, p.payload, p.turns FROM completions c "
+                "JOIN prompts p ON p.id = c.prompt "
                 "LEFT JOIN phrases f ON f.id = c.phrase "
                 "LEFT JOIN scores s ON s.job = c.job AND s.behaviour = ? AND s.row = c.row "
                 "WHERE c.job = ? AND c.row >= ? ORDER BY c.row LIMIT ?",

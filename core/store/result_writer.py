@@ -59,8 +59,9 @@ class ResultWriter(Transactions):
         """Store prompts that are new and return every one's number in order; keeps no set."""
         with self.batch() as connection:
             connection.executemany(
-                "INSERT INTO prompts (digest, key, text) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
-                [(prompt.digest, prompt.id, prompt.text) for prompt in prompts],
+                "INSERT INTO prompts (digest, key, text, payload, turns) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (digest) DO NOTHING",
+                [(prompt.digest, prompt.id, prompt.text, prompt.payload_json, prompt.turns_json) for prompt in prompts],
             )
             # CROSS JOIN keeps the order of the loops: one index look-up a prompt.
             rows = connection.execute(

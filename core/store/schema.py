@@ -166,6 +166,10 @@ MIGRATIONS: tuple[str, ...] = (
         ended REAL
     );
     """,
+    """
+    ALTER TABLE prompts ADD COLUMN payload TEXT; -- JSON object beside the text; NULL: none
+    ALTER TABLE prompts ADD COLUMN turns TEXT;   -- JSON list of [role, content] before the text; NULL: none
+    """,
 )
 
 VERSION = len(MIGRATIONS)

@@ -14,9 +14,11 @@ from windowshift.backends.local.backend import LocalBackend
 from windowshift.core.contract.conditions import Condition, NoPrefix, prefix_groups
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering, Tokens
+from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.training import Example, Sft, Trained, TrainFailed, TrainJob
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.contract.vector_job import Answered, Difference, ExtractTokens, VectorFailed, VectorJob
+from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.plan.jobs import row_seed
 from windowshift.core.spec.spec_errors import did_you_mean
 
@@ -109,7 +111,7 @@ class LocalModel:
         """One completion a prompt, in order; prompt i takes phrase i of the prefix group `under`.
 
         Raises:
-            SpecError: there is no such prefix group.
+            SpecError: there is no such prefix group, or a prompt is no text that UTF-8 can hold.
             BackendError: a prompt could not be answered, or steering did not do what was asked.
         """
         sampling = sampling or Sampling(max_tokens=256)
@@ -145,6 +147,10 @@ class LocalModel:
             SpecError: there is no such prefix group, or the two sides do not differ.
             BackendError: the model cannot be steered, or could not answer.
         """
+        for label, side in (("positive", positive), ("negative", negative)):
+            if not isinstance(side, str):
+                texts = [[*(turn.content for turn in chat), answer] for chat, answer in side]
+                require_whole(texts, f"extract, the {label} side", "chat")
         sides = [
             self._answered(side, prompts, sampling, seed) if isinstance(side, str) else list(side)
             for side in (positive, negative)
@@ -176,6 +182,8 @@ class LocalModel:
         """
         if len(prompts) != len(completions):
             raise SpecError(f"there are {len(prompts)} prompts and {len(completions)} completions")
+        for index, completion in enumerate(completions):
+            require_whole(completion, f"completion {index}")
         pushes = (steer,) if isinstance(steer, Steering) else tuple(steer)
         examples = [
             Example(messages, completion, pushes)
@@ -233,4 +241,6 @@ def _chats(prompts: Sequence[str], under: str | Condition | None) -> list[tuple[
         condition = groups[under]
     else:
         condition = under
-    return [condition.push(prompt, index, "user").messages for index, prompt in enumerate(prompts)]
+    for index, prompt in enumerate(prompts):
+        require_whole(prompt, f"prompt {index}")
+    return [condition.push(Prompt(str(i), prompt), i, "user").messages for i, prompt in enumerate(prompts)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from windowshift.core.contract.conditions import NoPrefix, is_neutral, prefix_groups
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message, Steering
+from windowshift.core.contract.prompts import Prompt
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import plan_spec
 from windowshift.core.spec.dose import SteeringDose, read_steering
@@ -82,8 +83,8 @@ def test_several_vectors_are_pushed_together() -> None:
     dose = one(steer=["a", "b"], alpha=2, tokens="response")
     assert dose.name == "a&b+2@response"
     expected = (Steering("a", 2.0, tokens="response"), Steering("b", 2.0, tokens="response"))
-    assert dose.push("Why?", 0, "user").steering == expected
-    both = one(steer=["a", "b"], ablate=True).push("Why?", 0, "user").steering
+    assert dose.push(Prompt("", "Why?"), 0, "user").steering == expected
+    both = one(steer=["a", "b"], ablate=True).push(Prompt("", "Why?"), 0, "user").steering
     assert [(push.vector, push.ablate) for push in both] == [("a", True), ("b", True)]
 
 
@@ -91,12 +92,15 @@ def test_a_prefix_goes_beside_the_push() -> None:
     dose = one(steer="v", alpha=2, prefix="short")
     phrases = prefix_groups()["short"].phrases
     for index in (0, 1, len(phrases)):
-        pushed = dose.push("Why?", index, "user")
+        pushed = dose.push(Prompt("", "Why?"), index, "user")
         assert pushed.phrase == phrases[index % len(phrases)]
         assert pushed.messages == (Message("user", f"{pushed.phrase}\n\nWhy?"),)
         assert pushed.steering == (Steering("v", 2.0),)
-    assert dose.push("Why?", 0, "system").messages == (Message("system", phrases[0]), Message("user", "Why?"))
-    assert one(steer="v", alpha=2).push("Why?", 0, "system").messages == (Message("user", "Why?"),)
+    assert dose.push(Prompt("", "Why?"), 0, "system").messages == (
+        Message("system", phrases[0]),
+        Message("user", "Why?"),
+    )
+    assert one(steer="v", alpha=2).push(Prompt("", "Why?"), 0, "system").messages == (Message("user", "Why?"),)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_a_dose_of_0_is_no_push_and_shares_the_jobs_of_no_prefix() -> None:
     assert zero.neutral
     assert is_neutral(zero)
     assert zero.identity() == NoPrefix().identity()
-    assert zero.push("Why?", 3, "user") == NoPrefix().push("Why?", 3, "user")
+    assert zero.push(Prompt("", "Why?"), 3, "user") == NoPrefix().push(Prompt("", "Why?"), 3, "user")
     assert not one(steer="v", ablate=True).neutral
     assert not one(steer="v", sample=[0, 1]).neutral
     behind = one(steer="v", alpha=0, prefix="short")

@@ -227,7 +227,7 @@ def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest |
     model = inputs.get("model")
     if not isinstance(model, Mapping) or "base" not in model:
         return None
-    messages = prefixed(completion.phrase, completion.prompt, inputs.get("channel", "user"))
+    messages = prefixed(completion.phrase, completion.asked, inputs.get("channel", "user"))
     turns = tuple((message.role, message.content) for message in messages)
     return ChatRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -14,19 +16,39 @@ from windowshift.tui.text import sanitise
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.text.word_diff import Marked
 
+PAYLOAD_VALUE = 160  # characters of a payload's value that are shown
+
 
 def prompt_text(completion: CompletionRow, channel: str, ink: Ink, *, roles: bool = False) -> Text:
-    """Return the messages as the model saw them, the prefix marked; `roles` names who says what."""
-    prompt, text = sanitise.block(completion.prompt), Text()
+    """Return the messages as the model saw them, the prefix marked; `roles` names who says what.
+
+    What the prompt carries beside its text stands below it.
+    """
+    asked = completion.asked
+    prompt, text = sanitise.block(asked.text), Text()
     phrase = None if completion.phrase is None else sanitise.block(completion.phrase)
+    turns = asked.turns
     if phrase is not None and channel == "system":
         text.append("system  ", ink.dim).append(phrase, ink.mark).append("\n")
+        if turns and turns[0].role == "system":
+            text.append("\n").append(sanitise.block(turns[0].content), ink.text).append("\n")
+            turns = turns[1:]
         roles = True
+    roles = roles or bool(turns)
+    for turn in turns:
+        text.append(f"{turn.role:<7} ", ink.dim)
+        text.append(sanitise.block(turn.content), ink.text).append("\n")
     if roles:
         text.append("user    ", ink.dim)
     if phrase is not None and channel != "system":
         text.append(phrase, ink.mark).append("\n\n", ink.text)
-    return text.append(prompt, ink.text)
+    text.append(prompt, ink.text)
+    if asked.payload:
+        text.append("\n")
+    for key, value in asked.payload.items():
+        said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text.append(f"\n{sanitise.line(key, 24)}  ", ink.dim).append(sanitise.line(said, PAYLOAD_VALUE), ink.text)
+    return text
 
 
 def template_text(found: ChatText, completion: CompletionRow, ink: Ink) -> Text:
