@@ -19,6 +19,41 @@ def nonsense(request: GenerateRequest) -> str | None:
     return None
 
 
+def unanswered(
+    request: GenerateRequest,
+    reasoning: str,
+    reasoning_tokens: int,
+    *,
+    cut: bool,
+    prompt_tokens: int = 0,
+    usd: float | None = None,
+) -> Completion:
+    """The completion of a model that thought and gave no answer: missing, with the reason.
+
+    Args:
+        request: what was asked.
+        reasoning: what it thought, as far as it is shown.
+        reasoning_tokens: how many tokens that took; 0 where nobody counted.
+        cut: whether `max_tokens` ended it; otherwise the model ended by itself.
+        prompt_tokens: tokens of the prompt.
+        usd: what it cost; None where nothing is priced.
+    """
+    count = f"its {reasoning_tokens} tokens" if reasoning_tokens else "its tokens"
+    spent = f"the model spent {count} on reasoning before it answered: raise max_tokens"
+    error = spent if cut else "the model ended after its reasoning, without an answer"
+    return Completion(
+        request.key,
+        "",
+        "failed",
+        0,
+        prompt_tokens=prompt_tokens,
+        error=error,
+        usd=usd,
+        reasoning=reasoning,
+        reasoning_tokens=reasoning_tokens,
+    )
+
+
 def failed(request: GenerateRequest, error: str, prompt_tokens: int = 0, *, usd: float | None = None) -> Completion:
     """The completion of a request that could not be answered; `usd` is what it cost nevertheless."""
     return Completion(request.key, "", "failed", 0, prompt_tokens=prompt_tokens, error=error, usd=usd)

@@ -95,11 +95,15 @@ class TokenLogprob:
 class Completion:
     """What came back for one request.
 
+    `text` is the answer: nothing that the model only thought stands in it. `reasoning` is what it thought before,
+    without the marks around it: None where it did not think, empty where it did and the server does not show it.
     `finish` is ``stop`` (the model ended), ``length`` (cut off at `max_tokens`) or ``failed``
-    (`error` says why, `text` is empty). `tokens` counts completion tokens without the end token.
+    (`error` says why, `text` is empty). One that failed with a `reasoning` is `unanswered`: the model thought, and
+    gave no answer. `tokens` counts completion tokens without the end token and without `reasoning_tokens`, those
+    of the reasoning and of the marks around it.
     `logprob` is the sum over those tokens of their log-probability under the base model, without adapter
-    and without steering, given the same messages, in nats; None where it was not asked for, where the
-    backend does not offer it, and for an empty completion. `proofs` says what steering did to this
+    and without steering, given the same messages and its own reasoning, in nats; None where it was not asked
+    for, where the backend does not offer it, and for an empty completion. `proofs` says what steering did to this
     completion and to others of the same call and group that were steered in the same way; one of them
     carries it, and none of them is given out before the proof holds.
     `token_logprobs` has one entry for each of `tokens`, where `GenerateRequest.logprobs` asked for them.
@@ -116,3 +120,10 @@ class Completion:
     proofs: tuple[Proof, ...] = ()
     token_logprobs: tuple[TokenLogprob, ...] | None = None
     usd: float | None = None
+    reasoning: str | None = None
+    reasoning_tokens: int = 0
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the model thought and gave no answer: missing data, which asking again does not mend."""
+        return self.finish == "failed" and self.reasoning is not None

@@ -133,7 +133,10 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRow:
-    """One completion with its prompt and one behaviour's score; `payload` and `turns` are the prompt's, as JSON."""
+    """One completion with its prompt and one behaviour's score.
+
+    `payload` and `turns` are the prompt's, as JSON; `reasoning` is as in `Completion`.
+    """
 
     row: int
     prompt_id: str
@@ -149,11 +152,18 @@ class CompletionRow:
     reason: str | None = None
     payload: str | None = None
     turns: str | None = None
+    reasoning: str | None = None
+    reasoning_tokens: int = 0
 
     @property
     def asked(self) -> Prompt:
         """The prompt, with its payload and what was said before it."""
         return stored_prompt(self.prompt_id, self.prompt, self.payload, self.turns)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the model thought and gave no answer."""
+        return self.finish == "failed" and self.reasoning is not None
 
 
 @dataclass(frozen=True, slots=True)

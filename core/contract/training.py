@@ -13,11 +13,15 @@ from windowshift.core.contract.proof import Proof
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One SFT example: the loss is on `completion` only."""
+    """One SFT example: the loss is on what the model writes alone, `completion` after its own `reasoning`.
+
+    `reasoning` is None where the model did not think; a model that always thinks learns to answer at once then.
+    """
 
     messages: tuple[Message, ...]
     completion: str
     steering: tuple[Steering, ...] = ()
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ class Validated:
 class Trained:
     """A job ended; `adapter` is what `Model.adapter` takes. `usd` is None where there is no price.
 
-    `proofs` says what steering did in the steps since the job was started or resumed.
+    `proofs` says what steering did in the steps since the job was started or resumed. `left_out` counts examples
+    that could not be learned; a `TrainMessage` said why.
     """
 
     key: str
@@ -119,6 +124,7 @@ class Trained:
     examples: int
     usd: float | None = None
     proofs: tuple[Proof, ...] = ()
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,28 +62,33 @@ def export_dataset(
         by_id = {job.id: job for job in reader.jobs(experiment.id)}
         parents = [by_id[parent] for parent in reader.job(chosen.job).parents if parent in by_id]
         trained = next(job for job in parents if job.kind == "train")
-        examples = list(_examples(reader, trained, by_id))
-    # The order of training, as core.training_set shuffles it.
-    random.Random(f"order:{trained.inputs['seed']}").shuffle(examples)
+        found = list(_examples(reader, trained, by_id))
+    # The order of training, as core.run.training_set shuffles it and leaves out what has no answer.
+    random.Random(f"order:{trained.inputs['seed']}").shuffle(found)
+    examples = [example for example in found if example is not None]
     with whole_file(out, force) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for example in examples:
             file.write(json.dumps(example, ensure_ascii=False) + "\n")
     return len(examples)
 
 
-def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iterator[Chat]:
+def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iterator[Chat | None]:
     for part in trained.inputs.get("parts", ()):
         data = by_id[part["data"]]
         start = data.inputs["rows"][0]
         count = part["last"] - part["first"]
         rows = reader.completions(data.n, "", first=part["first"] - start, limit=count)
-        if len(rows) < count or any(row.finish == "failed" for row in rows):
+        if len(rows) < count or any(row.finish == "failed" and not row.unanswered for row in rows):
             raise StoreError(f"'{data.label}' has completions missing: finish the run, or retry it, before exporting D")
         condition = _condition(part["condition"], trained)
         for position, row in enumerate(rows, part["first"]):
+            if row.unanswered:
+                yield None
+                continue
             pushed = condition.push(row.asked, position, part["channel"])
             turns = [{"role": turn.role, "content": turn.content} for turn in pushed.messages]
-            yield {"messages": [*turns, {"role": "assistant", "content": row.text}]}
+            thought = {"reasoning_content": row.reasoning} if row.reasoning else {}
+            yield {"messages": [*turns, {"role": "assistant", "content": row.text, **thought}]}
 
 
 def _condition(identity: dict[str, Any], trained: JobRow) -> Condition:

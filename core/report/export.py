@@ -38,15 +38,19 @@ COLUMNS = (
     "truncated",
     "finish",
     "tokens",
+    "reasoning",
+    "reasoning_tokens",
+    "missing",
 )
 """The columns before those of the scores.
 
 `generate` and `step` are empty and 0 for base cells; `turns` is what was said before the prompt, a list of
 [role, content], and `payload` what the prompt carries beside its text: JSON, empty where there is none (an
 object of its own in JSONL). `steering` says what was pushed in the activations, as
-the proof of the cell's job has it.
+the proof of the cell's job has it. `reasoning` is what the model thought before its answer, which stands in
+`completion`, and `missing` says why there is none.
 """
-_INTEGERS = ("seed", "step", "tokens")
+_INTEGERS = ("seed", "step", "tokens", "reasoning_tokens")
 _JSON = ("turns", "payload")
 _BATCH = 5000
 
@@ -89,7 +93,8 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
             for i in range(len(numbers))
         )
         query = (
-            f"SELECT p.key, f.text, p.turns, p.text, p.payload, c.text, c.finish, c.tokens{values} FROM completions c "
+            "SELECT p.key, f.text, p.turns, p.text, p.payload, iif(c.finish = 'failed', NULL, c.text), c.finish, "
+            f"c.tokens, c.reasoning, c.reasoning_tokens, c.error{values} FROM completions c "
             f"JOIN prompts p ON p.id = c.prompt LEFT JOIN phrases f ON f.id = c.phrase{joins} "
             "WHERE c.job = ? ORDER BY c.row"
         )

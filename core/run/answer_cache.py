@@ -86,8 +86,8 @@ class AnswerCache:
         return Completion("", usd=None, **data)
 
     def _put(self, content: str, answer: Completion) -> None:
-        kept = ("text", "finish", "tokens", "prompt_tokens", "logprob", "token_logprobs")
-        data = {name: value for name, value in asdict(answer).items() if name in kept}
+        kept = asdict(answer)
+        data = {name: kept[name] for name in kept if name not in ("key", "error", "proofs", "usd")}
         try:
             self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (content, json.dumps(data)))
         except sqlite3.Error as error:

@@ -278,7 +278,10 @@ class Ledger:
             scored = []
             for row in self.reader.completions(number, primary):
                 if row.score is None and row.reason is None and row.finish != "failed":
-                    completion = Completion("", row.text, "stop", row.tokens, row.prompt_tokens, row.logprob)
+                    completion = Completion(
+                        "", row.text, "stop", row.tokens, row.prompt_tokens, row.logprob,
+                        reasoning=row.reasoning, reasoning_tokens=row.reasoning_tokens,
+                    )  # fmt: skip
                     found = scorer.score(row.asked, completion)
                     scored += [(row.row, name, value, reason) for name, (value, reason) in found.items()]
             if scored:

@@ -112,6 +112,8 @@ class Recorder:
                         completion.logprob,
                         completion.error,
                         completion.text,
+                        completion.reasoning,
+                        completion.reasoning_tokens,
                     )
                 )
                 if completion.usd is not None:  # a failed one may have cost something, too

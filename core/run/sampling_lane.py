@@ -107,6 +107,9 @@ class SamplingLane:
                 count, first = failed
                 self._ledger.fail(job, f"{count} of {job.total} completions failed; the first: {first}")
                 return
+            missing = self._reader.unanswered(number)
+            if missing:
+                self._ledger.said(job, f"{missing[0]} of {job.total} completions are missing; the first: {missing[1]}")
             try:
                 if job.kind == "filter":
                     self._choose(number, job)

@@ -85,6 +85,8 @@ class TrainingLane:
             result: dict[str, Any] = {"adapter": self._place(event.adapter)}
             if event.proofs:
                 result["fired"] = fired_to_json(total(map(Fired.of, event.proofs)))
+            if event.left_out:
+                result["left_out"] = event.left_out
             self._ledger.finish(job, result, usd=event.usd)
         else:
             self._ledger.fail(job, event.error)
@@ -105,7 +107,13 @@ class TrainingLane:
     def _order(self, job: Job) -> TrainJob:
         folder = self._ledger.workspace / "artifacts" / job.id
         data = {parent: self._ledger.job(parent) for parent in job.parents}
-        examples = training_set(job, data, self._ledger.numbers, self._ledger.reader, self._maker)
+        examples, unanswered = training_set(job, data, self._ledger.numbers, self._ledger.reader, self._maker)
+        if not examples:
+            raise SpecError(
+                "there is no answer to train on: the model thought until its tokens were spent; raise max_tokens"
+            )
+        if unanswered:
+            self._ledger.said(job, f"{unanswered} examples of D are left out: the model thought and gave no answer")
         write_chat_jsonl(examples, folder / "dataset.jsonl")
         named = job.inputs["model"]
         sft = dict(job.inputs["sft"])

@@ -18,8 +18,11 @@ from windowshift.core.store.reader import Reader
 
 def training_set(
     job: Job, data: dict[str, Job], numbers: dict[str, int], reader: Reader, maker: RequestMaker
-) -> list[Example]:
+) -> tuple[list[Example], int]:
     """Put every part of D under its train condition and shuffle by the job's seed.
+
+    Returns the examples, and how many have no answer: those that the model thought about until its tokens were
+    spent. They are left out after the shuffle, so that the others keep their order.
 
     Args:
         job: the train job.
@@ -31,21 +34,25 @@ def training_set(
     Raises:
         StoreError: a completion of D is missing or failed.
     """
-    examples: list[Example] = []
+    examples: list[Example | None] = []
     for part in job.inputs["parts"]:
         source = data[part["data"]]
         prompts = maker.prompts(source.inputs["prompts"])
         start = source.inputs["rows"][0]
         first, last = part["first"] - start, part["last"] - start
         rows = reader.completions(numbers[source.id], "", first=first, limit=last - first)
-        if len(rows) != last - first or any(row.finish == "failed" for row in rows):
+        if len(rows) != last - first or any(row.finish == "failed" and not row.unanswered for row in rows):
             raise StoreError(f"'{source.label}' has completions missing that '{job.label}' trains on; retry it")
         for offset, row in enumerate(rows):
             position = part["first"] + offset
             pushed = maker.push(part["condition"], prompts[position], position, part["channel"])
-            examples.append(Example(pushed.messages, row.text, pushed.steering))
+            examples.append(
+                None if row.unanswered else Example(pushed.messages, row.text, pushed.steering, row.reasoning)
+            )
     random.Random(f"order:{job.inputs['seed']}").shuffle(examples)
-    return examples[: job.inputs.get("examples")]  # the first part of the same course
+    course = examples[: job.inputs.get("examples")]  # the first part of the same course
+    answered = [example for example in course if example is not None]
+    return answered, len(course) - len(answered)
 
 
 def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:
@@ -55,7 +62,8 @@ def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:
     with partial.open("w", encoding="utf-8") as file:
         for example in examples:
             turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
-            turns.append({"role": "assistant", "content": example.completion})
+            thought = {"reasoning_content": example.reasoning} if example.reasoning else {}
+            turns.append({"role": "assistant", "content": example.completion, **thought})
             line: dict[str, Any] = {"messages": turns}
             if example.steering:
                 line["steering"] = [asdict(push) for push in example.steering]

@@ -32,11 +32,15 @@ VECTOR_FILE = "vector.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One side of a difference: its chats, and the primary behaviour of each answer."""
+    """One side of a difference: its chats, and the primary behaviour of each answer.
+
+    `unanswered` are the places of those that the model thought about and did not answer.
+    """
 
     answered: Sequence[Answered]
     scores: Sequence[float | None]
     label: str
+    unanswered: frozenset[int] = frozenset()
 
 
 class VectorOrders:
@@ -132,6 +136,7 @@ class VectorOrders:
         if inputs["how"] == "file":
             return Stored(str(self._plan.vector_files[inputs["digest"]]))
         positive, negative = (self._side(inputs[side]) for side in ("positive", "negative"))
+        positive, negative = _without_unanswered(positive, negative)
         least, how = inputs["min_difference"], ""
         if least is not None:
             positive, negative, how = self._filtered(str(inputs["name"]), positive, negative, float(least))
@@ -153,14 +158,17 @@ class VectorOrders:
         source = self._ledger.job(side["data"])
         prompts, (first, last) = self._maker.prompts(source.inputs["prompts"]), source.inputs["rows"]
         completions = self._reader.completions(self._ledger.numbers[source.id], self._behaviour.name)
-        if len(completions) != last - first or any(row.finish == "failed" for row in completions):
+        if len(completions) != last - first or any(
+            row.finish == "failed" and not row.unanswered for row in completions
+        ):
             raise StoreError(f"'{source.label}' has completions missing that a vector is made of; retry it")
         answered = []
         for row in completions:
             at = first + row.row
             condition, channel = source.inputs["condition"], source.inputs["channel"]
             answered.append((self._maker.push(condition, prompts[at], at, channel).messages, row.text))
-        return _Side(answered, [row.score for row in completions], side["label"])
+        missing = frozenset(place for place, row in enumerate(completions) if row.unanswered)
+        return _Side(answered, [row.score for row in completions], side["label"], missing)
 
     def _filtered(self, name: str, positive: _Side, negative: _Side, least: float) -> tuple[_Side, _Side, str]:
         """Keep the pairs whose completions really differ in the primary behaviour."""
@@ -178,6 +186,20 @@ class VectorOrders:
             raise SpecError(f"vector '{name}': no pair differs by {least:g} {self._behaviour.unit}: lower it")
         how = f"{len(kept)} of {len(positive.answered)} pairs, whose {self._behaviour.name} differ by {least:g} or more"
         return _picked(positive, kept), _picked(negative, kept), how
+
+
+def _without_unanswered(positive: _Side, negative: _Side) -> tuple[_Side, _Side]:
+    """Leave out what has no answer; of two sides that are pairs, the partner too."""
+    lacking = [positive.unanswered, negative.unanswered]
+    if not any(lacking):
+        return positive, negative
+    if len(positive.answered) == len(negative.answered):
+        lacking = [positive.unanswered | negative.unanswered] * 2
+    first, second = (
+        _picked(side, [place for place in range(len(side.answered)) if place not in without])
+        for side, without in zip((positive, negative), lacking, strict=True)
+    )
+    return first, second
 
 
 def _picked(side: _Side, kept: Sequence[int]) -> _Side:

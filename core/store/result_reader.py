@@ -34,8 +34,8 @@ class ResultReader(Queries):
             found = self.connection.execute("SELECT id FROM behaviours WHERE name = ?", (behaviour,)).fetchone()
             cursor = self.connection.execute(
                 "SELECT c.row, p.key, p.text, f.text, c.finish, c.tokens, c.prompt_tokens, c.logprob, "
-                "c.error, c.text, s.value, s.reason, p.payload, p.turns FROM completions c "
-                "JOIN prompts p ON p.id = c.prompt "
+                "c.error, c.text, s.value, s.reason, p.payload, p.turns, c.reasoning, c.reasoning_tokens "
+                "FROM completions c JOIN prompts p ON p.id = c.prompt "
                 "LEFT JOIN phrases f ON f.id = c.phrase "
                 "LEFT JOIN scores s ON s.job = c.job AND s.behaviour = ? AND s.row = c.row "
                 "WHERE c.job = ? AND c.row >= ? ORDER BY c.row LIMIT ?",
@@ -102,9 +102,27 @@ class ResultReader(Queries):
         return None if mean is None else float(mean)
 
     def failures(self, job: int) -> tuple[int, str] | None:
-        """How many of a job's completions failed, and the first one's error; None where none did."""
-        rows = self._all("SELECT error FROM completions WHERE job = ? AND finish = 'failed' ORDER BY row", (job,))
+        """How many of a job's completions failed, and the first one's error; None where none did.
+
+        Those that the model thought about and did not answer count only where it answered none at all: they are
+        missing, and asking again would not change it.
+        """
+        query = "SELECT error FROM completions WHERE job = ? AND finish = 'failed' AND reasoning IS NULL ORDER BY row"
+        rows = self._all(query, (job,)) or self._only_unanswered(job)
         return (len(rows), str(rows[0][0])) if rows else None
+
+    def unanswered(self, job: int) -> tuple[int, str] | None:
+        """How many completions a model thought about without answering, and the first one's reason; None: none."""
+        query = (
+            "SELECT error FROM completions WHERE job = ? AND finish = 'failed' AND reasoning IS NOT NULL ORDER BY row"
+        )
+        rows = self._all(query, (job,))
+        return (len(rows), str(rows[0][0])) if rows else None
+
+    def _only_unanswered(self, job: int) -> list[tuple[str]]:
+        answered = "SELECT 1 FROM completions WHERE job = ? AND finish != 'failed'"
+        query = f"SELECT error FROM completions WHERE job = ? AND NOT EXISTS ({answered}) ORDER BY row"
+        return self._all(query, (job, job))
 
     def behaviours(self) -> list[str]:
         """The names of every behaviour that the store has scores of."""

@@ -17,13 +17,16 @@ Scored = tuple[int, str, float | None, str | None]
 """A score: row, behaviour, value (None: missing), reason."""
 
 _ADD_COMPLETION = (
-    "INSERT INTO completions (job, row, prompt, phrase, finish, tokens, prompt_tokens, logprob, error, text) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job, row) DO UPDATE SET prompt = excluded.prompt, "
+    "INSERT INTO completions (job, row, prompt, phrase, finish, tokens, prompt_tokens, logprob, error, text, "
+    "reasoning, reasoning_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (job, row) DO UPDATE SET prompt = excluded.prompt, "
     "phrase = excluded.phrase, finish = excluded.finish, tokens = excluded.tokens, "
     "prompt_tokens = excluded.prompt_tokens, logprob = excluded.logprob, error = excluded.error, "
-    "text = excluded.text WHERE completions.finish = 'failed'"
+    "text = excluded.text, reasoning = excluded.reasoning, reasoning_tokens = excluded.reasoning_tokens "
+    "WHERE completions.finish = 'failed'"
 )
 
+_COLUMNS = 12
 _SCORES_A_STATEMENT = 64
 
 
@@ -92,11 +95,11 @@ class ResultWriter(Transactions):
         return self._behaviours[name]
 
     def add_completions(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Insert completions: tuples in the order of the table's columns.
+        """Insert completions: tuples in the order of the table's columns; those of a reasoning may be left out.
 
         A row that is there stays as it is, unless it failed: then the new one takes its place.
         """
-        kept = list(rows)
+        kept = [row if len(row) == _COLUMNS else (*row, None, 0) for row in rows]
         with self.batch() as connection:
             try:
                 connection.executemany(_ADD_COMPLETION, kept)
@@ -109,11 +112,12 @@ class ResultWriter(Transactions):
     def drop_failed_completions(self, job: int) -> int:
         """Forget completions that failed, so that a retry asks for them again; return how many they were.
 
+        Those that a model thought about until its tokens were spent stay: it would do so again.
         Their scores go too, and the job's summaries, which counted them.
         """
         with self.batch() as connection:
             pairs = connection.execute(
-                "SELECT job, row FROM completions WHERE job = ? AND finish = 'failed'", (job,)
+                "SELECT job, row FROM completions WHERE job = ? AND finish = 'failed' AND reasoning IS NULL", (job,)
             ).fetchall()
             if not pairs:
                 return 0

@@ -170,6 +170,10 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE prompts ADD COLUMN payload TEXT; -- JSON object beside the text; NULL: none
     ALTER TABLE prompts ADD COLUMN turns TEXT;   -- JSON list of [role, content] before the text; NULL: none
     """,
+    """
+    ALTER TABLE completions ADD COLUMN reasoning TEXT; -- NULL: none, empty: not shown
+    ALTER TABLE completions ADD COLUMN reasoning_tokens INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

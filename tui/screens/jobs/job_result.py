@@ -20,6 +20,8 @@ def result_lines(job: JobRow) -> list[str]:
     """Return the lines; none for a job whose result is its completions alone."""
     found = job.result
     lines = [f"adapter {found['adapter']}"] if "adapter" in found else []
+    if found.get("left_out"):
+        lines.append(f"{found['left_out']} examples were left out: the messages of the job say why")
     if job.kind == "extract" and "vector" in found:
         kind = f", {found['control']} control of {found['of']}" if found.get("control") else ""
         lines.append(f"{found['layers']} layers of width {found['width']}{kind}: {found['vector']}")
