@@ -87,7 +87,7 @@ async def _open_cells(workspace: Path, opened: int, size: str) -> list[Measureme
         for cell in random.Random(1).sample(cells, min(opened + 1, len(cells))):
             key = CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
             start = time.perf_counter()
-            app.open_cell("bench", key, BEHAVIOURS[0])
+            app.open("cell", "bench", key, BEHAVIOURS[0])
             while not (isinstance(app.screen, CellScreen) and app.screen.ready and app.screen.completions.text_of(0)):
                 await asyncio.sleep(0.001)
             app.screen._compositor.render_strips()

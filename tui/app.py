@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from textual import work
 from textual.command import Provider
@@ -17,17 +17,13 @@ from windowshift.core.contract.errors import WindowshiftError
 from windowshift.tui.read import places
 from windowshift.tui.read.deep_link import DeepLink
 from windowshift.tui.read.places import Places
-from windowshift.tui.read.snapshot import CellKey, read_experiments
+from windowshift.tui.read.snapshot import read_experiments
 from windowshift.tui.read.store_pool import StorePool, StoreWatch
-from windowshift.tui.screens.experiments.screen import ExperimentsScreen
+from windowshift.tui.screens.services import Services, screen_class
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.services import Services
 from windowshift.tui.text.status import alive
 from windowshift.tui.text.theme import DARK, THEMES
 from windowshift.tui.widgets.line_list import LineList
-
-if TYPE_CHECKING:
-    from windowshift.tui.screens.cell.screen import CellScreen
 
 
 def _palette() -> type[Provider]:
@@ -105,9 +101,9 @@ class WindowshiftApp(Services):
 
     def on_mount(self) -> None:
         """Open the first screens, where people were the last time, and begin to watch."""
-        self.push_screen(ExperimentsScreen())
+        self.open("experiments")
         if self._link is not None:
-            self._open_grid(self._link.experiment, self._link)
+            self.open("grid", self._link.experiment, self._link)
         else:
             for where in self.places.stack:
                 screen = self._again(where)
@@ -128,27 +124,14 @@ class WindowshiftApp(Services):
 
     def _again(self, where: list[Any]) -> StoreScreen[Any] | None:
         """Return a screen that was open the last time; None where it is not known."""
-        from windowshift.tui.screens.cell.screen import CellScreen
-        from windowshift.tui.screens.compare.screen import CompareScreen
-        from windowshift.tui.screens.grid.screen import GridScreen
-        from windowshift.tui.screens.jobs.screen import JobsScreen
-        from windowshift.tui.screens.plots import PlotsScreen
-        from windowshift.tui.screens.steering.screen import SteeringScreen
-
         try:
-            kind, experiment = str(where[0]), str(where[1])
-            if kind == "cell":
-                return CellScreen(experiment, places.cell_key(where[2]), str(where[3]))
-        except (LookupError, TypeError, ValueError):
+            kind = screen_class(str(where[0]))
+            if not issubclass(kind, StoreScreen) or len(where) < 2:
+                return None
+            found: StoreScreen[Any] = kind.again(*where[1:])
+        except (LookupError, TypeError, ValueError, AttributeError):
             return None
-        simple: dict[str, Callable[[str], StoreScreen[Any]]] = {
-            "grid": GridScreen,
-            "jobs": JobsScreen,
-            "compare": CompareScreen,
-            "plots": PlotsScreen,
-            "steering": SteeringScreen,
-        }
-        return simple[kind](experiment) if kind in simple else None
+        return found
 
     def keep_place(self) -> None:
         """Write down what is open, for the next start."""
@@ -204,74 +187,6 @@ class WindowshiftApp(Services):
         for screen in self._screens():
             if screen.ready:
                 screen.problem("The store is not there", message.sentence)
-
-    # -- screens --------------------------------------------------------------------------------
-
-    def open_grid(self, experiment: str) -> None:
-        """Show an experiment's grid."""
-        self._open_grid(experiment, None)
-
-    def _open_grid(self, experiment: str, link: DeepLink | None) -> None:
-        # Screens are imported when they are first opened: the list alone should be there at once.
-        from windowshift.tui.screens.grid.screen import GridScreen
-
-        self.push_screen(GridScreen(experiment, link))
-
-    def open_cell(self, experiment: str, key: CellKey, behaviour: str) -> None:
-        """Show a cell."""
-        from windowshift.tui.screens.cell.screen import CellScreen
-
-        self.push_screen(CellScreen(experiment, key, behaviour))
-
-    def open_completion(self, cell: CellScreen) -> None:
-        """Show the completion under a cell's cursor."""
-        from windowshift.tui.screens.cell.completion import CompletionScreen
-
-        self.push_screen(CompletionScreen(cell))
-
-    def open_compare(self, experiment: str, behaviour: str | None = None) -> None:
-        """Show the pinned rows side by side."""
-        from windowshift.tui.screens.compare.screen import CompareScreen
-
-        count = len(self.places.pins.of(experiment))
-        if count < 2:
-            self.say(f"Compare takes two to four rows, and {count or 'none'} is pinned: space on the grid pins one.")
-            return
-        self.clear_notifications()  # they told how to get here, and lie over what is compared
-        self.push_screen(CompareScreen(experiment, behaviour))
-
-    def open_plots(self, experiment: str, behaviour: str | None = None) -> None:
-        """Show an experiment's figures."""
-        from windowshift.tui.screens.plots import PlotsScreen
-
-        self.push_screen(PlotsScreen(experiment, behaviour))
-
-    def open_steering(self, experiment: str) -> None:
-        """Show an experiment's vectors and doses."""
-        from windowshift.tui.screens.steering.screen import SteeringScreen
-
-        self.push_screen(SteeringScreen(experiment))
-
-    def open_jobs(self, experiment: str) -> None:
-        """Show an experiment's jobs."""
-        from windowshift.tui.screens.jobs.screen import JobsScreen
-
-        self.push_screen(JobsScreen(experiment))
-
-    def open_help(self, screen_name: str) -> None:
-        """Show the keys of a screen."""
-        from windowshift.tui.screens.help import HelpScreen
-
-        self.push_screen(HelpScreen(screen_name))
-
-    def toggle_pin(self, experiment: str, key: CellKey) -> None:
-        """Pin a cell, or take its pin away, and say so."""
-        self.say(self.places.pins.toggle(experiment, key))
-
-    def switch_theme(self) -> None:
-        """Switch to the next theme."""
-        names = [theme.name for theme in THEMES]
-        self.theme = names[(names.index(self.theme) + 1) % len(names)]
 
     def _watch_theme(self, theme_name: str) -> None:
         super()._watch_theme(theme_name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-from windowshift.tui import terminal
 from windowshift.tui.app import WindowshiftApp
 from windowshift.tui.read import places
 from windowshift.tui.read.deep_link import DeepLink
+from windowshift.tui.text import terminal
 
 
 def run(

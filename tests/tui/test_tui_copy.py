@@ -15,11 +15,11 @@ from rich.cells import cell_len
 
 from tests.tui_pilot import app, arrive, settle, store, until
 from windowshift.core.contract.errors import MissingExtraError, SpecError, StoreError
-from windowshift.tui import terminal
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.serve import loopback, serve
+from windowshift.tui.text import terminal
 from windowshift.tui.text.plot import Heat, Plot, Series
 from windowshift.tui.text.table import table
 from windowshift.tui.text.theme import DARK, THEMES, ink

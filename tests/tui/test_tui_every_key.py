@@ -12,7 +12,6 @@ from textual.widgets import Input
 
 from tests.generated_store import generate_store
 from tests.tui_pilot import app, arrive, settle, store, until
-from windowshift.tui import actions
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.compare.screen import CompareScreen
@@ -22,6 +21,7 @@ from windowshift.tui.screens.help import HelpScreen
 from windowshift.tui.screens.jobs.screen import JobsScreen
 from windowshift.tui.screens.plots import PlotsScreen
 from windowshift.tui.screens.steering.screen import SteeringScreen
+from windowshift.tui.text import actions
 from windowshift.tui.widgets.choice import ChoiceScreen, ProblemScreen
 from windowshift.tui.widgets.confirm import ConfirmScreen
 from windowshift.tui.widgets.pane import Pane

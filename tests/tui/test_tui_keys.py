@@ -8,7 +8,6 @@ import pytest
 from textual.widgets import Input
 
 from tests.tui_pilot import app, arrive, screen_text, settle, store, until
-from windowshift.tui import actions
 from windowshift.tui.read.cell_labels import METRICS
 from windowshift.tui.screens.cell.completion import CompletionScreen, Pane
 from windowshift.tui.screens.cell.screen import CellScreen
@@ -16,6 +15,7 @@ from windowshift.tui.screens.experiments.screen import ExperimentsScreen
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.screens.help import HelpScreen
 from windowshift.tui.screens.jobs.screen import JobsScreen
+from windowshift.tui.text import actions
 from windowshift.tui.widgets.confirm import ConfirmScreen
 
 

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from tests.generated_store import CONDITIONS, generate_store
 from windowshift.core.store.reader import Reader
-from windowshift.tui import actions
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.snapshot import GridChoice, Page, read_grid
-from windowshift.tui.text import columns, formats, sanitise
+from windowshift.tui.text import actions, columns, formats, sanitise
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import PLAIN, fit, length, spread
 from windowshift.tui.text.theme import scale, step_of

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.records import BASE, Behaviour
 from windowshift.tui.read.column_heads import ColumnHead
 from windowshift.tui.read.snapshot import CellKey, GridCell, GridRow, GridSnapshot
 from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text.table import Table, number, table
 
 if TYPE_CHECKING:
     from windowshift.core.settings.published import PublishedSpread
@@ -206,6 +207,23 @@ def value(cell: GridCell, metric: Metric, compare: str) -> float | None:
     if metric == "width":
         return _width(cell)
     return {"mean": summary.mean, "n": float(summary.n), "truncated": float(summary.truncated)}[metric]
+
+
+def shown_value(cell: GridCell, metric: Metric, grid: GridSnapshot) -> float | None:
+    """Return the number that stands in a cell: base cells show their mean where others show a change."""
+    base = cell.cell.train == BASE
+    return value(cell, "mean" if base and metric == "uplift" else metric, grid.behaviour.compare)
+
+
+def grid_table(grid: GridSnapshot, metric: Metric) -> Table:
+    """Return a page as it is shown under a metric, numbers in full."""
+    columns = (f"{head.name} (crossed)" if head.crossed else head.name for head in grid.heads)
+    heads = (f"{metric_name(metric, grid.behaviour)}: train \\ eval", *columns, "CV")
+    rows = []
+    for row in (grid.base, *grid.rows):
+        values = (number(shown_value(cell, metric, grid) if cell else None) for cell in row.cells)
+        rows.append((row.train, *values, number(coefficient(row))))
+    return table(heads, rows)
 
 
 def _values(row: GridRow, metric: Metric, compare: str) -> list[float]:

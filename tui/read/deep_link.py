@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.records import BASE
+from windowshift.tui.read.snapshot import GridSnapshot, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +34,14 @@ def parse_link(text: str) -> DeepLink:
     if not all(parts) or len(parts) > 4:
         raise SpecError(f"--open takes EXPERIMENT/GENERATE/TRAIN/EVALUATE, or its first parts alone, not '{text}'")
     return DeepLink(*parts)
+
+
+def page_of(link: DeepLink, grid: GridSnapshot) -> Page | None:
+    """Return the page that a link leads to: of its generation condition, and of the arm of its train condition."""
+    if link.generate is None:
+        return grid.page
+    conditions = grid.experiment.row.conditions
+    part, name = ("evaluate", link.evaluate) if link.train == BASE else ("train", link.train)
+    arm = next((entry["arm"] for entry in conditions.get(part, []) if entry["name"] == name), grid.page.arm)
+    pages = [page for page in grid.pages if page.generate == link.generate]
+    return next((page for page in pages if page.arm == arm), next(iter(pages), None))

@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from windowshift.tui import actions
+from windowshift.tui.text import actions
 from windowshift.tui.widgets.inked import ink_of
 
 TITLES = {

@@ -6,8 +6,8 @@ from functools import partial
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from windowshift.tui import actions
 from windowshift.tui.screens.store_screen import StoreScreen
+from windowshift.tui.text import actions
 
 
 class ActionProvider(Provider):

@@ -10,10 +10,9 @@ from textual.app import ComposeResult
 
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.store.reader import Reader
-from windowshift.tui import actions
 from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, read_experiment
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import sanitise
+from windowshift.tui.text import actions, sanitise
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.plot import Plot
 from windowshift.tui.text.table import Table
@@ -75,7 +74,7 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
     def body(self) -> ComposeResult:
         """Lay out titles and figure."""
         yield Headline(id="controls")
-        yield Picture(id="plot")
+        yield Picture(self.shift.workspace, id="plot")
 
     def place(self) -> tuple[str, ...]:
         """Return the way here."""

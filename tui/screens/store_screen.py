@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from rich.text import Text
 from textual import work
@@ -16,15 +16,13 @@ from textual.widgets import Static
 
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.store.reader import Reader
+from windowshift.tui.screens.services import Services
 from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces
+from windowshift.tui.text.table import Table
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.headline import Headline, KeyLine
 from windowshift.tui.widgets.inked import ink_of
-
-if TYPE_CHECKING:
-    from windowshift.tui.app import WindowshiftApp
-    from windowshift.tui.text.table import Table
 
 Snapshot = TypeVar("Snapshot")
 
@@ -71,9 +69,14 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         self._texts: dict[str, Text] = {}
 
     @property
-    def shift(self) -> WindowshiftApp:
+    def shift(self) -> Services:
         """The app."""
-        return cast("WindowshiftApp", self.app)
+        return cast(Services, self.app)
+
+    @property
+    def in_front(self) -> bool:
+        """Whether people look at it: there are only panels over it."""
+        return next((one for one in reversed(self.app.screen_stack) if isinstance(one, StoreScreen)), None) is self
 
     @property
     def ready(self) -> bool:
@@ -110,8 +113,17 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         raise NotImplementedError
 
     def where(self) -> list[Any] | None:
-        """Return what opens this screen again after a restart, as JSON values; None: it is not kept."""
+        """Return what opens this screen again after a restart, as JSON values, its name first; None: it is not kept."""
         return None
+
+    @classmethod
+    def again(cls, *kept: Any) -> StoreScreen[Any]:
+        """Make the screen from what `where` returned after its name.
+
+        Raises:
+            TypeError, ValueError, LookupError: it was written by another version.
+        """
+        return cls(*map(str, kept))
 
     def copied(self) -> tuple[str, str] | None:
         """Return (name, text) of what is under the cursor; None where there is nothing."""
@@ -178,7 +190,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
 
     def store_changed(self) -> None:
         """Read again, now or when this screen comes to the front."""
-        if self.shift.front is not self:
+        if not self.in_front:
             self._stale = True
             return
         wait = self._rest_until - time.monotonic()
@@ -298,7 +310,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        self.shift.open_help(self.SCREEN_NAME)
+        self.shift.open("help", self.SCREEN_NAME)
 
     def action_theme(self) -> None:
         """Switch the theme."""

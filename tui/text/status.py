@@ -44,6 +44,9 @@ _STATUSES = {
     )
 }
 
+FINISH = {"stop": ("✓ stop", "dim"), "length": ("… cut", "warn"), "failed": ("✗ failed", "bad")}
+"""How a completion ended: by itself, cut off at max_tokens, or not at all; with the ink of it."""
+
 
 def status(word: str) -> Status:
     """Return how a job's or an experiment's state is shown."""

@@ -11,8 +11,7 @@ from textual.geometry import Region
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from windowshift.tui import actions
-from windowshift.tui.text import sanitise
+from windowshift.tui.text import actions, sanitise
 from windowshift.tui.widgets.headline import KeyLine
 from windowshift.tui.widgets.inked import ink_of
 

@@ -8,8 +8,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from windowshift.tui import actions
-from windowshift.tui.text import sanitise
+from windowshift.tui.text import actions, sanitise
 from windowshift.tui.widgets.headline import KeyLine
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from textual.geometry import Region, Size
 from textual.strip import Strip
 
-from windowshift.tui import actions
+from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Piece, Pieces, length, spread
 from windowshift.tui.widgets.inked import Drawn, ink_of
 

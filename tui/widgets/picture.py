@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
 
 from textual.message import Message
 from textual.strip import Strip
@@ -12,15 +12,17 @@ from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.plot import Plot
 from windowshift.tui.widgets.inked import Drawn, few_colours, ink_of
 
-if TYPE_CHECKING:
-    from windowshift.tui.app import WindowshiftApp
-
 Shape = tuple[Plot, int, int, str]
 """What a drawing is of: figure, width, height, theme."""
 
 
 class Picture(Drawn):
-    """Shows a figure; what was drawn before stays until the next one is ready."""
+    """Shows a figure; what was drawn before stays until the next one is ready.
+
+    Args:
+        workspace: where it is logged when a drawing fails.
+        id: of the widget.
+    """
 
     DEFAULT_CSS = "Picture { height: 1fr; width: 1fr; }"
 
@@ -32,8 +34,9 @@ class Picture(Drawn):
             self.shape = shape
             self.lines = lines
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, workspace: Path, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self._workspace = workspace
         self.plot: Plot | None = None
         self._lines: list[Pieces] = []
         self._asked: Shape | None = None
@@ -67,8 +70,6 @@ class Picture(Drawn):
             return
         self._asked = shape
 
-        workspace = cast("WindowshiftApp", self.app).workspace
-
         def work() -> None:
             # plotext loads here, in the thread.
             from windowshift.tui.widgets.plot_terminal import draw
@@ -78,7 +79,7 @@ class Picture(Drawn):
             except Exception as error:  # a figure that fails must not take the app down
                 from windowshift.tui.read import error_log
 
-                place = error_log.note(workspace, error)
+                place = error_log.note(self._workspace, error)
                 lines = [
                     [(f" This figure failed: {sanitise.line(f'{type(error).__name__}: {error}', 200)}", ink.bad)],
                     [(f" log: {place}", ink.dim)],

@@ -14,14 +14,13 @@ from textual.widgets import Static
 
 from windowshift.core.contract.records import BASE, CompletionRow
 from windowshift.core.store.reader import Reader
-from windowshift.tui import actions
 from windowshift.tui.read.cell_snapshot import CompletionSnapshot, read_completion
 from windowshift.tui.read.template_client import ChatRequest, ChatTexts
-from windowshift.tui.screens.cell.completion_list import FINISH
 from windowshift.tui.screens.cell.screen import CellScreen, cell_name
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import actions, formats, sanitise
 from windowshift.tui.text.pieces import Pieces
+from windowshift.tui.text.status import FINISH
 from windowshift.tui.text.word_diff import Marked
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.pane import Pane, Panes, marked_text, prompt_text, template_text

@@ -13,11 +13,9 @@ from windowshift.tui.read.cell_snapshot import Entry
 from windowshift.tui.text import columns, formats, sanitise
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import Piece, Pieces
+from windowshift.tui.text.status import FINISH
 from windowshift.tui.widgets.inked import ink_of
 from windowshift.tui.widgets.line_list import LineList
-
-FINISH = {"stop": ("✓ stop", "dim"), "length": ("… cut", "warn"), "failed": ("✗ failed", "bad")}
-"""How a completion ended: by itself, cut off at max_tokens, or not at all."""
 
 AHEAD = 1
 """Pages that are read before they come on screen."""

@@ -14,15 +14,15 @@ from textual.widgets import Static
 
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.store.reader import Reader
-from windowshift.tui import actions
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.pins import variant
 from windowshift.tui.read.snapshot import CellKey
-from windowshift.tui.screens.cell.completion_list import FINISH
 from windowshift.tui.screens.compare.aligned import Beside, BesideChoice, BesideSnapshot, read_beside, title
 from windowshift.tui.screens.compare.table import CompareTable, Measured, as_table
+from windowshift.tui.screens.services import Services
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import actions, formats, sanitise
+from windowshift.tui.text.status import FINISH
 from windowshift.tui.text.table import Table
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.pane import Pane, Panes, marked_text, prompt_text
@@ -58,6 +58,18 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
         self.found: Measured | None = None
         self._measured: tuple[object, ...] = ()
 
+    @classmethod
+    def refusal(cls, shift: Services, experiment: str, *_: Any) -> str:
+        """Say what is missing to compare; nothing where nothing is."""
+        count = len(shift.places.pins.of(experiment))
+        if count >= 2:
+            return ""
+        return f"Compare takes two to four rows, and {count or 'none'} is pinned: space on the grid pins one."
+
+    def on_mount(self) -> None:
+        """Take notes away: they told how to get here, and lie over what is compared."""
+        self.app.clear_notifications()
+
     @property
     def pinned(self) -> tuple[CellKey, ...]:
         """The rows that are compared."""
@@ -67,7 +79,7 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
         """Lay out table, scatter and panes; there are always panes for four."""
         with Container(id="compare-top"):
             yield CompareTable()
-            yield Picture(id="compare-scatter")
+            yield Picture(self.shift.workspace, id="compare-scatter")
         prompt = Static("", id="compare-prompt", markup=False)
         yield prompt
         with Container(id="compare-panes"):

@@ -8,30 +8,24 @@ from typing import TYPE_CHECKING
 
 from textual import work
 from textual.app import SuspendNotSupported
-from textual.screen import Screen
 
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.run.spawn import launch
 from windowshift.tui.read.snapshot import ExperimentView
+from windowshift.tui.screens.list_screen import ListScreen
 from windowshift.tui.text.status import alive
 
 if TYPE_CHECKING:
-    from windowshift.tui.app import WindowshiftApp
     from windowshift.tui.read import spec_file
 
 
-class ExperimentCommands(Screen[None]):
+class ExperimentCommands(ListScreen[tuple[ExperimentView, ...]]):
     """The part of the list of experiments that changes something."""
 
-    if TYPE_CHECKING:
-
-        @property
-        def shift(self) -> WindowshiftApp:
-            """The app."""
-
-        @property
-        def selected(self) -> ExperimentView | None:
-            """The experiment under the cursor."""
+    @property
+    def selected(self) -> ExperimentView | None:
+        """The experiment under the cursor."""
+        raise NotImplementedError
 
     def _say(self, sentence: str, *, bad: bool = False) -> None:
         """Say something from a worker thread."""
@@ -88,7 +82,6 @@ class ExperimentCommands(Screen[None]):
         """Make an experiment from a template."""
         from windowshift.core.spec.template import templates
         from windowshift.tui.read import spec_file
-        from windowshift.tui.widgets.choice import ChoiceScreen
 
         known = {template.name: template for template in templates()}
 
@@ -103,7 +96,7 @@ class ExperimentCommands(Screen[None]):
                 self.edit(path)
 
         offered = [(template.name, template.summary) for template in known.values()]
-        self.app.push_screen(ChoiceScreen("New experiment from", offered), chosen)
+        self.shift.open("choice", "New experiment from", offered, answered=chosen)
 
     def edit(self, path: Path) -> None:
         """Open a spec in the user's editor; afterwards check it."""
@@ -137,13 +130,11 @@ class ExperimentCommands(Screen[None]):
             self.app.call_from_thread(self._ask_start, path, planned)
 
     def _wrong(self, path: Path, sentence: str) -> None:
-        from windowshift.tui.widgets.choice import ProblemScreen
-
         def answered(again: bool | None) -> None:
             if again:
                 self.edit(path)
 
-        self.app.push_screen(ProblemScreen(f"{path.name} is not right yet", sentence), answered)
+        self.shift.open("problem", f"{path.name} is not right yet", sentence, answered=answered)
 
     # -- delete ---------------------------------------------------------------------------------
 

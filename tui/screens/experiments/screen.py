@@ -9,11 +9,10 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from windowshift.core.store.reader import Reader
-from windowshift.tui import actions
 from windowshift.tui.read.snapshot import ExperimentView, read_experiments
 from windowshift.tui.screens.experiments.commands import ExperimentCommands
-from windowshift.tui.screens.list_screen import FilterLine, ListScreen
-from windowshift.tui.text import columns, formats, sanitise
+from windowshift.tui.screens.list_screen import FilterLine
+from windowshift.tui.text import actions, columns, formats, sanitise
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import Pieces, text_of
 from windowshift.tui.text.status import alive, elapsed, experiment_status
@@ -102,7 +101,7 @@ def _plain(pieces: Pieces) -> str:
     return "".join(text for text, _ in pieces).rstrip()
 
 
-class ExperimentsScreen(ExperimentCommands, ListScreen[Snapshot]):
+class ExperimentsScreen(ExperimentCommands):
     """Every experiment of the workspace, and what the one under the cursor is about."""
 
     SCREEN_NAME = "experiments"
@@ -268,12 +267,12 @@ class ExperimentsScreen(ExperimentCommands, ListScreen[Snapshot]):
     def action_open(self) -> None:
         """Open the grid."""
         if self.selected is not None:
-            self.shift.open_grid(self.selected.row.name)
+            self.shift.open("grid", self.selected.row.name)
 
     def action_jobs(self) -> None:
         """Open the jobs."""
         if self.selected is not None:
-            self.shift.open_jobs(self.selected.row.name)
+            self.shift.open("jobs", self.selected.row.name)
 
     def action_pause(self) -> None:
         """Pause the run, or let it go on."""

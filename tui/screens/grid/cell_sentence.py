@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from windowshift.tui.read import cell_labels
+from windowshift.tui.read.fits import Fits
 from windowshift.tui.read.snapshot import GridCell, GridSnapshot
-from windowshift.tui.screens.grid.fit_line import Fits
 from windowshift.tui.screens.grid.matrix_view import BASE_ROW
 from windowshift.tui.text import formats, sanitise
 from windowshift.tui.text.pieces import Pieces

@@ -11,9 +11,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from windowshift.tui.read.cell_labels import FaceRow, MatrixModel
-from windowshift.tui.screens.grid.matrix_layout import Layout, layout_of
-from windowshift.tui.screens.grid.matrix_lines import MatrixLines
-from windowshift.tui.screens.grid.matrix_view import BASE_ROW, MatrixView
+from windowshift.tui.screens.grid.matrix_view import BASE_ROW, Layout, MatrixLines, MatrixView, layout_of
 from windowshift.tui.widgets.inked import Drawn, few_colours, ink_of
 
 _EMPTY = MatrixModel((), (), FaceRow("base", (), ()), ())

@@ -14,38 +14,36 @@ from textual.message import Message
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import BASE
 from windowshift.core.store.reader import Reader
-from windowshift.tui import actions
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import METRICS, Metric
-from windowshift.tui.read.deep_link import DeepLink
+from windowshift.tui.read.deep_link import DeepLink, page_of
+from windowshift.tui.read.fits import Fits, read_fits
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.pins import variant
 from windowshift.tui.read.places import GridPlace
-from windowshift.tui.read.snapshot import GridChoice, GridSnapshot, Page, read_grid
+from windowshift.tui.read.snapshot import GridCell, GridChoice, GridSnapshot, read_grid
 from windowshift.tui.screens.grid.cell_sentence import explanation
-from windowshift.tui.screens.grid.fit_line import FitLine, Fits, read_fits
-from windowshift.tui.screens.grid.keys import GridKeys
+from windowshift.tui.screens.grid.controls import controls
+from windowshift.tui.screens.grid.fit_line import FitLine
 from windowshift.tui.screens.grid.matrix import Matrix
 from windowshift.tui.screens.grid.matrix_view import BASE_ROW
-from windowshift.tui.text import formats, sanitise
-from windowshift.tui.text.pieces import Pieces
-from windowshift.tui.text.words import Words
+from windowshift.tui.screens.store_screen import StoreScreen
+from windowshift.tui.text import actions, sanitise
+from windowshift.tui.text.table import Table, number
 from windowshift.tui.widgets.experiment_line import experiment_line, model_line
 from windowshift.tui.widgets.headline import Headline, KeyLine
 from windowshift.tui.widgets.legend import Legend
 from windowshift.tui.widgets.picture import Picture
+from windowshift.tui.widgets.words import Words
 
 FIT_REST = 40.0
 """The fit rests this many times as long as the last one took."""
-
-UNIT_FROM = 100
-"""On screens of this width or more the mean of D has its unit beside it."""
 
 PUBLISHED_OF = "length_chars"
 """The behaviour that the published numbers are of."""
 
 
-class GridScreen(GridKeys):
+class GridScreen(StoreScreen[GridSnapshot]):
     """Train × eval matrix, one page a generation condition, filling in live."""
 
     SCREEN_NAME = "grid"
@@ -80,7 +78,21 @@ class GridScreen(GridKeys):
         yield Legend()
         yield Words(id="words")
         yield FitLine()
-        yield Picture(id="scatter")
+        yield Picture(self.shift.workspace, id="scatter")
+
+    @property
+    def matrix(self) -> Matrix:
+        """The matrix."""
+        return self.query_one(Matrix)
+
+    @property
+    def selected(self) -> GridCell | None:
+        """The cell under the cursor."""
+        grid, row, column = self.snapshot, self.matrix.row, self.matrix.column
+        if grid is None or not grid.columns or row >= len(grid.rows):
+            return None
+        shown = grid.base if row == BASE_ROW else grid.rows[row]
+        return shown.cells[column] if column < len(shown.cells) else None
 
     # -- the place ------------------------------------------------------------------------------
 
@@ -109,7 +121,7 @@ class GridScreen(GridKeys):
         link = self._link
         if link is None:
             return
-        wanted = self._linked(grid, link)
+        wanted = page_of(link, grid)
         if wanted is None:
             self._link = None
             self.shift.say(f"There is no generation condition '{link.generate}' in this experiment.", bad=True)
@@ -135,17 +147,7 @@ class GridScreen(GridKeys):
             shown = grid.base if row == BASE_ROW else grid.rows[row]
             cell = shown.cells[column]
             if cell is not None:
-                self.shift.open_cell(self.experiment, cell.key, grid.behaviour.name)
-
-    def _linked(self, grid: GridSnapshot, link: DeepLink) -> Page | None:
-        """The page that a link leads to: of its generation condition, and of the arm of its train condition."""
-        if link.generate is None:
-            return grid.page
-        conditions = grid.experiment.row.conditions
-        part, name = ("evaluate", link.evaluate) if link.train == BASE else ("train", link.train)
-        arm = next((entry["arm"] for entry in conditions.get(part, []) if entry["name"] == name), grid.page.arm)
-        pages = [page for page in grid.pages if page.generate == link.generate]
-        return next((page for page in pages if page.arm == arm), next(iter(pages), None))
+                self.shift.open("cell", self.experiment, cell.key, grid.behaviour.name)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -184,7 +186,7 @@ class GridScreen(GridKeys):
                 + ([] if len(grid.experiment.row.behaviours) > 1 else ["behaviour"])
             )
         )
-        self.query_one("#controls", Headline).show(self._controls(grid))
+        self.query_one("#controls", Headline).show(controls(grid, self.metric, self.size.width, self.ink))
         self.query_one(Legend).show(grid.behaviour, self.metric)
         self.tick()
         self._follow(grid)
@@ -204,34 +206,10 @@ class GridScreen(GridKeys):
             *model_line(view, now, self.ink),
         )
 
-    def _controls(self, grid: GridSnapshot) -> tuple[Pieces, Pieces]:
-        ink = self.ink
-
-        def switch(name: str, value: str, several: bool) -> Pieces:
-            around = ("‹ ", " ›") if several else ("", "")
-            left, right = around
-            shown = sanitise.line(value, 60)
-            return [(f" {name} ", ink.dim), (left, ink.faint), (shown, ink.accent), (f"{right}  ", ink.faint)]
-
-        pieces = switch("generate", grid.page.generate or "–", len(grid.pages) > 1)
-        if len({page.arm for page in grid.pages}) > 1:
-            pieces += switch("arm", grid.page.arm, True)
-        pieces += switch("metric", cell_labels.metric_name(self.metric, grid.behaviour), False)
-        if len(grid.seeds) > 1:
-            pieces += switch("seed", str(grid.seed), True)
-        if grid.steps:
-            pieces += switch("step", "final" if grid.step is None else str(grid.step), True)
-        means = {row.data_mean for row in grid.rows if row.data_mean is not None}
-        unit = f" {grid.behaviour.unit}" if self.size.width >= UNIT_FROM else ""
-        data = f"D {formats.plain(means.pop())}{unit}, " if len(means) == 1 else "D "
-        if grid.experiment.row.data_size:
-            data += f"n {grid.experiment.row.data_size}"
-        return pieces, [(f"{data} ", ink.dim)]
-
     def on_resize(self) -> None:
         """Say more where there is room."""
         if self.snapshot is not None:
-            self.query_one("#controls", Headline).show(self._controls(self.snapshot))
+            self.query_one("#controls", Headline).show(controls(self.snapshot, self.metric, self.size.width, self.ink))
 
     # -- words ----------------------------------------------------------------------------------
 
@@ -294,3 +272,170 @@ class GridScreen(GridKeys):
         if self._fit_again:
             self._fit_again = False
             self._ask_fits()
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def action_cursor_up(self) -> None:
+        """Move up; above the first row stands the base model."""
+        self.matrix.move(self.matrix.row - 1, self.matrix.column)
+
+    def action_cursor_down(self) -> None:
+        """Move down."""
+        self.matrix.move(self.matrix.row + 1, self.matrix.column)
+
+    def action_cursor_left(self) -> None:
+        """Move left."""
+        self.matrix.move(self.matrix.row, self.matrix.column - 1)
+
+    def action_cursor_right(self) -> None:
+        """Move right."""
+        self.matrix.move(self.matrix.row, self.matrix.column + 1)
+
+    def action_cursor_first(self) -> None:
+        """Go to the first column."""
+        self.matrix.move(self.matrix.row, 0)
+
+    def action_cursor_last(self) -> None:
+        """Go to the last column."""
+        self.matrix.move(self.matrix.row, len(self.matrix.model.columns) - 1)
+
+    def action_extreme(self) -> None:
+        """Go to the lowest cell; from there to the highest."""
+        if self.snapshot is None:
+            return
+        low, high = cell_labels.extremes(self.snapshot)
+        here = (self.matrix.row, self.matrix.column)
+        target = high if here == low else low
+        if target is not None:
+            self.matrix.move(*target)
+
+    def action_metric(self) -> None:
+        """Show the next metric."""
+        self.metric = METRICS[(METRICS.index(self.metric) + 1) % len(METRICS)]
+        if self.snapshot is not None:
+            self.show(self.snapshot)
+
+    def action_behaviour(self) -> None:
+        """Show the next behaviour."""
+        if self.snapshot is None:
+            return
+        names = [behaviour.name for behaviour in self.snapshot.experiment.row.behaviours]
+        if len(names) > 1:
+            place = names.index(self.snapshot.behaviour.name)
+            self.choice = replace(self.choice, behaviour=names[(place + 1) % len(names)])
+            self.choose()
+
+    def _page(self, by: int) -> None:
+        if self.snapshot is not None and len(self.snapshot.pages) > 1:
+            pages = self.snapshot.pages
+            page = pages[(pages.index(self.snapshot.page) + by) % len(pages)]
+            self.choice = replace(self.choice, page=page, step=None)
+            self.choose()
+
+    def action_next_page(self) -> None:
+        """Show the next generation condition."""
+        self._page(1)
+
+    def action_previous_page(self) -> None:
+        """Show the previous generation condition."""
+        self._page(-1)
+
+    def _seed(self, by: int) -> None:
+        if self.snapshot is not None and len(self.snapshot.seeds) > 1:
+            seeds = self.snapshot.seeds
+            self.choice = replace(self.choice, seed=seeds[(seeds.index(self.snapshot.seed) + by) % len(seeds)])
+            self.choose()
+
+    def action_next_seed(self) -> None:
+        """Show the next seed."""
+        self._seed(1)
+
+    def action_previous_seed(self) -> None:
+        """Show the previous seed."""
+        self._seed(-1)
+
+    def _step(self, by: int) -> None:
+        if self.snapshot is not None and self.snapshot.steps:
+            steps: list[int | None] = [*self.snapshot.steps, None]
+            place = steps.index(self.snapshot.step) + by
+            self.choice = replace(self.choice, step=steps[max(0, min(len(steps) - 1, place))])
+            self.choose()
+
+    def action_next_step(self) -> None:
+        """Show the next checkpoint, at last the end of training."""
+        self._step(1)
+
+    def action_previous_step(self) -> None:
+        """Show the checkpoint before."""
+        self._step(-1)
+
+    def action_open(self) -> None:
+        """Open the cell."""
+        found = self.selected
+        if found is not None and self.snapshot is not None:
+            self.shift.open("cell", self.experiment, found.key, self.snapshot.behaviour.name)
+
+    def action_pin(self) -> None:
+        """Pin the row under the cursor, at this cell."""
+        if self.selected is not None and self.snapshot is not None:
+            self.shift.toggle_pin(self.experiment, self.selected.key)
+            self.show(self.snapshot)
+
+    def action_unpin(self) -> None:
+        """Take all pins away."""
+        self.shift.places.pins.clear(self.experiment)
+        if self.snapshot is not None:
+            self.show(self.snapshot)
+
+    def action_compare(self) -> None:
+        """Compare the pinned rows."""
+        self.shift.open("compare", self.experiment, self.choice.behaviour)
+
+    def action_plots(self) -> None:
+        """Show the figures."""
+        self.shift.open("plots", self.experiment, self.choice.behaviour)
+
+    def action_steering(self) -> None:
+        """Show vectors and doses."""
+        self.shift.open("steering", self.experiment)
+
+    def action_arm(self) -> None:
+        """Show the other arm's page of the same data."""
+        grid = self.snapshot
+        if grid is None:
+            return
+        page = next((p for p in grid.pages if p.arm != grid.page.arm and p.generate == grid.page.generate), None)
+        if page is None:
+            self.shift.say("This experiment has one arm on this data.")
+        else:
+            self.choice = replace(self.choice, page=page, step=None)
+            self.choose()
+
+    def copied(self) -> tuple[str, str] | None:
+        """The number under the cursor, in full."""
+        found, grid = self.selected, self.snapshot
+        value = None if found is None or grid is None else cell_labels.shown_value(found, self.metric, grid)
+        if found is None or value is None:
+            return None
+        return f"{self.metric}-{found.key.train}-{found.key.evaluate}", number(value)
+
+    def table(self) -> tuple[str, Table] | None:
+        """The page as it is shown, numbers in full."""
+        grid = self.snapshot
+        if grid is None:
+            return None
+        return f"{self.experiment}-{grid.page.generate}-{self.metric}", cell_labels.grid_table(grid, self.metric)
+
+    def action_jobs(self) -> None:
+        """Open the jobs."""
+        self.shift.open("jobs", self.experiment)
+
+    def action_pause(self) -> None:
+        """Pause the run, or let it go on."""
+        if self.snapshot is not None:
+            self.shift.pause_or_resume(self.snapshot.experiment)
+
+    def action_cancel(self) -> None:
+        """Cancel the run."""
+        if self.snapshot is not None:
+            self.shift.cancel(self.snapshot.experiment)

@@ -12,14 +12,13 @@ from textual.widgets import Static
 
 from windowshift.core.contract.records import VECTOR_KINDS, Event, JobRow
 from windowshift.core.store.reader import Reader
-from windowshift.tui import actions
 from windowshift.tui.read.job_snapshot import JobsSnapshot, Losses, folded, read_jobs
 from windowshift.tui.read.pace import pace
 from windowshift.tui.read.snapshot import ExperimentView
 from windowshift.tui.screens.jobs.job_list import JobList
 from windowshift.tui.screens.jobs.job_result import result_lines
 from windowshift.tui.screens.list_screen import FilterLine, ListScreen
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import actions, formats, sanitise
 from windowshift.tui.text.pieces import Pieces, text_of
 from windowshift.tui.text.status import alive, status
 from windowshift.tui.text.table import Table, number, table
@@ -204,11 +203,11 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         if job.n <= 0:
             self.action_fold()
         elif job.kind in VECTOR_KINDS:
-            self.shift.open_steering(self.experiment)
+            self.shift.open("steering", self.experiment)
         elif key is None:
             self.app.notify(f"A {job.kind} job fills no cell of the grid.", markup=False)
         else:
-            self.shift.open_cell(self.experiment, key, found.experiment.row.behaviours[0].name)
+            self.shift.open("cell", self.experiment, key, found.experiment.row.behaviours[0].name)
 
     def action_fold(self) -> None:
         """Show the finished score jobs as one line, or each."""

@@ -13,13 +13,12 @@ from textual.message import Message
 
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.store.reader import Reader
-from windowshift.tui import actions
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.steering_snapshot import RESAMPLES, SteeringSnapshot, read_steering
 from windowshift.tui.screens.steering.dose_plot import coherence_plot, dose_plot
 from windowshift.tui.screens.steering.parts import PARTS, Part, Shown, part_lines, part_table, stacked
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import sanitise
+from windowshift.tui.text import actions, sanitise
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.plot import Plot
 from windowshift.tui.text.table import Table
@@ -74,8 +73,8 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         with Container(id="steering"):
             with Container(id="steering-left"):
                 with Container(id="dose-figures"):
-                    yield Picture(id="dose-figure")
-                    yield Picture(id="coherence-figure")
+                    yield Picture(self.shift.workspace, id="dose-figure")
+                    yield Picture(self.shift.workspace, id="coherence-figure")
                 yield Sheet(id="left")
             with Container(id="steering-right"):
                 yield Sheet(id="right")
@@ -259,7 +258,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
             self.shift.say(f"There is no matched pair to compare: {self._waiting}")
             return
         self.shift.places.pins.replace(self.experiment, shown.snapshot.pinned(shown.paired.pair))
-        self.shift.open_compare(self.experiment)
+        self.shift.open("compare", self.experiment)
 
     def action_export(self) -> None:
         """Write the dose-response to files."""
@@ -270,7 +269,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
 
     def action_jobs(self) -> None:
         """Open the jobs."""
-        self.shift.open_jobs(self.experiment)
+        self.shift.open("jobs", self.experiment)
 
     def _scroll(self, by: int) -> None:
         for sheet in self.query(Sheet):

@@ -1,24 +1,61 @@
-"""What the app does for every screen: asks runs to pause, go on or stop, asks people, copies, says what happened."""
+"""The app as screens know it: opens them by name, asks runs to pause, go on or stop, asks people, copies, says.
+
+No screen imports another one, or the app: `SCREENS` says where each is, and it is imported when it is first opened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import work
 from textual.app import App
+from textual.screen import Screen
 
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import ControlAction, JobRow
 from windowshift.core.store import control
-from windowshift.tui.read.snapshot import ExperimentView
+from windowshift.tui.read.places import Places
+from windowshift.tui.read.snapshot import CellKey, ExperimentView
+from windowshift.tui.read.store_pool import StorePool
 from windowshift.tui.text import sanitise
 from windowshift.tui.text.status import alive, experiment_status
+from windowshift.tui.text.theme import THEMES
 from windowshift.tui.widgets import clipboard
 
 if TYPE_CHECKING:
     from windowshift.tui.text.plot import Plot
+
+_ROOM = "windowshift.tui"
+SCREENS: dict[str, str] = {
+    "experiments": f"{_ROOM}.screens.experiments.screen:ExperimentsScreen",
+    "grid": f"{_ROOM}.screens.grid.screen:GridScreen",
+    "cell": f"{_ROOM}.screens.cell.screen:CellScreen",
+    "completion": f"{_ROOM}.screens.cell.completion:CompletionScreen",
+    "compare": f"{_ROOM}.screens.compare.screen:CompareScreen",
+    "plots": f"{_ROOM}.screens.plots:PlotsScreen",
+    "steering": f"{_ROOM}.screens.steering.screen:SteeringScreen",
+    "jobs": f"{_ROOM}.screens.jobs.screen:JobsScreen",
+    "help": f"{_ROOM}.screens.help:HelpScreen",
+    "choice": f"{_ROOM}.widgets.choice:ChoiceScreen",
+    "problem": f"{_ROOM}.widgets.choice:ProblemScreen",
+    "confirm": f"{_ROOM}.widgets.confirm:ConfirmScreen",
+}
+"""Every screen, by the name under which its keys stand in `text.actions.REGISTRY`: `module:class`."""
+
+
+def screen_class(name: str) -> type[Screen[Any]]:
+    """Return the class of a screen; its module is loaded now.
+
+    Raises:
+        KeyError: there is no such screen.
+    """
+    module, _, cls = SCREENS[name].partition(":")
+    found: type[Screen[Any]] = getattr(import_module(module), cls)
+    return found
+
 
 _ASKED: dict[ControlAction, str] = {
     "pause": "pause",
@@ -34,7 +71,41 @@ class Services(App[None]):
     """The part of the app that acts on runs, on the clipboard and on people's attention."""
 
     workspace: Path
+    store: StorePool
+    places: Places
     now: Callable[[], float]
+
+    # -- screens --------------------------------------------------------------------------------
+
+    def open(self, name: str, *what: Any, answered: Callable[[Any], None] | None = None) -> None:
+        """Show a screen of the table over the others.
+
+        Args:
+            name: its name in `SCREENS`.
+            what: what it shows, as its class takes it.
+            answered: called with what a panel was left with.
+        """
+        kind = screen_class(name)
+        # A screen that cannot be opened now says why in place of coming up empty.
+        refusal: Callable[..., str] | None = getattr(kind, "refusal", None)
+        sentence = refusal(self, *what) if refusal else ""
+        if sentence:
+            self.say(sentence)
+        else:
+            self.push_screen(kind(*what), answered)
+
+    def toggle_pin(self, experiment: str, key: CellKey) -> None:
+        """Pin a cell, or take its pin away, and say so."""
+        self.say(self.places.pins.toggle(experiment, key))
+
+    def switch_theme(self) -> None:
+        """Switch to the next theme."""
+        names = [theme.name for theme in THEMES]
+        self.theme = names[(names.index(self.theme) + 1) % len(names)]
+
+    def leave(self) -> None:
+        """End the screens."""
+        raise NotImplementedError
 
     # -- control --------------------------------------------------------------------------------
 
@@ -83,9 +154,7 @@ class Services(App[None]):
 
     def ask(self, title: str, question: str, answered: Callable[[bool | None], None]) -> None:
         """Ask before something that cannot be taken back."""
-        from windowshift.tui.widgets.confirm import ConfirmScreen
-
-        self.push_screen(ConfirmScreen(title, question), answered)
+        self.open("confirm", title, question, answered=answered)
 
     def _request(self, view: ExperimentView, action: ControlAction, job: JobRow | None) -> None:
         if not alive(view.run, self.now()):

@@ -1,0 +1,37 @@
+"""The line over the matrix: what the page shows, what can be chosen instead, and its D."""
+
+from __future__ import annotations
+
+from windowshift.tui.read import cell_labels
+from windowshift.tui.read.cell_labels import Metric
+from windowshift.tui.read.snapshot import GridSnapshot
+from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text.pieces import Pieces
+from windowshift.tui.text.theme import Ink
+
+UNIT_FROM = 100
+"""On screens of this width or more the mean of D has its unit beside it."""
+
+
+def controls(grid: GridSnapshot, metric: Metric, width: int, ink: Ink) -> tuple[Pieces, Pieces]:
+    """Return the choices on the left and D on the right."""
+
+    def switch(name: str, value: str, several: bool) -> Pieces:
+        left, right = ("‹ ", " ›") if several else ("", "")
+        shown = sanitise.line(value, 60)
+        return [(f" {name} ", ink.dim), (left, ink.faint), (shown, ink.accent), (f"{right}  ", ink.faint)]
+
+    pieces = switch("generate", grid.page.generate or "–", len(grid.pages) > 1)
+    if len({page.arm for page in grid.pages}) > 1:
+        pieces += switch("arm", grid.page.arm, True)
+    pieces += switch("metric", cell_labels.metric_name(metric, grid.behaviour), False)
+    if len(grid.seeds) > 1:
+        pieces += switch("seed", str(grid.seed), True)
+    if grid.steps:
+        pieces += switch("step", "final" if grid.step is None else str(grid.step), True)
+    means = {row.data_mean for row in grid.rows if row.data_mean is not None}
+    unit = f" {grid.behaviour.unit}" if width >= UNIT_FROM else ""
+    data = f"D {formats.plain(means.pop())}{unit}, " if len(means) == 1 else "D "
+    if grid.experiment.row.data_size:
+        data += f"n {grid.experiment.row.data_size}"
+    return pieces, [(f"{data} ", ink.dim)]
