@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from windowshift.core.contract.generation import Message
 from windowshift.core.contract.payload import NO_PAYLOAD, Payload
@@ -59,6 +59,23 @@ class Prompt:
         if self.payload or self.turns:
             parts += [self.payload_json or "", self.turns_json or ""]
         return _hash(parts)
+
+
+@runtime_checkable
+class PromptMaker(Protocol):
+    """A setting that makes its prompts of rows: the problem with its tests, the review with its instruction."""
+
+    def prepare(self, prompt: Prompt) -> Prompt:
+        """The prompt as it is asked.
+
+        Args:
+            prompt: as it was read: id and text of the row, and all its further columns as the payload.
+
+        Raises:
+            ValueError: what is wrong with the row; the file and the line are put in front.
+            KeyError: a column is missing; it is named.
+        """
+        ...
 
 
 def stored_prompt(key: str, text: str, payload: str | None, turns: str | None) -> Prompt:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
 from windowshift.core.contract.conditions import Condition
 from windowshift.core.contract.errors import BackendError, SpecError
-from windowshift.core.contract.prompts import Prompt, set_digest
+from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
 from windowshift.core.contract.records import JobKind
 from windowshift.core.contract.setting import Scorer, Setting
 from windowshift.core.plan.grid_jobs import PlanMaker
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.judge import judges_of
-from windowshift.core.settings.prompt_source import draw
+from windowshift.core.settings.prompt_source import draw, unprepared
 from windowshift.core.settings.soundness import SoundnessScorer
+from windowshift.core.settings.spec_scorers import scorers_of
 from windowshift.core.spec import registry
 from windowshift.core.spec.answered_file import AnsweredFile
 from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
@@ -80,7 +81,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     """
     if not Path(spec.model).is_absolute() and (folder / spec.model / "config.json").is_file():
         spec = spec.model_copy(update={"model": str(folder / spec.model)})  # beside the spec, as prompt files are
-    setting = registry.setting(spec.setting)
+    setting = registry.setting(spec.setting_name, spec.setting_options, folder)
     grid = resolve_grid(spec, setting.conditions())
     _check_capabilities(spec, grid, backends)
     _check_checkpoints(spec, grid)
@@ -91,16 +92,19 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         raise SpecError(f"model: {error}") from error
     source = spec.prompts if spec.prompts is not None else setting.default_prompts()
     if source is None:
-        raise SpecError(f"the setting '{spec.setting}' needs a prompt source: add  prompts: FILE")
+        raise SpecError(f"the setting '{spec.setting_name}' needs a prompt source: add  prompts: FILE")
     share = spec.data.filter.candidates if spec.data.filter else 1.0
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
-    drawn = draw(source, *wanted, spec.data.seed, folder)
+    prepare = setting.prepare if isinstance(setting, PromptMaker) else unprepared
+    drawn = draw(source, *wanted, spec.data.seed, folder, prepare)
     if any(turn.role == "system" for prompt in (*drawn.data, *drawn.evaluation) for turn in prompt.turns[:1]):
         _check_system(spec, backends, "give prompts without a system message")
     # Steered text may fall apart, which lengths alone do not show.
-    ruled = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
-    taken = [behaviour.name for scorer in ruled for behaviour in scorer.behaviours]
-    scorers = (*ruled, *judges_of(spec, folder, backends, taken))
+    ruled: tuple[Scorer, ...] = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
+    own = scorers_of(spec.scorers, folder, _behaviours(ruled))
+    first = 1 if any(section.role == "primary" for section in spec.scorers) else 0
+    ruled = (*own[:first], *ruled, *own[first:])
+    scorers = (*ruled, *judges_of(spec, folder, backends, _behaviours(ruled)))
     maker = PlanMaker(spec, scorers, grid, model, drawn)
     vectors: VectorPlanner | None = None
     if spec.vectors:
@@ -127,6 +131,10 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         vectors.files if vectors else {},
         vectors.answered if vectors else {},
     )
+
+
+def _behaviours(scorers: Iterable[Scorer]) -> list[str]:
+    return [behaviour.name for scorer in scorers for behaviour in scorer.behaviours]
 
 
 def _vector_backend(spec: Spec, backends: Mapping[str, Backend]) -> tuple[str, ModelSize]:

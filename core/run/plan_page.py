@@ -38,7 +38,7 @@ def plan_lines(found: Preview) -> Iterator[str]:
     plan, left = found.plan, found.estimate
     spec = plan.spec
     label = f"{plan.model.label}{' (rehearsal model)' if plan.model.rehearsal else ''}"
-    yield f"{spec.name}: {spec.setting} on {label}, backend {spec.train_backend}, {len(plan.cells)} cells"
+    yield f"{spec.name}: {spec.setting_name} on {label}, backend {spec.train_backend}, {len(plan.cells)} cells"
     for kind, one in left.kinds.items():
         line = f"  {kind:9} {one.total:6} jobs, {one.done} done"
         if one.rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,28 +35,46 @@ class Drawn:
     repeats: int = 0
 
 
-def draw(source: str | PromptFile | PromptDataset, data: int, evaluation: int, seed: int, folder: Path) -> Drawn:
+Prepare = Callable[[Prompt], Prompt]
+"""What a setting makes of a prompt as it was read; see `PromptMaker`."""
+
+
+def unprepared(prompt: Prompt) -> Prompt:
+    """The prompt as it was read."""
+    return prompt
+
+
+def draw(
+    source: str | PromptFile | PromptDataset,
+    data: int,
+    evaluation: int,
+    seed: int,
+    folder: Path,
+    prepare: Prepare = unprepared,
+) -> Drawn:
     """Draw distinct prompts in an order that depends on the source and on `seed` only.
 
-    A relative file is looked for next to the spec (`folder`), then in the working directory.
+    A relative file is looked for next to the spec (`folder`), then in the working directory; `prepare` is what
+    the setting makes of a prompt.
 
     Raises:
         SpecError: the source is missing, malformed, or has too few prompts.
     """
     if source == MICROWORLD:
-        prompts = [Prompt(prompt.id, prompt.text) for prompt in world.prompts(world.world_size(), seed)]
+        read = (Prompt(prompt.id, prompt.text) for prompt in world.prompts(world.world_size(), seed))
+        prompts = [prepared(prompt, prepare, f"{MICROWORLD} prompt {prompt.id}") for prompt in read]
         where, repeats = MICROWORLD, 0
     else:
         if isinstance(source, str):
             source = PromptFile(file=source)
         if isinstance(source, PromptFile):
             path = find_file(source.file, folder)
-            everything, where = read_prompts(path, source), str(path)
+            everything, where = read_prompts(path, source, prepare), str(path)
         else:
             rows = read_dataset(source.dataset, config=source.config, split=source.split, revision=source.revision)
-            # What a data set's columns are is known to who names them: none is kept unless it is asked for.
-            payload = False if source.payload is None else source.payload
-            everything, where = _prompts(rows, source.text, None, payload), source.dataset
+            # None of a data set's columns are kept unless somebody asks for them: the spec, or the setting.
+            payload = prepare is not unprepared if source.payload is None else source.payload
+            everything, where = _prompts(rows, source.text, None, payload, prepare), source.dataset
         distinct: dict[tuple[Any, ...], Prompt] = {}
         for prompt in everything:
             distinct.setdefault((prompt.turns, prompt.text), prompt)
@@ -70,31 +88,50 @@ def draw(source: str | PromptFile | PromptDataset, data: int, evaluation: int, s
     return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[-evaluation:])), repeats)
 
 
-def read_prompts(path: Path, source: PromptFile) -> list[Prompt]:
+def read_prompts(path: Path, source: PromptFile, prepare: Prepare = unprepared) -> list[Prompt]:
     """Read a file of prompts.
 
     Raises:
         SpecError: the line, the column or the id that is wrong, and what to do.
     """
     payload = True if source.payload is None else source.payload
-    prompts = _prompts(read_table(path, "prompt file"), source.text, source.id, payload)
+    prompts = _prompts(read_table(path, "prompt file"), source.text, source.id, payload, prepare)
     if not prompts:
         raise SpecError(f"{path} is empty: a prompt file needs one prompt or more")
     return prompts
 
 
 def _prompts(
-    rows: Iterable[TableRow], text_column: str | None, id_column: str | None, payload: PayloadColumns
+    rows: Iterable[TableRow],
+    text_column: str | None,
+    id_column: str | None,
+    payload: PayloadColumns,
+    prepare: Prepare,
 ) -> list[Prompt]:
     prompts: list[Prompt] = []
     places: dict[str, TableRow] = {}
     for row in rows:
-        prompt = prompt_of(row, text_column, id_column, payload)
+        prompt = prepared(prompt_of(row, text_column, id_column, payload), prepare, row.place)
         if prompt.id in places:
             raise SpecError(f"{row.place}: the id '{prompt.id}' stands at line {places[prompt.id].number} already")
         places[prompt.id] = row
         prompts.append(prompt)
     return prompts
+
+
+def prepared(prompt: Prompt, prepare: Prepare, where: str) -> Prompt:
+    """What a setting makes of a prompt.
+
+    Raises:
+        SpecError: it cannot; `where` is named.
+    """
+    try:
+        return prepare(prompt)
+    except KeyError as error:
+        there = ", ".join(prompt.payload) or "nothing besides the prompt"
+        raise SpecError(f"{where} has no {error.args[0]!r}, which the setting needs (it has {there})") from error
+    except ValueError as error:
+        raise SpecError(f"{where}: {error}") from error
 
 
 def prompt_of(

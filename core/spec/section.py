@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 
 class Section(BaseModel):
@@ -19,6 +20,16 @@ def _no_truth_value(value: object) -> object:
     return value
 
 
+def _beside(value: object, info: ValidationInfo) -> object:
+    folder = (info.context or {}).get("folder", Path())
+    if isinstance(value, str):
+        path = Path(value).expanduser()
+        return path if path.is_absolute() or not (folder / path).exists() else folder / path
+    return value
+
+
+SpecFile = Annotated[Path, BeforeValidator(_beside)]
+"""A file that the options of a setting name: beside the spec where it is there, else in the working directory."""
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
 Number = Annotated[float, BeforeValidator(_no_truth_value), Field(strict=False, allow_inf_nan=False)]

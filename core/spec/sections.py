@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from windowshift.core.contract.conditions import Channel
 from windowshift.core.contract.generation import Sampling
@@ -75,6 +75,14 @@ class PromptFile(Section):
     text: str | None = None
     id: str | None = None
     payload: PayloadColumns | None = None
+
+
+class SettingChoice(BaseModel):
+    """A setting with options of its own: ``{name: mbpp, timeout: 10}``; the setting says which there are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: Annotated[str, Field(min_length=1)]
 
 
 class PromptDataset(Section):

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.whole_text import require_whole
+from windowshift.core.spec.scorer_section import ScorerSection
 from windowshift.core.spec.section import Section
 from windowshift.core.spec.sections import (
     BackendChoice,
@@ -22,6 +23,7 @@ from windowshift.core.spec.sections import (
     PromptDataset,
     PromptFile,
     SamplingSection,
+    SettingChoice,
     SftSection,
 )
 from windowshift.core.spec.spec_errors import sentence
@@ -32,7 +34,7 @@ class Spec(Section):
     """One experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
-    setting: str = "length"
+    setting: str | SettingChoice = "length"
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
     backend: str | BackendChoice = "local"
@@ -46,6 +48,7 @@ class Spec(Section):
     sampling: SamplingSection = SamplingSection()
     checkpoints: Checkpoints | None = None
     limits: LimitsSection = LimitsSection()
+    scorers: list[ScorerSection] = []
     judges: list[JudgeSection] = []
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
 
@@ -55,6 +58,16 @@ class Spec(Section):
         if len(set(value)) != len(value):
             raise ValueError("every seed may stand there once only")
         return value
+
+    @property
+    def setting_name(self) -> str:
+        """The setting, whatever its options."""
+        return self.setting if isinstance(self.setting, str) else self.setting.name
+
+    @property
+    def setting_options(self) -> dict[str, Any]:
+        """What stands beside the setting's name."""
+        return {} if isinstance(self.setting, str) else dict(self.setting.model_extra or {})
 
     @property
     def train_backend(self) -> str:

@@ -54,6 +54,9 @@ def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:
         return f"unknown key '{key}'{inside}{did_you_mean(key, parent.model_fields if parent else ())}"
     if kind == "missing":
         return f"the key '{place}' is missing"
+    if kind == "string_type" and isinstance(value, (bool, int, float)):
+        why = " (as YAML reads yes, no, on and off)" if isinstance(value, bool) else ""
+        return f"{place} must be text, but it is {_show(value)}{why}: put it in quotes"
     if kind in _EXPECTED:
         return f"{place} must be {_EXPECTED[kind]}, but it is {_show(value)}"
     if kind == "literal_error":
