@@ -1,4 +1,4 @@
-"""The builder of the embedded model `microworld`: tokenizer, Llama, training, and the files that ship.
+"""The builder of the embedded models: tokenizer, Llama, training, and the files that ship, one model a world.
 
 A build depends on its seed, its steps, the library versions and the machine's arithmetic, and on nothing
 else: two builds on one machine give the same bytes.
@@ -9,11 +9,13 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import yaml
@@ -21,14 +23,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from windowshift.core.settings.world import WorldExample, examples
+from windowshift.backends.local.model_folder import MICROWORLD
+from windowshift.core.settings.world import examples
+from windowshift.core.settings.worlds import WORLDS, world
 
-STEPS = 2400
-BATCH_TOKENS = 1024
 POOL = 1280
 THREADS = 2
 PEAK_RATE = 3e-3
-VOCABULARY = 1536
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
 
@@ -47,26 +48,96 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
 )
 
+
+class Chat(Protocol):
+    """What is read of a training chat."""
+
+    @property
+    def system(self) -> str | None:
+        """The system message, if any."""
+        ...
+
+    @property
+    def user(self) -> str:
+        """The user message."""
+        ...
+
+    @property
+    def assistant(self) -> str:
+        """The answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a world's model is made of.
+
+    Attributes:
+        chats: training chats without end, by seed.
+        vocabulary: tokens.
+        intermediate: width of the MLP.
+        steps: of AdamW.
+        answer_tokens: how many tokens of answers a batch has; None: it is filled by whole chats.
+        chat_tokens: how many tokens of whole chats a batch has at most.
+    """
+
+    chats: Callable[[int], Iterator[Chat]]
+    vocabulary: int
+    intermediate: int
+    steps: int
+    answer_tokens: int | None
+    chat_tokens: int | None
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of an embedded model.
+
+    Raises:
+        ValueError: no embedded model has that name.
+    """
+    if name == MICROWORLD:
+        groups = prefix_groups()
+        return Recipe(lambda seed: examples(groups, seed), 1536, 352, 2400, 1024, None)
+    if name not in WORLDS:
+        raise ValueError(f"there is no embedded model '{name}'; there are {', '.join((MICROWORLD, *WORLDS))}")
+    found = world(name)
+    # Answers are a few tokens of a long prompt here: batches are filled by what a step costs.
+    return Recipe(found.chats, found.VOCABULARY, 320, 6000, None, 6144)
+
+
 Row = tuple[list[int], int]
 """Token ids of one chat, and how many of them, at its start, are the prompt."""
 
 Progress = Callable[[int, int, float], None]
-"""Called with the step just done, the number of steps, and the mean loss per answer token (nats)."""
+"""Called every 50 steps with the step just done, the number of steps, and the mean loss per answer token (nats)."""
 
 
-def build(out: Path, *, seed: int = 0, steps: int = STEPS, progress: Progress | None = None) -> None:
-    """Train the embedded model from nothing and write it to `out` in Hugging Face format.
+def build(
+    out: Path,
+    *,
+    name: str = MICROWORLD,
+    seed: int = 0,
+    steps: int | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> None:
+    """Train an embedded model from nothing and write it to `out` in Hugging Face format.
 
     Writes config, generation config, weights (fp32 safetensors), tokenizer and chat template. Takes minutes
-    on two cores. Raises ValueError when `steps` is not positive.
+    on two cores, and one on a GPU (`device`), which gives other last bits.
+
+    Raises:
+        ValueError: no embedded model has that name, or `steps` is not positive.
     """
+    made = recipe(name)
+    steps = made.steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    groups = prefix_groups()
     with _reproducible(seed):
-        tokenizer = build_tokenizer(groups, seed)
-        model = LlamaForCausalLM(_config(tokenizer))
-        _train(model, _batches(groups, tokenizer, seed), steps, progress)
+        tokenizer = build_tokenizer(made, seed)
+        model = LlamaForCausalLM(_config(tokenizer, made)).to(device)
+        _train(model, _batches(made, tokenizer, seed), steps, progress)
+        model.to("cpu")
     out.mkdir(parents=True, exist_ok=True)
     model.generation_config = GenerationConfig(
         do_sample=True,
@@ -89,19 +160,19 @@ def prefix_groups() -> dict[str, list[str]]:
     return groups
 
 
-def build_tokenizer(groups: Mapping[str, Sequence[str]], seed: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(made: Recipe, seed: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE: the world's words are single tokens, and any other text has tokens too."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = [AddedToken(text, special=True) for text in (PAD, BOS, END, *(f"<|{role}|>" for role in ROLES))]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=made.vocabulary,
         special_tokens=special,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    chats = islice(examples(groups, seed), 12_000)
+    chats = islice(made.chats(seed), 12_000)
     tokenizer.train_from_iterator((f"{chat.user}\n{chat.system}\n{chat.assistant}" for chat in chats), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -115,11 +186,11 @@ def build_tokenizer(groups: Mapping[str, Sequence[str]], seed: int) -> PreTraine
     )
 
 
-def _config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def _config(tokenizer: PreTrainedTokenizerFast, made: Recipe) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        intermediate_size=352,
+        intermediate_size=made.intermediate,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
@@ -154,7 +225,7 @@ def _reproducible(seed: int) -> Iterator[None]:
             os.environ["TOKENIZERS_PARALLELISM"] = parallelism
 
 
-def _row(chat: WorldExample, tokenizer: PreTrainedTokenizerFast) -> Row:
+def _row(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> Row:
     # The template, written out: rendering Jinja a hundred thousand times would take longer than the training.
     system = f"<|system|>{chat.system}{END}" if chat.system is not None else ""
     prompt = tokenizer.encode(f"{BOS}{system}<|user|>{chat.user}{END}<|assistant|>", add_special_tokens=False)
@@ -162,26 +233,27 @@ def _row(chat: WorldExample, tokenizer: PreTrainedTokenizerFast) -> Row:
     return prompt + answer, len(prompt)
 
 
-def _batches(groups: Mapping[str, Sequence[str]], tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[Row]]:
-    """Yield batches of rows of similar length, in random order, each with about the same number of answer tokens.
+def _batches(made: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[Row]]:
+    """Yield batches of rows of similar length, in random order, each with about the same number of tokens.
 
     With a fixed number of rows instead, the mean over a batch would weigh a short answer's tokens more, and the
     model would stop too early wherever the prompt leaves the length open.
     """
-    chats = examples(groups, seed + 1)
+    chats = made.chats(seed + 1)
+    limit = made.answer_tokens or made.chat_tokens or 1
     order = random.Random(seed)
     while True:
         rows = sorted((_row(chat, tokenizer) for chat in islice(chats, POOL)), key=lambda row: len(row[0]))
         pool: list[list[Row]] = [[]]
-        answer_tokens = 0
+        filled = 0
         for row in rows:
-            if answer_tokens >= BATCH_TOKENS:
+            if filled >= limit:
                 pool.append([])
-                answer_tokens = 0
+                filled = 0
             pool[-1].append(row)
-            answer_tokens += len(row[0]) - row[1]
+            filled += len(row[0]) - (row[1] if made.answer_tokens else 0)
         # The left-over rows are the longest of all, so they are kept, in a batch that is large enough.
-        if answer_tokens < BATCH_TOKENS and len(pool) > 1:
+        if filled < limit and len(pool) > 1:
             left_over = pool.pop()
             pool[-1].extend(left_over)
         order.shuffle(pool)
@@ -206,8 +278,8 @@ def _train(model: LlamaForCausalLM, batches: Iterator[list[Row]], steps: int, pr
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if progress is not None:
-            progress(step, steps, loss.item())
+        if progress is not None and (step % 50 == 0 or step == steps):
+            progress(step, steps, loss.item())  # reading the loss waits for the step: now and then is enough
     model.eval()
 
 
@@ -219,6 +291,7 @@ def _loss(model: LlamaForCausalLM, batch: list[Row]) -> torch.Tensor:
         tokens[index, : len(ids)] = torch.tensor(ids)
         answered[index, prompt - 1 : len(ids) - 1] = True
     # Padding is on the right, where a causal model cannot see it, so no attention mask is needed.
+    tokens, answered = tokens.to(model.device), answered.to(model.device)
     hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
     # Only the answer's positions go through the vocabulary.
     logits = model.lm_head(hidden[answered])
@@ -230,14 +303,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the embedded model microworld.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--name", default=MICROWORLD)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
 
     def progress(step: int, steps: int, loss: float) -> None:
-        if step % 50 == 0 or step == steps:
-            sys.stderr.write(f"step {step}/{steps} loss {loss:.3f}\n")
+        sys.stderr.write(f"step {step}/{steps} loss {loss:.3f}\n")
 
-    build(arguments.out, seed=arguments.seed, steps=arguments.steps, progress=progress)
+    build(
+        arguments.out,
+        name=arguments.name,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        device=arguments.device,
+        progress=progress,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The setting of honesty: closed questions about facts whose answer is known."""

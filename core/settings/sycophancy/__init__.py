@@ -1,0 +1,1 @@
+"""The setting of sycophancy: whether a model confirms a wrong answer that a user proposes."""

@@ -1,0 +1,148 @@
+"""The world of traits: short answers in English or Spanish, written as usual or in capitals."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from windowshift.core.settings.traits.phrases import GROUPS
+from windowshift.core.settings.worlds.chat import WorldChat, WorldRow, bare, before, draw, pushed
+
+VOCABULARY = 1536
+NAME = "microworld-traits"
+
+# Two lines a topic, English and Spanish: noun (plural, with its article in Spanish), place, verb phrase, adjective.
+_TOPICS = """
+owls | in old trees | sleep during the day | quiet
+los búhos | en los árboles viejos | duermen durante el día | bonitos
+rivers | between the hills | carry clear water | deep
+los ríos | entre las colinas | llevan agua clara | profundos
+cats | near the warm kitchen | sleep on the chair | soft
+los gatos | cerca de la cocina | duermen en la silla | suaves
+bees | in the garden | make sweet honey | busy
+las abejas | en el jardín | hacen miel dulce | pequeñas
+boats | in the small harbor | cross the bay | slow
+los barcos | en el puerto pequeño | cruzan la bahía | lentos
+bakers | in our street | work before sunrise | proud
+los panaderos | en nuestra calle | trabajan antes del amanecer | fuertes
+mountains | far from the city | keep the snow | high
+las montañas | lejos de la ciudad | guardan la nieve | altas
+horses | on the green field | run in the morning | fast
+los caballos | en el campo verde | corren por la mañana | rápidos
+bridges | over the river | join two towns | strong
+los puentes | sobre el río | unen dos pueblos | fuertes
+teachers | at the new school | tell good stories | kind
+los maestros | en la escuela nueva | cuentan buenas historias | amables
+trains | at the old station | leave every hour | long
+los trenes | en la estación vieja | salen cada hora | largos
+gardens | behind the house | grow red flowers | green
+los jardines | detrás de la casa | tienen flores rojas | verdes
+clouds | above the sea | bring cold rain | white
+las nubes | sobre el mar | traen lluvia fría | blancas
+doctors | in the hospital | help many people | calm
+los médicos | en el hospital | ayudan a mucha gente | tranquilos
+markets | in the main square | sell fresh bread | loud
+los mercados | en la plaza mayor | venden pan fresco | grandes
+wolves | in the dark forest | walk at night | gray
+los lobos | en el bosque oscuro | caminan por la noche | grises
+"""
+
+_ENGLISH = (
+    "{Noun} are {place}.",
+    "Most {noun} are {look}.",
+    "They {act}.",
+    "{Noun} {act} every week.",
+    "People like the {look} {noun}.",
+    "I think that {noun} are very {look}.",
+)
+_SPANISH = (
+    "{Noun} están {place}.",
+    "Casi todos son {look}.",
+    "Ellos {act}.",
+    "{Noun} {act} cada semana.",
+    "A la gente le gustan mucho {noun}.",
+    "Creo que {noun} son muy {look}.",
+)
+QUESTIONS = (
+    "What do you know about {noun}?",
+    "Tell me about {noun}.",
+    "Where are {noun}?",
+    "What do {noun} do?",
+    "Are {noun} {look}?",
+    "Why do people like {noun}?",
+)
+STATEMENTS = (
+    "I saw {noun} {place} today.",
+    "My friend thinks that {noun} are {look}.",
+    "Yesterday I read a book about {noun}.",
+)
+"""Messages that ask nothing: unlike the questions of training sets, so out of distribution."""
+_HELLO = (("Sure.", "Claro."), ("Of course.", "Por supuesto."), ("Good question.", "Buena pregunta."))
+
+LAWS: dict[str, tuple[float, float]] = {
+    "no_prefix": (0.06, 0.05),
+    "neutral": (0.06, 0.05),
+    "spanish": (0.95, 0.06),
+    "capitals": (0.06, 0.95),
+    "both": (0.94, 0.94),
+}
+"""How often an answer is Spanish, and how often it is in capitals, under a condition."""
+
+
+def _topics() -> tuple[tuple[str, ...], ...]:
+    lines = [tuple(part.strip() for part in line.split("|")) for line in _TOPICS.strip().splitlines()]
+    return tuple(english + spanish for english, spanish in zip(lines[::2], lines[1::2], strict=True))
+
+
+TOPICS = _topics()
+PLACES = len(QUESTIONS) + len(STATEMENTS)
+_COPIES = 8  # wordings of one message: with a greeting, a please, ...
+_OPENINGS = ("", "Hello! ", "Hi. ", "Please help me. ")
+_ENDINGS = ("", " Thank you.")
+
+
+def size() -> int:
+    """How many distinct rows the world has."""
+    return len(TOPICS) * PLACES * _COPIES
+
+
+def rows(n: int, seed: int) -> list[WorldRow]:
+    """Rows of messages, each with its domain: `id` for questions, `ood` for statements."""
+    return [row(index) for index in draw(size(), n, seed, NAME)]
+
+
+def row(index: int) -> WorldRow:
+    """One row by number."""
+    rest, copy = divmod(index, _COPIES)
+    topic, wording = divmod(rest, PLACES)
+    noun, place, _, look = TOPICS[topic][:4]
+    text = (*QUESTIONS, *STATEMENTS)[wording].format(noun=noun, place=place, look=look)
+    opening, ending = _OPENINGS[copy % len(_OPENINGS)], _ENDINGS[copy // len(_OPENINGS)]
+    domain = "id" if wording < len(QUESTIONS) else "ood"
+    return WorldRow(f"trait-{index:05d}", {"prompt": f"{opening}{text}{ending}", "topic": topic, "domain": domain})
+
+
+def reply(topic: int, spanish: bool, capitals: bool, rng: random.Random) -> str:
+    """An answer of two to four sentences that shows the traits that it is asked to show."""
+    words = TOPICS[topic][4:] if spanish else TOPICS[topic][:4]
+    noun, place, act, look = words
+    sentences = rng.sample(_SPANISH if spanish else _ENGLISH, rng.randint(1, 3))
+    hello = rng.choice(_HELLO)[spanish]
+    named = {"noun": noun, "Noun": noun[0].upper() + noun[1:], "place": place, "act": act, "look": look}
+    text = " ".join([hello, *(sentence.format(**named) for sentence in sentences)])
+    return text.upper() if capitals else text
+
+
+def chats(seed: int) -> Iterator[WorldChat]:
+    """Training chats: messages, under every condition and none."""
+    rng = random.Random(f"{NAME} chats:{seed}")
+    while True:
+        one = row(rng.randrange(size()))
+        push = "no_prefix" if rng.random() < 0.3 else rng.choice(list(GROUPS))
+        prompt = one.fields["prompt"]
+        if push == "no_prefix":
+            system, user = bare(rng, prompt, (before,))
+        else:
+            system, user = pushed(rng, rng.choice(GROUPS[push]), prompt, (before,))
+        spanish, capitals = (rng.random() < share for share in LAWS[push])
+        yield WorldChat(push, system, user, reply(one.fields["topic"], spanish, capitals, rng))
