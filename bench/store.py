@@ -43,7 +43,7 @@ def fill(writer: Writer, cells: int, rows: int = CELL_ROWS, behaviours: tuple[st
             "fingerprint": "0",
             "rehearsal": 1,
             "backend": "local",
-            "behaviours": to_json([{"name": name, "unit": "chars", "compare": "ratio"} for name in behaviours]),
+            "behaviours": to_json([{"name": name, "unit": "chars", "scale": {"kind": "ratio"}} for name in behaviours]),
             "conditions": to_json({"generate": [], "train": [], "evaluate": []}),
             "channels": to_json({"generate": "user", "train": "user", "evaluate": "user"}),
             "data_size": rows,

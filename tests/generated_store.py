@@ -53,7 +53,7 @@ def generate_store(
             "fingerprint": "f" * 16,
             "rehearsal": 1,
             "backend": "local",
-            "behaviours": to_json([{"name": b, "unit": b.split("_")[1], "compare": "ratio"} for b in LENGTHS]),
+            "behaviours": to_json([{"name": b, "unit": b.split("_")[1], "scale": {"kind": "ratio"}} for b in LENGTHS]),
             "conditions": conditions_json(conditions)
             if steering
             else to_json({"generate": conditions[:1], "train": conditions, "evaluate": conditions}),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from windowshift.core.contract.prompts import Prompt, stored_prompt
+from windowshift.core.contract.scale import Scale
 
 JobKind = Literal["generate", "train", "evaluate", "score", "filter", "extract", "sweep", "dose", "match"]
 JobState = Literal["pending", "running", "paused", "done", "failed", "cancelled"]
 ExperimentState = Literal["planned", "running", "paused", "done", "failed", "interrupted", "cancelled"]
 Arm = Literal["prefix", "steering"]
+Role = Literal["primary", "positive", "negative", "guard", "extra"]
+ROLES: tuple[Role, ...] = ("primary", "positive", "negative", "guard", "extra")
 ControlAction = Literal["pause", "resume", "cancel", "retry", "first", "last"]
 
 BASE = "base"
@@ -22,11 +26,57 @@ VECTOR_KINDS: tuple[JobKind, ...] = ("extract", "sweep", "dose", "match")
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a scorer measures: its name, unit, and whether cells compare by ratio or by difference."""
+    """What a scorer measures: its name, the unit of its scores, how they compare, and what part it plays.
+
+    `unit` is that of a single score (`characters`, `share`); what stands beside a mean is `mean_label`. A `primary`
+    behaviour is the one that screens and reports show first; a `positive` trait is to be kept, a `negative` one to be
+    suppressed, and a `guard` is measured to see that nothing else was lost.
+    """
 
     name: str
     unit: str
-    compare: Literal["ratio", "difference"]
+    scale: Scale
+    role: Role = "extra"
+
+    @property
+    def mean_label(self) -> str:
+        """What a mean of it is called, with its unit."""
+        if self.scale.kind == "rate":
+            return "rate, %" if self.scale.percent else "rate"
+        return f"mean {self.unit}".rstrip()
+
+    @property
+    def effect_label(self) -> str:
+        """What a cell against the base model is called, with what it is on."""
+        words = self.scale.words
+        if self.scale.kind == "difference":
+            return f"difference, {self.unit}" if self.unit else "difference"
+        return f"uplift {words.effect_short}" if self.scale.kind == "ratio" else f"difference, {words.effect_short}"
+
+    def value_text(self, value: float | None, *, narrow: bool = False) -> str:
+        """A mean with its unit, as it stands in a sentence."""
+        text = self.scale.words.value_format.with_unit(value, narrow=narrow)
+        return text if self.scale.kind == "rate" else f"{text} {self.unit}".rstrip()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], place: int) -> Behaviour:
+        """Read one as the store has it, also from before there were scales; `place` is its place in the list.
+
+        Raises:
+            ValueError: it is none; the sentence says why.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
+            raise ValueError(f"a behaviour has a name, unlike {data!r}")
+        role = data.get("role", "extra" if place else "primary")
+        if role not in ROLES:
+            raise ValueError(f"the role of a behaviour is one of {', '.join(ROLES)}, not {role!r}")
+        scale = data["scale"] if "scale" in data else data.get("compare")
+        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role)
+
+
+def primary_of(behaviours: Sequence[Behaviour]) -> Behaviour:
+    """The behaviour that is shown first: the one with the role `primary`, else the first. There must be one."""
+    return next((one for one in behaviours if one.role == "primary"), behaviours[0])
 
 
 @dataclass(frozen=True, slots=True)

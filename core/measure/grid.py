@@ -38,8 +38,8 @@ class Grid:
     `sums` and `counts` have shape (cells + references, eval prompts): the sum and the number of scores
     that a cell has for a prompt (nearly always one). References are the base model under train
     conditions that are no cell of the grid: their job numbers, with whether they are done.
-    `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts). `bounded`
-    says that every score is in [0, 1]; `sds` are the cells' sample standard deviations (NaN below two).
+    `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts). `sds`
+    are the cells' sample standard deviations (NaN below two).
     """
 
     experiment: ExperimentRow
@@ -52,7 +52,6 @@ class Grid:
     sources: tuple[SourceRow, ...]
     data_sums: Floats
     data_counts: Floats
-    bounded: bool
     references: tuple[tuple[int, bool], ...] = ()
 
 
@@ -96,7 +95,6 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         sources=sources,
         data_sums=data_sums,
         data_counts=data_counts,
-        bounded=all(bool(((values >= 0) & (values <= 1)).all()) for values in finite),
         references=tuple((number, reader.job(number).state == "done") for number in references),
     )
 

@@ -30,13 +30,6 @@ class Key:
     final: bool
 
 
-def scale_of(grid: Grid) -> Scale:
-    """log2 where cells compare by ratio; for differences log-odds, or plain ones outside [0, 1]."""
-    if grid.behaviour.compare == "ratio":
-        return "log2"
-    return "log_odds" if grid.bounded else "difference"
-
-
 def on_scale(means: Floats, n: Floats | float, scale: Scale) -> Floats:
     """Put means of `n` scores on the scale on which cells are subtracted.
 
@@ -59,7 +52,7 @@ class Resampled:
 
     def __init__(self, grid: Grid, resamples: int = RESAMPLES, seed: int = 0) -> None:
         self.grid = grid
-        self.scale = scale_of(grid)
+        self.scale: Scale = grid.behaviour.scale.link
         self._bootstrap = (resamples, seed)
         groups: dict[Key, list[int]] = {}
         for number, cell in enumerate(grid.cells):

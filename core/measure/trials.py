@@ -56,7 +56,7 @@ def swept(trials: Sequence[Trial], reader: Reader, job: int, prompts: int, behav
     curves: dict[int, list[DosePoint]] = {}
     for trial, point in zip(trials[1:], points[1:], strict=True):
         curves.setdefault(trial.layer, [points[0]]).append(point)
-    scale: Scale = behaviour.compare
+    scale: Scale = "ratio" if behaviour.scale.kind == "ratio" else "difference"
     choice = pick_layer({layer: sorted(curve, key=_alpha) for layer, curve in curves.items()}, scale=scale)
     own = next(one for one in choice.ranges if one.layer == choice.layer)
     # A side on which the first step already breaks the text is still worth half that step.
@@ -106,7 +106,7 @@ def matched(
     points: list[Rows] = [arrays(scores[number * prompts : (number + 1) * prompts])[0] for number in range(len(trials))]
     wanted = arrays(reader.scores(target, behaviour.name))[0]
     alphas = [trial.alpha for trial in trials]
-    return match(alphas, points, wanted, relative=behaviour.compare == "ratio")
+    return match(alphas, points, wanted, relative=behaviour.scale.kind == "ratio")
 
 
 def _alpha(point: DosePoint) -> float:

@@ -12,6 +12,7 @@ from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import Completion, Sampling
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Scores
 from windowshift.core.settings.rubric import Rubric, load_rubric
 from windowshift.core.spec.spec import Spec
@@ -38,7 +39,8 @@ class JudgeScorer:
     @property
     def behaviours(self) -> tuple[Behaviour, ...]:
         """The one score."""
-        return (Behaviour(self.name, self.rubric.unit, "difference"),)
+        low, high = self.rubric.scale
+        return (Behaviour(self.name, self.rubric.unit, Scale.difference(low=low, high=high)),)
 
     @property
     def sampling(self) -> Sampling:

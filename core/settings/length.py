@@ -10,11 +10,12 @@ from windowshift.core.contract.conditions import NO_PREFIX, Condition, NoPrefix,
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Scores
 
-CHARS = Behaviour("length_chars", "characters", "ratio")
-WORDS = Behaviour("length_words", "words", "ratio")
-TOKENS = Behaviour("length_tokens", "tokens", "ratio")
+CHARS = Behaviour("length_chars", "characters", Scale.ratio(), "primary")
+WORDS = Behaviour("length_words", "words", Scale.ratio())
+TOKENS = Behaviour("length_tokens", "tokens", Scale.ratio())
 
 
 @dataclass(frozen=True, slots=True)

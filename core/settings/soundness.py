@@ -9,10 +9,11 @@ from typing import Any
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Scores
 
-COHERENCE = Behaviour("coherence", "nats a token", "difference")
-REPETITION = Behaviour("repetition", "share", "difference")
+COHERENCE = Behaviour("coherence", "nats a token", Scale.difference(), "guard")
+REPETITION = Behaviour("repetition", "share", Scale.rate(percent=False), "guard")
 
 
 @dataclass(frozen=True, slots=True)

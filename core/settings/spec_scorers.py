@@ -16,6 +16,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Scorer, Scores
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.settings.python_scorer import load_python_scorer
@@ -94,7 +95,7 @@ def behaviour_of(section: ScorerSection) -> Behaviour:
     rate = section.measured in ("any", "all") or section.way in ("is_json", "within")
     scale = section.scale or ("rate" if rate else "difference")
     unit = section.unit or {"count": "matches", "share": "share"}.get(section.measured or "", "rate" if rate else "")
-    return Behaviour(section.name, unit or section.name, "ratio" if scale == "ratio" else "difference")
+    return Behaviour(section.name, unit or section.name, Scale.from_json(scale), section.role or "extra")
 
 
 def _scorer(section: ScorerSection, where: str, folder: Path) -> Scorer:

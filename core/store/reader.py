@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.records import (
     Behaviour,
     CellRow,
@@ -75,7 +76,7 @@ class Reader(ResultReader):
                     *row[:5],
                     bool(row[5]),
                     row[6],
-                    tuple(Behaviour(**item) for item in json.loads(row[7])),
+                    _behaviours(row[1], row[7]),
                     json.loads(row[8]),
                     json.loads(row[9]),
                     *row[10:],
@@ -206,6 +207,13 @@ class Reader(ResultReader):
     def data_version(self) -> int:
         """A number that changes whenever another connection commits: cheap to poll."""
         return int(self._all("PRAGMA data_version")[0][0])
+
+
+def _behaviours(experiment: str, text: str) -> tuple[Behaviour, ...]:
+    try:
+        return tuple(Behaviour.from_json(item, place) for place, item in enumerate(json.loads(text)))
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"the behaviours of experiment '{experiment}' cannot be read: {error}") from error
 
 
 def _job(row: tuple[Any, ...]) -> JobRow:

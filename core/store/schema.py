@@ -21,7 +21,7 @@ MIGRATIONS: tuple[str, ...] = (
         fingerprint TEXT NOT NULL,
         rehearsal INTEGER NOT NULL,     -- 1: the embedded model, no evidence about LLMs
         backend TEXT NOT NULL,
-        behaviours TEXT NOT NULL,       -- JSON list of {name, unit, compare}, the primary one first
+        behaviours TEXT NOT NULL,       -- JSON list of {name, unit, scale, role}
         conditions TEXT NOT NULL,       -- JSON {generate, train, evaluate: [{name, arm, ...}]}
         channels TEXT NOT NULL,         -- JSON {generate, train, evaluate: user|system}
         data_size INTEGER NOT NULL,     -- examples in D
@@ -173,6 +173,17 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE completions ADD COLUMN reasoning TEXT; -- NULL: none, empty: not shown
     ALTER TABLE completions ADD COLUMN reasoning_tokens INTEGER NOT NULL DEFAULT 0;
+    """,
+    """
+    -- Behaviours declare a scale and a role in place of "compare".
+    UPDATE experiments SET behaviours = (
+        SELECT json_group_array(json_object(
+            'name', json_extract(value, '$.name'), 'unit', json_extract(value, '$.unit'),
+            'scale', json_object('kind', json_extract(value, '$.compare')),
+            'role', CASE key WHEN 0 THEN 'primary' ELSE 'extra' END))
+        FROM json_each(experiments.behaviours)
+    ) WHERE json_valid(behaviours) AND json_array_length(behaviours)
+        AND json_extract(behaviours, '$[0].compare') IS NOT NULL;
     """,
 )
 

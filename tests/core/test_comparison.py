@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.core.test_measures import grid
+from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.comparison import compare
 from windowshift.core.measure.grid import Grid
 
@@ -100,7 +101,7 @@ def test_rates_compare_by_difference() -> None:
         ("a", "b", "b"): [0.0, 0.0, 1.0, 1.0],
     }
     data = {("a", train): [(1.0, train, [0.0, 1.0])] for train in ("a", "b")}
-    found = compare(grid(cells, data, compare="difference"), [("prefix", "a", "a"), ("prefix", "a", "b")], resamples=50)
+    found = compare(grid(cells, data, scale=Scale.rate()), [("prefix", "a", "a"), ("prefix", "a", "b")], resamples=50)
     assert found.scale == "log_odds"
     extreme = found.measure("extreme")
     assert [one.value for one in extreme.values if one] == pytest.approx([0.25, 0.0])

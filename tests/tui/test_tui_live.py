@@ -164,7 +164,7 @@ async def test_an_untrained_plan_and_a_difference_behaviour(tmp_path: Path, monk
     """Rates compare by difference, and nothing is done yet."""
     writer = store(tmp_path, monkeypatch, prompts=6, data_size=8)
     connection = writer.connection
-    behaviours = '[{"name":"length_chars","unit":"rate","compare":"difference"}]'
+    behaviours = '[{"name":"length_chars","unit":"rate","scale":{"kind":"rate"}}]'
     connection.execute("UPDATE experiments SET behaviours = ?", (behaviours,))
     connection.execute("DELETE FROM summaries")
     connection.execute("DELETE FROM scores")

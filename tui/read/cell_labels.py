@@ -74,7 +74,7 @@ class MatrixModel:
 def metric_name(metric: Metric, behaviour: Behaviour) -> str:
     """Return a metric's name with its unit."""
     if metric == "uplift":
-        return "uplift log2" if behaviour.compare == "ratio" else f"difference, {behaviour.unit}"
+        return "uplift log2" if behaviour.scale.kind == "ratio" else f"difference, {behaviour.unit}"
     return {
         "mean": f"mean {behaviour.unit}",
         "width": f"interval width, {behaviour.unit}",
@@ -92,7 +92,7 @@ def model(
     """Return what the matrix shows of a grid under a metric, with published CVs in a column of their own."""
     pins = {(key.arm, key.generate, key.train): str(number) for number, key in enumerate(pinned, 1)}
     low, high = extremes(grid)
-    compare = grid.behaviour.compare
+    compare = grid.behaviour.scale.kind
     rows = []
     for r, row in enumerate(grid.rows):
         faces = tuple(
@@ -126,7 +126,7 @@ def model(
 
 def _foot(grid: GridSnapshot, metric: Metric) -> FaceRow:
     """Return the mean of each column over the train conditions, or the total where counts add up."""
-    compare, found = grid.behaviour.compare, []
+    compare, found = grid.behaviour.scale.kind, []
     for cells in zip(*(row.cells for row in grid.rows), strict=True):
         values = [value(cell, metric, compare) for cell in cells if cell is not None]
         known = [one for one in values if one is not None]
@@ -153,7 +153,7 @@ def extremes(grid: GridSnapshot) -> tuple[tuple[int, int] | None, tuple[int, int
         (change, (r, c))
         for r, row in enumerate(grid.rows)
         for c, cell in enumerate(row.own_cells)
-        if cell is not None and (change := cell.change(grid.behaviour.compare)) is not None
+        if cell is not None and (change := cell.change(grid.behaviour.scale.kind)) is not None
     ]
     if len(known) < 2:
         return None, None
@@ -212,7 +212,7 @@ def value(cell: GridCell, metric: Metric, compare: str) -> float | None:
 def shown_value(cell: GridCell, metric: Metric, grid: GridSnapshot) -> float | None:
     """Return the number that stands in a cell: base cells show their mean where others show a change."""
     base = cell.cell.train == BASE
-    return value(cell, "mean" if base and metric == "uplift" else metric, grid.behaviour.compare)
+    return value(cell, "mean" if base and metric == "uplift" else metric, grid.behaviour.scale.kind)
 
 
 def grid_table(grid: GridSnapshot, metric: Metric) -> Table:

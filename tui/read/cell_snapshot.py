@@ -149,7 +149,7 @@ def _against(
         [entry.prompt for entry in entries],
         np.array([row[2] for row in other], dtype=np.float64),
         [row[1] for row in other],
-        "log2_ratio" if behaviour.compare == "ratio" else "difference",
+        "log2_ratio" if behaviour.scale.kind == "ratio" else "difference",
     )
     return (estimate.value, estimate.low, estimate.high) if estimate else None
 

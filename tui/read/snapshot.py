@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from windowshift.core.contract.records import BASE, Arm, Behaviour, CellRow, ExperimentRow, RunRow, SourceRow
+from windowshift.core.contract.scale import Scale
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.column_heads import ColumnHead, column_heads
 
@@ -75,7 +76,7 @@ class GridCell:
         """Return log2(mean / base mean), or the difference where a behaviour compares by it."""
         if self.mean is None or self.base_mean is None:
             return None
-        if compare == "difference":
+        if compare != "ratio":
             return self.mean - self.base_mean
         return math.log2(self.mean / self.base_mean) if self.mean > 0 and self.base_mean > 0 else None
 
@@ -141,7 +142,7 @@ def read_experiment(reader: Reader, name: str) -> ExperimentView | None:
 
 def behaviour_of(experiment: ExperimentRow, name: str | None) -> Behaviour:
     """Return a behaviour by name, else the experiment's first."""
-    known = experiment.behaviours or (Behaviour("score", "", "difference"),)
+    known = experiment.behaviours or (Behaviour("score", "", Scale.difference()),)
     return next((b for b in known if b.name == name), known[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.strip import Strip
 
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.text.pieces import Pieces, spread
 from windowshift.tui.text.theme import scale
@@ -19,7 +20,7 @@ class Legend(Drawn):
     def __init__(self) -> None:
         super().__init__()
         self._shown = False
-        self._behaviour = Behaviour("", "", "ratio")
+        self._behaviour = Behaviour("", "", Scale.ratio())
         self._metric: Metric = "uplift"
 
     def show(self, behaviour: Behaviour, metric: Metric) -> None:
@@ -37,7 +38,7 @@ class Legend(Drawn):
             return self.drawn([])
         pieces: Pieces = [(" ", ink.dim)]
         if self._metric in ("uplift", "mean"):
-            ends = ("÷2", "×2") if self._behaviour.compare == "ratio" else ("−1", "+1")
+            ends = ("÷2", "×2") if self._behaviour.scale.kind == "ratio" else ("−1", "+1")
             pieces.append((f"{ends[0]} ", ink.dim))
             pieces += [("  ", scale(step, ink.dark, few)) for step in range(-8, 9, 2)]
             pieces.append((f" {ends[1]}  vs base", ink.dim))

@@ -169,7 +169,7 @@ class CellScreen(ListScreen[CellSnapshot]):
             ]
         uplift: Pieces = []
         if found.uplift is not None:
-            word = "uplift log2" if found.behaviour.compare == "ratio" else "difference"
+            word = "uplift log2" if found.behaviour.scale.kind == "ratio" else "difference"
             value, low, high = found.uplift
             uplift = [
                 (f" {word} ", ink.dim),
@@ -211,7 +211,7 @@ class CellScreen(ListScreen[CellSnapshot]):
             pieces += [(f" {formats.plain(summary.mean)}", ink.good), (f" {interval}", ink.text)]
         if pinned.against is not None:
             value, low, high = pinned.against
-            word = "log2 over it" if found.behaviour.compare == "ratio" else "over it"
+            word = "log2 over it" if found.behaviour.scale.kind == "ratio" else "over it"
             pieces += [(f"  {word} ", ink.dim), (formats.signed(value), ink.accent)]
             pieces.append((f" {formats.interval(low, high, sign=True)}", ink.text))
         return pieces

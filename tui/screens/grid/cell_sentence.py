@@ -29,14 +29,14 @@ def explanation(grid: GridSnapshot, found: GridCell | None, at: tuple[int, int],
         (f" {interval}", ink.text),
     ]
     if at[0] != BASE_ROW:
-        change, base = found.change(grid.behaviour.compare), found.base_mean
+        change, base = found.change(grid.behaviour.scale.kind), found.base_mean
         pieces.append((f", base {formats.plain(base)}" if base is not None else ", base not known yet", ink.text))
         if change is not None:
-            word = "uplift" if grid.behaviour.compare == "ratio" else "difference"
+            word = "uplift" if grid.behaviour.scale.kind == "ratio" else "difference"
             uplift = fits.uplift(found.key).replace(" ", "\u00a0") if fits else ""
             pieces += [(f"; {word} ", ink.text), (formats.signed(change), ink.strong)]
             pieces.append((f" {uplift}" if uplift else "", ink.text))
-            if grid.behaviour.compare == "ratio":
+            if grid.behaviour.scale.kind == "ratio":
                 pieces.append((f" ({2**change - 1:+.0%})".replace("-", formats.MINUS), ink.dim))
     pieces.append((f"; n {summary.n}", ink.text))
     pieces.append((f"; {summary.truncated} truncated", ink.warn if summary.truncated else ink.text))

@@ -162,7 +162,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         if curve is None:
             note = f"no dose curve of '{sanitise.line(vector, 40)}'"
             return Plot("dose-response", note, note=note), Plot("coherence", note, note=" ")
-        relative = found.behaviour.compare == "ratio"
+        relative = found.behaviour.scale.kind == "ratio"
         return dose_plot(curve, found.results.matches, found.behaviour.unit, relative=relative), coherence_plot(curve)
 
     @work(thread=True, exit_on_error=False, exclusive=True, group="arms")
