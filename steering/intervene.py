@@ -127,15 +127,15 @@ class Intervention:
 
         return self._points.run(list(by_layer), visit, inputs)
 
-    def on_rows(self, rows: Sequence[SteeredRow], inputs: dict[str, Any]) -> Any:
-        """One pass of a decode loop over its live rows: a prefill where `inputs` have no attention mask.
+    def on_rows(self, rows: Sequence[SteeredRow], inputs: dict[str, Any], *, step: bool) -> Any:
+        """One pass of a decode loop over its live rows: a `step` of one token each, or the prefill of their prompts.
 
         Raises:
             BackendError: as for a call.
         """
         plain = self.recipe(())
         recipes = [row.recipe or plain for row in rows]
-        if inputs["attention_mask"] is None:
+        if not step:
             width = inputs["input_ids"].shape[1]
             spans = Spans.prefill([len(row.prompt) for row in rows], width, self._device)
         else:

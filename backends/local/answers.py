@@ -28,6 +28,8 @@ def answers(
     Raises:
         BackendError: the adapter does not load.
     """
+    if lm.sampling_fault is not None:
+        raise BackendError(lm.sampling_fault)
     steer: Intervention | str | None = None
     if any(request.steering for request in group):
         steer = _intervention(lm)
@@ -42,7 +44,7 @@ def answers(
         forward,
         iter(rows),
         end_ids=lm.end_ids,
-        cache_layers=lm.cache_layers,
+        cache_plan=lm.cache_plan,
         batch_rows=batch_rows,
         device=lm.device,
     )

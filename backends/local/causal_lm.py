@@ -21,7 +21,7 @@ from windowshift.backends.local.chat_format import ChatFormat
 from windowshift.backends.local.chunked_attention import NAME as CHUNKED
 from windowshift.backends.local.chunked_attention import decoding
 from windowshift.backends.local.hub import offline
-from windowshift.backends.local.kv_cache import cache_layers
+from windowshift.backends.local.kv_cache import CachePlan
 from windowshift.backends.local.model_folder import MICROWORLD, TINY_BYTES, identify, locate, weight_bytes
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Forward, Row
@@ -54,22 +54,46 @@ class CausalLM:
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.end_ids = _end_ids(model, tokenizer)
         self.context = _context(model.config)
-        self.cache_layers = cache_layers(model.config)
         self.chat = ChatFormat(tokenizer, label, self.end_ids)
         self._keywords = inspect.signature(model.forward).parameters
         duplicate: Any = copy.deepcopy(model).double() if exact else None
         self._copy = duplicate
         if exact and model.config._attn_implementation == "sdpa":
             duplicate.set_attn_implementation(CHUNKED)
+        if exact and duplicate._can_set_experts_implementation():
+            duplicate.set_experts_implementation("eager")  # grouped products of experts know no float64
         self._copy_modules: dict[str, Any] = dict(duplicate.named_modules()) if exact else {}
         self._merged: AdapterFile | None = None
-        self._changed: dict[str, Tensor] = {}  # base weights of the copy's changed layers, float64
+        self._changed: dict[str, nn.Parameter] = {}  # what the copy's changed layers had before
         self.adapters = Adapters(model, label, base)
 
     @property
     def exact(self) -> bool:
         """Whether completions are byte-equal whatever shares their batch."""
         return self._copy is not None
+
+    @cached_property
+    def cache_plan(self) -> CachePlan:
+        """What a cache for this model consists of.
+
+        Raises:
+            BackendError: the model keeps something that rows cannot come into and leave.
+        """
+        return CachePlan(self.model)
+
+    @cached_property
+    def sampling_fault(self) -> str | None:
+        """Why this model cannot be sampled from, found out at the first use."""
+        from windowshift.backends.local.first_use import sampling_fault
+
+        return sampling_fault(self)
+
+    @cached_property
+    def training_fault(self) -> str | None:
+        """Why no adapter of this model can be trained, found out at the first use."""
+        from windowshift.backends.local.first_use import training_fault
+
+        return training_fault(self)
 
     @property
     def keeps_logits(self) -> bool:
@@ -98,9 +122,18 @@ class CausalLM:
 
         return self.training_points if self._copy is None else LayerPoints(self._copy)
 
+    def computes(self) -> bool:
+        """Whether the copy that samples can do its arithmetic at all: some architectures know no float64."""
+        try:
+            with torch.inference_mode():
+                self.base()(input_ids=torch.tensor([[0, 1]], device=self.device), use_cache=False)
+        except (RuntimeError, TypeError):
+            return False
+        return True
+
     def base(self) -> Any:
         """The module that samples, with no adapter in force."""
-        return self._in_force(None)
+        return self.in_force(None)
 
     def sampling_forward(self, adapter: str | None, steer: Intervention | None = None) -> Forward:
         """The forward pass for sampling from an adapter as saved on disk, or from the base model.
@@ -122,35 +155,41 @@ class CausalLM:
             rows: Sequence[Row],
             keep: int,
         ) -> Tensor:
-            model = self._in_force(file)
+            model = self.in_force(file)
             inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
             if "position_ids" in self._keywords:
                 inputs["position_ids"] = position_ids
             if self.keeps_logits:
                 inputs["logits_to_keep"] = keep
-            inputs |= {"past_key_values": cache, "use_cache": True}
-            with decoding(cache) if attention_mask is not None else nullcontext():
+            # Mamba has a name of its own for it, and swallows the usual one.
+            inputs |= {"cache_params" if "cache_params" in self._keywords else "past_key_values": cache}
+            inputs["use_cache"] = True
+            step = attention_mask is not None
+            if not self.cache_plan.attends:
+                inputs["attention_mask"] = None  # there is no padding among states
+            with decoding(cache) if step else nullcontext():
                 if steer is None:
                     logits: Tensor = model(**inputs).logits
                 else:
-                    logits = steer.on_rows(rows, inputs).logits
+                    logits = steer.on_rows(rows, inputs, step=step).logits
             return logits[:, -keep:]
 
         return forward
 
-    def _in_force(self, file: AdapterFile | None) -> Any:
+    def in_force(self, file: AdapterFile | None) -> Any:
         """The module to call, with the adapter in force: set anew, as other work may come between."""
         if self._copy is None:
             self.adapters.use(None if file is None else self.adapters.load(file))
             return self.model
         if file != self._merged:
+            # Another parameter, not other numbers in the same one: a layer may share it (tied embeddings).
             for path, weight in self._changed.items():
-                self._copy_modules[path].weight.data.copy_(weight)
-            self._changed = {}
+                self._copy_modules[path].weight = weight
+            self._changed, self._merged = {}, None
             if file is not None:
-                for path, weight, change in self.adapters.deltas(self.adapters.load(file)):
-                    self._changed[path] = weight
-                    self._copy_modules[path].weight.data.copy_(weight + change)
+                for path, merged in self.adapters.deltas(self.adapters.load(file)):
+                    self._changed[path] = self._copy_modules[path].weight
+                    self._copy_modules[path].weight = nn.Parameter(merged, requires_grad=False)
             self._merged = file
         return self._copy
 
@@ -194,7 +233,10 @@ def load(base: str, revision: str | None, options: LocalOptions) -> CausalLM:
         raise BackendError(f"'{base}' cannot be put on device '{device}': {str(error).splitlines()[0]}") from error
     label = base if folder is None or base == MICROWORLD else folder.name
     fingerprint = identify(base, revision).fingerprint
-    return CausalLM(label, source, fingerprint, model, tokenizer, _exact(options, device, model))
+    lm = CausalLM(label, source, fingerprint, model, tokenizer, _exact(options, device, model))
+    if lm.exact and options.dtype == "auto" and not lm.computes():
+        return CausalLM(label, source, fingerprint, model, tokenizer, exact=False)
+    return lm
 
 
 def load_chat_format(base: str, revision: str | None = None) -> ChatFormat:

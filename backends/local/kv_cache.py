@@ -1,4 +1,4 @@
-"""A key-value cache whose rows come and go while the others are decoded."""
+"""A cache whose rows come and go while the others are decoded: keys and values, and recurrent states."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import (
+    Cache,
+    DummyLayer,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+    LinearAttentionLayer,
+)
+
+from windowshift.core.contract.errors import BackendError
 
 CHUNK = 16
 
@@ -20,6 +30,8 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped 
     """
 
     is_sliding = False
+    device: Any
+    dtype: Any
 
     def __init__(self, slots: int, columns: int) -> None:
         super().__init__()
@@ -47,88 +59,208 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped 
         """Live columns so far."""
         return self.end - self.first
 
+    def move_rows(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy the live columns of rows `sources` over rows `targets`."""
+        if self.is_initialized:
+            for buffer in (self.keys, self.values):
+                live = buffer[:, :, self.first : self.end]
+                live[targets] = live[sources]
+
+    def admit(self, new: SlotLayer, lengths: Tensor, at: int, end: int) -> None:
+        """Copy all rows of `new`, padded on the right to its columns, to rows `at`..., so that they end at `end`."""
+        if not new.is_initialized:  # a layer that shares the cache of another one
+            return
+        if not self.is_initialized:
+            self.lazy_initialization(new.keys, new.values)
+        rows, width = new.rows, new.end
+        columns = torch.arange(width, device=new.device)
+        order = (columns[None, :] - (width - lengths[:, None])) % width
+        into = slice(end - width, end)
+        for target, source in ((self.keys, new.keys), (self.values, new.values)):
+            target[at : at + rows, :, into] = source.take_along_dim(order[:, None, :, None], dim=2)
+
+    def relocate(self, first: int, columns: int) -> None:
+        """Move the live columns so that they begin at `first`, in buffers of `columns` columns."""
+        width = self.end - self.first
+        if self.is_initialized:
+            for name in ("keys", "values"):
+                buffer = getattr(self, name)
+                live = buffer[:, :, self.first : self.end].clone()
+                if columns != self.columns:
+                    buffer = buffer.new_zeros(buffer.shape[0], buffer.shape[1], columns, buffer.shape[3])
+                    setattr(self, name, buffer)
+                buffer[:, :, first : first + width] = live
+        self.first, self.end, self.columns = first, first + width, columns
+
+
+class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is untyped here
+    """What one layer of a recurrent model (Mamba, gated delta net, short convolutions) keeps of the live rows.
+
+    transformers' own class, in which rows come and go. A state has no columns, so rows must come into it
+    without padding.
+    """
+
+    device: Any
+    dtype: Any
+
+    def move_rows(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy the states of rows `sources` over rows `targets`."""
+        for states in (self.conv_states, self.recurrent_states):
+            for state in states.values():
+                if state is not None:
+                    state[targets] = state[sources]
+
+    def cut(self, rows: int) -> None:
+        """Forget all but the first `rows` rows."""
+        for states in (self.conv_states, self.recurrent_states):
+            for index, state in states.items():
+                if state is not None and state.shape[0] > rows:
+                    states[index] = state[:rows]
+
+    def admit_states(self, new: StateLayer, at: int) -> None:
+        """Put the states of all rows of `new` behind the first `at` rows."""
+        self.cut(at)
+        for own, fresh in ((self.conv_states, new.conv_states), (self.recurrent_states, new.recurrent_states)):
+            for index, state in fresh.items():
+                if state is not None:
+                    before = own.get(index)
+                    own[index] = state if before is None else torch.cat([before, state])
+        for name in (
+            "is_conv_states_initialized",
+            "is_recurrent_states_initialized",
+            "has_previous_state",
+            "conv_kernel_size",
+        ):
+            getattr(self, name).update(getattr(new, name))
+        self.device, self.dtype = new.device, new.dtype
+
+
+class SlotStateLayer(StateLayer, SlotLayer):
+    """A layer that has both: attention and a recurrence beside it."""
+
+    def __init__(self, slots: int, columns: int, number_of_states: int) -> None:
+        SlotLayer.__init__(self, slots, columns)
+        LinearAttentionLayer.__init__(self, number_of_states=number_of_states)
+
+    def lazy_initialization(self, *args: Any, **kwargs: Any) -> None:
+        """Allocate keys and values (given in order) or states (given by name), as transformers' hybrid layer does."""
+        if args:
+            SlotLayer.lazy_initialization(self, *args)
+        else:
+            LinearAttentionLayer.lazy_initialization(self, **kwargs)
+
+    def move_rows(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy what is kept of rows `sources` over rows `targets`."""
+        StateLayer.move_rows(self, sources, targets)
+        SlotLayer.move_rows(self, sources, targets)
+
+
+class CachePlan:
+    """What kind of cache each layer of a model needs, by its configuration.
+
+    Args:
+        model: the model, or None where every layer is taken to have keys and values.
+
+    Raises:
+        BackendError: a layer keeps something that rows cannot come into and leave.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config, name = model.config, type(model).__name__
+        supported = getattr(type(model), "_supports_default_dynamic_cache", None)
+        if supported is not None and not supported():
+            raise BackendError(f"'{name}' keeps a state of its own kind between tokens, which no cache here can hold")
+        text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+        try:
+            layers = list(DynamicCache(config=text).layers)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BackendError(f"'{name}' has layers whose cache transformers does not know: {error}") from error
+        self._kinds: list[tuple[bool, int]] = []  # of every layer: keys and values, and how many states
+        for index, layer in enumerate(layers):
+            states = layer.number_of_states if isinstance(layer, LinearAttentionCacheLayerMixin) else 0
+            keys = isinstance(layer, DynamicLayer)
+            known = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer) or states
+            if not known:
+                kind = type(layer).__name__
+                raise BackendError(f"layer {index} of '{name}' needs a cache of its own kind ({kind})")
+            self._kinds.append((keys or not states, states))
+        # A configuration may name the layers that have a cache only.
+        self._kinds += [(True, 0)] * (int(text.num_hidden_layers) - len(layers))
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether some layer keeps a state, so that padding must not run through the model."""
+        return any(states for _, states in self._kinds)
+
+    @property
+    def attends(self) -> bool:
+        """Whether some layer has keys and values, so that a step needs a mask."""
+        return any(keys for keys, _ in self._kinds)
+
+    def layer(self, index: int, slots: int, columns: int) -> SlotLayer | StateLayer:
+        """An empty cache of one layer."""
+        keys, states = self._kinds[index]
+        if keys and states:
+            return SlotStateLayer(slots, columns, states)
+        return StateLayer(number_of_states=states) if states else SlotLayer(slots, columns)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
 
 class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped here
     """A cache of `slots` rows by `columns`, of which the first `rows` rows are live.
 
-    Rows leave by `keep` (the last rows move into the holes) and enter by `admit`; `relocate` moves
-    the live columns when they run out of room.
+    Rows leave by `move_rows` (the last rows move into the holes) and `span`, and enter by `admit`; `relocate`
+    moves the live columns when they run out of room.
     """
 
-    def __init__(self, layers: int, slots: int, columns: int) -> None:
-        self._slot_layers = [SlotLayer(slots, columns) for _ in range(layers)]
-        super().__init__(layers=self._slot_layers)
-        self.columns = columns
+    def __init__(self, plan: CachePlan, slots: int, columns: int) -> None:
+        made = [plan.layer(index, slots, columns) for index in range(len(plan))]
+        self._slot_layers = [layer for layer in made if isinstance(layer, SlotLayer)]
+        self._state_layers = [layer for layer in made if isinstance(layer, StateLayer)]
+        super().__init__(layers=made)
+        self.columns, self.first, self.end = columns, 0, 0
         # For every `CHUNK` live rows, the first column (from `first`) that one of them needs.
         self.chunk_firsts: list[int] = []
 
-    @property
-    def end(self) -> int:
-        """The column after the last one written."""
-        return self._slot_layers[0].end
-
-    @property
-    def first(self) -> int:
-        """The first column that attention sees."""
-        return self._slot_layers[0].first
-
     def span(self, rows: int, first: int) -> None:
         """Declare the live rows and the first column that one of them needs."""
+        self.first = first
         for layer in self._slot_layers:
             layer.rows, layer.first = rows, first
+        for state in self._state_layers:
+            state.cut(rows)
 
     def place(self, end: int) -> None:
-        """Declare where the next column goes, in a cache without live rows."""
+        """Declare where the next column goes: behind what a pass has written, or anywhere without live rows."""
+        self.end = end
         for layer in self._slot_layers:
             layer.end = end
 
     def move_rows(self, sources: Tensor, targets: Tensor) -> None:
-        """Copy the live columns of rows `sources` over rows `targets`."""
-        for layer in self._slot_layers:
-            if layer.is_initialized:
-                for buffer in (layer.keys, layer.values):
-                    live = buffer[:, :, layer.first : layer.end]
-                    live[targets] = live[sources]
+        """Copy what is kept of rows `sources` over rows `targets`."""
+        for layer in self.layers:
+            layer.move_rows(sources, targets)
 
     def admit(self, other: SlotCache, lengths: Tensor, at: int, end: int) -> None:
         """Copy all rows of `other`, padded on the right, to rows `at`..., so that they end at `end`.
 
-        `lengths` [rows] counts each row's real columns. Padding lands before a row's first column.
+        `lengths` [rows] counts each row's real columns. Padding lands before a row's first column; where there
+        are recurrent layers, there must be none.
         """
         for layer, new in zip(self._slot_layers, other._slot_layers, strict=True):
-            if not new.is_initialized:  # a layer that shares the cache of another one
-                continue
-            if not layer.is_initialized:
-                layer.lazy_initialization(new.keys, new.values)
-            rows, width = new.rows, new.end
-            columns = torch.arange(width, device=new.device)
-            order = (columns[None, :] - (width - lengths[:, None])) % width
-            into = slice(end - width, end)
-            for target, source in ((layer.keys, new.keys), (layer.values, new.values)):
-                target[at : at + rows, :, into] = source.take_along_dim(order[:, None, :, None], dim=2)
-            layer.end = end
+            layer.admit(new, lengths, at, end)
+        for state, fresh in zip(self._state_layers, other._state_layers, strict=True):
+            state.admit_states(fresh, at)
+        self.place(end)
 
     def relocate(self, first: int, columns: int) -> None:
         """Move the live columns so that they begin at `first`, in buffers of `columns` columns."""
         for layer in self._slot_layers:
-            width = layer.end - layer.first
-            if layer.is_initialized:
-                for name in ("keys", "values"):
-                    buffer = getattr(layer, name)
-                    live = buffer[:, :, layer.first : layer.end].clone()
-                    if columns != layer.columns:
-                        buffer = buffer.new_zeros(buffer.shape[0], buffer.shape[1], columns, buffer.shape[3])
-                        setattr(layer, name, buffer)
-                    buffer[:, :, first : first + width] = live
-            layer.first, layer.end, layer.columns = first, first + width, columns
-        self.columns = columns
+            layer.relocate(first, columns)
+        self.first, self.end, self.columns = first, first + self.end - self.first, columns
 
     def room(self, new: int) -> bool:
         """Whether `new` more columns fit behind the last one."""
         return self.end + new <= self.columns
-
-
-def cache_layers(config: Any) -> int:
-    """How many cache layers a model of this configuration indexes."""
-    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-    return int(text.num_hidden_layers)

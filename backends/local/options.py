@@ -20,7 +20,8 @@ class LocalOptions:
     Attributes:
         device: ``auto`` (cuda where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
         dtype: ``auto`` or a torch dtype name. ``auto`` samples in float64 from CPU models below
-            50 M parameters, in float32 from larger ones, and in bfloat16 on cuda.
+            50 M parameters (where their architecture knows it), in float32 from larger ones, and in bfloat16
+            on cuda.
         batch_rows: completions decoded at once; 0 chooses by model size.
         threads: CPU threads; 0 takes one for a very small model, torch's choice otherwise.
         workers: processes that share the work on a very small CPU model; 0 takes one a core, 1 stays

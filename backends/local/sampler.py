@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.drawn_tokens import drawn_tokens
 from windowshift.backends.local.inversion import draw, uniforms
-from windowshift.backends.local.kv_cache import CHUNK, SlotCache
+from windowshift.backends.local.kv_cache import CHUNK, CachePlan, SlotCache
 
 if TYPE_CHECKING:
     from windowshift.steering.recipe import Recipe
@@ -85,7 +86,7 @@ def decode(
     rows: Iterator[Row],
     *,
     end_ids: frozenset[int],
-    cache_layers: int,
+    cache_plan: CachePlan,
     batch_rows: int,
     device: Any = "cpu",
 ) -> Iterator[list[Decoded]]:
@@ -93,7 +94,7 @@ def decode(
 
     Yields what finished in that pass, often nothing. Rows are taken in order, as places get free.
     """
-    batch = _Batch(forward, end_ids, cache_layers, batch_rows, torch.device(device))
+    batch = _Batch(forward, end_ids, cache_plan, batch_rows, torch.device(device))
     waiting: deque[Row] = deque()
     threshold = max(1, batch_rows // 8)
     more = True
@@ -130,11 +131,11 @@ class _Batch:
     """Rows in decoding. Row i of every buffer is request `self.rows[i]`; the first `size` are live."""
 
     def __init__(
-        self, forward: Forward, end_ids: frozenset[int], layers: int, slots: int, device: torch.device
+        self, forward: Forward, end_ids: frozenset[int], plan: CachePlan, slots: int, device: torch.device
     ) -> None:
         self._forward = forward
-        self._layers, self._slots, self._device = layers, slots, device
-        self._cache = SlotCache(layers, slots, _COLUMNS)
+        self._plan, self._slots, self._device = plan, slots, device
+        self._cache = SlotCache(plan, slots, _COLUMNS)
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
         self.rows: list[Row] = []
         self._drawn: dict[int, list[DrawnToken]] = {}  # by row index, of rows that ask for them
@@ -157,6 +158,19 @@ class _Batch:
     @torch.inference_mode()
     def admit(self, group: list[Row]) -> list[Decoded]:
         """Prefill new rows and draw their first token."""
+        at, parts = self.size, [group]
+        if self._plan.recurrent:  # padding would run through the state: rows of one length together
+            group = sorted(group, key=lambda row: len(row.prompt))
+            parts = [list(same) for _, same in groupby(group, key=lambda row: len(row.prompt))]
+        self._make_room(max(len(row.prompt) for row in group))
+        logits = torch.cat([self._prefill(part) for part in parts])
+        new = slice(at, self.size)
+        self._done[new] = 0
+        self._fill(group, new)
+        return self._take(logits, new)
+
+    def _prefill(self, group: list[Row]) -> Tensor:
+        """Run the prompts of new rows and let these into the cache; logits [rows, vocabulary] at their last token."""
         lengths = [len(row.prompt) for row in group]
         width, keep = max(lengths), max(lengths) - min(lengths) + 1
         # Padding repeats the row's first token: any token does, as nothing real looks at it.
@@ -164,11 +178,10 @@ class _Batch:
         ids = torch.tensor(padded, device=self._device)
         length = torch.tensor(lengths, device=self._device)
         positions = torch.arange(width, device=self._device).expand(len(group), -1)
-        fresh = SlotCache(self._layers, len(group), width)
+        fresh = SlotCache(self._plan, len(group), width)
         fresh.span(len(group), 0)
         logits = self._forward(ids, None, positions, fresh, group, keep)
         logits = logits[self._index[: len(group)], length - 1 - (width - keep)]
-        self._make_room(width)
         at, size = self.size, self.size + len(group)
         end = self._cache.end
         self._cache.admit(fresh, length, at, end)
@@ -176,10 +189,8 @@ class _Batch:
         self._start[new] = end - length
         columns = torch.arange(self._cache.columns, device=self._device)
         self._mask[new] = (columns[None, :] >= self._start[new, None]).long()
-        self._done[new] = 0
-        self._fill(group, new)
         self.rows.extend(group)
-        return self._take(logits, new)
+        return logits
 
     @torch.inference_mode()
     def step(self) -> list[Decoded]:
@@ -192,6 +203,7 @@ class _Batch:
         mask = self._mask[:size, cache.first : cache.end + 1]
         positions = (cache.end - self._start[:size])[:, None]
         logits = self._forward(self._last[:size, None], mask, positions, cache, self.rows, 1)
+        cache.place(cache.end + 1)
         return self._take(logits[:, -1], slice(0, size))
 
     def _integers(self, *shape: int) -> Tensor:

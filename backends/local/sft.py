@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from windowshift.backends.local.adapters import CONFIG, WEIGHTS
+from windowshift.backends.local.adapter_config import CONFIG
+from windowshift.backends.local.adapters import WEIGHTS
 from windowshift.backends.local.batch_loss import BatchLoss
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
@@ -52,6 +53,8 @@ def train(
             Trained(job.key, str(final), total_examples),
         ]
         return
+    if lm.training_fault is not None:
+        raise BackendError(lm.training_fault)
     encoded = yield from encode(lm, job.examples)
     unlearned = yield from encode(lm, job.validation, "validation example")
     run = _Run(lm, job, encoded)

@@ -51,7 +51,7 @@ def run(lm: CausalLM, given: list[Row], batch_rows: int, end_ids: frozenset[int]
         lm.sampling_forward(None),
         iter(given),
         end_ids=lm.end_ids if end_ids is None else end_ids,
-        cache_layers=lm.cache_layers,
+        cache_plan=lm.cache_plan,
         batch_rows=batch_rows,
     )
     found = [each for step in steps for each in step]
@@ -110,7 +110,7 @@ def test_finished_rows_are_never_decoded(llama: CausalLM) -> None:
         return inner(*args)
 
     given = rows(50)
-    steps = decode(counting, iter(given), end_ids=frozenset(), cache_layers=llama.cache_layers, batch_rows=8)
+    steps = decode(counting, iter(given), end_ids=frozenset(), cache_plan=llama.cache_plan, batch_rows=8)
     drawn = sum(len(each.ids) for step in steps for each in step)
     assert drawn == sum(row.max_tokens for row in given) == passes
 
@@ -137,7 +137,7 @@ def test_logits_that_are_not_numbers_fail_their_row_only(llama: CausalLM) -> Non
     given = rows(4)
     found = [
         each
-        for step in decode(broken, iter(given), end_ids=llama.end_ids, cache_layers=2, batch_rows=4)
+        for step in decode(broken, iter(given), end_ids=llama.end_ids, cache_plan=llama.cache_plan, batch_rows=4)
         for each in step
     ]
     failed = [each for each in found if each.finish == "failed"]

@@ -68,7 +68,7 @@ def sample(lm: CausalLM, steer: Intervention, given: list[Row], batch_rows: int,
         return logits
 
     steps = decode(
-        forward, iter(given), end_ids=lm.end_ids, cache_layers=lm.cache_layers, batch_rows=batch_rows, device="cpu"
+        forward, iter(given), end_ids=lm.end_ids, cache_plan=lm.cache_plan, batch_rows=batch_rows, device="cpu"
     )
     return sorted((each for step in steps for each in step), key=lambda each: each.row.index)
 
