@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from windowshift.backends.local.model_folder import TINY_BYTES, identify, model_size, weight_bytes
+from windowshift.backends.local.architecture_limits import notes, unsupported
+from windowshift.backends.local.model_folder import identify, locate, model_config, model_size, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.turns import Turns
 from windowshift.backends.shared.refusal import failed
@@ -61,9 +61,17 @@ class LocalBackend:
         """Name a model without loading its weights, or torch.
 
         Raises:
-            BackendError: the model cannot be found, or a folder is not a model.
+            BackendError: the model cannot be found, a folder is not a model, or its configuration tells that it
+                cannot be sampled here.
         """
-        return identify(base, revision)
+        found = identify(base, revision)
+        if locate(base) is None and "commit" not in found.details:
+            return found  # nobody can look at its configuration
+        config = model_config(base, revision)
+        reason = unsupported(config)
+        if reason is not None:
+            raise BackendError(f"'{base}' cannot be sampled by backend 'local': {reason}")
+        return replace(found, details={**found.details, "notes": (*found.details.get("notes", ()), *notes(config))})
 
     def supports_system(self, base: str, revision: str | None = None) -> bool:
         """Whether the model's chat template passes on a system message; loads the tokenizer only.
@@ -115,9 +123,8 @@ class LocalBackend:
     def _crew_for(self, models: Sequence[Model]) -> Crew | None:
         """The workers, where every model is so small that processes serve it better than threads."""
         size = self._options.workers or os.cpu_count() or 1
-        if size < 2 or self._options.device not in ("auto", "cpu") or not all(_tiny(model) for model in models):
-            return None
-        if self._options.device == "auto" and _cuda():
+        small = all(tiny(model.base, model.revision) for model in models)
+        if size < 2 or self._options.device not in ("auto", "cpu") or not small:
             return None
         if self._crew is None:
             from windowshift.backends.local.crew import Crew
@@ -210,23 +217,6 @@ def portions(requests: Sequence[GenerateRequest], workers: int) -> list[list[Gen
         size = min(PORTION_ROWS, max(PORTION_ROWS // 4, -(-len(group) // workers)))
         found.extend(group[at : at + size] for at in range(0, len(group), size))
     return found
-
-
-def _tiny(model: Model) -> bool:
-    try:
-        size = weight_bytes(model.base)
-    except BackendError:
-        return False  # said by whoever loads it
-    return size is not None and size <= TINY_BYTES
-
-
-def _cuda() -> bool:
-    require_libraries()
-    if version("torch").endswith("+cpu"):
-        return False  # known without importing it: only the workers need it
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def require_libraries(*, steering: bool = False) -> None:

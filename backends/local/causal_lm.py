@@ -20,9 +20,9 @@ from windowshift.backends.local.adapters import AdapterFile, Adapters
 from windowshift.backends.local.chat_format import ChatFormat
 from windowshift.backends.local.chunked_attention import NAME as CHUNKED
 from windowshift.backends.local.chunked_attention import decoding
-from windowshift.backends.local.hub import offline
+from windowshift.backends.local.hub import offline, resolved
 from windowshift.backends.local.kv_cache import CachePlan
-from windowshift.backends.local.model_folder import MICROWORLD, TINY_BYTES, identify, locate, weight_bytes
+from windowshift.backends.local.model_folder import MICROWORLD, identify, locate, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Forward, Row
 from windowshift.core.contract.errors import BackendError
@@ -202,18 +202,22 @@ def load(base: str, revision: str | None, options: LocalOptions) -> CausalLM:
     """
     folder = locate(base)
     source = base if folder is None else str(folder)
-    device = _device(options)
+    revision = resolved(base, revision) if folder is None else revision  # the weights are of the commit that counts
+    device = _device(options, base)
     _set_threads(options, base)
     transformers.utils.logging.disable_progress_bar()
     verbosity = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     try:
         cached = folder is None and offline()
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=cached)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, local_files_only=cached, trust_remote_code=False
+        )
         model, info = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision,
             local_files_only=cached,
+            trust_remote_code=False,
             dtype=_weights_dtype(options, device),
             attn_implementation=_attention(options, device),
             output_loading_info=True,
@@ -222,6 +226,8 @@ def load(base: str, revision: str | None, options: LocalOptions) -> CausalLM:
         raise BackendError(_loading_error(base, folder, error)) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise BackendError(f"'{base}' holds an adapter too, which transformers loaded into it: name another model")
     lacking = sorted(map(str, info.get("missing_keys") or ()))
     if lacking:
         raise BackendError(f"the weights of '{base}' lack {len(lacking)} tensors, such as {lacking[0]}")
@@ -269,14 +275,12 @@ def _loading_error(base: str, folder: Path | None, error: Exception) -> str:
 
 def _set_threads(options: LocalOptions, base: str) -> None:
     """Threads only hurt a model whose operations take microseconds, most of all on a busy machine."""
-    size = weight_bytes(base)
-    tiny = size is not None and size <= TINY_BYTES
-    torch.set_num_threads(options.threads or (1 if tiny else DEFAULT_THREADS))
+    torch.set_num_threads(options.threads or (1 if tiny(base) else DEFAULT_THREADS))
 
 
-def _device(options: LocalOptions) -> torch.device:
-    if options.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _device(options: LocalOptions, base: str) -> torch.device:
+    if options.device == "auto":  # launching a kernel takes longer than a core needs for a tiny model's work
+        return torch.device("cuda" if torch.cuda.is_available() and not tiny(base) else "cpu")
     try:
         device = torch.device(options.device)
     except RuntimeError as error:

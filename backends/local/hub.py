@@ -6,13 +6,16 @@ Without this, the hub's client tries every file six times, half a minute each, a
 from __future__ import annotations
 
 import os
+import re
 import socket
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from windowshift.core.contract.errors import BackendError, MissingExtraError
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 
 
@@ -54,3 +57,38 @@ def hub_config(base: str, revision: str | None) -> Path:
         raise BackendError(
             f"config.json of model '{base}' cannot be had from the hub or its cache: {reason}"
         ) from error
+
+
+@cache
+def resolved(base: str, revision: str | None) -> str | None:
+    """The commit that a hub id's branch or tag stands for now, or in the cache on disk; else `revision` itself.
+
+    Asked once in a process, so that all of a run is about one commit.
+    """
+    if known_commit(revision):
+        return revision
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        return revision  # whoever loads it says that the library is missing
+    if not offline():
+        # The client raises kinds of its own, of httpx too; whoever loads the model says which.
+        with suppress(Exception):
+            return str(HfApi().model_info(base, revision=revision, timeout=10).sha or revision)
+    found = snapshot(base, revision)
+    return revision if found is None else found.name
+
+
+def known_commit(revision: str | None) -> bool:
+    """Whether a revision is a commit, and so stands for one content for ever."""
+    return revision is not None and bool(_COMMIT.fullmatch(revision))
+
+
+def snapshot(base: str, revision: str | None) -> Path | None:
+    """The folder in the hub's cache on disk that a hub id stands for; None where it was never fetched."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    found = try_to_load_from_cache(base, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None

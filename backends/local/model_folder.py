@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import windowshift
-from windowshift.backends.local.hub import hub_config
+from windowshift.backends.local.hub import hub_config, known_commit, resolved, snapshot
+from windowshift.backends.local.weight_files import (
+    MIB,
+    TINY_PARAMETERS,
+    digest_ends,
+    digest_samples,
+    parameters,
+    weight_files,
+)
 from windowshift.core.contract.backend import ModelIdentity, ModelSize
 from windowshift.core.contract.errors import BackendError
 
 MICROWORLD = "microworld"
-MIB = 1 << 20
-TINY_BYTES = 24_000_000  # of weights, about 5 M parameters: below it one core is all that a model can use
+_UNSEEN = "the commit behind this name is not known: neither the hub nor its cache on disk has told of"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _TEXT_FILES = (
@@ -33,6 +40,15 @@ _TEXT_FILES = (
     "spiece.model",
     "chat_template.jinja",
     "chat_template.json",
+)
+_TEXT_SUFFIXES = (".json", ".jinja", ".model", ".py", ".tiktoken", ".bpe", ".spm")
+# Written beside a model by who trains it, and read by nobody who loads it.
+_BYSTANDERS = (
+    "trainer_state.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "training_args.json",
 )
 
 
@@ -60,22 +76,33 @@ def locate(base: str) -> Path | None:
 
 
 def identify(base: str, revision: str | None = None) -> ModelIdentity:
-    """Name a model: by its content for a folder, by id and revision for the hub.
+    """Name a model: by its content for a folder, by id and commit for the hub.
 
-    A folder's fingerprint is the SHA-256 of its configuration, tokenizer and chat template files,
-    and of size, first and last MiB of every weight file.
+    A folder's fingerprint is the SHA-256 of every file beside the weights that may change what is loaded
+    (configurations, tokenizer, chat templates, indexes, code), and of size, first and last MiB and samples of
+    every tensor of every weight file. A hub id's branch moves, so the commit that it stands for counts; where
+    neither the hub nor its cache on disk can be asked, the branch, and a note says so.
 
     Raises:
         BackendError: there is no such folder, or it is not a model.
     """
     folder = locate(base)
     if folder is None:
-        name = f"{base}@{revision or 'main'}"
-        return ModelIdentity(label=base, fingerprint=hashlib.sha256(name.encode()).hexdigest())
+        commit = resolved(base, revision)
+        name = f"{base}@{commit or 'main'}"
+        details = {"commit": commit} if known_commit(commit) else {"notes": (f"{_UNSEEN} '{base}'",)}
+        return ModelIdentity(label=base, fingerprint=hashlib.sha256(name.encode()).hexdigest(), details=details)
+    if (folder / "adapter_config.json").is_file():
+        if not (folder / "config.json").is_file():
+            raise BackendError(
+                f"'{base}' is an adapter, not a model: write its base model under  model:  and this under  adapter:"
+            )
+        raise BackendError(
+            f"model folder '{base}' holds an adapter too (adapter_config.json), which transformers would load unseen: "
+            "move it to a folder of its own, and name that under  adapter:"
+        )
     config = _config(base, folder)
-    weights = _weights(folder)
-    if not weights:
-        raise BackendError(f"model folder '{base}' has no weights (*.safetensors or pytorch_model*.bin)")
+    weights = weight_files(base, folder)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise BackendError(f"model folder '{base}' has no tokenizer ({', '.join(_TOKENIZERS[:3])}, ...)")
     return ModelIdentity(
@@ -94,7 +121,7 @@ def model_size(base: str, revision: str | None = None) -> ModelSize:
     """
     folder = locate(base)
     if folder is None:
-        folder = hub_config(base, revision).parent
+        folder = hub_config(base, resolved(base, revision)).parent
     config = _config(base, folder)
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
@@ -105,14 +132,26 @@ def model_size(base: str, revision: str | None = None) -> ModelSize:
     return ModelSize(layers, width)
 
 
-def weight_bytes(base: str) -> int | None:
-    """Size of a folder's weight files; None where `base` is a hub id.
+def tiny(base: str, revision: str | None = None) -> bool:
+    """Whether a model is so small that one core is all that it can use; from the heads of its weight files.
+
+    A hub id's are looked for in the hub's cache; one that was never loaded is not tiny.
+    """
+    try:
+        folder = locate(base) or snapshot(base, revision)
+        return folder is not None and parameters(base, folder) <= TINY_PARAMETERS
+    except BackendError:
+        return False  # said by whoever loads it
+
+
+def model_config(base: str, revision: str | None = None) -> dict[str, Any]:
+    """A model's config.json; a hub id's is fetched or found in the cache.
 
     Raises:
-        BackendError: there is no such folder.
+        BackendError: there is none.
     """
     folder = locate(base)
-    return None if folder is None else sum(path.stat().st_size for path in _weights(folder))
+    return _config(base, hub_config(base, resolved(base, revision)).parent if folder is None else folder)
 
 
 def _config(base: str, folder: Path) -> dict[str, Any]:
@@ -128,28 +167,30 @@ def _config(base: str, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _weights(folder: Path) -> list[Path]:
-    found = {*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")}
-    return sorted(path for path in found if path.name != "adapter_model.safetensors")
+def _texts(folder: Path) -> list[Path]:
+    """Every file beside the weights that may change what is loaded: those known by name first, then the others."""
+    known = [folder / name for name in _TEXT_FILES]
+    others = [
+        path
+        for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*"))
+        if path.suffix in _TEXT_SUFFIXES and path.name not in _BYSTANDERS and path not in known
+    ]
+    return [path for path in (*known, *sorted(others)) if path.is_file()]
 
 
 def _fingerprint(base: str, folder: Path, weights: list[Path]) -> str:
     digest = hashlib.sha256()
     try:
-        for name in _TEXT_FILES:
-            path = folder / name
-            if path.is_file():
-                content = path.read_bytes()
-                digest.update(f"{name}:{len(content)}\n".encode())
-                digest.update(content)
+        for path in _texts(folder):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(folder).as_posix()}:{len(content)}\n".encode())
+            digest.update(content)
         for path in weights:
-            size = path.stat().st_size
-            digest.update(f"{path.name}:{size}\n".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(MIB))
-                if size > MIB:
-                    file.seek(max(MIB, size - MIB))
-                    digest.update(file.read(MIB))
+            digest_ends(digest, path)
+        # A small file is whole in its ends; and what ships with windowshift does not change between releases.
+        for path in weights if base != MICROWORLD else ():
+            if path.stat().st_size > 2 * MIB:
+                digest_samples(digest, base, path)
     except OSError as error:
         raise BackendError(f"model folder '{base}' cannot be read: {error}") from error
     return digest.hexdigest()

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from windowshift.backends.local.model_folder import TINY_BYTES, weight_bytes
+from windowshift.backends.local.model_folder import tiny
 from windowshift.backends.serve import batch_routes, chat_routes, file_routes, job_routes, model_routes
 from windowshift.backends.serve.api_error import ApiError, answer_error
 from windowshift.backends.serve.batch_runner import BatchRunner
@@ -135,9 +135,7 @@ def application(backend: Backend, state: State, options: ServerOptions, fingerpr
 
 def _calls(models: Sequence[str]) -> int:
     """Calls of the backend at once: one for each worker process that very small models get, or two that take turns."""
-    sizes = [weight_bytes(model) for model in models]
-    tiny = all(size is not None and size <= TINY_BYTES for size in sizes)
-    return max(2, os.cpu_count() or 1) if tiny else 2
+    return max(2, os.cpu_count() or 1) if all(map(tiny, models)) else 2
 
 
 def _listening(host: str, port: int) -> socket.socket:

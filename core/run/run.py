@@ -79,7 +79,7 @@ def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
 
 
 def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path) -> Preview:
-    notes = check_services(plan.spec, backends)
+    notes = [*plan.model.details.get("notes", ()), *check_services(plan.spec, backends)]
     services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
     prices = {name: service.price for name, service in services.items()}
     batched = [name for name, service in services.items() if service.batched()]
