@@ -27,6 +27,10 @@ class BackendError(WindowshiftError):
     exit_code = 1
 
 
+class SandboxError(WindowshiftError):
+    """Code that a model wrote cannot be run apart from everything else here."""
+
+
 class MissingExtraError(BackendError):
     """A library of an optional extra is not installed.
 

@@ -1,0 +1,225 @@
+"""Code that a model wrote: what it may do, and that it cannot reach its own verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from windowshift.core.sandbox import confinement
+from windowshift.core.sandbox.assertion import read_assertion
+from windowshift.core.sandbox.checker import Checker
+from windowshift.core.sandbox.confinement import Limits, seccomp_filter
+
+TESTS = ["assert f(2, 3) == 5", "assert f(10, 4) == 14"]
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[Checker]:
+    made = Checker(Limits(seconds=2, total_seconds=4))
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["bubblewrap", "landlock"])
+def confined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checker]:
+    monkeypatch.setattr("windowshift.core.sandbox.confinement.mechanism", lambda: request.param)
+    made = Checker(Limits(seconds=2, total_seconds=4))
+    yield made
+    made.close()
+
+
+def test_what_is_right_passes_and_what_is_wrong_fails(checker: Checker) -> None:
+    right = checker.check("def f(a, b):\n    return a + b", TESTS)
+    assert [one.outcome for one in right.tests] == ["passed", "passed"]
+    assert right.passes(TESTS) is True
+    wrong = checker.check("def f(a, b):\n    return 5", TESTS)
+    assert [one.outcome for one in wrong.tests] == ["passed", "failed"]
+    assert wrong.tests[1].got == "5"
+    assert wrong.passes(TESTS) is False
+    assert wrong.passes(TESTS[:1]) is True
+
+
+# Each of these tries to pass without computing the sum.
+CHEATS = {
+    "leaves with success": "import sys\nsys.exit(0)",
+    "leaves in the call": "import sys\ndef f(a, b):\n    sys.exit(0)",
+    "ends the process": "import os\nos._exit(0)",
+    "ends the process in the call": "import os\ndef f(a, b):\n    os._exit(0)",
+    "raises SystemExit": "raise SystemExit(0)",
+    "registers an exit": "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(a, b):\n    raise ValueError",
+    "equals everything": "class Yes:\n    def __eq__(self, o): return True\n    def __hash__(self): return 1\n"
+    "def f(a, b): return Yes()",
+    "an int that equals everything": "class Yes(int):\n    def __eq__(self, o): return True\n    __hash__ = int.__hash__\n"
+    "def f(a, b): return Yes(7)",
+    "a str that equals everything": "class Yes(str):\n    def __eq__(self, o): return True\n    __hash__ = str.__hash__\n"
+    "def f(a, b): return Yes('x')",
+    "a list that equals everything": "class Yes(list):\n    def __eq__(self, o): return True\ndef f(a, b): return Yes()",
+    "a float that is not one": "def f(a, b): return float('nan')",
+    "prints passed": "print('passed')\nprint('{\"value\": 5}')\ndef f(a, b): print('5'); return None",
+    "forges a reply on every descriptor": "import os\ndef f(a, b):\n    for d in range(3, 64):\n        try: os.write(d, "
+    'b\'{"token": "x", "value": 5}\\n\')\n        except OSError: pass\n    return None',
+    "replaces eval": "import builtins\nbuiltins.eval = lambda *a: 5\nbuiltins.compile = lambda *a: '5'",
+    "replaces json": "import json\njson.dumps = lambda *a, **k: '{\"value\": 5}'\njson.loads = lambda *a, **k: {}",
+    "replaces assert's error": "import builtins\nbuiltins.AssertionError = Exception\ndef f(a, b): return 0",
+    "replaces bool": "import builtins\nbuiltins.bool = lambda x: True\ndef f(a, b): return 0",
+    "patches the harness": "import sys\nm = sys.modules['__main__']\nm.encode = lambda v, depth=0: True\n"
+    "def f(a, b): return 0",
+    "walks the frames": "import sys\ndef f(a, b):\n    frame = sys._getframe()\n    while frame:\n"
+    "        frame.f_locals.update(reply={'value': True})\n        frame = frame.f_back\n    return 0",
+    "raises the wanted": "def f(a, b): raise AssertionError('passed')",
+    "hangs": "def f(a, b):\n    while True: pass",
+    "sleeps": "import time\ndef f(a, b): time.sleep(60)",
+    "hangs when it is loaded": "while True: pass",
+    "recurses": "def f(a, b): return f(a, b)",
+    "takes all memory": "def f(a, b): return len(bytearray(1 << 33))",
+    "makes an endless value": "def f(a, b):\n    x = []\n    x.append(x)\n    return x",
+    "makes a deep value": "def f(a, b):\n    x = []\n    for _ in range(10000): x = [x]\n    return x",
+    "makes a huge value": "def f(a, b): return 'x' * (1 << 24)",
+    "makes a huge number": "def f(a, b): return 1 << (1 << 24)",
+    "prints for ever": "def f(a, b):\n    while True: print('x' * 1000)",
+    "writes for ever to the reply": "import os\ndef f(a, b):\n    while True:\n        for d in range(3, 9):\n"
+    "            try: os.write(d, b'x' * 4096)\n            except OSError: pass",
+    "closes everything": "import os\nos.closerange(0, 64)",
+    "forks": "import os\nos.fork()\ndef f(a, b): return 0",
+    "forks for ever": "import os\nwhile True: os.fork()",
+    "starts threads for ever": "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,)).start()",
+    "starts a program": "import subprocess\ndef f(a, b): return int(subprocess.check_output(['echo', '5']))",
+    "kills its parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
+    "kills all": "import os, signal\nos.kill(-1, signal.SIGKILL)",
+    "aborts": "import os\nos.abort()",
+    "crashes": "import ctypes\nctypes.string_at(0)",
+    "traces itself": "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef f(a, b): return 0",
+    "returns a generator": "def f(a, b): yield a + b",
+    "returns a coroutine": "async def f(a, b): return a + b",
+    "returns a function": "def f(a, b): return lambda: a + b",
+    "returns itself": "def f(a, b): return f",
+    "returns the string": "def f(a, b): return str(a + b)",
+    "returns a tuple": "def f(a, b): return (a + b,)",
+    "knows only the first": "def f(a, b): return {(2, 3): 5}.get((a, b))",
+    "has no function": "g = 5",
+    "is no Python": "def f(a, b) return a + b",
+    "has a null byte": "def f(a, b): return 0 # \x00",
+    "is empty": "",
+    "is prose": "Here is the function that you asked for.",
+    "reads its tests": "import gc\ndef f(a, b):\n    for o in gc.get_objects():\n"
+    "        if isinstance(o, str) and '== 5' in o: return 5\n    return 0",
+    "reads the command": "def f(a, b):\n    text = open('/proc/self/cmdline').read()\n    return 5 if '== 5' in text else 0",
+    "raises in repr": "class E(Exception):\n    def __str__(self): raise ValueError\ndef f(a, b): raise E",
+    "raises a base exception": "def f(a, b): raise KeyboardInterrupt",
+    "raises a group": "def f(a, b): raise ExceptionGroup('x', [ValueError()])",
+    "has a property for a class": "class T:\n    @property\n    def __class__(self): return int\ndef f(a, b): return T()",
+    "returns a lone surrogate": "def f(a, b): return '\\ud800'",
+    "answers for the other": "n = [14, 5]\ndef f(a, b): return n.pop()",
+    "lies about its items": "class L(list):\n    def __iter__(self): return iter([5])\ndef f(a, b): return L()",
+    "lowers recursion": "import sys\nsys.setrecursionlimit(20)\ndef f(a, b): return 0",
+    "uses a signal": "import signal\nsignal.alarm(1)\ndef f(a, b):\n    while True: pass",
+}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_cheat_does_not_pass(checker: Checker, name: str) -> None:
+    start = time.monotonic()
+    result = checker.check(CHEATS[name], TESTS)
+    assert result.passes(TESTS) is (name == "answers for the other")
+    assert time.monotonic() - start < 15
+    # Whatever it did, the next candidate is judged as ever.
+    assert checker.check("def f(a, b):\n    return b + a", TESTS).passes(TESTS) is True
+
+
+# Each returns True if it got out.
+ESCAPES = {
+    "reads a home": "import os\ndef got(): return any(os.listdir(p) for p in ('/root', '/home') if os.path.isdir(p) "
+    "and p != os.getcwd())",
+    "reads users": "def got(): return 'root' in open('/etc/passwd').read()",
+    "writes to the system": "def got():\n    open('/usr/got', 'w').write('x')\n    return True",
+    "writes to the root": "def got():\n    open('/got', 'w').write('x')\n    return True",
+    "connects": "import socket\ndef got():\n    socket.create_connection(('127.0.0.1', 22), 1)\n    return True",
+    "opens a socket": "import socket\ndef got():\n    socket.socket(socket.AF_UNIX)\n    return True",
+    "forks": "import os\ndef got():\n    os.fork()\n    return True",
+    "starts a shell": "import subprocess\ndef got():\n    subprocess.run(['/bin/sh', '-c', 'true'], check=True)\n    return True",
+    "signals others": "import os, signal\ndef got():\n    os.kill(os.getppid(), 0)\n    return True",
+    "sees a variable": "import os\ndef got(): return 'SECRET_OF_THE_TEST' in os.environ",
+    "reads others' memory": "import os\ndef got(): return bool(open(f'/proc/{os.getppid()}/environ').read())",
+    "mounts": "import ctypes\ndef got(): return ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0",
+    "traces": "import ctypes, os\ndef got(): return ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
+    "becomes another": "import os\ndef got():\n    os.setuid(0)\n    return os.getuid() == 0 and not os.environ.get('HOME')",
+    "fills the disk": "def got():\n    open('big', 'wb').write(b'x' * (1 << 26))\n    return True",
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_nothing_gets_out(confined: Checker, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_TEST", "x")
+    assert confined.check("def got(): return False", ["assert got() == False"]).passes(["assert got() == False"])
+    assert confined.check(ESCAPES[name], ["assert got() == True"]).passes(["assert got() == True"]) is False
+
+
+def test_a_program_runs_under_either(confined: Checker) -> None:
+    code = "import re, math, collections\ndef f(a, b):\n    open('x', 'w').write('ok')\n    return a + b"
+    assert confined.check(code, TESTS).passes(TESTS) is True
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "outcome"),
+    [
+        ("def f(): return {1, 2}", "assert f() == {2, 1}", "passed"),
+        ("def f(): return [1, 2]", "assert f() == (1, 2)", "failed"),
+        ("def f(): return True", "assert f()", "passed"),
+        ("def f(): return 0", "assert not f()", "passed"),
+        ("def f(): return [2, 1]", "assert sorted(f()) == [1, 2]", "passed"),
+        ("def f(x): return x / 3", "assert abs(f(1) - 0.3333) < 1e-3", "passed"),
+        ("def f(x): return x * 2\ndef g(x): return x", "assert f(g(2)) == 4", "passed"),
+        ("class A:\n    def go(self, x): return x + 1", "assert A().go(2) == 3", "passed"),
+        ("def f(): return 10 ** 40", "assert f() == 10 ** 40", "passed"),
+        ("def f(): return b'x', None, 1.5, 2j", "assert f() == (b'x', None, 1.5, 2j)", "passed"),
+        ("from collections import Counter\ndef f(): return Counter('aab')", "assert f() == {'a': 2, 'b': 1}", "passed"),
+        ("from decimal import Decimal\ndef f(): return Decimal('1.5')", "assert float(f()) == 1.5", "passed"),
+        ("def f(): return 1", "assert f() == 1, 'a message'", "passed"),
+        ("def f(): return 1", "f() == 1", "passed"),
+        ("def f(): return 1", "assert f() == missing_name", "unknown"),
+        ("def sum(a, b): return a - b", "assert sum(3, 1) == 2", "passed"),
+        ("def isinstance(a, b): return True\ndef f(): return 'x'", "assert isinstance(f(), int)", "failed"),
+    ],
+)
+def test_forms_of_tests(checker: Checker, code: str, test: str, outcome: str) -> None:
+    assert checker.check(code, [test]).tests[0].outcome == outcome
+
+
+def test_a_set_up_is_run_beside_the_candidate(checker: Checker) -> None:
+    code = "class Node:\n    def __init__(self, v): self.v = v\ndef f(n): return n.v"
+    assert checker.check(code, ["assert f(root) == 3"], "import math\nroot = Node(3)").tests[0].outcome == "passed"
+    near = "assert math.isclose(f(root), 3.0)"
+    assert checker.check(code, [near], "import math\nroot = Node(3)").tests[0].outcome == "passed"
+
+
+def test_a_test_that_is_none_is_told() -> None:
+    for text in ("x = 1", "assert (", "assert 1 == 1", "", "assert f() == 1\nassert f() == 2"):
+        with pytest.raises(ValueError, match="test"):
+            read_assertion(text)
+
+
+def test_the_same_code_is_run_once() -> None:
+    checker = Checker()
+    for _ in range(3):
+        checker.check("def f(a, b): return a + b", TESTS)
+    assert checker.runs == 1
+    checker.check("def f(a, b): return a + b", TESTS[:1])
+    assert checker.runs == 2
+    checker.close()
+
+
+def test_without_a_sandbox_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confinement, "_try", lambda name: "not allowed")
+    confinement.mechanism.cache_clear()
+    with pytest.raises(confinement.SandboxError, match="windowshift\\[code\\]"):
+        confinement.mechanism()
+    confinement.mechanism.cache_clear()
+
+
+def test_both_architectures_have_a_filter() -> None:
+    for machine in ("x86_64", "aarch64"):
+        assert len(seccomp_filter(machine)) % 8 == 0
+    with pytest.raises(confinement.SandboxError, match="riscv"):
+        seccomp_filter("riscv64")
