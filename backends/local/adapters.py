@@ -201,6 +201,22 @@ class Adapters:
             self.drop(name)
 
     @torch.no_grad()
+    def merge(self, file: AdapterFile) -> None:
+        """Make a saved adapter part of the model's own weights, for good, and take PEFT's layers away.
+
+        Raises:
+            BackendError: as `load`.
+        """
+        name = self.load(file)
+        merged = dict(self.deltas(name))
+        self._peft, self._loaded = None, OrderedDict()
+        self._undo(name)
+        for path, weight in merged.items():
+            module: Any = self._model.get_submodule(path)
+            # Another parameter, as a layer may share the one that it has (tied embeddings).
+            module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
+
+    @torch.no_grad()
     def deltas(self, name: str) -> Iterator[tuple[str, Tensor]]:
         """Of every layer that an adapter changes: its path, and its base weight with the change, in float64."""
         for path, module in self._layers(name):

@@ -48,12 +48,13 @@ class LocalBackend:
         seeds=True,
         leaves_peft=True,
         loads_peft=True,
+        merges_peft=True,
     )
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self._options = LocalOptions.parse(options or {})
-        self._models: dict[tuple[str, str | None], CausalLM] = {}
-        self._broken: dict[tuple[str, str | None], BackendError] = {}
+        self._models: dict[tuple[str, str | None, str | None], CausalLM] = {}
+        self._broken: dict[tuple[str, str | None, str | None], BackendError] = {}
         self._turns = Turns()
         self._crew: Crew | None = None
 
@@ -145,7 +146,7 @@ class LocalBackend:
         from windowshift.backends.local.answers import answers
 
         try:
-            lm = self._model(model.base, model.revision)
+            lm = self._model(model)
             yield []
             yield from answers(lm, model.adapter, group, self._batch_rows(lm))
         except WindowshiftError as error:
@@ -164,7 +165,7 @@ class LocalBackend:
 
         for job in jobs:
             try:
-                lm = self._model(job.model.base, job.model.revision)
+                lm = self._model(job.model)
                 yield []
                 yield from train(lm, job, self._options.state_seconds, self._options.progress_seconds)
             except WindowshiftError as error:
@@ -179,7 +180,7 @@ class LocalBackend:
 
         for job in jobs:
             try:
-                lm = self._model(job.model.base, job.model.revision)
+                lm = self._model(job.model)
                 yield []
                 make_vector(lm, job)
                 yield [VectorMade(job.key)]
@@ -189,16 +190,16 @@ class LocalBackend:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 yield [VectorFailed(job.key, f"vector '{job.name}' could not be made: {reason}")]
 
-    def _model(self, base: str, revision: str | None) -> CausalLM:
+    def _model(self, model: Model) -> CausalLM:
         """The loaded model; what cannot be loaded is not tried again."""
         from windowshift.backends.local.causal_lm import load
 
-        key = (base, revision)
+        key = (model.base, model.revision, model.merged)
         if key in self._broken:
             raise self._broken[key]
         if key not in self._models:
             try:
-                self._models[key] = load(base, revision, self._options)
+                self._models[key] = load(model.base, model.revision, self._options, model.merged)
             except BackendError as error:
                 self._broken[key] = error
                 raise

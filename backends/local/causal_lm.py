@@ -26,6 +26,7 @@ from windowshift.backends.local.model_folder import MICROWORLD, identify, locate
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Forward, Row
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.fine_tune import adapter_digest, fine_tuned_fingerprint
 
 if TYPE_CHECKING:
     from windowshift.steering.intervene import Intervention
@@ -194,8 +195,8 @@ class CausalLM:
         return self._copy
 
 
-def load(base: str, revision: str | None, options: LocalOptions) -> CausalLM:
-    """Load a model and its tokenizer.
+def load(base: str, revision: str | None, options: LocalOptions, merged: str | None = None) -> CausalLM:
+    """Load a model and its tokenizer; `merged` is an adapter's folder that becomes part of it.
 
     Raises:
         BackendError: it cannot be found, reached or read, or is not a causal language model.
@@ -239,6 +240,10 @@ def load(base: str, revision: str | None, options: LocalOptions) -> CausalLM:
         raise BackendError(f"'{base}' cannot be put on device '{device}': {str(error).splitlines()[0]}") from error
     label = base if folder is None or base == MICROWORLD else folder.name
     fingerprint = identify(base, revision).fingerprint
+    if merged is not None:
+        Adapters(model, label, source).merge(AdapterFile.at(merged))
+        fingerprint = fine_tuned_fingerprint(fingerprint, adapter_digest(merged))
+        label = f"{label}+{Path(merged).name}"
     lm = CausalLM(label, source, fingerprint, model, tokenizer, _exact(options, device, model))
     if lm.exact and options.dtype == "auto" and not lm.computes():
         return CausalLM(label, source, fingerprint, model, tokenizer, exact=False)

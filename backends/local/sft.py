@@ -230,6 +230,8 @@ def _complete(folder: Path) -> bool:
 
 def _signature(job: TrainJob, encoded: Sequence[TrainingTokens]) -> str:
     digest = hashlib.sha256(repr((asdict(job.sft), job.seed, job.model.base)).encode())
+    if job.model.merged is not None:
+        digest.update(job.model.merged.encode())
     for each, example in zip(encoded, job.examples, strict=True):
         digest.update(repr((each.prompt, each.completion)).encode())
         if example.steering:

@@ -24,7 +24,8 @@ class Capabilities:
 
     `checkpoints` are adapters after any number of examples, `epoch_checkpoints` after whole epochs only.
     `leaves_peft` says that training leaves PEFT folders here, `loads_peft` that they can be sampled from: what
-    two different backends need between them.
+    two different backends need between them. `merges_peft` says that a PEFT adapter can be part of the model that
+    everything starts from (`Model.merged`).
     """
 
     trains: bool = False
@@ -38,6 +39,7 @@ class Capabilities:
     priced: bool = False
     leaves_peft: bool = False
     loads_peft: bool = False
+    merges_peft: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,14 @@ class Model:
 
     `base` is an API model name, a hub id, a local folder or ``microworld``; `adapter` is what the
     training backend returned as `Trained.adapter` (a PEFT folder or a remote name), None for the
-    base model itself.
+    base model itself. `merged` is the folder of an adapter that belongs to the base model: the fine-tune
+    that an experiment starts from, on top of which its own adapters are trained.
     """
 
     base: str
     revision: str | None = None
     adapter: str | None = None
+    merged: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class PlanMaker:
     ) -> None:
         self.spec, self.scorers, self.grid, self.drawn = spec, scorers, grid, drawn
         self.model = {"base": spec.model, "revision": spec.revision, "fingerprint": model.fingerprint}
+        if spec.adapter is not None:
+            self.model["adapter"] = spec.adapter
         self.sampling = asdict(spec.sampling.resolved())
         self.vectors: VectorPlanner | None = None
         self.conditions: dict[str, Condition] = {}

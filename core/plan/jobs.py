@@ -31,12 +31,12 @@ class Job:
 def job_hash(kind: str, inputs: Mapping[str, Any], parents: tuple[str, ...]) -> str:
     """Hash a job: 20 hex digits of SHA-256 over canonical JSON.
 
-    The label has no part in it, and neither has the place of the model: its fingerprint says what it
-    is, wherever the folder lies.
+    The label has no part in it, and neither have the places of the model and of the adapter in it: the
+    fingerprint says what they are, wherever the folders lie.
     """
     hashed = dict(inputs)
     if isinstance(model := hashed.get("model"), Mapping):
-        hashed["model"] = {key: value for key, value in model.items() if key != "base"}
+        hashed["model"] = {key: value for key, value in model.items() if key not in ("base", "adapter")}
     text = to_json({"version": HASH_VERSION, "kind": kind, "inputs": hashed, "parents": parents})
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

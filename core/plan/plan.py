@@ -10,6 +10,7 @@ from pathlib import Path
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
 from windowshift.core.contract.conditions import Condition
 from windowshift.core.contract.errors import BackendError, SpecError
+from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
 from windowshift.core.contract.records import JobKind
 from windowshift.core.contract.setting import Scorer, Setting
@@ -81,6 +82,8 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     """
     if not Path(spec.model).is_absolute() and (folder / spec.model / "config.json").is_file():
         spec = spec.model_copy(update={"model": str(folder / spec.model)})  # beside the spec, as prompt files are
+    if spec.adapter is not None and (folder / spec.adapter / "adapter_config.json").is_file():
+        spec = spec.model_copy(update={"adapter": str(folder / spec.adapter)})
     setting = registry.setting(spec.setting_name, spec.setting_options, folder)
     grid = resolve_grid(spec, setting.conditions())
     _check_capabilities(spec, grid, backends)
@@ -90,6 +93,8 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         _check_system_channel(spec, backends)
     except BackendError as error:
         raise SpecError(f"model: {error}") from error
+    if spec.adapter is not None:
+        model = _with_adapter(spec, spec.adapter, model, backends)
     source = spec.prompts if spec.prompts is not None else setting.default_prompts()
     if source is None:
         raise SpecError(f"the setting '{spec.setting_name}' needs a prompt source: add  prompts: FILE")
@@ -135,6 +140,17 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
 
 def _behaviours(scorers: Iterable[Scorer]) -> list[str]:
     return [behaviour.name for scorer in scorers for behaviour in scorer.behaviours]
+
+
+def _with_adapter(spec: Spec, adapter: str, model: ModelIdentity, backends: Mapping[str, Backend]) -> ModelIdentity:
+    """The fine-tune that a spec starts from; every backend that touches it must know how."""
+    for name in dict.fromkeys((spec.generate_backend, spec.train_backend, *spec.vector_backends)):
+        if not backends[name].capabilities.merges_peft:
+            raise SpecError(f"adapter: backend '{name}' cannot start from a fine-tune: write  backend: local")
+    try:
+        return fine_tuned(model, adapter)
+    except BackendError as error:
+        raise SpecError(f"adapter: {error}") from error
 
 
 def _vector_backend(spec: Spec, backends: Mapping[str, Backend]) -> tuple[str, ModelSize]:

@@ -178,12 +178,12 @@ class RequestMaker:
         base, revision = named["base"], named["revision"]
         step = job.inputs.get("step")
         if step is None:
-            return Model(base, revision)
+            return Model(base, revision, merged=named.get("adapter"))
         result = self._results[job.parents[-1]]
         adapter = result.get("checkpoints", {}).get(str(step)) or result.get("adapter")
         if adapter is None:
             raise StoreError(f"the job '{job.label}' has no adapter to evaluate; retry its train job")
-        return Model(base, revision, resolve_artifact(adapter, self._workspace))
+        return Model(base, revision, resolve_artifact(adapter, self._workspace), merged=named.get("adapter"))
 
 
 def resolve_artifact(place: str, workspace: Path) -> str:

@@ -120,7 +120,7 @@ class TrainingLane:
         sft["betas"] = tuple(sft["betas"])
         return TrainJob(
             job.id,
-            Model(named["base"], named["revision"]),
+            Model(named["base"], named["revision"], merged=named.get("adapter")),
             examples,
             Sft(**sft),
             int(job.inputs["seed"]),

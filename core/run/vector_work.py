@@ -62,7 +62,7 @@ class VectorOrders:
         return VectorJob(
             key=job.id,
             name=str(job.inputs["name"]),
-            model=Model(named["base"], named["revision"]),
+            model=Model(named["base"], named["revision"], merged=named.get("adapter")),
             source=self._source(job),
             output=self._ledger.workspace / "artifacts" / job.id / VECTOR_FILE,
         )

@@ -37,6 +37,7 @@ class Spec(Section):
     setting: str | SettingChoice = "length"
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
+    adapter: Annotated[str, Field(min_length=1)] | None = None
     backend: str | BackendChoice = "local"
     backend_options: dict[str, Any] = {}
     conditions: Conditions
