@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-transformers-serve test-tinker tinker-env test-vllm vllm-env check format
+.PHONY: setup demo test test-slow test-device test-transformers-serve test-tinker tinker-env test-vllm vllm-env check format
 .PHONY: bench bench-servers pictures microworld clean
 
 setup: $(STAMP)
@@ -31,6 +31,12 @@ test-slow: setup
 test-transformers-serve: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt fastapi
 	$(BIN)/python -m pytest -m slow tests/backends/test_openai_transformers.py
+
+# Backend local on an accelerator: a summary, in minutes. Needs torch, transformers and PEFT; steering needs nnsight.
+DEVICE ?= cuda
+
+test-device: setup
+	$(BIN)/python -m tests.device $(DEVICE)
 
 # SkyRL, the server that backend tinker is tested against, in an environment of its own (2.2 GB, a few minutes).
 TINKER_VENV ?= .venv-skyrl
