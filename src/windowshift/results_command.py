@@ -72,6 +72,27 @@ def compare(
     print_blocks(arms_blocks(made))
 
 
+def figures(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into; made where it is not there.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
+    formats: Annotated[str, typer.Option("--formats", help="Any of csv, png, svg, pdf.")] = "csv,png,svg,pdf",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+) -> None:
+    """Write an experiment's figures as PNG, SVG and PDF, and their numbers as CSV."""
+    from windowshift.core.report.figures import write_figures
+
+    made = write_figures(workspace, name, out, behaviour, tuple(one.strip() for one in formats.split(",")), force=force)
+    if as_json:
+        print_json({"written": [str(path) for path in made.written], "left_out": made.left_out})
+        return
+    typer.echo(f"wrote {len(made.written)} files into {out}")
+    for figure, reason in made.left_out.items():
+        typer.echo(f"left out {figure}: {reason}", err=True)
+
+
 def export(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .parquet or .jsonl file.")],

@@ -15,17 +15,17 @@ from rich.cells import cell_len
 
 from tests.tui_pilot import app, arrive, settle, store, until
 from windowshift.core.contract.errors import MissingExtraError, SpecError, StoreError
+from windowshift.core.report.figure import Heat, Plot, Series
+from windowshift.core.report.figure_file import write_plot
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.serve import loopback, serve
 from windowshift.tui.text import terminal
-from windowshift.tui.text.plot import Heat, Plot, Series
 from windowshift.tui.text.table import table
 from windowshift.tui.text.theme import DARK, THEMES, ink
 from windowshift.tui.text.word_diff import MOST_WORDS, word_diff
 from windowshift.tui.widgets import clipboard
-from windowshift.tui.widgets.plot_file import write_plot
 from windowshift.tui.widgets.plot_terminal import draw
 
 
@@ -163,7 +163,7 @@ def test_figures_in_the_terminal_and_in_files(plot: Plot, tmp_path: Path) -> Non
     assert [path.suffix for path in written] == [".csv", ".png", ".svg"]
     assert written[1].read_bytes().startswith(b"\x89PNG")
     assert "<svg" in written[2].read_text()
-    assert len(written[0].read_text().splitlines()) == 1 + len(plot.table().rows)
+    assert len(written[0].read_text().splitlines()) == 1 + len(plot.rows()[1])
 
 
 def test_a_figure_without_matplotlib_keeps_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

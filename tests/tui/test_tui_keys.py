@@ -275,3 +275,32 @@ def test_registry_names_existing_methods(name: str) -> None:
         assert action is actions.PALETTE or hasattr(kind, f"action_{action.name}"), action
     keys = [key for action in actions.REGISTRY[name] for key in action.keys.split(",")]
     assert len(keys) == len(set(keys))
+
+
+SIGNS = {
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "left_curly_bracket": "{",
+    "right_curly_bracket": "}",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
+    "plus": "+",
+    "minus": "-",
+    "slash": "/",
+    "question_mark": "?",
+}
+
+
+@pytest.mark.parametrize("screen", list(actions.REGISTRY))
+def test_help_shows_each_action_its_own_keys(screen: str) -> None:
+    shown: dict[str, str] = {}
+    for action in actions.REGISTRY[screen]:
+        own = {SIGNS[key] for key in action.keys.split(",") if key in SIGNS}
+        signs = {sign for sign in action.shown.split() if sign in SIGNS.values()}
+        assert signs == own, action
+        for sign in signs:
+            assert sign not in shown, f"{sign} is shown for {shown.get(sign)} and {action.name}"
+            shown[sign] = action.name
+    for action in actions.footer(screen, 400):
+        # Beside its own key the footer may show that of the opposite, which stands there for both.
+        assert set(action.shown.split()) <= set(action.footed.split()), action

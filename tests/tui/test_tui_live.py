@@ -222,3 +222,31 @@ async def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.Monkey
     assert watching.store._idle == []
     shutil.rmtree(tmp_path / "w")
     freeze(monkeypatch)
+
+
+async def test_the_order_waits_for_the_base_model_and_says_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = store(tmp_path, monkeypatch, running=10)
+    ((number,),) = writer.connection.execute("SELECT n FROM jobs WHERE label = ?", ("base → short",)).fetchall()
+    with writer.batch():
+        writer.set_job(int(number), "running", experiment=1)
+    async with app(tmp_path).run_test() as pilot:
+        screen = await arrive(pilot, GridScreen)
+        spec = [entry["name"] for entry in screen.snapshot.experiment.row.conditions["evaluate"]]
+        assert screen.snapshot.names == (tuple(spec), tuple(spec))
+        await pilot.press("end", *["down"] * 6)
+        assert (screen.selected.key.train, screen.selected.key.evaluate) == ("no_prefix", "no_prefix")
+        with writer.batch():
+            writer.set_job(int(number), "done", experiment=1)
+        await until(pilot, lambda: screen.snapshot.names != (tuple(spec), tuple(spec)))
+        await settle(pilot)
+        means = [cell.mean for cell in screen.snapshot.base.cells]
+        assert means == sorted(means)
+        assert (screen.selected.key.train, screen.selected.key.evaluate) == ("no_prefix", "no_prefix")
+        assert "in the order of the base model's means" in str([n.message for n in pilot.app._notifications])
+        pilot.app.clear_notifications()
+        finish_job(writer, "med_short: no_prefix → short", 45.0)
+        await until(pilot, lambda: screen.snapshot.experiment.row.cells_done == 46)
+        assert not list(pilot.app._notifications)
+    writer.close()

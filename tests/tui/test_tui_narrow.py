@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.tui_pilot import app, arrive, screen_text, settle, store
+from tests.tui_pilot import app, arrive, screen_text, settle, store, until
+from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
+from windowshift.tui.screens.compare.screen import CompareScreen
+from windowshift.tui.screens.experiments.screen import ExperimentsScreen
 from windowshift.tui.screens.grid.screen import GridScreen
+from windowshift.tui.screens.jobs.screen import JobsScreen
+from windowshift.tui.screens.plots import PlotsScreen
+from windowshift.tui.screens.steering.screen import SteeringScreen
+from windowshift.tui.text.columns import LEAST, Column, fitted, widths
+from windowshift.tui.text.theme import ink
+from windowshift.tui.widgets.distribution import Ridge, axis, lines_of
 from windowshift.tui.widgets.headline import Headline
 
 
@@ -38,3 +49,100 @@ async def test_no_interval_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
             assert shown.count("[") == shown.count("]") == 3, (width, shown)
             for words in (" mean ", "base ", "uplift log2 ", "n 120"):
                 assert words in shown, width
+
+
+@pytest.mark.parametrize("top", [560.0, 1000.0, 95_000.0, 0.9])
+@pytest.mark.parametrize("width", [24, 36, 40, 60, 110])
+def test_every_number_of_the_axis_stands_at_its_place(top: float, width: int) -> None:
+    rng = random.Random(1)
+    scores = tuple(rng.uniform(top * 0.1, top) for _ in range(90))
+    ridges = tuple(Ridge(name, scores, top / 2, top / 3, top * 0.6) for name in ("this", "base"))
+    low, high, _ = axis(ridges)
+    *ridge, line = ("".join(text for text, _ in pieces) for pieces in lines_of(ridges, "chars", width, 8, ink("")))
+    assert line.rstrip().endswith(" chars")
+    numbers = [(found.start() + (len(found[0]) - 1) / 2, float(found[0])) for found in re.finditer(r"[\d.]+", line)]
+    assert numbers[0][1] == low
+    assert numbers[-1][1] == pytest.approx(high)
+    # Two numbers fix the axis: those between lie on it, and the ridges end where it ends.
+    (left, first), (right, last) = numbers[0], numbers[-1]
+    for place, value in numbers:
+        assert abs(place - (left + (value - first) / (last - first) * (right - left))) <= 1.5, (line, value)
+    assert max(len(one.rstrip()) for one in ridge) <= right + 1.5
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+async def test_intervals_of_a_pinned_cell_are_whole(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, monkeypatch, prompts=120, data_size=8, steering=True).close()
+    shown = app(tmp_path, "med-short/med_short/very_long/very_long")
+    async with shown.run_test(size=(width, 30)) as pilot:
+        cell = await arrive(pilot, CellScreen)
+        other = cell.key._replace(arm="steering", train="length=medium", evaluate="length=short")
+        pilot.app.places.pins.replace("med-short", [other])
+        cell.choose()
+        await until(pilot, lambda: cell.snapshot.pinned is not None, "the pinned cell")
+        await settle(pilot)
+        height = cell.query_one("#numbers", Headline).size.height
+        said = "\n".join(screen_text(pilot).splitlines()[1 : 1 + height])
+        assert len(re.findall(r"\[[^\[\]\n…]+, [^\[\]\n…]+\]", said)) == said.count("[") == 5, said
+        assert "length=medium → length=short" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("width", range(80, 161, 10))
+async def test_names_of_experiments_are_told_apart(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tone-of-voice-1", "tone-of-voice-2"):
+        store(tmp_path, monkeypatch, prompts=4, data_size=4, name=name).close()
+    async with app(tmp_path, None).run_test(size=(width, 30)) as pilot:
+        await arrive(pilot, ExperimentsScreen)
+        await settle(pilot)
+        said = screen_text(pilot)
+        assert "tone-of-voice-1 " in said
+        assert "tone-of-voice-2 " in said
+        assert "microworld (rehearsal)" in said
+
+
+def test_columns_give_way_before_a_name_does() -> None:
+    wide = (Column("b", 20, above=100), Column("c", 30, above=100))
+    table = (Column("name", 0), Column("a", 10, above=40), *wide, Column("d", 5))
+    for width in range(20, 240):
+        sizes = widths(table, width)
+        assert sum(sizes) + sum(size > 0 for size in sizes) + 1 <= max(width, 12)
+        assert sizes[0] >= min(LEAST, width - 8)
+        assert sizes[4] == 5
+        assert not (sizes[3] and not sizes[2])
+    assert all(widths(table, 120))
+    assert [one.width for one in fitted(table, [3, 2, 7, 99, 0])] == [0, 2, 7, 30, 1]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (160, 50)])
+async def test_every_screen_marks_a_rehearsal(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, monkeypatch, prompts=8, data_size=8, steering=True).close()
+    async with app(tmp_path).run_test(size=size) as pilot:
+        await arrive(pilot, GridScreen)
+        routes = [
+            ([], GridScreen), (["J"], JobsScreen), (["escape", "p"], PlotsScreen), (["escape", "s"], SteeringScreen),
+            (["escape", "space", "down", "space", "c"], CompareScreen), (["escape", "enter"], CellScreen),
+            (["enter"], CompletionScreen),
+        ]  # fmt: skip
+        for keys, kind in routes:
+            for key in keys:
+                await pilot.press(key)
+                await settle(pilot)
+            await arrive(pilot, kind)
+            await settle(pilot)
+            assert "(rehearsal)" in "\n".join(screen_text(pilot).splitlines()[:3]), (kind, screen_text(pilot))
+
+
+async def test_the_title_of_a_figure_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path, monkeypatch, prompts=8, data_size=8).close()
+    async with app(tmp_path).run_test(size=(80, 24)) as pilot:
+        await arrive(pilot, GridScreen)
+        await pilot.press("p")
+        plots = await arrive(pilot, PlotsScreen)
+        for width in (80, 60, 160, 100):
+            await pilot.resize_terminal(width, 24)
+            await settle(pilot)
+            assert plots.plot.title in " ".join(screen_text(pilot).split()), width

@@ -16,6 +16,8 @@ from windowshift.core.contract.vector_file import read_vector
 from windowshift.core.measure.calibration import DosePoint
 from windowshift.core.measure.steering_results import DoseCurve
 from windowshift.core.measure.vector_cosines import cosines_across, cosines_at
+from windowshift.core.report.figure_file import write_plot
+from windowshift.core.report.gallery import coherence_plot, dose_plot
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
 from windowshift.tui.read import cell_labels
@@ -28,14 +30,12 @@ from windowshift.tui.screens.compare.screen import CompareScreen
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.screens.jobs.job_result import result_lines
 from windowshift.tui.screens.jobs.screen import JobsScreen
-from windowshift.tui.screens.steering.dose_plot import coherence_plot, dose_plot
 from windowshift.tui.screens.steering.parts import PARTS
 from windowshift.tui.screens.steering.screen import SteeringScreen
 from windowshift.tui.text.theme import DARK, ink
 from windowshift.tui.widgets.pane import Pane
 from windowshift.tui.widgets.phrase_table import PhraseTable
 from windowshift.tui.widgets.picture import Picture
-from windowshift.tui.widgets.plot_file import write_plot
 from windowshift.tui.widgets.plot_terminal import draw
 from windowshift.tui.widgets.sheet import Sheet
 

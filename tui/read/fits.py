@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from windowshift.core.contract.records import Arm
+from windowshift.core.report.figure import Plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.pins import Variant
 from windowshift.tui.read.snapshot import CellKey, behaviour_of
 from windowshift.tui.text import formats
-from windowshift.tui.text.plot import Plot
 
 if TYPE_CHECKING:
     from windowshift.core.settings.published import Published
@@ -75,8 +75,8 @@ def read_fits(reader: Reader, name: str, behaviour_name: str) -> Fits | None:
     from windowshift.core.contract.stats import Estimate
     from windowshift.core.measure.grid import load_grid
     from windowshift.core.measure.measurement import measure
+    from windowshift.core.report.gallery import grouped as scatter
     from windowshift.core.settings.published import published
-    from windowshift.tui.read.gallery import grouped as scatter
 
     def number(found: Estimate | None) -> Number | None:
         return None if found is None else Number(found.value, found.low, found.high)

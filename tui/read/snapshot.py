@@ -32,6 +32,10 @@ class CellKey(NamedTuple):
     step: int
 
 
+SETTLED = ("done", "failed", "cancelled")
+"""States of a job whose numbers change no more."""
+
+
 class Page(NamedTuple):
     """One page of the grid: everything that was trained on one generation condition's data."""
 
@@ -128,6 +132,16 @@ class GridSnapshot:
         """The eval conditions of the page."""
         return tuple(head.name for head in self.heads)
 
+    @property
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The train and the eval conditions, in order."""
+        return tuple(row.train for row in self.rows), self.columns
+
+    @property
+    def chosen(self) -> tuple[object, ...]:
+        """What tells this part of the grid from others of the experiment."""
+        return self.page, self.behaviour.name, self.seed, self.step
+
 
 def read_experiments(reader: Reader) -> tuple[ExperimentView, ...]:
     """Return every experiment, newest first."""
@@ -165,11 +179,14 @@ def read_grid(reader: Reader, name: str, choice: GridChoice) -> GridSnapshot | N
     base = _base_cells([cell for cell in cells if cell.train == BASE], page.arm, seed)
     # Base cells of conditions that the page has no cells under, such as controls, are not its business.
     names = [cell.evaluate for cell in on_page] or list(base)
-    heads = column_heads(view.row, page.arm, _order(names, page.arm, _means(base), _names(view.row, "evaluate")))
+    # An order of means that still come in would change under people's eyes.
+    settled = all(base[name].state in SETTLED for name in names if name in base)
+    means = _means(base) if settled else {}
+    heads = column_heads(view.row, page.arm, _order(names, page.arm, means, _names(view.row, "evaluate")))
     columns, own = [head.name for head in heads], sum(not head.crossed for head in heads)
     sources = [s for s in reader.sources(view.row.id) if (s.arm, s.generate, s.seed) == (*page, seed)]
     rows = _rows(reader, shown, base, sources, behaviour.name, columns, own)
-    train_means = {row.train: row.train_mean for row in rows}
+    train_means = {row.train: row.train_mean for row in rows} if settled else {}
     trains = _order([row.train for row in rows], page.arm, train_means, _names(view.row, "train"))
     by_train = {row.train: row for row in rows}
     return GridSnapshot(
@@ -207,8 +224,9 @@ def _names(experiment: ExperimentRow, role: str) -> list[str]:
 def _order(names: Sequence[str], arm: Arm, means: dict[str, float | None], spec: Sequence[str]) -> tuple[str, ...]:
     """Order the conditions of an arm's page.
 
-    Prefixes by the base model's mean, those without one last; doses as the spec lists them, because they have
-    an order of their own, which a noisy mean would upset.
+    Prefixes by the base model's mean, those without one last, once all are there (before, `means` is empty: as the
+    spec lists them); doses as the spec lists them, because they have an order of their own, which a noisy mean would
+    upset.
     """
     place = {name: number for number, name in reversed(list(enumerate(spec)))}
     unique = list(dict.fromkeys(names))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from textual.app import ComposeResult
 
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.report.figure import Plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, read_experiment
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions, sanitise
-from windowshift.tui.text.pieces import Pieces
-from windowshift.tui.text.plot import Plot
-from windowshift.tui.text.table import Table
+from windowshift.tui.text.pieces import Pieces, length
+from windowshift.tui.text.table import Table, table
+from windowshift.tui.text.words import wrapped
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.picture import Picture
 
@@ -100,7 +101,7 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
 
     def show(self, snapshot: PlotsSnapshot) -> None:
         """Show a figure."""
-        from windowshift.tui.read.gallery import gallery
+        from windowshift.core.report.gallery import gallery
 
         found, ink = snapshot, self.ink
         if not found.pages:
@@ -110,9 +111,8 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
             self.page = found.pages[0]
         self.plots = gallery(found.measures, found.published, *self.page)
         plot = self.plots[self.number]
-        self.query_one("#headline", Headline).show(
-            (self.crumbs(self.experiment, "plots"), [(f"{self.number + 1} of {len(self.plots)} ", ink.dim)])
-        )
+        count: Pieces = [(f"{self.number + 1} of {len(self.plots)} ", ink.dim)]
+        self.head((self.experiment, "plots"), count, found.experiment.row)
         names: Pieces = [(" ", ink.dim)]
         for place, one in enumerate(self.plots):
             word = one.name.replace("-", " ")
@@ -121,21 +121,29 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
             names += [(word, ink.accent if place == self.number else ink.dim), ("   ", ink.dim)]
         several = len(found.pages) > 1
         page = f"{self.page.arm} · {sanitise.line(self.page.generate, 30)} · {found.behaviour.unit}"
-        right = f"‹ {page} › " if several else f"{page} "
-        self.query_one("#controls", Headline).show(
-            (names, []), ([(f" {sanitise.line(plot.title, 120)}", ink.strong)], [(right, ink.dim)])
-        )
+        right: Pieces = [(f"‹ {page} › " if several else f"{page} ", ink.dim)]
+        title: Pieces = [(f" {sanitise.line(plot.title, 200)}", ink.strong)]
+        lines: list[tuple[Pieces, Pieces]] = [(names, []), (title, right)]
+        if length(title) + length(right) >= self.size.width:  # the title is whole, on lines of its own where it must be
+            rows = wrapped([(title[0][0].strip(), ink.strong)], max(20, self.size.width - 2))
+            lines = [(names, []), *(([(" ", ink.strong), *row], []) for row in rows), ([], right)]
+        self.query_one("#controls", Headline).show(*lines)
         self.query_one(Picture).show(plot)
+
+    def on_resize(self) -> None:
+        """Lay the title out for the new width."""
+        if self.snapshot is not None and self.ready:
+            self.show(self.snapshot)
 
     # -- keys -----------------------------------------------------------------------------------
 
     def table(self) -> tuple[str, Table] | None:
         """The numbers behind the figure."""
-        return (f"{self.experiment}-{self.plot.name}", self.plot.table()) if self.plot else None
+        return (f"{self.experiment}-{self.plot.name}", table(*self.plot.rows())) if self.plot else None
 
     def copied(self) -> tuple[str, str] | None:
         """The numbers behind the figure, with tabs."""
-        return (f"{self.experiment}-{self.plot.name}", self.plot.table().tsv()) if self.plot else None
+        return (f"{self.experiment}-{self.plot.name}", table(*self.plot.rows()).tsv()) if self.plot else None
 
     def _turn(self, by: int) -> None:
         if self.snapshot is not None and self.plots:
@@ -173,6 +181,12 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
 
     def action_export(self) -> None:
         """Write the figure to files."""
-        if self.plot is None or self.page is None:
+        if self.plot is None or self.page is None or self.snapshot is None:
             return
-        self.shift.write_figure(self.plot, self.experiment, *([] if self.number == 0 else self.page), self.plot.name)
+        from windowshift.core.report.gallery import subject
+
+        row, name = self.snapshot.experiment.row, self.snapshot.behaviour.name
+        every = " and ".join(f"{arm} arm" for arm in self.snapshot.measures.arms)
+        what = (every,) if self.number == 0 else (f"{self.page.arm} arm", f"{self.page.generate} data")
+        plot = replace(self.plot, of=subject(row, *what, name))
+        self.shift.write_figure(plot, self.experiment, *([] if self.number == 0 else self.page), plot.name)

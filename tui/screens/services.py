@@ -26,7 +26,7 @@ from windowshift.tui.text.theme import THEMES
 from windowshift.tui.widgets import clipboard
 
 if TYPE_CHECKING:
-    from windowshift.tui.text.plot import Plot
+    from windowshift.core.report.figure import Plot
 
 _ROOM = "windowshift.tui"
 SCREENS: dict[str, str] = {
@@ -183,16 +183,15 @@ class Services(App[None]):
         if plot.empty:
             self.say(f"Nothing to write: {plot.note}.")
         else:
-            self._write_figure(
-                plot, "-".join("".join(c if c.isalnum() or c in "._+" else "_" for c in part) for part in names)
-            )
+            self._write_figure(plot, names)
 
     @work(thread=True, exit_on_error=False, group="export")
-    def _write_figure(self, plot: Plot, name: str) -> None:
-        from windowshift.tui.widgets.plot_file import write_plot
+    def _write_figure(self, plot: Plot, names: tuple[str, ...]) -> None:
+        from windowshift.core.report.figure_file import FORMATS, file_name, write_plot
 
+        name = file_name(*names)
         try:
-            written = write_plot(plot, self.workspace / "plots", name)
+            written = write_plot(plot, self.workspace / "plots", name, FORMATS)
         except WindowshiftError as error:
             self.call_from_thread(self.say, str(error), bad=True)
         except Exception as error:  # a drawing library that fails must not take the app down

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -15,12 +15,14 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.records import ExperimentRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.screens.services import Services
 from windowshift.tui.text import sanitise
-from windowshift.tui.text.pieces import Pieces
+from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.table import Table
 from windowshift.tui.text.theme import Ink
+from windowshift.tui.widgets.experiment_line import model_mark
 from windowshift.tui.widgets.headline import Headline, KeyLine
 from windowshift.tui.widgets.inked import ink_of
 
@@ -67,6 +69,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         self._rest_until = 0.0
         self._resting = False
         self._texts: dict[str, Text] = {}
+        self._head: tuple[tuple[str, ...], Pieces, ExperimentRow | None] | None = None
 
     @property
     def shift(self) -> Services:
@@ -151,6 +154,29 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
             last = number == len(names) - 1
             pieces += [(" ▸ ", self.ink.faint), (sanitise.line(name, 80), self.ink.strong if last else self.ink.text)]
         return pieces
+
+    def head(self, names: Sequence[str], right: Pieces, row: ExperimentRow | None = None) -> None:
+        """Show the title line: the path from the workspace to here, the model, and what belongs to the right end.
+
+        A rehearsal model is always marked as one; where there is little room, what everybody knows goes first.
+        """
+        self._head = tuple(names), right, row
+        self._show_head()
+
+    def _show_head(self) -> None:
+        if self._head is None or not self.ready:
+            return
+        names, right, row = self._head
+        crumbs, width = self.crumbs(*names), self.size.width
+        model = model_mark(row, self.ink) if row is not None else []
+        for left, mark in ((crumbs, model), (crumbs, model[1:]), (crumbs[1:], model[1:])):
+            if length([*left, *mark, *right]) < width:
+                break
+        self.query_one("#headline", Headline).show((left, [*mark, *right]))
+
+    def on_resize(self) -> None:
+        """Lay the title line out for the new width."""
+        self._show_head()
 
     def put(self, selector: str, text: Text) -> None:
         """Put a text on a `Static`; without a change nothing is repainted, without another line nothing moves."""

@@ -12,7 +12,8 @@ class Action:
     """A command of a screen: `name` is the method `action_<name>`, `label` its word in the footer.
 
     `keys` are Textual's key names; `shown` is how people see them. Where the footer is too narrow,
-    the actions of the highest `rank` leave first; rank 0 never shows there.
+    the actions of the highest `rank` leave first; rank 0 never shows there. `foot` is what stands there in place of
+    `shown` where a key and its opposite share a place.
     """
 
     name: str
@@ -21,6 +22,12 @@ class Action:
     label: str
     help: str
     rank: int = 0
+    foot: str = ""
+
+    @property
+    def footed(self) -> str:
+        """The key as the footer shows it."""
+        return self.foot or self.shown
 
 
 UP = Action("cursor_up", "up,k", "↑ k", "up", "move up")
@@ -72,7 +79,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         OPEN,
         Action("metric", "m", "m", "metric", "next number: change, mean, interval width, n, truncated", rank=1),
         Action("next_page", "right_square_bracket", "]", "data", "next generation condition", rank=0),
-        Action("previous_page", "left_square_bracket", "[ ]", "data", "previous generation condition", rank=2),
+        Action("previous_page", "left_square_bracket", "[", "data", "previous generation condition", 2, "[ ]"),
         Action("pin", "space", "␣", "pin", "pin this row for comparing, or take the pin away (four at most)", rank=2),
         COMPARE,
         Action("unpin", "u", "u", "unpin", "take all pins away"),
@@ -82,9 +89,9 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         BEHAVIOUR,
         JOBS,
         Action("extreme", "e", "e", "extreme", "go to the lowest, then to the highest cell", rank=5),
-        Action("previous_seed", "left_curly_bracket", "{ }", "seed", "previous seed", rank=6),
+        Action("previous_seed", "left_curly_bracket", "{", "seed", "previous seed", rank=6, foot="{ }"),
         Action("next_seed", "right_curly_bracket", "}", "seed", "next seed"),
-        Action("previous_step", "less_than_sign", "< >", "step", "earlier checkpoint", rank=6),
+        Action("previous_step", "less_than_sign", "<", "step", "earlier checkpoint", rank=6, foot="< >"),
         Action("next_step", "greater_than_sign", ">", "step", "later checkpoint"),
         Action("pause", "P", "P", "pause", PAUSE.help, rank=6),
         CANCEL,
@@ -135,7 +142,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
     "compare": (
         Action("next", "n,right,l", "n →", "prompt", "the next prompt's completions", rank=1),
         Action("previous", "p,left,h", "p ←", "prompt", "the previous prompt's completions"),
-        Action("next_condition", "right_square_bracket", "[ ]", "eval", "next eval condition", rank=1),
+        Action("next_condition", "right_square_bracket", "]", "eval", "next eval condition", rank=1, foot="[ ]"),
         Action("previous_condition", "left_square_bracket", "[", "eval", "previous eval condition"),
         Action("view", "v", "v", "view", "next view: all that fits, completions, scatter", rank=1),
         Action("swap", "x", "x", "turn", "turn the order round: the difference is second minus first", rank=3),
@@ -151,9 +158,9 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
     "plots": (
         Action("next", "right,l,n", "→", "next", "next figure", rank=1),
         Action("previous", "left,h,p", "←", "previous", "previous figure", rank=1),
-        Action("next_page", "right_square_bracket", "[ ]", "data", "next arm or generation condition", rank=2),
+        Action("next_page", "right_square_bracket", "]", "data", "next arm or generation condition", 2, "[ ]"),
         Action("previous_page", "left_square_bracket", "[", "data", "previous arm or generation condition"),
-        Action("export", "e", "e", "export", "write PNG, SVG and CSV into the workspace's plots folder", rank=1),
+        Action("export", "e", "e", "export", "write PNG, SVG, PDF and CSV into the workspace's plots folder", rank=1),
         BEHAVIOUR,
         *COPYING,
         *COMMON,
@@ -169,10 +176,18 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         ),
         Action("previous", "left,h,p", "←", "part", "previous part", rank=1),
         Action("vector", "v", "v", "vector", "next vector", rank=2),
-        Action("next_pair", "right_square_bracket", "[ ]", "pair", "next matched pair of train conditions", rank=2),
+        Action(
+            "next_pair",
+            "right_square_bracket",
+            "]",
+            "pair",
+            "next matched pair of train conditions",
+            2,
+            "[ ]",
+        ),
         Action("previous_pair", "left_square_bracket", "[", "pair", "previous matched pair of train conditions"),
         Action("compare", "c", "c", "compare", "pin both rows of the matched pair and compare them", rank=1),
-        Action("export", "e", "e", "export", "write the dose-response as PNG, SVG and CSV", rank=3),
+        Action("export", "e", "e", "export", "write the dose-response as PNG, SVG, PDF and CSV", rank=3),
         JOBS,
         *COPYING,
         Action("scroll_up", "up,k", "↑ k", "up", "scroll up"),
@@ -239,7 +254,7 @@ def bindings(screen: str) -> list[BindingType]:
 def footer(screen: str, width: int, hidden: frozenset[str] = frozenset()) -> list[Action]:
     """Return the actions that fit a footer of `width` columns, the important ones first to stay."""
     shown = [action for action in REGISTRY[screen] if action.rank and action.name not in hidden]
-    while shown and sum(len(action.shown) + len(action.label) + 3 for action in shown) > width:
+    while shown and sum(len(action.footed) + len(action.label) + 3 for action in shown) > width:
         worst = max(action.rank for action in shown)
         last = max(i for i, action in enumerate(shown) if action.rank == worst)
         del shown[last]

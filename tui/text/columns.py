@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.style import Style
 
 from windowshift.tui.text.pieces import Piece, Pieces, fit, length
 
+LEAST = 16
+"""Columns of screen that a name takes to be told from others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; `width` 0 takes what the others leave, `above` hides it on narrower screens."""
+    """A column; `width` 0 takes what the others leave, at least `LEAST`, `above` hides it on narrower screens."""
 
     title: str
     width: int
@@ -21,12 +24,29 @@ class Column:
 
 
 def widths(columns: Sequence[Column], width: int) -> list[int]:
-    """Return each column's width on a screen; 0 for hidden ones."""
+    """Return each column's width on a screen; 0 for hidden ones.
+
+    Where the growing columns would get less than `LEAST`, others that need not be there on every screen give way:
+    those first that need the widest screen, of equal ones the last.
+    """
     found = [column.width if width >= column.above else -1 for column in columns]
-    gaps = sum(size >= 0 for size in found) + 1
-    room = width - gaps - sum(size for size in found if size > 0)
     growing = sum(size == 0 for size in found)
+    while True:
+        gaps = sum(size >= 0 for size in found) + 1
+        room = width - gaps - sum(size for size in found if size > 0)
+        less = [number for number, column in enumerate(columns) if found[number] > 0 and column.above]
+        if not growing or room // growing >= LEAST or not less:
+            break
+        found[max(less, key=lambda number: (columns[number].above, number))] = -1
     return [max(4, room // growing) if size == 0 else max(0, size) for size in found]
+
+
+def fitted(columns: Sequence[Column], longest: Sequence[int]) -> tuple[Column, ...]:
+    """Return columns no wider than what stands in them: what they leave is for the growing ones."""
+    return tuple(
+        replace(column, width=min(column.width, max(len(column.title), size))) if column.width else column
+        for column, size in zip(columns, longest, strict=True)
+    )
 
 
 def header(columns: Sequence[Column], width: int, style: Style) -> Pieces:

@@ -12,6 +12,7 @@ from textual.strip import Strip
 from windowshift.core.contract.records import Summary
 from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, fit
+from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.inked import Drawn, ink_of
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -68,6 +69,10 @@ def heights(values: Sequence[float], low: float, high: float, bins: int) -> list
     return counts
 
 
+def _tick(value: float, step: float) -> str:
+    return formats.plain(round(value) if step >= 1 else value)
+
+
 class Distribution(Drawn):
     """Ridges one above the other: the first is the cell, below it the base model and any pinned cell."""
 
@@ -95,79 +100,87 @@ class Distribution(Drawn):
         """Draw a line."""
         width, height = self.size
         if self._drawn is None or self._drawn[0] != (width, height):
-            self._drawn = ((width, height), self._draw(width, height))
+            self._drawn = ((width, height), lines_of(self.ridges, self.unit, width, height, ink_of(self)))
         lines = self._drawn[1]
         return self.drawn(lines[y] if y < len(lines) else [])
 
-    def _draw(self, width: int, height: int) -> list[Pieces]:
-        colours = ink_of(self)
-        if not any(ridge.values for ridge in self.ridges):
-            return [[(" no scores yet", colours.dim)]]
-        label = max(len(ridge.label) for ridge in self.ridges) + 2
-        bins = bin_count(max(len(ridge.values) for ridge in self.ridges), max(8, width - label - 2))
-        wide = max(1, max(8, width - label - 2) // bins)
-        low, high, step = axis(self.ridges)
-        each, spare = divmod(max(len(self.ridges), height - 1), len(self.ridges))
-        inks = (colours.accent, colours.blue, colours.good)
-        lines: list[Pieces] = []
-        for number, ridge in enumerate(self.ridges):
-            rows = each + (number < spare)
-            lines += self._ridge(ridge, inks[number % 3], (low, high), (label, bins, wide), rows, marker=rows > 1)
-        lines.append(self._axis((low, high, step), label, bins * wide))
-        return lines
 
-    def _ridge(
-        self,
-        ridge: Ridge,
-        style: Style,
-        span: tuple[float, float],
-        sizes: tuple[int, int, int],
-        rows: int,
-        *,
-        marker: bool,
-    ) -> list[Pieces]:
-        label, bins, wide = sizes
-        rows -= marker
-        counts = heights(ridge.values, *span, bins)
-        top = max(counts) or 1
-        eighths = [max(1, round(count / top * rows * 8)) if count else 0 for count in counts]
-        lines: list[Pieces] = []
-        for row in reversed(range(rows)):
-            text = "".join(_EIGHTHS[max(0, min(8, size - row * 8))] * wide for size in eighths)
-            name = fit(f" {ridge.label}", label) if row == 0 else " " * label
-            lines.append([(name, style), (text, style)])
-        if marker:
-            lines.append([(" " * label, style), *self._mean_line(ridge, style, span, bins * wide)])
-        return lines
+def lines_of(ridges: Sequence[Ridge], unit: str, width: int, height: int, ink: Ink) -> list[Pieces]:
+    """Return the lines of ridges one above the other, and of the axis under them."""
+    if not any(ridge.values for ridge in ridges):
+        return [[(" no scores yet", ink.dim)]]
+    label = max(len(ridge.label) for ridge in ridges) + 2
+    low, high, step = axis(ridges)
+    # The last number stands under its place, and its unit to the right of it.
+    last = _tick(high, step)
+    room = max(8, width - label - max(2, len(last) - len(last) // 2 + len(unit) + bool(unit)))
+    bins = bin_count(max(len(ridge.values) for ridge in ridges), room)
+    wide = max(1, room // bins)
+    each, spare = divmod(max(len(ridges), height - 1), len(ridges))
+    inks = (ink.accent, ink.blue, ink.good)
+    lines: list[Pieces] = []
+    for number, ridge in enumerate(ridges):
+        rows = each + (number < spare)
+        lines += _ridge(ridge, inks[number % 3], (low, high), (label, bins, wide), rows, ink, marker=rows > 1)
+    lines.append(_axis((low, high, step), unit, label, bins * wide, width, ink))
+    return lines
 
-    def _mean_line(self, ridge: Ridge, style: Style, span: tuple[float, float], width: int) -> Pieces:
-        """Draw the mean and its interval as `━━◆━━` under the ridge."""
-        faint = ink_of(self).faint
-        if ridge.mean is None:
-            return [("╌" * width, faint)]
 
-        def place(value: float) -> int:
-            return max(0, min(width - 1, int((value - span[0]) / (span[1] - span[0]) * width)))
+def _ridge(
+    ridge: Ridge,
+    style: Style,
+    span: tuple[float, float],
+    sizes: tuple[int, int, int],
+    rows: int,
+    ink: Ink,
+    *,
+    marker: bool,
+) -> list[Pieces]:
+    label, bins, wide = sizes
+    rows -= marker
+    counts = heights(ridge.values, *span, bins)
+    top = max(counts) or 1
+    eighths = [max(1, round(count / top * rows * 8)) if count else 0 for count in counts]
+    lines: list[Pieces] = []
+    for row in reversed(range(rows)):
+        text = "".join(_EIGHTHS[max(0, min(8, size - row * 8))] * wide for size in eighths)
+        name = fit(f" {ridge.label}", label) if row == 0 else " " * label
+        lines.append([(name, style), (text, style)])
+    if marker:
+        lines.append([(" " * label, style), *_mean_line(ridge, style, span, bins * wide, ink.faint)])
+    return lines
 
-        marks = ["╌"] * width
-        low, middle, high = (place(ridge.mean if v is None else v) for v in (ridge.low, ridge.mean, ridge.high))
-        marks[low : high + 1] = "━" * (high + 1 - low)
-        marks[middle] = "◆"
-        line = "".join(marks)
-        return [(line[:low], faint), (line[low : high + 1], style), (line[high + 1 :], faint)]
 
-    def _axis(self, ticks: tuple[float, float, float], label: int, width: int) -> Pieces:
-        low, high, step = ticks
-        line = [" "] * (width + label)
-        count = round((high - low) / step)
-        for tick in (count, *range(count)):  # the last one carries the unit and must be there
-            value = low + tick * step
-            text = formats.plain(round(value) if step >= 1 else value)
-            if tick == count:
-                text += f" {self.unit}"
-            at = label + round(tick / count * width)
-            start = max(0, min(len(line) - len(text), at - len(text) // 2))
-            if "".join(line[max(0, start - 1) : start + len(text) + 1]).strip():
-                continue  # two numbers would touch
-            line[start : start + len(text)] = list(text)
-        return [("".join(line), ink_of(self).dim)]
+def _mean_line(ridge: Ridge, style: Style, span: tuple[float, float], width: int, faint: Style) -> Pieces:
+    """Draw the mean and its interval as `━━◆━━` under the ridge."""
+    if ridge.mean is None:
+        return [("╌" * width, faint)]
+
+    def place(value: float) -> int:
+        return max(0, min(width - 1, int((value - span[0]) / (span[1] - span[0]) * width)))
+
+    marks = ["╌"] * width
+    low, middle, high = (place(ridge.mean if v is None else v) for v in (ridge.low, ridge.mean, ridge.high))
+    marks[low : high + 1] = "━" * (high + 1 - low)
+    marks[middle] = "◆"
+    line = "".join(marks)
+    return [(line[:low], faint), (line[low : high + 1], style), (line[high + 1 :], faint)]
+
+
+def _axis(ticks: tuple[float, float, float], unit: str, label: int, width: int, whole: int, ink: Ink) -> Pieces:
+    """Return the numbers of the axis, each under its place; `whole` is the width of the widget."""
+    low, high, step = ticks
+    line = [" "] * max(whole, width + label)
+    count = round((high - low) / step)
+    for tick in (count, *range(count)):  # the last one carries the unit and must be there
+        value = low + tick * step
+        text = _tick(value, step)
+        at = label + round(tick / count * width)
+        start = max(0, at - len(text) // 2)
+        if tick == count and unit:
+            text += f" {unit}"
+        start = min(start, max(0, len(line) - len(text)))  # a widget too narrow for its own unit
+        if "".join(line[max(0, start - 1) : start + len(text) + 1]).strip():
+            continue  # two numbers would touch
+        line[start : start + len(text)] = list(text)
+    return [("".join(line), ink.dim)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from windowshift.core.contract.records import ExperimentRow
 from windowshift.tui.read.snapshot import ExperimentView
 from windowshift.tui.text import formats, sanitise
 from windowshift.tui.text.pieces import Pieces
@@ -24,6 +25,13 @@ def experiment_line(view: ExperimentView, now: float, ink: Ink) -> Pieces:
         pieces.append((f" · {formats.duration(spent)}", ink.dim))
     pieces.append((f" · {cost} ", ink.dim))
     return pieces
+
+
+def model_mark(row: ExperimentRow, ink: Ink) -> Pieces:
+    """Return the model and, always apart from its name, that it is only a rehearsal."""
+    name = sanitise.line(row.model, 40)
+    mark = ("(rehearsal) · ", ink.warn) if row.rehearsal else ("", ink.dim)
+    return [(f"{name} " if row.rehearsal else f"{name} · ", ink.text), mark]
 
 
 def model_line(view: ExperimentView, now: float, ink: Ink) -> list[tuple[Pieces, Pieces]]:

@@ -84,5 +84,5 @@ class KeyLine(Drawn):
         colours = ink_of(self)
         pieces: Pieces = [(" ", colours.text)]
         for action in actions.footer(self._screen_name, self.size.width - 1, self._hidden):
-            pieces += [(action.shown, colours.key), (f" {action.label}  ", colours.dim)]
+            pieces += [(action.footed, colours.key), (f" {action.label}  ", colours.dim)]
         return self.drawn(pieces)

@@ -7,9 +7,9 @@ from pathlib import Path
 from textual.message import Message
 from textual.strip import Strip
 
+from windowshift.core.report.figure import Plot
 from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces
-from windowshift.tui.text.plot import Plot
 from windowshift.tui.widgets.inked import Drawn, few_colours, ink_of
 
 Shape = tuple[Plot, int, int, str]

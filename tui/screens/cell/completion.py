@@ -75,12 +75,8 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
     def show(self, snapshot: CompletionSnapshot) -> None:
         """Show the completion."""
         ink, own = self.ink, snapshot.completion
-        self.query_one("#headline", Headline).show(
-            (
-                self.crumbs(self.cell.experiment, cell_name(snapshot.key), f"row {own.row}"),
-                [(f"{self.position + 1} of {len(self.order)} ", ink.dim)],
-            )
-        )
+        names = (self.cell.experiment, cell_name(snapshot.key), f"row {own.row}")
+        self.head(names, [(f"{self.position + 1} of {len(self.order)} ", ink.dim)], snapshot.experiment.row)
         self.query_one("#scores", Headline).show((self._scores(snapshot), self._end(own)))
         self._show_prompt(snapshot)
         # Panes are redrawn only for another text: a run that goes on must not scroll them back.

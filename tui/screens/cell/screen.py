@@ -28,6 +28,7 @@ from windowshift.tui.text import actions, formats, sanitise
 from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.status import status
 from windowshift.tui.text.table import Table, number, table
+from windowshift.tui.text.words import wrapped
 from windowshift.tui.widgets.distribution import Distribution, Ridge
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.line_list import LineList
@@ -44,6 +45,11 @@ class Arranged:
     wanted: Arrangement
     entries: tuple[Entry, ...]
     rows: list[int]
+
+
+def _whole(text: str) -> str:
+    """Return text that is not broken where a line ends."""
+    return text.replace(" ", "\u00a0")
 
 
 def cell_name(key: CellKey) -> str:
@@ -125,12 +131,8 @@ class CellScreen(ListScreen[CellSnapshot]):
         ink, found = self.ink, snapshot
         state = status(found.cell.state)
         progress = "" if found.cell.state == "done" else f" {found.cell.done}/{found.cell.total}"
-        self.query_one("#headline", Headline).show(
-            (
-                self.crumbs(self.experiment, cell_name(self.key)),
-                [(f"{state.text}{progress} ", state.style(ink))],
-            )
-        )
+        right: Pieces = [(f"{state.text}{progress} ", state.style(ink))]
+        self.head((self.experiment, cell_name(self.key)), right, found.experiment.row)
         self.query_one("#numbers", Headline).show(*self._numbers(found))
         own = found.cell.summary
         scores = tuple(entry.score for entry in found.entries if entry.score is not None)
@@ -182,22 +184,30 @@ class CellScreen(ListScreen[CellSnapshot]):
         counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
         against = self._against(found)
         doses: list[tuple[Pieces, Pieces]] = [
-            ([(f" {word} ", ink.dim), (sanitise.line(push, 200), ink.text)], [(" ", ink.dim)])
+            (line, [])
             for word, push in (("pushed by", found.push), ("trained under", found.train_push))
             if push
+            for line in self._wrapped([(f"{word} ", ink.dim), (sanitise.line(push, 200), ink.text)])
         ]
         whole: Pieces = [*pieces, *([(" ", ink.dim), *uplift] if uplift else [])]
         first: list[tuple[Pieces, Pieces]]
-        if self.size.width >= 120:
+        width = self.size.width
+        if width >= 120 and length(whole) + length(counts) < width:
             first = [(whole, counts)]
-        elif length(whole) <= self.size.width:
+        elif length(whole) <= width:
             first = [(whole, []), ([(" ", ink.dim), *counts], [])]
-        else:  # no interval is cut off
+        elif length(uplift) + length(counts) < width:  # no interval is cut off
             first = [(pieces, []), (uplift, counts)]
-        return [*first, *doses, *([(against, [])] if against else [])]
+        else:
+            first = [(pieces, []), (uplift, []), ([(" ", ink.dim), *counts], [])]
+        return [*first, *doses, *((line, []) for line in against)]
 
-    def _against(self, found: CellSnapshot) -> Pieces:
-        """Return this cell against the pinned one."""
+    def _wrapped(self, pieces: Pieces) -> list[Pieces]:
+        """Return pieces as lines of the screen's width."""
+        return [[(" ", self.ink.dim), *line] for line in wrapped(pieces, max(20, self.size.width - 2))]
+
+    def _against(self, found: CellSnapshot) -> list[Pieces]:
+        """Return this cell against the pinned one: in one line, or with what does not fit below; no interval is cut."""
         if found.pinned is None:
             return []
         ink, pinned = self.ink, found.pinned
@@ -205,16 +215,16 @@ class CellScreen(ListScreen[CellSnapshot]):
         if pinned.key.generate != found.key.generate:
             name = cell_name(pinned.key)
         summary = pinned.cell.summary
-        pieces: Pieces = [(" pinned ", ink.dim), (sanitise.line(name, 60), ink.good)]
+        pieces: Pieces = [("pinned ", ink.dim), (sanitise.line(name, 60), ink.good)]
         if summary is not None:
-            interval = formats.interval(summary.low, summary.high)
-            pieces += [(f" {formats.plain(summary.mean)}", ink.good), (f" {interval}", ink.text)]
+            interval = _whole(formats.interval(summary.low, summary.high))
+            pieces += [(f" {formats.plain(summary.mean)}\u00a0{interval}", ink.good)]
         if pinned.against is not None:
             value, low, high = pinned.against
             word = "log2 over it" if found.behaviour.scale.kind == "ratio" else "over it"
-            pieces += [(f"  {word} ", ink.dim), (formats.signed(value), ink.accent)]
-            pieces.append((f" {formats.interval(low, high, sign=True)}", ink.text))
-        return pieces
+            interval = _whole(formats.interval(low, high, sign=True))
+            pieces += [(f"  {_whole(word)}", ink.dim), (f"\u00a0{formats.signed(value)}\u00a0{interval}", ink.accent)]
+        return self._wrapped(pieces)
 
     @property
     def completions(self) -> CompletionList:

@@ -22,9 +22,9 @@ from windowshift.tui.screens.compare.table import CompareTable, Measured, as_tab
 from windowshift.tui.screens.services import Services
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions, formats, sanitise
+from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.status import FINISH
 from windowshift.tui.text.table import Table
-from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.pane import Pane, Panes, marked_text, prompt_text
 from windowshift.tui.widgets.picture import Picture
 
@@ -126,9 +126,8 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
         self.position = found.position
         keys = self.pinned
         of = f"prompt {found.position + 1} of {found.count}" if found.count else "no completions yet"
-        self.query_one("#headline", Headline).show(
-            (self.crumbs(self.experiment, "compare"), [(f"eval {sanitise.line(found.evaluate, 40)} · {of} ", ink.text)])
-        )
+        right: Pieces = [(f"eval {sanitise.line(found.evaluate, 40)} · {of} ", ink.text)]
+        self.head((self.experiment, "compare"), right, found.experiment.row)
         self._arrange()
         own = found.columns[0].completion
         prompt = self.query_one("#compare-prompt", Static)
@@ -258,8 +257,8 @@ def measured(reader: Reader, name: str, behaviour_name: str, keys: tuple[CellKey
     from windowshift.core.measure.comparison import compare
     from windowshift.core.measure.grid import load_grid
     from windowshift.core.measure.measurement import measure
+    from windowshift.core.report.gallery import grouped
     from windowshift.core.settings.published import published
-    from windowshift.tui.read.gallery import grouped
     from windowshift.tui.read.snapshot import behaviour_of
 
     experiment = reader.experiment(name)

@@ -14,7 +14,7 @@ from windowshift.tui.screens.experiments.commands import ExperimentCommands
 from windowshift.tui.screens.list_screen import FilterLine
 from windowshift.tui.text import actions, columns, formats, sanitise
 from windowshift.tui.text.columns import Column
-from windowshift.tui.text.pieces import Pieces, text_of
+from windowshift.tui.text.pieces import Pieces, fit, text_of
 from windowshift.tui.text.status import alive, elapsed, experiment_status
 from windowshift.tui.text.table import Table, number, table
 from windowshift.tui.widgets.headline import Headline
@@ -36,10 +36,10 @@ COLUMNS = (
 )
 
 
-def model_name(view: ExperimentView) -> str:
-    """Return the model, always marked where it is only a rehearsal."""
-    name = sanitise.line(view.row.model, 60)
-    return f"{name} (rehearsal)" if view.row.rehearsal else name
+def model_name(view: ExperimentView, width: int = 80) -> str:
+    """Return the model within a width, always marked where it is only a rehearsal: its name is cut before the mark."""
+    name, mark = sanitise.line(view.row.model, 60), " (rehearsal)" if view.row.rehearsal else ""
+    return fit(name, width - len(mark)).rstrip() + mark
 
 
 class ExperimentList(LineList):
@@ -49,6 +49,7 @@ class ExperimentList(LineList):
         super().__init__()
         self.add_class("body")
         self.rows: list[ExperimentView] = []
+        self.columns: tuple[Column, ...] = COLUMNS
         self.now = 0.0
 
     def show(self, rows: list[ExperimentView], now: float) -> None:
@@ -57,6 +58,11 @@ class ExperimentList(LineList):
         count = len(rows)
         before = {i: self._cache.get((i, width)) for i in range(min(count, self.count))}
         self.rows, self.now = rows, now
+        fitted = self._fitted(rows)
+        if fitted != self.columns:
+            self.columns = fitted
+            self.forget()
+            before = {}
         if count != self.count:
             self.set_count(count)
             return
@@ -64,9 +70,18 @@ class ExperimentList(LineList):
             if line is not None and line.text.rstrip() != _plain(self.draw(place, width)):
                 self.forget(place)
 
+    def _fitted(self, rows: list[ExperimentView]) -> tuple[Column, ...]:
+        """Return columns in which what seldom changes takes no more room than it needs: names get the rest."""
+        longest = {
+            "setting": max((len(view.row.setting) for view in rows), default=0),
+            "model": max((len(model_name(view)) for view in rows), default=0),
+            "backend": max((len(view.row.backend) for view in rows), default=0),
+        }
+        return columns.fitted(COLUMNS, [longest.get(column.title, column.width) for column in COLUMNS])
+
     def header(self, width: int) -> Pieces:
         """Return the header line."""
-        return columns.header(COLUMNS, width, ink_of(self).dim)
+        return columns.header(self.columns, width, ink_of(self).dim)
 
     def draw(self, row: int, width: int) -> Pieces:
         """Return an experiment's line."""
@@ -80,15 +95,16 @@ class ExperimentList(LineList):
             (f" {experiment.cells_done}/{experiment.cells_total}", ink.text),
         ]
         spent = elapsed(experiment, view.run, self.now)
+        model = next(column.width for column in self.columns if column.title == "model")
         return columns.row(
-            COLUMNS,
+            self.columns,
             width,
             [
                 (sanitise.line(experiment.name, 80), ink.strong),
                 (state.text, state.style(ink)),
                 progress,
                 (sanitise.line(experiment.setting, 40), ink.text),
-                (model_name(view), ink.text),
+                (model_name(view, model), ink.text),
                 (sanitise.line(experiment.backend, 20), ink.dim),
                 ("" if spent is None else formats.duration(spent), ink.dim),
                 (formats.money(experiment.usd, local=experiment.backend == "local"), ink.text),

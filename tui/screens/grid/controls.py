@@ -35,3 +35,16 @@ def controls(grid: GridSnapshot, metric: Metric, width: int, ink: Ink) -> tuple[
     if grid.experiment.row.data_size:
         data += f"n {grid.experiment.row.data_size}"
     return pieces, [(f"{data} ", ink.dim)]
+
+
+def idle_actions(grid: GridSnapshot) -> frozenset[str]:
+    """Return the actions that have nothing to choose on this page."""
+    busy = {
+        "previous_page": len({page.generate for page in grid.pages}) > 1,
+        "arm": len({page.arm for page in grid.pages}) > 1,
+        "steering": len({page.arm for page in grid.pages}) > 1,
+        "previous_seed": len(grid.seeds) > 1,
+        "previous_step": bool(grid.steps),
+        "behaviour": len(grid.experiment.row.behaviours) > 1,
+    }
+    return frozenset(name for name, something in busy.items() if not something)

@@ -23,7 +23,7 @@ from windowshift.tui.read.pins import variant
 from windowshift.tui.read.places import GridPlace
 from windowshift.tui.read.snapshot import GridCell, GridChoice, GridSnapshot, read_grid
 from windowshift.tui.screens.grid.cell_sentence import explanation
-from windowshift.tui.screens.grid.controls import controls
+from windowshift.tui.screens.grid.controls import controls, idle_actions
 from windowshift.tui.screens.grid.fit_line import FitLine
 from windowshift.tui.screens.grid.matrix import Matrix
 from windowshift.tui.screens.grid.matrix_view import BASE_ROW
@@ -64,6 +64,7 @@ class GridScreen(StoreScreen[GridSnapshot]):
         self.choice = GridChoice()
         self.metric: Metric = "uplift"
         self.fits: Fits | None = None
+        self._before: GridSnapshot | None = None
         self._fitting = False
         self._fit_again = False
         self._fit_of: tuple[str, int] | None = None
@@ -175,17 +176,10 @@ class GridScreen(StoreScreen[GridSnapshot]):
         pinned = self.shift.places.pins.of(self.experiment)
         spread = published.spread(grid.page.generate) if published and grid.page.arm == "prefix" else None
         self.matrix.show(cell_labels.model(grid, self.metric, spread, pinned))
+        self._follow_order(grid)
         self.query_one(Picture).show(self.fits.marked([variant(key) for key in pinned]) if self.fits else None)
         self.query_one(FitLine).show(self.fits, grid.page, grid.behaviour.name == PUBLISHED_OF)
-        self.query_one(KeyLine).hide(
-            frozenset(
-                ([] if len({page.generate for page in grid.pages}) > 1 else ["previous_page"])
-                + ([] if len({page.arm for page in grid.pages}) > 1 else ["arm", "steering"])
-                + ([] if len(grid.seeds) > 1 else ["previous_seed"])
-                + ([] if grid.steps else ["previous_step"])
-                + ([] if len(grid.experiment.row.behaviours) > 1 else ["behaviour"])
-            )
-        )
+        self.query_one(KeyLine).hide(idle_actions(grid))
         self.query_one("#controls", Headline).show(controls(grid, self.metric, self.size.width, self.ink))
         self.query_one(Legend).show(grid.behaviour, self.metric)
         self.tick()
@@ -195,6 +189,21 @@ class GridScreen(StoreScreen[GridSnapshot]):
         if done != self._fit_of:
             self._fit_of = done
             self._ask_fits()
+
+    def _follow_order(self, grid: GridSnapshot) -> None:
+        """Where rows or columns of a page came into another order, keep the cursor on its cell and say so."""
+        before, self._before = self._before, grid
+        if before is None or before.chosen != grid.chosen or before.names == grid.names:
+            return
+        (trains, columns), (now_trains, now_columns) = before.names, grid.names
+        row, column = self.matrix.row, self.matrix.column
+        if 0 <= row < len(trains) and trains[row] in now_trains:
+            row = now_trains.index(trains[row])
+        if column < len(columns) and columns[column] in now_columns:
+            column = now_columns.index(columns[column])
+        self.matrix.move(row, column)
+        if (set(trains), set(columns)) == (set(now_trains), set(now_columns)):
+            self.shift.say("Rows and columns now stand in the order of the base model's means: all of them are there.")
 
     def tick(self) -> None:
         """The clock goes on, and a run may have fallen silent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,15 @@ from textual.containers import Container
 from textual.message import Message
 
 from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.report.figure import Plot
+from windowshift.core.report.gallery import coherence_plot, dose_plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.steering_snapshot import RESAMPLES, SteeringSnapshot, read_steering
-from windowshift.tui.screens.steering.dose_plot import coherence_plot, dose_plot
 from windowshift.tui.screens.steering.parts import PARTS, Part, Shown, part_lines, part_table, stacked
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions, sanitise
 from windowshift.tui.text.pieces import Pieces
-from windowshift.tui.text.plot import Plot
 from windowshift.tui.text.table import Table
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.headline import Headline
@@ -107,9 +108,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         """Show the part under way, and what stands beside it where there is room."""
         found, ink = snapshot, self.ink
         row = found.experiment.row
-        model: Pieces = [(f"{sanitise.line(row.model, 40)} ", ink.text)]
-        model += [("(rehearsal) ", ink.warn)] if row.rehearsal else []
-        self.query_one("#headline", Headline).show((self.crumbs(self.experiment, "steering"), model))
+        self.head((self.experiment, "steering"), [(f"{sanitise.line(row.setting, 40)} ", ink.dim)], row)
         if not found.results:
             self.problem(
                 "This experiment does not steer",
@@ -264,7 +263,10 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         """Write the dose-response to files."""
         if self.snapshot is None or self.vector is None:
             return
-        plot = self._plots(self.snapshot, self.vector)[0]
+        from windowshift.core.report.gallery import subject
+
+        of = subject(self.snapshot.experiment.row, "base model", f"vector {self.vector}")
+        plot = replace(self._plots(self.snapshot, self.vector)[0], of=of)
         self.shift.write_figure(plot, self.experiment, self.vector, plot.name)
 
     def action_jobs(self) -> None:

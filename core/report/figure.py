@@ -1,12 +1,10 @@
-"""A figure as data: drawn in the terminal, written to a file, or copied as a table."""
+"""A figure as data: drawn in a terminal, written to a file, or copied as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-from windowshift.tui.text.table import Table, number, table
 
 Tone = Literal["accent", "blue", "good", "warn", "bad", "dim", "strong"]
 TONES: tuple[Tone, ...] = ("accent", "blue", "good", "warn", "bad", "strong", "dim")
@@ -52,10 +50,22 @@ class Heat:
 
 
 @dataclass(frozen=True, slots=True)
-class Plot:
-    """A figure; one without series and heat has a reason in `note`. `marks` are points with a word beside them.
+class Box:
+    """A distribution under a name: its 5th, 25th, 50th, 75th and 95th percentile, mean and number of scores."""
 
-    `log` draws the y axis in powers; every y must be above 0 then.
+    name: str
+    percentiles: tuple[float, float, float, float, float]
+    mean: float
+    n: int
+    tone: Tone = "accent"
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure; one with nothing to draw has a reason in `note`. `marks` are points with a word beside them.
+
+    `of` says what it is of: experiment, model, arm, data, and whether the model is a rehearsal. `log` draws the y axis
+    in powers; every y must be above 0 then. `stacked` puts bars at the same place on top of each other.
     """
 
     name: str
@@ -69,25 +79,33 @@ class Plot:
     marks: tuple[tuple[float, float, str], ...] = ()
     rules: tuple[Rule, ...] = ()
     log: bool = False
+    boxes: tuple[Box, ...] = ()
+    stacked: bool = False
+    of: str = ""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to draw."""
-        return self.heat is None and not any(one.xs for one in self.series)
+        return self.heat is None and not self.boxes and not any(one.xs for one in self.series)
 
-    def table(self) -> Table:
-        """Return the numbers behind the figure, one row a point."""
+    def rows(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return the numbers behind the figure as heads and rows of text, one row a point."""
         if self.heat is not None:
             heat = self.heat
-            return table(
-                ("train", *heat.columns),
-                ((name, *map(number, values)) for name, values in zip(heat.rows, heat.values, strict=True)),
-            )
-        heads = ("series", "label", self.x or "x", self.y or "y", "low", "high")
+            rows = [(name, *map(_number, values)) for name, values in zip(heat.rows, heat.values, strict=True)]
+            return ("train", *heat.columns), rows
+        if self.boxes:
+            heads = ("label", "p5", "p25", "median", "p75", "p95", "mean", "n")
+            return heads, [
+                (one.name, *map(_number, one.percentiles), _number(one.mean), str(one.n)) for one in self.boxes
+            ]
+        names = ("series", "label", self.x or "x", self.y or "y", "low", "high")
         rows = [row for one in self.series if one.kind != "band" for row in _rows(one, self.ticks)]
-        return table(
-            heads, [*rows, *((rule.name, "", number(rule.end), number(rule.y), "", "") for rule in self.rules)]
-        )
+        return names, [*rows, *((rule.name, "", _number(rule.end), _number(rule.y), "", "") for rule in self.rules)]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def _rows(series: Series, ticks: Sequence[tuple[float, str]]) -> list[tuple[str, ...]]:
@@ -96,5 +114,5 @@ def _rows(series: Series, ticks: Sequence[tuple[float, str]]) -> list[tuple[str,
     for i, (x, y) in enumerate(zip(series.xs, series.ys, strict=True)):
         label = series.labels[i] if series.labels else names.get(round(x), "")
         low, high = (bounds[i] if bounds else None for bounds in (series.low, series.high))
-        rows.append((series.name, label, number(x), number(y), number(low), number(high)))
+        rows.append((series.name, label, _number(x), _number(y), _number(low), _number(high)))
     return rows
