@@ -185,7 +185,8 @@ class SourceRow:
 class CompletionRow:
     """One completion with its prompt and one behaviour's score.
 
-    `payload` and `turns` are the prompt's, as JSON; `reasoning` is as in `Completion`.
+    `payload` and `turns` are the prompt's, as JSON; `reasoning` is as in `Completion`, `evidence` as in
+    `setting.Score`.
     """
 
     row: int
@@ -204,6 +205,7 @@ class CompletionRow:
     turns: str | None = None
     reasoning: str | None = None
     reasoning_tokens: int = 0
+    evidence: dict[str, Any] | None = None
 
     @property
     def asked(self) -> Prompt:
