@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.architecture_limits import notes, unsupported
@@ -130,8 +130,8 @@ class LocalBackend:
         if self._crew is None:
             from windowshift.backends.local.crew import Crew
 
-            # asdict: what a person chose holds in the workers too.
-            self._crew = Crew(size, {**asdict(self._options), "workers": 1, "threads": 1})
+            # What a person chose holds in the workers too.
+            self._crew = Crew(size, {**self._options.model_dump(), "workers": 1, "threads": 1})
         return self._crew
 
     def _answers(self, requests: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:

@@ -44,7 +44,7 @@ SIZE = ModelSize(4, 128)
         ({"base_url": "localhost:8000"}, "must be like http://"),
         ({"base_url": "http://user:secret@localhost"}, "must hold no user"),
         ({"concurrency": 0}, "at least 1"),
-        ({"adapters": True}, "at least 1"),
+        ({"adapters": True}, "adapters must be a whole number"),
         ({"steering": "yes"}, "true or false"),
         ({"key_env": "sk-secret-123456"}, "must be the NAME"),
         ({"engine": {"model": "x"}}, "engine.model"),
