@@ -30,13 +30,15 @@ class Behaviour:
 
     `unit` is that of a single score (`characters`, `share`); what stands beside a mean is `mean_label`. A `primary`
     behaviour is the one that screens and reports show first; a `positive` trait is to be kept, a `negative` one to be
-    suppressed, and a `guard` is measured to see that nothing else was lost.
+    suppressed, and a `guard` is measured to see that nothing else was lost. Rates of one `group` are outcomes of which
+    a completion has one, such as hack, correct, neither and did not run: together they are the whole.
     """
 
     name: str
     unit: str
     scale: Scale
     role: Role = "extra"
+    group: str = ""
 
     @property
     def mean_label(self) -> str:
@@ -71,7 +73,7 @@ class Behaviour:
         if role not in ROLES:
             raise ValueError(f"the role of a behaviour is one of {', '.join(ROLES)}, not {role!r}")
         scale = data["scale"] if "scale" in data else data.get("compare")
-        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role)
+        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role, str(data.get("group", "")))
 
 
 def primary_of(behaviours: Sequence[Behaviour]) -> Behaviour:
