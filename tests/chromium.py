@@ -80,7 +80,8 @@ class Page:
         return found["result"].get("value")
 
     async def press(self, key: str, code: int, text: str) -> None:
-        """Press a key, wherever the page has put its focus."""
+        """Press a key in the terminal."""
+        await self.evaluate("document.querySelector('.xterm-helper-textarea').focus()")
         for kind in ("keyDown", "keyUp"):
             more = {"text": text} if kind == "keyDown" else {}
             await self.command(

@@ -86,7 +86,7 @@ class NumberFormat:
 
     Attributes:
         decimals: digits behind the point; None: as many as matter.
-        sign: whether what is above 0 has a plus sign.
+        sign: whether a value above 0 has a plus sign; the ends of intervals have none.
         unit: what stands behind the value, with the space before it.
         factor: what numbers are multiplied by before they are written.
         narrow: decimals in narrow places (the terminal UI): "same" as elsewhere, "matter" for two to four
@@ -139,4 +139,4 @@ class NumberFormat:
         if narrow and isinstance(self.narrow, int):
             return _brief(value, self.narrow, sign=self.narrow_sign)
         decimals = digits_of(value if like is None else like) if self.decimals is None else self.decimals
-        return ("+" if self.sign and value > 0 else "") + number(value, decimals)
+        return ("+" if self.sign and like is None and value > 0 else "") + number(value, decimals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from windowshift.core.contract.prompts import Prompt, stored_prompt
 from windowshift.core.contract.scale import Scale
@@ -30,15 +30,18 @@ class Behaviour:
 
     `unit` is that of a single score (`characters`, `share`); what stands beside a mean is `mean_label`. A `primary`
     behaviour is the one that screens and reports show first; a `positive` trait is to be kept, a `negative` one to be
-    suppressed, and a `guard` is measured to see that nothing else was lost. Rates of one `group` are outcomes of which
-    a completion has one, such as hack, correct, neither and did not run: together they are the whole.
+    suppressed, and a `guard` is measured to see that nothing else was lost.
     """
 
     name: str
     unit: str
     scale: Scale
     role: Role = "extra"
-    group: str = ""
+
+    @property
+    def score_unit(self) -> str:
+        """What stands behind a single score: nothing for a rate, whose scores are 0, 1 or between."""
+        return "" if self.scale.kind == "rate" else self.unit
 
     @property
     def mean_label(self) -> str:
@@ -73,7 +76,7 @@ class Behaviour:
         if role not in ROLES:
             raise ValueError(f"the role of a behaviour is one of {', '.join(ROLES)}, not {role!r}")
         scale = data["scale"] if "scale" in data else data.get("compare")
-        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role, str(data.get("group", "")))
+        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role)
 
 
 def primary_of(behaviours: Sequence[Behaviour]) -> Behaviour:
@@ -129,6 +132,14 @@ class JobRow:
     priority: int = 0
 
 
+class MeanInterval(NamedTuple):
+    """A mean with its 95 % interval, whose ends are None where it is undefined."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The scores of one cell: `n` scored completions, 95 % interval `low` .. `high` of the mean."""
@@ -140,6 +151,11 @@ class Summary:
     sd: float | None
     low: float | None
     high: float | None
+
+    @property
+    def estimate(self) -> MeanInterval | None:
+        """The mean with its interval; None where nothing is scored."""
+        return None if self.mean is None else MeanInterval(self.mean, self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +203,7 @@ class SourceRow:
 class CompletionRow:
     """One completion with its prompt and one behaviour's score.
 
-    `payload` and `turns` are the prompt's, as JSON; `reasoning` is as in `Completion`, `evidence` as in
-    `setting.Score`.
+    `payload` and `turns` are the prompt's, as JSON; `reasoning` is as in `Completion`.
     """
 
     row: int
@@ -207,7 +222,6 @@ class CompletionRow:
     turns: str | None = None
     reasoning: str | None = None
     reasoning_tokens: int = 0
-    evidence: dict[str, Any] | None = None
 
     @property
     def asked(self) -> Prompt:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # numpy costs a tenth of a second, and screens need scales be
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Means = Floats | float
 
 Kind = Literal["ratio", "difference", "rate"]
 Link = Literal["log2", "difference", "log_odds"]
@@ -154,7 +155,7 @@ class Scale:
         """The scale on which cells are subtracted, averaged and fitted."""
         return _LINKS[self.kind]
 
-    def forward(self, means: Floats, n: Floats | float) -> Floats:
+    def forward(self, means: Means, n: Means) -> Floats:
         """Put means of `n` scores on the link scale.
 
         Log-odds (natural) add half a success and half a failure (Haldane 1956, Anscombe 1956), so that 0 of n and
@@ -172,7 +173,7 @@ class Scale:
         odds = np.divide(means * count + 0.5, (1 - means) * count + 0.5, out=np.full(means.shape, np.nan), where=there)
         return np.asarray(np.log(odds, out=np.full(means.shape, np.nan), where=there))
 
-    def back(self, values: Floats, n: Floats | float) -> Floats:
+    def back(self, values: Means, n: Means) -> Floats:
         """Return the means that `forward` puts at these values; a rate is cut to [0, 1]."""
         import numpy as np
 
@@ -184,30 +185,32 @@ class Scale:
         share = np.exp(-np.logaddexp(0.0, -values))
         return np.asarray(np.clip(((np.asarray(n) + 1) * share - 0.5) / np.asarray(n), 0.0, 1.0))
 
-    def linked(self, means: Floats, n: Floats | float, base: Floats, base_n: Floats | float) -> Floats:
+    def linked(self, means: Means, n: Means, base: Means, base_n: Means) -> Floats:
         """Means against base means on the link scale."""
         return self.forward(means, n) - self.forward(base, base_n)
 
-    def effect(self, means: Floats, n: Floats | float, base: Floats, base_n: Floats | float) -> Floats:
+    def effect(self, means: Means, n: Means, base: Means, base_n: Means) -> Floats:
         """Means against base means as they are shown: on log2 for ratios, else their difference."""
-        return self.linked(means, n, base, base_n) if self.kind == "ratio" else means - base
+        import numpy as np
 
-    def change(self, means: Floats, base: Floats) -> Floats:
+        return self.linked(means, n, base, base_n) if self.kind == "ratio" else np.asarray(np.subtract(means, base))
+
+    def change(self, means: Means, base: Means) -> Floats:
         """Means against base means in %, or their difference where means do not compare by ratio."""
         import numpy as np
 
         if self.kind != "ratio":
-            return np.asarray(means - base)
+            return np.asarray(np.subtract(means, base))
         shape = np.broadcast(means, base).shape
         quotient = np.divide(means, base, out=np.full(shape, np.nan), where=np.asarray(base) > 0)
         return np.asarray(100 * (quotient - 1))
 
-    def against(self, means: Floats, other: Floats) -> Floats:
+    def against(self, means: Means, other: Means) -> Floats:
         """One mean over another, or minus it where means do not compare by ratio: 1, or 0, where they are equal."""
         import numpy as np
 
         if self.kind != "ratio":
-            return np.asarray(means - other)
+            return np.asarray(np.subtract(means, other))
         shape = np.broadcast(means, other).shape
         return np.asarray(np.divide(means, other, out=np.full(shape, np.nan), where=np.asarray(other) > 0))
 
@@ -321,8 +324,8 @@ class ScaleWords:
 
 
 _TRUNCATED: dict[Truncation, str] = {
-    "lower_bound": "they count with the score they were cut off at, a lower bound",
-    "counts": "they count with the score of what is there",
+    "lower_bound": "their scores are lower bounds",
+    "counts": "their scores count as they are",
     "missing": "their scores count as missing",
 }
 
@@ -353,7 +356,7 @@ def _words(scale: Scale) -> ScaleWords:
             spread_format=kept,
             spread_change_format=link_format,
             kept_format=kept,
-            surprise_format=NumberFormat(2, narrow=2, narrow_before="×"),
+            surprise_format=NumberFormat(2, narrow_before="×"),
             surprise_change_format=link_format,
             against_format=NumberFormat(2),
         )

@@ -10,10 +10,9 @@ Intervals are 95 % percentile intervals. A missing value is NaN in data and weig
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +32,9 @@ _CHUNK = 256  # columns whose percentiles are taken at once
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its 95 % interval (None where it is undefined) and what it rests on.
+
+    The interval holds the number. A statistic that resampling moves one way (a spread, R²: noise is added to every
+    mean) may lie beyond the percentiles of its resamples; its interval then reaches to it.
 
     `n` counts completions for a mean or a comparison, points for a fit, conditions for a spread.
     """
@@ -133,20 +135,16 @@ def estimate(value: float, samples: Floats, n: int) -> Estimate | None:
     if not math.isfinite(value):
         return None
     low, high = intervals(samples[:, None])
-    return Estimate(float(value), _finite(low[0]), _finite(high[0]), n)
+    return estimated(value, low[0], high[0], n)
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def spread(means: Floats, relative: bool = True) -> Floats:
-    """Population standard deviation (ddof 0) over the last axis, over the mean where `relative` (CV)."""
-    deviation: Floats = means.std(axis=-1)
-    if not relative:
-        return deviation
-    centre = means.mean(axis=-1)
-    return ratio(deviation, centre)
+def estimated(value: float, low: float, high: float, n: int) -> Estimate | None:
+    """A number with the ends of its interval, NaN where they are undefined; None where the number is."""
+    if not math.isfinite(value):
+        return None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Estimate(float(value), None, None, n)
+    return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)), n)
 
 
 def ols(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
@@ -215,56 +213,50 @@ def mean_summary(
     return Summary(n, missing, cut, mean, float(data[there].std(ddof=1)), low, high)
 
 
-def compare_means(
+@dataclass(frozen=True, slots=True, eq=False)
+class PairedMeans:
+    """Means of two cells over the prompts that both have, with their resamples, (resamples,), and completions."""
+
+    mean: float
+    other: float
+    samples: Floats
+    other_samples: Floats
+    n: float
+    other_n: float
+    prompts: int
+
+
+def paired_means(
     values: ArrayLike,
     clusters: ArrayLike,
     other_values: ArrayLike,
     other_clusters: ArrayLike,
-    how: Literal["difference", "ratio", "log2_ratio"],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Estimate | None:
-    """Compare the means of two cells, paired by prompt: prompts that only one of them has are left out.
+) -> PairedMeans | None:
+    """Means of two cells, paired by prompt: prompts that only one of them has scores of are left out.
 
-    `n` of the result counts the prompts in common; None below two, or where a ratio is undefined.
+    A prompt keeps the weights that it has in the cell as a whole, so that the intervals are those of the whole grid.
+    None below two prompts in common.
     """
     ids, sums, counts = by_cluster(values, clusters)
     other_ids, other_sums, other_counts = by_cluster(other_values, other_clusters)
-    _, mine, theirs = np.intersect1d(ids, other_ids, assume_unique=True, return_indices=True)
-    common = (counts[mine] > 0) & (other_counts[theirs] > 0)
-    mine, theirs = mine[common], theirs[common]
-    if len(mine) < 2:
+    every = np.union1d(ids, other_ids)
+    tables = np.zeros((4, len(every)))
+    tables[:2, np.searchsorted(every, ids)] = sums, counts
+    tables[2:, np.searchsorted(every, other_ids)] = other_sums, other_counts
+    tables[:, (tables[1] == 0) | (tables[3] == 0)] = 0.0
+    prompts = int(np.count_nonzero(tables[1]))
+    if prompts < 2:
         return None
-    both = np.stack([sums[mine], other_sums[theirs]])
-    numbers = np.stack([counts[mine], other_counts[theirs]])
-    table = np.vstack([plain_means(both, numbers)[None], resampled_means(both, numbers, resamples, seed)])
-    compared = _COMPARISONS[how](table[:, 0], table[:, 1])
-    return estimate(float(compared[0]), compared[1:], len(mine))
+    both, numbers = tables[[0, 2]], tables[[1, 3]]
+    means, drawn = plain_means(both, numbers), resampled_means(both, numbers, resamples, seed)
+    n, other_n = numbers.sum(axis=1)
+    return PairedMeans(float(means[0]), float(means[1]), drawn[:, 0], drawn[:, 1], float(n), float(other_n), prompts)
 
 
 def ratio(a: Floats, b: Floats) -> Floats:
     """The quotient a / b, NaN where b is 0."""
     quotient: Floats = np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b != 0)
     return quotient
-
-
-def log2(a: Floats) -> Floats:
-    """The binary logarithm, NaN where a is not positive."""
-    logarithm: Floats = np.log2(a, out=np.full(np.shape(a), np.nan), where=a > 0)
-    return logarithm
-
-
-def _difference(a: Floats, b: Floats) -> Floats:
-    return a - b
-
-
-def _log2_ratio(a: Floats, b: Floats) -> Floats:
-    return log2(a) - log2(b)
-
-
-_COMPARISONS: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "difference": _difference,
-    "ratio": ratio,
-    "log2_ratio": _log2_ratio,
-}

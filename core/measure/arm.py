@@ -8,7 +8,7 @@ import numpy as np
 
 from windowshift.core.contract.conditions import NO_PREFIX
 from windowshift.core.contract.records import BASE
-from windowshift.core.contract.stats import Floats, spread
+from windowshift.core.contract.stats import Floats
 from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.resampled import Key, Resampled
 
@@ -76,8 +76,7 @@ class Arm:
         done = [column for column in columns if column is not None]
         if len(done) < len(evaluates) or not done:
             return len(done), np.nan, np.full(len(r.samples), np.nan)
-        relative = r.scale == "log2"
-        return len(done), float(spread(r.means[done], relative)), spread(r.samples[:, done], relative)
+        return len(done), float(r.scale.spread(r.means[done])), r.scale.spread(r.samples[:, done])
 
 
 def _ordered(grid: Grid, part: str, names: Iterable[str]) -> tuple[str, ...]:

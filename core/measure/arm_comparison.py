@@ -13,6 +13,7 @@ import numpy as np
 from windowshift.core.contract.conditions import NO_PREFIX
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.arm import Arm
 from windowshift.core.measure.comparison import (
@@ -21,6 +22,7 @@ from windowshift.core.measure.comparison import (
     cv_and_kept,
     extreme,
     lowest_condition,
+    mean_effect,
     mean_uplift,
     paired_difference,
     surprise,
@@ -28,18 +30,19 @@ from windowshift.core.measure.comparison import (
 from windowshift.core.measure.grid import load_grid
 from windowshift.core.measure.measurement import measure_resampled
 from windowshift.core.measure.measures import Fit
-from windowshift.core.measure.resampled import Resampled, Scale
+from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
 from windowshift.core.report.report import find_behaviour, find_experiment
 from windowshift.core.settings.soundness import COHERENCE
 from windowshift.core.store.reader import Reader
 
 ArmMeasure = Literal[
-    "train_mean_ratio", "uplift", "cv", "cv_kept", "cross_cv_kept", "extreme", "coherence", "leak", "leak_share"
+    "train_mean_ratio", "uplift", "link", "cv", "cv_kept", "cross_cv_kept", "extreme", "coherence", "leak", "leak_share"
 ]
 ARM_MEASURES: tuple[ArmMeasure, ...] = (
     "train_mean_ratio",
     "uplift",
+    "link",
     "cv",
     "cv_kept",
     "cross_cv_kept",
@@ -48,7 +51,7 @@ ARM_MEASURES: tuple[ArmMeasure, ...] = (
     "leak",
     "leak_share",
 )
-AVERAGED: tuple[ArmMeasure, ...] = ("uplift", "cv_kept", "cross_cv_kept", "extreme", "coherence", "leak")
+AVERAGED: tuple[ArmMeasure, ...] = ("uplift", "link", "cv_kept", "cross_cv_kept", "extreme", "coherence", "leak")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +96,10 @@ def compare_arms(
 
     With M the base model and M' the fine-tune, each over its own arm's eval conditions:
 
-    - `train_mean_ratio`, `uplift`, `cv`, `cv_kept`, `extreme`: as in `windowshift.core.measure.comparison`.
+    - `train_mean_ratio`, `uplift`, `link`, `cv`, `cv_kept`, `extreme`: as in `windowshift.core.measure.comparison`.
     - `cross_cv_kept`: `cv_kept` across the other arm's eval conditions.
     - `coherence`: mean log-probability a token under M of what M' writes, minus that of what M writes, in nats.
-    - `leak`: uplift without any eval push; `leak_share`: its share of the mean uplift over the conditions
+    - `leak`: the effect without any eval push; `leak_share`: its share of the mean effect over the conditions
       that push.
 
     Raises:
@@ -167,7 +170,8 @@ def _measured(pair: Pair, arms: dict[str, Arm], sounds: dict[str, Arm]) -> dict[
         arm, generate = arms[name], pair.generate
         cv, kept = cv_and_kept(arm, generate, train)
         found["train_mean_ratio"].append(surprise(arm, generate, train))
-        found["uplift"].append(mean_uplift(arm, generate, train))
+        found["uplift"].append(mean_effect(arm, generate, train))
+        found["link"].append(mean_uplift(arm, generate, train))
         found["cv"].append(cv)
         found["cv_kept"].append(kept)
         crossed = cv_and_kept(arm, generate, train, arm.crossed)[1] if arm.crossed else None
@@ -195,11 +199,11 @@ def _coherence(arm: Arm | None, generate: str, train: str) -> Measured:
 
 
 def _leak(arm: Arm, generate: str, train: str) -> _Both:
-    """Uplift under the eval condition that pushes nowhere, and its share of that under the others."""
+    """The effect under the eval condition that pushes nowhere, and its share of that under the others."""
     plain = [e for e in arm.evaluates if e in arm.plain]
     pushing = [e for e in arm.evaluates if e not in arm.plain]
     columns = {e: arm.column(generate, train, e, None) for e in arm.evaluates}
-    values, samples = arm.resampled.uplifts
+    values, samples = arm.resampled.effects
     if not plain or columns[plain[0]] is None:
         missing = Measured(reason=f"no finished cell without a push: evaluate under {NO_PREFIX}")
         return missing, missing

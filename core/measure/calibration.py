@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from windowshift.core.contract.errors import SpecError
-
-Scale = Literal["ratio", "difference"]
+from windowshift.core.contract.scale import Scale
 
 
 @dataclass(frozen=True, slots=True)
 class DosePoint:
     """The base model under one alpha: mean of the behaviour with its interval, and how sound the text is.
 
-    `dose` is the alpha in residual-RMS units and `n` counts completions. `coherence` and `repetition` are means
-    of the behaviours of that name (`windowshift.core.settings.soundness`). None: not measured.
+    `dose` is the alpha in residual-RMS units, `n` counts the completions behind the mean and `truncated` those that
+    were cut off. `coherence` and `repetition` are means of the behaviours of that name
+    (`windowshift.core.settings.soundness`) over as many completions as their own n says. None: not measured.
     """
 
     alpha: float
@@ -28,6 +27,9 @@ class DosePoint:
     repetition: float | None = None
     dose: float | None = None
     n: int = 0
+    truncated: int = 0
+    coherence_n: int | None = None
+    repetition_n: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class LayerChoice:
 def pick_layer(
     curves: dict[int, Sequence[DosePoint]],
     *,
-    scale: Scale = "ratio",
+    scale: Scale,
     coherence_margin: float = 0.5,
     repetition_margin: float = 0.2,
 ) -> LayerChoice:
@@ -64,7 +66,7 @@ def pick_layer(
     From alpha 0, each curve is followed both ways until coherence falls by more than `coherence_margin` nats
     a token below what it is at alpha 0, or repetition rises by more than `repetition_margin` above it, or the
     mean turns back: a step against the direction of the curve whose two intervals do not overlap. The range
-    is the log ratio, or the difference, of the means at both ends. The lower layer wins a tie.
+    is how far the means at both ends lie apart on the scale. The lower layer wins a tie.
 
     Raises:
         SpecError: there are no curves, one lacks alpha 0, or none moves the mean.
@@ -78,7 +80,7 @@ def pick_layer(
     if best.range <= 0:
         raise SpecError("no layer moves the behaviour while the text stays sound: use another vector, or more alphas")
     rule = (
-        f"largest {scale} of means over alphas around 0 that keep the curve monotone, coherence within "
+        f"largest {scale.kind} of means over alphas around 0 that keep the curve monotone, coherence within "
         f"{coherence_margin:g} nats a token and repetition within {repetition_margin:g} of the unsteered model"
     )
     return LayerChoice(best.layer, ranges, rule)
@@ -102,7 +104,7 @@ def _layer_range(
             or base.repetition is None
             or (point.repetition <= base.repetition + repetition_margin)
         )
-        return coherent and varied and math.isfinite(point.mean) and (scale == "difference" or point.mean > 0)
+        return coherent and varied and math.isfinite(scale.distance(base.mean, point.mean, base.n, point.n))
 
     def follow(direction: int, end: int, rising: bool) -> tuple[int, str]:
         at = zero
@@ -120,7 +122,10 @@ def _layer_range(
     for rising in (True, False):
         first, below = follow(-1, 0, rising)
         last, above = follow(1, len(points) - 1, rising)
-        moved = _distance(points[first].mean, points[last].mean, scale) * (1 if rising else -1)
+        low, high = points[first], points[last]
+        moved = scale.distance(low.mean, high.mean, low.n, high.n) * (1 if rising else -1)
+        if not math.isfinite(moved):
+            raise SpecError("a ratio of means needs means above 0: use the scale 'difference' for this behaviour")
         why = "; ".join(filter(None, (below, above))) or "all alphas measured are sound"
         one = LayerRange(layer, points[first].alpha, points[last].alpha, moved, rising, last - first + 1, why)
         if best is None or one.range > best.range:
@@ -133,11 +138,3 @@ def _apart(low: DosePoint, high: DosePoint) -> bool:
     """Whether one mean lies below another, interval and all."""
     upper = low.mean if low.high is None else low.high
     return upper < (high.mean if high.low is None else high.low)
-
-
-def _distance(low: float, high: float, scale: Scale) -> float:
-    if scale == "difference":
-        return high - low
-    if low <= 0 or high <= 0:
-        raise SpecError("a ratio of means needs means above 0: use the scale 'difference' for this behaviour")
-    return math.log(high / low)

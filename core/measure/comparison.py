@@ -8,16 +8,18 @@ from typing import Literal
 
 import numpy as np
 
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES, Estimate, Floats, estimate
 from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.effect import change
 from windowshift.core.measure.grid import Grid, Tally
-from windowshift.core.measure.resampled import Resampled, Scale, on_scale
+from windowshift.core.measure.resampled import Resampled
 
 Row = tuple[str, str, str]
 """What is compared: (arm, generation condition, train condition); a steering row is one like any other."""
 
-MeasureName = Literal["train_mean_ratio", "uplift", "cv", "cv_kept", "extreme"]
-MEASURES: tuple[MeasureName, ...] = ("train_mean_ratio", "uplift", "cv", "cv_kept", "extreme")
+MeasureName = Literal["train_mean_ratio", "uplift", "link", "cv", "cv_kept", "extreme"]
+MEASURES: tuple[MeasureName, ...] = ("train_mean_ratio", "uplift", "link", "cv", "cv_kept", "extreme")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class Comparison:
     tallies: tuple[Tally, ...]
 
     def measure(self, name: MeasureName) -> Compared:
-        """Return one measure."""
-        return self.measures[MEASURES.index(name)]
+        """Return one measure; `link` is there where it is another number than `uplift`."""
+        return next(one for one in self.measures if one.measure == name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,27 +67,30 @@ class Measured:
 
 
 def compare(grid: Grid, rows: Sequence[Row], *, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+    """As `compare_rows`, of a grid that is not resampled yet."""
+    return compare_rows(Resampled(grid, resamples, seed), rows)
+
+
+def compare_rows(r: Resampled, rows: Sequence[Row]) -> Comparison:
     """Compare rows of one grid; seeds are pooled.
 
     The measures, with M the base model and M' the row's:
 
-    - `train_mean_ratio`: base mean under the train condition over the mean of D; for behaviours that
-      compare by difference, their distance on the grid's scale.
-    - `uplift`: mean over the arm's eval conditions of the uplift on the grid's scale (log2 of M' over M).
-    - `cv`: population sd over mean of the mean scores across eval conditions (sd alone for differences).
+    - `train_mean_ratio`: base mean under the train condition over the mean of D; where means do not compare by
+      ratio, their distance on the link scale.
+    - `uplift`: mean over the arm's eval conditions of the effect, as it is shown (log2 of M' over M, or a difference).
+    - `link`: the same on the link scale; for rates alone, where it is another number.
+    - `cv`: population sd over mean of the mean scores across eval conditions (sd alone where they are no ratios).
     - `cv_kept`: `cv` over the base model's.
-    - `extreme`: M' against M under the eval condition where M scores lowest, in % (a plain difference
-      for behaviours that compare by difference).
+    - `extreme`: M' against M under the eval condition where M scores lowest: the scale's change (%, or a difference).
 
     Args:
-        grid: of one experiment and behaviour.
+        r: the grid of one experiment and behaviour.
         rows: what to compare; one that the grid does not have gets reasons and no values.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
     """
-    r = Resampled(grid, resamples, seed)
     arms: dict[str, Arm] = {name: Arm(r, name) for name in r.arms}
-    numbers: dict[MeasureName, list[Measured]] = {name: [] for name in MEASURES}
+    shown = [name for name in MEASURES if name != "link" or r.scale.words.two]
+    numbers: dict[MeasureName, list[Measured]] = {name: [] for name in shown}
     lowest: list[str | None] = []
     tallies: list[Tally] = []
     for name, generate, train in rows:
@@ -100,7 +105,9 @@ def compare(grid: Grid, rows: Sequence[Row], *, resamples: int = RESAMPLES, seed
         lowest.append(place)
         tallies.append(_tally(arm, generate, train))
         numbers["train_mean_ratio"].append(surprise(arm, generate, train))
-        numbers["uplift"].append(mean_uplift(arm, generate, train))
+        numbers["uplift"].append(mean_effect(arm, generate, train))
+        if "link" in numbers:
+            numbers["link"].append(mean_uplift(arm, generate, train))
         cv, kept = cv_and_kept(arm, generate, train)
         numbers["cv"].append(cv)
         numbers["cv_kept"].append(kept)
@@ -137,16 +144,27 @@ def surprise(arm: Arm, generate: str, train: str) -> Measured:
         return Measured(reason="the base model's cell under the train condition, or D, is not there")
     base_mean, base_samples, base_n = base
     mean, drawn, n = r.dataset(parts)
-    if r.scale == "log2":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return Measured(float(base_mean / mean), base_samples / drawn, n)
-    value = on_scale(np.array([base_mean]), base_n, r.scale)[0] - on_scale(np.array([mean]), n, r.scale)[0]
-    return Measured(float(value), on_scale(base_samples, base_n, r.scale) - on_scale(drawn, n, r.scale), n)
+    if not np.isfinite(mean):
+        return Measured(reason="D is not there")
+    if r.scale.kind == "ratio":
+        value, samples = r.scale.against(base_mean, mean), r.scale.against(base_samples, drawn)
+    else:
+        value = r.scale.linked(base_mean, base_n, mean, n)
+        samples = r.scale.linked(base_samples, base_n, drawn, n)
+    return Measured(float(value), samples, n)
+
+
+def mean_effect(arm: Arm, generate: str, train: str) -> Measured:
+    """`uplift` of a row."""
+    return _average(arm, generate, train, *arm.resampled.effects)
 
 
 def mean_uplift(arm: Arm, generate: str, train: str) -> Measured:
-    """`uplift` of a row."""
-    values, samples = arm.resampled.uplifts
+    """`link` of a row."""
+    return _average(arm, generate, train, *arm.resampled.uplifts)
+
+
+def _average(arm: Arm, generate: str, train: str, values: Floats, samples: Floats) -> Measured:
     columns = [arm.column(generate, train, evaluate, None) for evaluate in arm.evaluates]
     done = [column for column in columns if column is not None and np.isfinite(values[column])]
     if len(done) < len(columns) or not done:
@@ -191,14 +209,11 @@ def extreme(arm: Arm, generate: str, train: str, evaluate: str | None) -> Measur
     column, base = arm.column(generate, train, evaluate, None), arm.column("", "base", evaluate, None)
     if column is None or base is None:
         return Measured(reason=f"the cell under {evaluate} is not done")
-    value, reference, samples, reference_samples = arm.resampled.compared(column, base)
-    n = int(arm.resampled.n[column])
-    if arm.resampled.scale != "log2":
-        return Measured(value - reference, samples - reference_samples, n)
-    if reference <= 0:
-        return Measured(reason="the base model's mean is 0")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return Measured(100 * (value / reference - 1), 100 * (samples / reference_samples - 1), n)
+    pair = arm.resampled.compared(column, base)
+    value, samples = change(arm.resampled.scale, pair)
+    if not np.isfinite(value):
+        return Measured(reason="the base model's mean is 0" if pair.prompts else "no prompt has a score in both")
+    return Measured(value, samples, int(pair.n))
 
 
 def _tally(arm: Arm, generate: str, train: str) -> Tally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from windowshift.core.contract.records import BASE
-from windowshift.core.contract.stats import estimate, spread
+from windowshift.core.contract.stats import estimate
 from windowshift.core.measure.arm import Arm
 from windowshift.core.measure.measures import CoursePoint
 
@@ -42,7 +42,6 @@ def _point(arm: Arm, row: tuple[str, str], step: int, columns: dict[str, int | N
         return CoursePoint(*row, step, None, None, means)
     index = list(done.values())
     mean = estimate(float(r.means[index].mean()), r.samples[:, index].mean(axis=1), int(r.n[index].sum()))
-    relative = r.scale == "log2"
-    value = float(spread(r.means[index], relative))
-    cv = estimate(value, spread(r.samples[:, index], relative), len(index)) if len(index) > 1 else None
+    value = float(r.scale.spread(r.means[index]))
+    cv = estimate(value, r.scale.spread(r.samples[:, index]), len(index)) if len(index) > 1 else None
     return CoursePoint(*row, step, mean, cv, means)

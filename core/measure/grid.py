@@ -9,13 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windowshift.core.contract.records import Behaviour, CellRow, ExperimentRow, SourceRow
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import Floats
 from windowshift.core.store.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A cell's completions: `n` scored, `truncated` of n cut off, `missing` a score, `failed` of those."""
+    """A cell's completions: `n` scored, `truncated` cut off, `missing` a score, `failed` of those.
+
+    The truncated ones are among the n, or among the missing where the behaviour's scale says so.
+    """
 
     n: int
     truncated: int
@@ -38,7 +42,8 @@ class Grid:
     `sums` and `counts` have shape (cells + references, eval prompts): the sum and the number of scores
     that a cell has for a prompt (nearly always one). References are the base model under train
     conditions that are no cell of the grid: their job numbers, with whether they are done.
-    `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts). `sds`
+    `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts); `data_done` says
+    whether a part is all there (empty: all are). `sds`
     are the cells' sample standard deviations (NaN below two).
     """
 
@@ -53,6 +58,11 @@ class Grid:
     data_sums: Floats
     data_counts: Floats
     references: tuple[tuple[int, bool], ...] = ()
+    data_done: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.data_done:
+            object.__setattr__(self, "data_done", (True,) * len(self.sources))
 
 
 Rows = tuple[NDArray[np.int64], Floats]
@@ -69,18 +79,19 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     jobs: dict[int, tuple[Rows, Tally]] = {}
     for cell in cells:
         if cell.job not in jobs:
-            jobs[cell.job] = _load(reader, cell.job, behaviour.name)
+            jobs[cell.job] = _load(reader, cell.job, behaviour)
     datasets: dict[int, list[tuple[int, int, float | None, str]]] = {}
     parts: list[Rows] = []
     for source in sources:
         if source.job not in datasets:
             datasets[source.job] = reader.scores(source.job, behaviour.name)
         rows = [row for row in datasets[source.job] if source.first <= row[0] < source.last]
-        parts.append(arrays(rows)[0])
+        parts.append(arrays(rows, behaviour.scale)[0])
     wanted = dict.fromkeys(source.reference for source in sources if source.reference is not None)
     references = [number for number in wanted if number not in jobs]
     loaded = [jobs[cell.job] for cell in cells]
-    loaded += [_load(reader, number, behaviour.name) for number in references]
+    loaded += [_load(reader, number, behaviour) for number in references]
+    done = {number: reader.job(number).state == "done" for number in (*references, *datasets)}
     sums, counts = tabulate([rows for rows, _ in loaded])
     data_sums, data_counts = tabulate(parts)
     finite = [values[np.isfinite(values)] for (_, values), _ in loaded]
@@ -95,21 +106,22 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         sources=sources,
         data_sums=data_sums,
         data_counts=data_counts,
-        references=tuple((number, reader.job(number).state == "done") for number in references),
+        references=tuple((number, done[number]) for number in references),
+        data_done=tuple(done[source.job] for source in sources),
     )
 
 
-def _load(reader: Reader, job: int, behaviour: str) -> tuple[Rows, Tally]:
-    rows, truncated = arrays(scores := reader.scores(job, behaviour))
+def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally]:
+    rows, truncated = arrays(scores := reader.scores(job, behaviour.name), behaviour.scale)
     n = int(np.isfinite(rows[1]).sum())
     failed = sum(finish == "failed" for _, _, _, finish in scores)
     return rows, Tally(n, truncated, len(scores) - n, failed)
 
 
-def arrays(rows: Sequence[tuple[int, int, float | None, str]]) -> tuple[Rows, int]:
+def arrays(rows: Sequence[tuple[int, int, float | None, str]], scale: Scale) -> tuple[Rows, int]:
     """Prompt numbers, scores, and how many scored completions were cut off."""
     prompts = np.fromiter((prompt for _, prompt, _, _ in rows), np.int64, len(rows))
-    scores = [None if finish == "failed" else value for _, _, value, finish in rows]
+    scores = [scale.counted(value, finish) for _, _, value, finish in rows]
     values = np.array(scores, dtype=np.float64)  # None becomes NaN
     return (prompts, values), sum(finish == "length" and value is not None for _, _, value, finish in rows)
 

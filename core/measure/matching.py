@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.stats import Estimate, Floats, estimate, plain_means, resampled_means
+from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.stats import RESAMPLES, Estimate, Floats, estimate, plain_means, resampled_means
 from windowshift.core.measure.grid import Rows, tabulate
 
-MATCH_RESAMPLES = 1000
 MIN_POINTS = 3
 OUT_OF_REACH = 0.025  # of the resamples: then an end of the 95 % interval lies beyond what was measured
 
@@ -35,42 +35,42 @@ class Match:
     curve_high: float
 
 
-def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, relative: bool, seed: int = 0) -> Match:
+def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, scale: Scale, seed: int = 0) -> Match:
     """Solve a dose curve for the alpha of a target.
 
     The points are smoothed by a local line (Cleveland 1979, Gaussian weights as wide as neighbours are
-    apart), on the log scale where means compare by ratio, and made monotone (pool adjacent violators): so
+    apart), on the behaviour's link scale, and made monotone (pool adjacent violators): so
     neighbours bear on each other, and there is one answer. It is found by linear interpolation.
 
     Args:
         alphas: in ascending order, (points,).
         points: prompt numbers and scores under each alpha.
         target: prompt numbers and scores of what is to be matched.
-        relative: whether means compare by ratio.
+        scale: of the behaviour.
         seed: of the bootstrap.
 
-    Points at which nothing is left to compare (a mean of 0 where means compare by ratio) are left out.
+    Points whose mean has no place on the scale (0 where means compare by ratio) are left out.
 
     Raises:
         SpecError: fewer than three points are left, or the target has no score.
     """
     sums, counts = tabulate([*points, target])
     means = plain_means(sums, counts)
-    sound = np.isfinite(means) & ((means > 0) | (not relative))
+    linked = scale.forward(means, counts.sum(axis=1))
+    sound = np.isfinite(linked)
     if not sound[-1]:
-        what = "no score above 0" if relative else "no score"
+        what = "no score above 0" if scale.kind == "ratio" else "no score"
         raise SpecError(f"what is to be matched has {what} on the base model: leave it out of match")
     if sound[:-1].sum() < MIN_POINTS:
         raise SpecError("there is no dose curve to match on: under most alphas the base model says nothing")
-    sums, counts, means = sums[sound], counts[sound], means[sound]
-    samples = resampled_means(sums, counts, MATCH_RESAMPLES, seed)
+    sums, counts, means, linked = sums[sound], counts[sound], means[sound], linked[sound]
+    samples, n = resampled_means(sums, counts, RESAMPLES, seed), counts.sum(axis=1)
     at = np.asarray(alphas, dtype=np.float64)[sound[:-1]]
     smoother = _smoother(at)
     rising = bool(means[-2] >= means[0])
-    curve = _monotone(smoother @ _scaled(means[:-1], relative), rising)
-    alpha = _solve(at, curve, float(_scaled(means[-1:], relative)[0]), rising)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = _scaled(samples, relative)
+    curve = _monotone(smoother @ linked[:-1], rising)
+    alpha = _solve(at, curve, float(linked[-1]), rising)
+    drawn = scale.forward(samples, n)
     solved = np.array(
         [
             _clipped(at, _monotone(smoother @ row[:-1], rising), row[-1], rising)
@@ -80,20 +80,16 @@ def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, rela
     )
     wanted = estimate(float(means[-1]), samples[:, -1], int(counts[-1].sum()))
     assert wanted is not None
-    shown = np.exp2(curve) if relative else curve
+    shown = scale.back(curve, n[:-1])
     return Match(
         target=wanted,
         alpha=alpha,
         alpha_low=_end(solved, at, low=True) if alpha is not None else None,
         alpha_high=_end(solved, at, low=False) if alpha is not None else None,
-        nearest=_clipped(at, curve, float(_scaled(means[-1:], relative)[0]), rising),
+        nearest=_clipped(at, curve, float(linked[-1]), rising),
         curve_low=float(shown.min()),
         curve_high=float(shown.max()),
     )
-
-
-def _scaled(means: Floats, relative: bool) -> Floats:
-    return np.log2(means) if relative else means
 
 
 def _smoother(at: Floats) -> Floats:

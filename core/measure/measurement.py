@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from windowshift.core.contract.records import BASE, CellRow
-from windowshift.core.contract.stats import RESAMPLES, Estimate, Floats, estimate, intervals, ols
+from windowshift.core.contract.stats import RESAMPLES, Estimate, Floats, estimate, estimated, intervals, ols
 from windowshift.core.measure.arm import Arm
 from windowshift.core.measure.course import course
+from windowshift.core.measure.effect import change
 from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.measures import (
     ArmMeasures,
@@ -23,7 +24,7 @@ from windowshift.core.measure.measures import (
     Point,
     Spread,
 )
-from windowshift.core.measure.resampled import Key, Resampled, on_scale
+from windowshift.core.measure.resampled import Key, Resampled
 
 MIN_POINTS = 3
 
@@ -89,16 +90,22 @@ class _Measurer:
         low, high = intervals(r.samples[:, index])
         uplift, uplift_samples = r.uplifts
         uplift_low, uplift_high = intervals(uplift_samples[:, index])
-        base_means = r.paired[1]
+        effect, effect_low, effect_high = uplift, uplift_low, uplift_high
+        if r.scale.words.two:
+            effect, effect_samples = r.effects
+            effect_low, effect_high = intervals(effect_samples[:, index])
+        base_means, shared = r.paired.base_means, r.paired.n
         return tuple(
             CellMeasure(
                 key=key,
-                status=_status(r.cells(column)),
-                tally=(tally := r.tally(column)),
-                mean=_estimate(r.means[column], low[i], high[i], tally.n),
-                sd=_number(r.grid.sds[column]) if column < len(r.grid.cells) else None,
+                status=_status(cells := r.cells(column)),
+                progress=(sum(cell.done for cell in cells), sum(cell.total for cell in cells)),
+                tally=r.tally(column),
+                mean=estimated(r.means[column], low[i], high[i], int(r.n[column])),
+                sd=_number(r.grid.sds[column]) if column < len(r.grid.cells) and r.done(column) else None,
                 base_mean=_number(base_means[column]),
-                uplift=_estimate(uplift[column], uplift_low[i], uplift_high[i], tally.n),
+                uplift=estimated(uplift[column], uplift_low[i], uplift_high[i], int(shared[column])),
+                effect=estimated(effect[column], effect_low[i], effect_high[i], int(shared[column])),
             )
             for key, column in columns.items()
             for i in (place[column],)
@@ -110,6 +117,7 @@ class _Measurer:
         """The measures of the rows of some generation conditions."""
         rows = [(g, t) for g in generates for t in self.arm.trains if (g, t) in self.arm.rows]
         uplift, samples = self.r.uplifts
+        effects, effect_samples = self.r.effects
         none = np.full(len(samples), np.nan)
         points, grouped, by_evaluate = [], _Points(), {evaluate: _Points() for evaluate in self.arm.evaluates}
         for generate, train in rows:
@@ -119,12 +127,16 @@ class _Measurer:
             whole = len(done) == len(self.arm.evaluates)
             reason = None if whole else f"{len(done)} of {len(self.arm.evaluates)} eval cells done"
             mean, drawn = (float(uplift[done].mean()), samples[:, done].mean(axis=1)) if whole else (np.nan, none)
-            y = estimate(mean, drawn, int(self.r.n[done].sum()))
+            n = int(self.r.n[done].sum())
+            y = effect = estimate(mean, drawn, n)
+            if whole and self.r.scale.words.two:
+                effect = estimate(float(effects[done].mean()), effect_samples[:, done].mean(axis=1), n)
+            data = self.data(generate, train, seed)
             if x is None:
                 reason = "the base model's cell under the train condition, or D, is not there"
-                points.append(Point(generate, train, seed, None, None, y, reason))
+                points.append(Point(generate, train, seed, None, None, y, effect, data, reason))
                 continue
-            points.append(Point(generate, train, seed, x.ratio, x.estimate, y, reason))
+            points.append(Point(generate, train, seed, x.ratio, x.estimate, y, effect, data, reason))
             if whole:
                 grouped.add(x.value, x.samples, mean, drawn)
             for evaluate, c in zip(self.arm.evaluates, columns, strict=True):
@@ -146,13 +158,18 @@ class _Measurer:
         base_mean, base_samples, base_n = base
         mean, drawn, n = self.r.dataset(parts)
         scale = self.r.scale
-        value = on_scale(np.array([base_mean]), base_n, scale)[0] - on_scale(np.array([mean]), n, scale)[0]
-        samples = on_scale(base_samples, base_n, scale) - on_scale(drawn, n, scale)
+        value = scale.linked(base_mean, base_n, mean, n)
+        samples = scale.linked(base_samples, base_n, drawn, n)
         found = estimate(float(value), samples, n)
         if found is None:
             return None
-        ratio = estimate(float(2**value), 2**samples, n) if scale == "log2" else None
+        ratio = estimate(float(2**value), 2**samples, n) if scale.kind == "ratio" else None
         return _Position(float(value), samples, found, ratio)
+
+    def data(self, generate: str, train: str, seed: int | None) -> Estimate | None:
+        """The mean of a row's D."""
+        parts = self.arm.parts(generate, train, seed)
+        return estimate(*self.r.dataset(parts)) if parts else None
 
     def spreads(self, generate: str, seed: int | None, evaluates: tuple[str, ...]) -> tuple[Spread, ...]:
         """The CV of the base model and of each row of a generation condition, across some eval conditions."""
@@ -184,9 +201,10 @@ class _Measurer:
         reference = [e for e in self.arm.evaluates if e in self.arm.plain] or list(self.arm.evaluates)
         bases = [c for e in reference if (c := self.arm.column("", BASE, e, seed)) is not None]
         parts = [p for t in self.arm.trains for p in self.arm.parts(generate, t, seed)]
-        if not done or len(bases) < len(reference) or not parts:
+        data = r.dataset(parts)[0] if parts else np.nan
+        if not done or len(bases) < len(reference) or not np.isfinite(data):
             return ()
-        low_first = r.dataset(parts)[0] < float(r.means[bases].mean())
+        low_first = data < float(r.means[bases].mean())
         directions: tuple[Direction, Direction] = ("low", "high") if low_first else ("high", "low")
         found = []
         for direction in directions:
@@ -200,9 +218,9 @@ class _Measurer:
                     train=train,
                     evaluate=evaluate,
                     mean=float(r.means[column]),
+                    tally=r.tally(column),
                     vs_base=self.against(column, self.arm.column("", BASE, evaluate, seed)),
                     vs_no_prefix=self.against(column, plain),
-                    relative=r.scale == "log2",
                     cells=len(done),
                     planned=len(planned),
                 )
@@ -210,17 +228,11 @@ class _Measurer:
         return tuple(found)
 
     def against(self, column: int, other: int | None) -> Estimate | None:
-        """A cell against another one: % difference of the means, or their difference; paired by prompt."""
+        """A cell against another one, as the scale's change; paired by prompt."""
         if other is None:
             return None
-        value, reference, samples, reference_samples = self.r.compared(column, other)
-        n = int(self.r.n[column])
-        if self.r.scale != "log2":
-            return estimate(value - reference, samples - reference_samples, n)
-        if reference <= 0:
-            return None
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return estimate(100 * (value / reference - 1), 100 * (samples / reference_samples - 1), n)
+        pair = self.r.compared(column, other)
+        return estimate(*change(self.r.scale, pair), int(pair.n))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -264,10 +276,6 @@ def _status(cells: Sequence[CellRow]) -> str:
     if found := [state for state in ("failed", "cancelled", "running", "paused") if state in states]:
         return found[0]
     return "running"  # some are done, others wait
-
-
-def _estimate(value: float, low: float, high: float, n: int) -> Estimate | None:
-    return Estimate(float(value), _number(low), _number(high), n) if np.isfinite(value) else None
 
 
 def _number(value: float) -> float | None:

@@ -6,27 +6,32 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.grid import Tally
-from windowshift.core.measure.resampled import Key, Scale
+from windowshift.core.measure.resampled import Key
 
 Direction = Literal["low", "high"]
 
 
 @dataclass(frozen=True, slots=True)
 class CellMeasure:
-    """One cell: its mean, and its uplift over the base model on the arm's scale, paired by prompt.
+    """One cell: its mean, and what it is against the base model, paired by prompt.
 
-    `seed` is None where several seeds are pooled. `base_mean` is over the prompts that the cell has.
+    `seed` is None where several seeds are pooled. There are no estimates before a cell is done: `progress` counts
+    completions, done and planned. `base_mean` is over the prompts that the cell has. `uplift` is on the link scale,
+    `effect` as it is shown: the same, but for rates.
     """
 
     key: Key
     status: str
+    progress: tuple[int, int]
     tally: Tally
     mean: Estimate | None
     sd: float | None
     base_mean: float | None
     uplift: Estimate | None
+    effect: Estimate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,9 @@ class Point:
     """One (generation, train) row of the grouped fit.
 
     `x` is how surprising D is under the train condition, base mean under it against the mean of D;
-    `y` the uplift averaged over eval conditions; both on the arm's scale. `ratio` is
-    `train_mean_ratio` (None where cells compare by difference). A row without `y` says why.
+    `y` the uplift averaged over eval conditions; both on the link scale. `ratio` is `train_mean_ratio` (None
+    where means do not compare by ratio), `effect` the average of the effects as they are shown, and `data` the
+    mean of D. A row without `y` says why.
     """
 
     generate: str
@@ -44,6 +50,8 @@ class Point:
     ratio: Estimate | None
     x: Estimate | None
     y: Estimate | None
+    effect: Estimate | None
+    data: Estimate | None
     reason: str | None
 
 
@@ -67,7 +75,7 @@ class Spread:
     """How much instruction following is left in a row.
 
     `value` is the CV: population sd (ddof 0) of the cell means across eval conditions over their
-    mean; for behaviours that compare by difference the sd itself. `kept` is value / base value.
+    mean; where means do not compare by ratio the sd itself. `kept` is value / base value.
     Resampling adds its noise to every mean, so where conditions hardly differ the interval leans up.
     """
 
@@ -83,18 +91,17 @@ class Extreme:
     """The cell with the lowest (highest) mean among prefixed train conditions of a generation condition.
 
     `vs_base` and `vs_no_prefix` compare it with the base model and with the `no_prefix` fine-tune under the
-    same eval condition: % difference, or plain difference where `relative` is False. The intervals are
-    those of the named cell; they do not allow for its being chosen as the most extreme of `cells` (out of
-    `planned`).
+    same eval condition, as the scale's change: % difference, or plain difference. The intervals are those of the
+    named cell; they do not allow for its being chosen as the most extreme of `cells` (out of `planned`).
     """
 
     direction: Direction
     train: str
     evaluate: str
     mean: float
+    tally: Tally
     vs_base: Estimate | None
     vs_no_prefix: Estimate | None
-    relative: bool
     cells: int
     planned: int
 

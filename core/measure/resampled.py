@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windowshift.core.contract.records import BASE, CellRow
-from windowshift.core.contract.stats import DATA, RESAMPLES, Floats, log2, plain_means, resampled_means
+from windowshift.core.contract.stats import DATA, RESAMPLES, Floats, PairedMeans, plain_means, resampled_means
 from windowshift.core.measure.grid import Grid, Tally
-
-Scale = Literal["log2", "log_odds", "difference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +27,26 @@ class Key:
     final: bool
 
 
-def on_scale(means: Floats, n: Floats | float, scale: Scale) -> Floats:
-    """Put means of `n` scores on the scale on which cells are subtracted.
+@dataclass(frozen=True, slots=True, eq=False)
+class Paired:
+    """Every column and its base over the prompts that both have.
 
-    Log-odds add half a success and half a failure (Haldane 1956, Anscombe 1956), so that 0 of n and
-    n of n stay finite.
+    Means and numbers of scores are (columns,), resamples (resamples, columns).
     """
-    if scale == "log2":
-        return log2(means)
-    if scale == "difference":
-        return means
-    return np.log((means * n + 0.5) / ((1 - means) * n + 0.5))
+
+    means: Floats
+    base_means: Floats
+    samples: Floats
+    base_samples: Floats
+    n: Floats
+    base_n: Floats
 
 
 class Resampled:
     """Means (columns,) and their resamples (resamples, columns) of a grid's cells.
+
+    A cell counts once it is done: short completions come first, so that the mean of those that are there already
+    would be another number. The columns of all others have n 0 and no mean.
 
     One joint bootstrap: eval prompts are resampled once for all cells, base included, and D's prompts
     once, independently. With several seeds each seed's cell has a column and all of them together one.
@@ -52,7 +54,7 @@ class Resampled:
 
     def __init__(self, grid: Grid, resamples: int = RESAMPLES, seed: int = 0) -> None:
         self.grid = grid
-        self.scale: Scale = grid.behaviour.scale.link
+        self.scale = grid.behaviour.scale
         self._bootstrap = (resamples, seed)
         groups: dict[Key, list[int]] = {}
         for number, cell in enumerate(grid.cells):
@@ -72,9 +74,12 @@ class Resampled:
         pooled = self.members[single:]
         self.sums = np.vstack([grid.sums, *(grid.sums[list(m)].sum(axis=0) for m in pooled)])
         self.counts = np.vstack([grid.counts, *(grid.counts[list(m)].sum(axis=0) for m in pooled)])
+        waiting = [column for column in range(len(self.members)) if not self._over(column)]
+        self.sums[waiting] = self.counts[waiting] = 0.0
         self.n = self.counts.sum(axis=1)
         self.means = plain_means(self.sums, self.counts)
         self.samples = resampled_means(self.sums, self.counts, resamples, seed)
+        self.samples[:, (self.counts > 0).sum(axis=1) < 2] = np.nan  # one prompt shows nothing of how prompts differ
         self.arms = list(dict.fromkeys(cell.arm for cell in grid.cells))
 
     # -- cells ----------------------------------------------------------------------------------
@@ -89,8 +94,10 @@ class Resampled:
 
     def done(self, column: int | None) -> bool:
         """Whether every cell behind a column is done and something was scored."""
-        if column is None or not self.n[column]:
-            return False
+        return column is not None and bool(self.n[column])
+
+    def _over(self, column: int) -> bool:
+        """Whether every cell behind a column is done."""
         first = len(self.grid.cells)
         if first <= column < first + len(self.grid.references):
             return self.grid.references[column - first][1]
@@ -104,10 +111,6 @@ class Resampled:
                 if found is not None:
                     return found
         return None
-
-    def scaled(self, means: Floats | float, n: float) -> Floats:
-        """Put means of `n` scores on the grid's scale."""
-        return on_scale(np.asarray(means, dtype=np.float64), n, self.scale)
 
     def base_as_trained(self, arm: str, condition: str) -> int | None:
         """The base model's column under a condition: an eval cell, else what a train condition was measured by."""
@@ -132,21 +135,16 @@ class Resampled:
         return found
 
     @cached_property
-    def paired(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Means and base means over the prompts that a cell and its base both have.
-
-        Returns:
-            Cell means and base means, (columns,), and their resamples, (resamples, columns). A cell
-            still in work is so compared with the base on the prompts it has had.
-        """
-        means, samples = self.means.copy(), self.samples
-        base_means = np.full_like(means, np.nan)
+    def paired(self) -> Paired:
+        """Means and base means over the prompts that a cell and its base both have scores for."""
+        means, samples, n = self.means.copy(), self.samples, self.n.copy()
+        base_means, base_n = np.full_like(means, np.nan), np.zeros_like(n)
         base_samples = np.full_like(samples, np.nan)
         has = self.counts > 0
         which = np.flatnonzero((self.bases >= 0) & (self.n > 0))
         same = (has[which] == has[self.bases[which]]).all(axis=1)
         plain, differing = which[same], which[~same]
-        base_means[plain] = self.means[self.bases[plain]]
+        base_means[plain], base_n[plain] = self.means[self.bases[plain]], self.n[self.bases[plain]]
         base_samples[:, plain] = self.samples[:, self.bases[plain]]
         if len(differing):
             k = len(differing)
@@ -154,33 +152,47 @@ class Resampled:
             both = np.tile(has[differing] & has[self.bases[differing]], (2, 1))
             sums, counts = (np.where(both, table[rows], 0.0) for table in (self.sums, self.counts))
             point, drawn = plain_means(sums, counts), resampled_means(sums, counts, *self._bootstrap)
+            drawn[:, (counts > 0).sum(axis=1) < 2] = np.nan
             means[differing], base_means[differing] = point[:k], point[k:]
+            n[differing], base_n[differing] = counts.sum(axis=1)[:k], counts.sum(axis=1)[k:]
             samples = samples.copy()
             samples[:, differing], base_samples[:, differing] = drawn[:, :k], drawn[:, k:]
-        return means, base_means, samples, base_samples
+        return Paired(means, base_means, samples, base_samples, n, base_n)
 
-    def compared(self, column: int, other: int) -> tuple[float, float, Floats, Floats]:
-        """Means of two columns over the prompts that both have, and their resamples."""
+    def compared(self, column: int, other: int) -> PairedMeans:
+        """Two columns over the prompts that both have scores for."""
         has = (self.counts[[column, other]] > 0).all(axis=0)
         sums, counts = (np.where(has, table[[column, other]], 0.0) for table in (self.sums, self.counts))
+        prompts, (n, other_n) = int(has.sum()), counts.sum(axis=1)
         if np.array_equal(counts, self.counts[[column, other]]):
-            return (
-                float(self.means[column]),
-                float(self.means[other]),
-                self.samples[:, column],
-                self.samples[:, other],
-            )
-        point, drawn = plain_means(sums, counts), resampled_means(sums, counts, *self._bootstrap)
-        return float(point[0]), float(point[1]), drawn[:, 0], drawn[:, 1]
+            point, drawn = self.means[[column, other]], self.samples[:, [column, other]]
+        else:
+            point, drawn = plain_means(sums, counts), resampled_means(sums, counts, *self._bootstrap)
+            if prompts < 2:
+                drawn[:] = np.nan
+        return PairedMeans(
+            float(point[0]), float(point[1]), drawn[:, 0], drawn[:, 1], float(n), float(other_n), prompts
+        )
 
     @cached_property
     def uplifts(self) -> tuple[Floats, Floats]:
-        """Each cell's uplift over its base on the scale: (columns,) and (resamples, columns)."""
-        means, base_means, samples, base_samples = self.paired
-        base_n = np.where(self.bases >= 0, self.n[self.bases], 1.0)
-        point = on_scale(means, self.n, self.scale) - on_scale(base_means, base_n, self.scale)
-        drawn = on_scale(samples, self.n, self.scale) - on_scale(base_samples, base_n, self.scale)
-        return point, drawn
+        """Each cell against its base on the link scale: (columns,) and (resamples, columns)."""
+        p = self.paired
+        return (
+            self.scale.linked(p.means, p.n, p.base_means, p.base_n),
+            self.scale.linked(p.samples, p.n, p.base_samples, p.base_n),
+        )
+
+    @cached_property
+    def effects(self) -> tuple[Floats, Floats]:
+        """Each cell against its base as it is shown: as `uplifts`, but for rates the difference."""
+        if not self.scale.words.two:
+            return self.uplifts
+        p = self.paired
+        return (
+            self.scale.effect(p.means, p.n, p.base_means, p.base_n),
+            self.scale.effect(p.samples, p.n, p.base_samples, p.base_n),
+        )
 
     # -- datasets -------------------------------------------------------------------------------
 
@@ -189,11 +201,16 @@ class Resampled:
         return {}
 
     def dataset(self, parts: Sequence[int]) -> tuple[float, Floats, int]:
-        """Mean score of D over its parts (numbers of `grid.sources`): value, resamples, completions."""
+        """Mean score of D over its parts (numbers of `grid.sources`): value, resamples, completions.
+
+        NaN and 0 completions while a part is not all there.
+        """
         sources = self.grid.sources
         # Two seeds may share a dataset: its rows count once.
         once = {(sources[p].job, sources[p].first, sources[p].last): p for p in parts}
         chosen = tuple(once.values())
+        if not all(self.grid.data_done[part] for part in chosen):
+            return np.nan, np.full(len(self.samples), np.nan), 0
         if chosen not in self._datasets:
             sums = self.grid.data_sums[list(chosen)].sum(axis=0, keepdims=True)
             counts = self.grid.data_counts[list(chosen)].sum(axis=0, keepdims=True)

@@ -14,6 +14,7 @@ from windowshift.core.contract.records import ExperimentRow, JobRow
 from windowshift.core.contract.stats import Estimate, Floats, estimate
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.calibration import DosePoint, LayerRange
+from windowshift.core.measure.effect import against, shown_effect
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.run.requests import resolve_artifact
 from windowshift.core.store.reader import Reader
@@ -57,7 +58,8 @@ class MatchedDose:
     """The alpha that shows a prefix group's base mean; None where it is out of reach.
 
     `target` is the base mean under the group, `reached` the one measured under the matched dose (None where
-    neither an eval nor a train condition has it), `ratio` the second over the first, paired by prompt.
+    neither an eval nor a train condition has it), `ratio` the second over the first, or minus it where means do not
+    compare by ratio; paired by prompt. `truncated` counts the completions behind `reached` that were cut off.
     """
 
     vector: str
@@ -73,13 +75,14 @@ class MatchedDose:
     curve_high: float
     reached: Estimate | None
     ratio: Estimate | None
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ControlEffect:
     """What a control vector does to the base model, beside the real one at the same dose.
 
-    Effects are on the grid's scale, against the base model without a push; `share` is the size of the
+    Effects are as they are shown of cells, against the base model without a push; `share` is the size of the
     control's over the size of the real one's.
     """
 
@@ -164,15 +167,18 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
     target = Estimate(**result["target"])
     wanted = (result["vector"], result["group"], result["tokens"])
     reached = ratio = None
+    truncated = 0
+    group = r.base_as_trained("prefix", result["group"])
+    if group is not None and r.done(group):
+        # The same number as on every other page, where the experiment still has its cell.
+        target = estimate(float(r.means[group]), r.samples[:, group], int(r.n[group])) or target
     for entry in conditions:
         if (entry["vectors"], entry["match"], entry["tokens"], entry["prefix"]) == ([wanted[0]], *wanted[1:], None):
             column = r.base_as_trained("steering", entry["name"])
-            group = r.base_as_trained("prefix", result["group"])
             if column is not None and group is not None and r.done(column) and r.done(group):
                 reached = estimate(float(r.means[column]), r.samples[:, column], int(r.n[column]))
-                value, other, drawn, other_drawn = r.compared(column, group)
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    ratio = estimate(value / other, drawn / other_drawn, int(r.n[column]))
+                truncated = r.tally(column).truncated
+                ratio = against(r.scale, r.compared(column, group))
     keys = ("layer", "alpha", "alpha_low", "alpha_high", "dose")
     found = {key: result[key] for key in keys}
     return MatchedDose(
@@ -185,6 +191,7 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
         curve_high=result["curve_high"],
         reached=reached,
         ratio=ratio,
+        truncated=truncated,
     )
 
 
@@ -222,13 +229,12 @@ def _controls(
 
 
 def _effect(r: Resampled, condition: str) -> tuple[float, Floats, int] | None:
-    """The base model under a condition against the base model without a push, on the grid's scale."""
+    """The base model under a condition against the base model without a push, as it is shown."""
     column, plain = r.base("steering", condition, None), _plain(r)
     if column is None or plain is None or not r.done(column) or not r.done(plain):
         return None
-    value, other, drawn, other_drawn = r.compared(column, plain)
-    n = int(r.n[column])
-    return float(r.scaled(value, n) - r.scaled(other, n)), r.scaled(drawn, n) - r.scaled(other_drawn, n), n
+    pair = r.compared(column, plain)
+    return *shown_effect(r.scale, pair), int(pair.n)
 
 
 def _plain(r: Resampled) -> int | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import Behaviour
-from windowshift.core.contract.stats import mean_summary
 from windowshift.core.contract.vector_file import VectorHeader
-from windowshift.core.measure.calibration import DosePoint, Scale, pick_layer
+from windowshift.core.measure.calibration import DosePoint, pick_layer
 from windowshift.core.measure.grid import Rows, arrays
 from windowshift.core.measure.matching import Match, match
+from windowshift.core.measure.summarise import summary_of
 from windowshift.core.plan.jobs import Job
 from windowshift.core.settings.soundness import COHERENCE, REPETITION
 from windowshift.core.store.reader import Reader
@@ -56,8 +56,7 @@ def swept(trials: Sequence[Trial], reader: Reader, job: int, prompts: int, behav
     curves: dict[int, list[DosePoint]] = {}
     for trial, point in zip(trials[1:], points[1:], strict=True):
         curves.setdefault(trial.layer, [points[0]]).append(point)
-    scale: Scale = "ratio" if behaviour.scale.kind == "ratio" else "difference"
-    choice = pick_layer({layer: sorted(curve, key=_alpha) for layer, curve in curves.items()}, scale=scale)
+    choice = pick_layer({layer: sorted(curve, key=_alpha) for layer, curve in curves.items()}, scale=behaviour.scale)
     own = next(one for one in choice.ranges if one.layer == choice.layer)
     # A side on which the first step already breaks the text is still worth half that step.
     first = {side: min(abs(p.alpha) for p in curves[choice.layer] if side * p.alpha > 0) for side in (-1, 1)}
@@ -76,21 +75,34 @@ def dose_points(
     trials: Sequence[Trial], reader: Reader, job: int, prompts: int, behaviour: Behaviour
 ) -> list[DosePoint]:
     """Means of every trial, with intervals clustered by prompt."""
-    names = (behaviour.name, COHERENCE.name, REPETITION.name)
-    scores = {name: reader.scores(job, name) for name in names}
+    # A judge may measure under the name of a soundness score: what the experiment measures comes first.
+    measured = {one.name: one for one in (COHERENCE, REPETITION, behaviour)}
+    scores = {name: reader.scores(job, name) for name in measured}
     found = []
     for number, trial in enumerate(trials):
-        rows = {name: scores[name][number * prompts : (number + 1) * prompts] for name in names}
         means = {}
-        for name, own in rows.items():
-            values = [None if finish == "failed" else value for _, _, value, finish in own]
-            cut = [finish == "length" for _, _, _, finish in own]
-            means[name] = mean_summary(values, [prompt for _, prompt, _, _ in own], cut)
+        for name, one in measured.items():
+            own = scores[name][number * prompts : (number + 1) * prompts]
+            means[name] = summary_of(one.scale, own)
         main = means[behaviour.name]
         if main.mean is None:
             raise SpecError(f"no completion under dose {trial.dose:g} at layer {trial.layer} has a score")
-        sound = (means[COHERENCE.name].mean, means[REPETITION.name].mean)
-        found.append(DosePoint(trial.alpha, main.mean, main.low, main.high, *sound, dose=trial.dose, n=main.n))
+        coherence, repetition = means[COHERENCE.name], means[REPETITION.name]
+        found.append(
+            DosePoint(
+                trial.alpha,
+                main.mean,
+                main.low,
+                main.high,
+                coherence.mean,
+                repetition.mean,
+                dose=trial.dose,
+                n=main.n,
+                truncated=main.truncated,
+                coherence_n=coherence.n,
+                repetition_n=repetition.n,
+            )
+        )
     return found
 
 
@@ -103,10 +115,13 @@ def matched(
         SpecError: the curve cannot be solved at all.
     """
     scores = reader.scores(job, behaviour.name)
-    points: list[Rows] = [arrays(scores[number * prompts : (number + 1) * prompts])[0] for number in range(len(trials))]
-    wanted = arrays(reader.scores(target, behaviour.name))[0]
+    scale = behaviour.scale
+    points: list[Rows] = [
+        arrays(scores[number * prompts : (number + 1) * prompts], scale)[0] for number in range(len(trials))
+    ]
+    wanted = arrays(reader.scores(target, behaviour.name), scale)[0]
     alphas = [trial.alpha for trial in trials]
-    return match(alphas, points, wanted, relative=behaviour.scale.kind == "ratio")
+    return match(alphas, points, wanted, scale=scale)
 
 
 def _alpha(point: DosePoint) -> float:

@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.measure.arm_comparison import ArmMeasure, ArmsComparison
+from windowshift.core.report.arm_comparison_page import format_of, label_of
 
 COLOURS = {"prefix": "#0072b2", "steering": "#d55e00"}  # Okabe-Ito: told apart by colour-blind readers
 MARKERS = {"prefix": "o", "steering": "s"}
 ENDINGS = (".png", ".svg", ".pdf")
-PANELS: tuple[tuple[ArmMeasure, str], ...] = (
-    ("cv_kept", "CV kept"),
-    ("extreme", "extreme elicitation, %"),
-    ("leak", "leak: uplift without a push"),
-    ("coherence", "coherence against the base model, nats a token"),
-)
+PANELS: tuple[ArmMeasure, ...] = ("cv_kept", "extreme", "leak", "coherence")
 
 
 def draw_arms(found: ArmsComparison, path: Path) -> None:
@@ -38,8 +35,8 @@ def draw_arms(found: ArmsComparison, path: Path) -> None:
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 3, width_ratios=(1.5, 1, 1))
     _scatter(figure.add_subplot(grid[:, 0]), found)
-    for number, (measure, title) in enumerate(PANELS):
-        _panel(figure.add_subplot(grid[number // 2, 1 + number % 2]), found, measure, title)
+    for number, measure in enumerate(PANELS):
+        _panel(figure.add_subplot(grid[number // 2, 1 + number % 2]), found, measure)
     rehearsal = " (rehearsal model, not evidence about LLMs)" if found.experiment.rehearsal else ""
     figure.suptitle(f"{found.experiment.name}: {found.behaviour.name} on {found.experiment.model}{rehearsal}")
     with whole_file(path, force=True) as partial:
@@ -52,9 +49,9 @@ def _scatter(axes: Any, found: ArmsComparison) -> None:
     for side, arm in enumerate(("prefix", "steering")):
         known = []
         for row in found.rows:
-            x, y = (row.measures[name].values[side] for name in ("train_mean_ratio", "uplift"))
+            x, y = (row.measures[name].values[side] for name in ("train_mean_ratio", "link"))
             if x is not None and y is not None:
-                known.append((math.log2(x.value) if found.scale == "log2" else x.value, y, row.pair.prefix))
+                known.append((math.log2(x.value) if found.scale.link == "log2" else x.value, y, row.pair.prefix))
         for at, y, name in known:
             _error_bar(axes, at, y.value, y.low, y.high, arm)
             axes.annotate(name, (at, y.value), textcoords="offset points", xytext=(6, 4), fontsize=7)
@@ -66,22 +63,33 @@ def _scatter(axes: Any, found: ArmsComparison) -> None:
             span = "" if fit.slope.low is None else f" [{fit.slope.low:.2f}, {fit.slope.high:.2f}]"
             label = f"{arm}: slope {fit.slope.value:.2f}{span}"
         axes.plot([], [], MARKERS[arm], color=COLOURS[arm], label=label)
-    log = "log2 " if found.scale == "log2" else ""
-    axes.set_xlabel(f"{log}train_mean_ratio")
-    axes.set_ylabel(f"mean uplift ({found.scale}), own arm's eval conditions")
+    axes.set_xlabel(found.scale.words.surprise_axis)
+    axes.set_ylabel(f"mean uplift ({found.scale.words.link}), own arm's eval conditions")
     axes.legend(frameon=False, fontsize=8)
     _plain(axes)
 
 
-def _panel(axes: Any, found: ArmsComparison, measure: ArmMeasure, title: str) -> None:
+def _title(measure: ArmMeasure, scale: Scale) -> str:
+    words = scale.words
+    return {
+        "extreme": "extreme elicitation" + (f", {words.change.strip()}" if words.change else ""),
+        "leak": f"leak: uplift without a push ({words.effect})",
+        "coherence": "coherence against the base model, nats a token",
+    }.get(measure) or label_of(measure, scale)
+
+
+def _panel(axes: Any, found: ArmsComparison, measure: ArmMeasure) -> None:
+    # Coherence is on a scale of its own.
+    factor = 1.0 if measure == "coherence" else format_of(measure, found.scale).factor
     for side, arm in enumerate(("prefix", "steering")):
         for place, row in enumerate(found.rows):
             value = row.measures[measure].values[side]
             if value is not None:
-                _error_bar(axes, place + (side - 0.5) * 0.25, value.value, value.low, value.high, arm)
+                low, high = (None if end is None else factor * end for end in (value.low, value.high))
+                _error_bar(axes, place + (side - 0.5) * 0.25, factor * value.value, low, high, arm)
     names = [row.pair.prefix for row in found.rows]
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=7)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(_title(measure, found.scale), fontsize=9)
     _plain(axes)
 
 

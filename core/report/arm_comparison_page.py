@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
+from windowshift.core.contract.number_format import NumberFormat
+from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.arm_comparison import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison, PairedRow
 from windowshift.core.measure.comparison import Compared
-from windowshift.core.report.fit_blocks import SCALES
-from windowshift.core.report.page import Block, Heading, Item, Line, Table, with_interval
+from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.report.report import REHEARSAL
 from windowshift.core.report.steering_json import steering_json
 
-DECIMALS: dict[ArmMeasure, int | None] = {
-    "train_mean_ratio": 2,
-    "uplift": 2,
-    "cv": 2,
-    "cv_kept": 2,
-    "cross_cv_kept": 2,
-    "extreme": 1,
-    "coherence": 3,
-    "leak": 2,
-    "leak_share": 2,
-}
-WORDS: dict[ArmMeasure, str] = {
-    "train_mean_ratio": "train_mean_ratio",
-    "uplift": "uplift",
-    "cv": "CV",
-    "cv_kept": "CV kept",
-    "cross_cv_kept": "CV kept, crossed",
-    "extreme": "extreme",
-    "coherence": "coherence",
-    "leak": "leak",
-    "leak_share": "leak share",
-}
 LEGEND = (
-    "M is the base model, M' the fine-tune; uplift: M' over M ({scale}), mean over the arm's own eval conditions; "
-    "CV kept: CV across them, of the base model's; crossed: across the other arm's; extreme: M' against M where M "
-    "scores lowest{percent}; coherence: log-probability a token under M, against M's own text, in nats; leak: uplift "
-    "without any eval push; leak share: of the uplift under the conditions that push."
+    "M is the base model, M' the fine-tune; uplift: M' against M ({effect}), mean over the arm's own eval conditions; "
+    "{link}{spread} kept: {spread} across them, of the base model's; crossed: across the other arm's; extreme: M' "
+    "against M where M scores lowest{change}; coherence: log-probability a token under M, against M's own text, in "
+    "nats; leak: uplift without any eval push; leak share: of the uplift under the conditions that push."
 )
+
+
+def label_of(measure: ArmMeasure, scale: Scale) -> str:
+    """What a measure is called."""
+    words = scale.words
+    return {
+        "train_mean_ratio": words.surprise,
+        "uplift": f"uplift, {words.effect_short}" if words.two else "uplift",
+        "link": f"uplift, {words.link_short}",
+        "cv": words.spread,
+        "cv_kept": f"{words.spread} kept",
+        "cross_cv_kept": f"{words.spread} kept, crossed",
+        "extreme": "extreme",
+        "coherence": "coherence",
+        "leak": "leak",
+        "leak_share": "leak share",
+    }[measure]
+
+
+def format_of(measure: ArmMeasure, scale: Scale, *, difference: bool = False) -> NumberFormat:
+    """How a measure is written, or the difference of two of it."""
+    words = scale.words
+    if measure in ("coherence", "leak_share"):
+        return NumberFormat(3 if measure == "coherence" else 2)
+    if measure == "extreme":  # the head says what it is in
+        return replace(words.change_format, sign=words.change_format.sign and scale.kind != "ratio")
+    if measure == "train_mean_ratio":
+        return words.surprise_change_format if difference else words.surprise_format
+    if measure == "cv":
+        return words.spread_change_format if difference else words.spread_format
+    if measure in ("uplift", "leak"):
+        return words.effect_format
+    return words.link_format if measure == "link" else words.kept_format
+
+
+def measures_of(measures: Iterable[ArmMeasure], scale: Scale) -> list[ArmMeasure]:
+    """Those that are shown: the uplift on the link scale only where it is another number."""
+    return [one for one in measures if one != "link" or scale.words.two]
 
 
 def arms_json(found: ArmsComparison) -> dict[str, Any]:
@@ -50,15 +67,15 @@ def arms_json(found: ArmsComparison) -> dict[str, Any]:
         "model": found.experiment.model,
         "rehearsal": found.experiment.rehearsal,
         "behaviour": asdict(found.behaviour),
-        "scale": found.scale,
+        "scale": found.scale.link,
         "fits": {arm: asdict(fit) for arm, fit in found.fits.items()},
-        "average": {name: _both(one) for name, one in found.average.items()},
+        "average": {name: _both(found.average[name]) for name in measures_of(AVERAGED, found.scale)},
         "pairs": [
             {
                 "generate": row.pair.generate,
                 "prefix": row.pair.prefix,
                 "steering": row.pair.steering,
-                "measures": {name: _both(one) for name, one in row.measures.items()},
+                "measures": {name: _both(row.measures[name]) for name in measures_of(ARM_MEASURES, found.scale)},
             }
             for row in found.rows
         ],
@@ -84,12 +101,15 @@ def average_blocks(found: ArmsComparison) -> Iterator[Block]:
         line = fit.reason or ""
         slope = with_interval(fit.slope, 2) if fit.slope else f"no line: {line}"
         rows.append((Item(arm), Item(slope), Item(with_interval(fit.r2, 2)), Item(str(fit.points))))
-    yield Heading("Grouped fit: mean uplift against train_mean_ratio")
+    words = found.scale.words
+    uplift = f"mean uplift ({words.link})" if words.two else "mean uplift"
+    yield Heading(f"Grouped fit: {uplift} against {words.surprise}")
     yield Table(("arm", "slope", "R²", "points"), tuple(rows))
     yield Heading(f"Average over {found.averaged} matched {'pair' if found.averaged == 1 else 'pairs'} under a push")
-    yield measures_table([(name, found.average[name]) for name in AVERAGED])
-    percent = ", in %" if found.scale == "log2" else ""
-    yield Line(LEGEND.format(scale=SCALES[found.scale], percent=percent), "dim")
+    yield measures_table([(name, found.average[name]) for name in measures_of(AVERAGED, found.scale)], found.scale)
+    change = f", in {words.change.strip()}" if words.change else ""
+    link = f"log-odds: the same on the scale of the fit ({words.link}); " if words.two else ""
+    yield Line(LEGEND.format(effect=words.effect, link=link, spread=words.spread, change=change), "dim")
     yield Line("Differences are paired by prompt; 95% intervals, bootstrap clustered by prompt.", "dim")
 
 
@@ -97,33 +117,33 @@ def pair_blocks(found: ArmsComparison, row: PairedRow) -> Iterator[Block]:
     """The measures of one matched pair."""
     data = f", {row.pair.generate} data" if len({each.pair.generate for each in found.rows}) > 1 else ""
     yield Heading(f"Trained under {row.pair.prefix} | {row.pair.steering}{data}")
-    yield measures_table([(name, row.measures[name]) for name in ARM_MEASURES])
+    yield measures_table([(name, row.measures[name]) for name in measures_of(ARM_MEASURES, found.scale)], found.scale)
 
 
-def measures_table(rows: list[tuple[ArmMeasure, Compared]]) -> Table:
+def measures_table(rows: list[tuple[ArmMeasure, Compared]], scale: Scale) -> Table:
     """Measures of both arms, with the difference, paired by prompt."""
     return Table(
         ("measure", "prefix", "steering", "steering − prefix"),
         tuple(
             (
-                Item(WORDS[name]),
+                Item(label_of(name, scale)),
                 *(
-                    Item(with_interval(value, DECIMALS[name]) if value else f"— ({reason})", "" if value else "dim")
+                    Item(shown(value, format_of(name, scale), missing=f"— ({reason})"), "" if value else "dim")
                     for value, reason in zip(one.values, one.reasons, strict=True)
                 ),
-                Item(*_difference(name, one)),
+                Item(*_difference(name, one, scale)),
             )
             for name, one in rows
         ),
     )
 
 
-def _difference(name: ArmMeasure, one: Compared) -> tuple[str, str]:
+def _difference(name: ArmMeasure, one: Compared, scale: Scale) -> tuple[str, str]:
     found = one.difference
     if found is None:
         return "—", "dim"
     sure = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
-    return with_interval(found, DECIMALS[name]), "bold" if sure else ""
+    return format_of(name, scale, difference=True).whole(found), "bold" if sure else ""
 
 
 def _both(one: Compared) -> dict[str, Any]:

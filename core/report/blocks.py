@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from statistics import mode
 
+from windowshift.core.contract.number_format import NumberFormat, number
 from windowshift.core.contract.records import BASE
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, GroupMeasures, Spread
-from windowshift.core.report.fit_blocks import SCALES, fit_blocks, row_label
+from windowshift.core.report.fit_blocks import fit_blocks, row_label
 from windowshift.core.report.page import (
     Block,
     Heading,
@@ -16,9 +19,7 @@ from windowshift.core.report.page import (
     Line,
     Table,
     matrix,
-    number,
-    signed,
-    with_interval,
+    shown,
 )
 from windowshift.core.report.report import REHEARSAL, Report
 from windowshift.core.report.steering_blocks import steering_blocks
@@ -32,20 +33,22 @@ def report_blocks(report: Report, width: int | None) -> list[Block]:
             blocks += _means(report, arm, generate, width)
         for generate in arm.generates:
             blocks += _uplifts(arm, generate, width)
+            if arm.scale.words.two:
+                blocks += _uplifts(arm, generate, width, link=True)
             blocks += _spreads(report, arm, generate)
-            blocks += _extremes(arm.by_generate[generate], generate)
+            blocks += _extremes(arm.by_generate[generate], generate, arm.scale)
         if arm.generates:
             blocks += fit_blocks(report, arm)
         blocks += _course(arm)
-    scale = SCALES[next(iter(report.measures.arms.values())).scale] if report.measures.arms else ""
-    blocks += steering_blocks(report.steering, report.behaviour.unit, scale)
+    blocks += steering_blocks(report.steering, report.behaviour)
     blocks += _gaps(report)
     return blocks
 
 
 def _head(report: Report) -> Iterator[Block]:
     experiment, behaviour = report.experiment, report.behaviour
-    yield Heading(f"{experiment.name}: {behaviour.name} ({behaviour.unit}) on {experiment.model}", 1)
+    unit = f" ({behaviour.unit})" if behaviour.unit else ""
+    yield Heading(f"{experiment.name}: {behaviour.name}{unit} on {experiment.model}", 1)
     if experiment.rehearsal:
         yield Line(f"REHEARSAL MODEL: {REHEARSAL}.", "bold yellow")
     jobs = ", ".join(f"{count} {state}" for state, count in sorted(experiment.jobs.items())) or "none"
@@ -78,74 +81,105 @@ def _means(report: Report, arm: ArmMeasures, generate: str, width: int | None) -
     cells = _cells(arm, generate)
     usual = mode([cell.tally.n for cell in cells.values() if cell.tally.n] or [0])
     on = f", trained on {generate} data" if generate else ""
-    yield Heading(f"Mean {report.behaviour.unit}, {arm.arm} arm{on} (rows: train condition, columns: eval condition)")
+    label = report.behaviour.mean_label
+    label = label[0].upper() + label[1:]
+    yield Heading(f"{label}, {arm.arm} arm{on} (rows: train condition, columns: eval condition)")
     rows = []
     for train in _trains(arm, cells):
-        items = [_mean(cells.get((train, evaluate)), usual) for evaluate in arm.columns]
+        items = [_mean(cells.get((train, evaluate)), usual, arm.scale) for evaluate in arm.columns]
         rows.append((train, items))
-    table, full = matrix("train", rows, arm.columns, width)
+    table, way = matrix("train", rows, arm.columns, width)
     yield table
-    shown = [cell for cell in cells.values() if cell.key.evaluate in arm.columns]
+    there = [cell for cell in cells.values() if cell.key.evaluate in arm.columns]
     legend = [f"n = {usual} completions a cell" + (f", {len(arm.seeds)} seeds pooled" if len(arm.seeds) > 1 else "")]
-    if full:
+    if way == 0:
         legend.append("brackets: 95% interval, bootstrap clustered by prompt")
-    elif halves := [_half(cell) for cell in shown if _half(cell)]:
-        ends = sorted({f"±{round(100 * min(halves))}%", f"±{round(100 * max(halves))}%"}, key=len)
-        legend.append(f"95% intervals: {' to '.join(ends)} of the mean")
-    if any(cell.tally.truncated for cell in shown):
-        legend.append("†k: k truncated at the token limit, their lengths are lower bounds")
-    if any(cell.tally.n not in (0, usual) for cell in shown):
+    elif halves := _halves(there, arm.scale):
+        legend.append(f"95% intervals: {halves}")
+    if any(cell.tally.truncated for cell in there):
+        legend.append(f"†k: k truncated at the token limit; {arm.scale.words.truncated}")
+    if any(cell.mean and cell.tally.n != usual for cell in there):
         legend.append("(k): k completions only")
-    if any(not cell.tally.n for cell in shown):
+    if any(_at_work(cell) for cell in there):
+        legend.append("k/m: at work, k of m completions there")
+    if any(cell.mean is None and not _at_work(cell) for cell in there):
         legend.append("· not there yet")
     yield Line("; ".join(legend) + ".", "dim")
 
 
-def _half(cell: CellMeasure) -> float:
-    mean = cell.mean
-    if mean is None or mean.low is None or mean.high is None or not mean.value:
-        return 0.0
-    return (mean.high - mean.low) / 2 / abs(mean.value)
+def _halves(cells: list[CellMeasure], scale: Scale) -> str:
+    """The half widths of the intervals, from the narrowest to the widest: of the mean for ratios, else plain."""
+    found = [cell.mean for cell in cells if cell.mean]
+    ratio = scale.kind == "ratio"
+    halves = sorted(
+        (one.high - one.low) / 2 / (abs(one.value) if ratio else 1)
+        for one in found
+        if one.low is not None and one.high is not None and (one.value or not ratio)
+    )
+    if not halves:
+        return ""
+    form = replace(scale.words.effect_format, sign=False)
+    ends = [f"±{round(100 * half)}%" if ratio else f"±{form.with_unit(half)}" for half in (halves[0], halves[-1])]
+    return " to ".join(dict.fromkeys(ends)) + (" of the mean" if ratio else "")
 
 
-def _mean(cell: CellMeasure | None, usual: int) -> tuple[Item, Item]:
+def _at_work(cell: CellMeasure) -> bool:
+    return cell.status != "done" and cell.progress[0] > 0
+
+
+def _mean(cell: CellMeasure | None, usual: int, scale: Scale) -> tuple[Item, Item]:
     if cell is None or cell.mean is None:
-        item = Item("failed", "bold red") if cell is not None and cell.status == "failed" else Item("·", "dim")
+        if cell is not None and cell.status == "failed":
+            item = Item("failed", "bold red")
+        elif cell is not None and _at_work(cell):
+            item = Item("{}/{}".format(*cell.progress), "dim")
+        else:
+            item = Item("·", "dim")
         return item, item
-    mark = f"†{cell.tally.truncated}" if cell.tally.truncated else ""
+    mark = _cut(cell.tally.truncated)
     mark += f" ({cell.tally.n})" if cell.tally.n != usual else ""
-    return Item(with_interval(cell.mean) + mark), Item(number(cell.mean.value) + mark)
+    form = scale.words.value_format
+    return Item(form.whole(cell.mean) + mark), Item(form.text(cell.mean.value) + mark)
 
 
-def _uplifts(arm: ArmMeasures, generate: str, width: int | None) -> Iterator[Block]:
-    cells = _cells(arm, generate)
-    averages = {point.train: point.y for point in arm.by_generate[generate].points}
-    yield Heading(f"Uplift over the base model ({SCALES[arm.scale]}), {arm.arm} arm, trained on {generate} data")
+def _cut(truncated: int) -> str:
+    return f"†{truncated}" if truncated else ""
+
+
+def _uplifts(arm: ArmMeasures, generate: str, width: int | None, *, link: bool = False) -> Iterator[Block]:
+    cells, words = _cells(arm, generate), arm.scale.words
+    averages = {point.train: point.y if link else point.effect for point in arm.by_generate[generate].points}
+    what, form = (words.link, words.link_format) if link else (words.effect, words.effect_format)
+    yield Heading(f"Uplift over the base model ({what}), {arm.arm} arm, trained on {generate} data")
     rows = []
     for train in _trains(arm, cells)[1:]:
         items = []
         for evaluate in arm.columns:
             cell = cells.get((train, evaluate))
-            items.append(_uplift(cell.uplift if cell else None))
-        rows.append((train, [*items, _uplift(averages.get(train))]))
-    table, full = matrix("train", rows, [*arm.columns, "average"], width)
+            items.append(_uplift((cell.uplift if link else cell.effect) if cell else None, form))
+        rows.append((train, [*items, _uplift(averages.get(train), form)]))
+    table, way = matrix("train", rows, [*arm.columns, "average"], width)
     yield table
-    if full:
-        yield Line("± half the width of the 95% interval, paired by prompt.", "dim")
-    else:
-        yield Line("* the 95% interval, paired by prompt, leaves out 0.", "dim")
+    yield Line(
+        (
+            "Brackets: 95% interval, paired by prompt.",
+            "± half the width of the 95% interval, paired by prompt.",
+            "* the 95% interval, paired by prompt, leaves out 0.",
+        )[way],
+        "dim",
+    )
 
 
-def _uplift(one: Estimate | None) -> tuple[Item, Item]:
+def _uplift(one: Estimate | None, form: NumberFormat) -> tuple[Item, Item, Item]:
     if one is None:
-        return Item("·", "dim"), Item("·", "dim")
-    text = number(one.value, 2)
+        return (Item("·", "dim"),) * 3
+    text = form.text(one.value)
     if one.low is None or one.high is None:
-        return Item(text), Item(text)
+        return (Item(text),) * 3
     sure = one.low > 0 or one.high < 0
     style = ("red" if one.value > 0 else "blue") if sure else ""
-    half = (one.high - one.low) / 2
-    return Item(f"{text} ±{half:.2f}", style), Item(f"{text}{'*' if sure else ' '}", style)
+    half = replace(form, sign=False).text((one.high - one.low) / 2)
+    return Item(form.whole(one), style), Item(f"{text} ±{half}", style), Item(f"{text}{'*' if sure else ' '}", style)
 
 
 def _spreads(report: Report, arm: ArmMeasures, generate: str) -> Iterator[Block]:
@@ -159,17 +193,14 @@ def _spread_table(
 ) -> Iterator[Block]:
     if not spreads:
         return
-    if arm.scale == "log2":
-        yield Heading(
-            f"Instruction following left, {arm.arm} arm, {generate} data: CV of the mean lengths across eval "
-            f"conditions{which}"
-        )
+    words = arm.scale.words
+    yield Heading(
+        f"Instruction following left, {arm.arm} arm, {generate} data: {words.spread_long} across eval conditions{which}"
+    )
+    if words.spread == "CV":
         yield Line("CV = standard deviation (of the population, ddof 0) / mean of the row's cell means.", "dim")
-    else:
-        yield Heading(
-            f"Instruction following left, {arm.arm} arm, {generate} data: standard deviation across eval "
-            f"conditions{which}"
-        )
+    elif unit := words.spread_format.unit:
+        yield Line(f"Standard deviation of the population (ddof 0), in{unit}.", "dim")
     own = arm.arm == "prefix" and not which
     reference = report.published.spread(generate) if report.published and own else None
     heads = ["train", f"{report.experiment.model} (this run)", "kept, of base"]
@@ -181,8 +212,8 @@ def _spread_table(
         if spread.value is None:
             row = [Item(spread.train), Item(spread.reason or "·", "dim"), Item("·", "dim")]
         else:
-            left = with_interval(kept, 2) if kept else ""
-            row = [Item(spread.train), Item(with_interval(spread.value, 2)), Item(left)]
+            left = words.kept_format.whole(kept) if kept else ""
+            row = [Item(spread.train), Item(words.spread_format.whole(spread.value)), Item(left)]
         if reference:
             value = reference.values.get(spread.train)
             row.append(Item("" if value is None else number(value, 2), "dim"))
@@ -190,23 +221,31 @@ def _spread_table(
     yield Table(tuple(heads), tuple(rows))
 
 
-def _extremes(group: GroupMeasures, generate: str) -> Iterator[Block]:
+def _extremes(group: GroupMeasures, generate: str, scale: Scale) -> Iterator[Block]:
     if not group.extremes:
         return
     yield Heading(f"Extreme elicitation, {generate} data")
     for one in group.extremes:
-        yield Line(_extreme(one))
-    yield Line("The intervals are the named cell's; they do not allow for its being picked as the extreme.", "dim")
+        yield Line(_extreme(one, scale))
+    note = "The intervals are the named cell's; they do not allow for its being picked as the extreme"
+    if any(one.tally.truncated for one in group.extremes):
+        note += f"; †k: k of its completions are truncated; {scale.words.truncated}"
+    yield Line(f"{note}.", "dim")
 
 
-def _extreme(one: Extreme) -> str:
-    unit, decimals = ("%", 1) if one.relative else ("", 3)
+def _extreme(one: Extreme, scale: Scale) -> str:
+    words = scale.words
+
+    def against(found: Estimate | None) -> str:
+        return shown(found, words.change_format, unit=True, missing="— (not there yet)")
+
+    mean = words.value_format.with_unit(one.mean) + _cut(one.tally.truncated)
     word = "lowest" if one.direction == "low" else "highest"
     seen = "" if one.cells == one.planned else f" (of {one.cells} cells so far, {one.planned} planned)"
     return (
-        f"{word} mean: trained under {one.train}, evaluated under {one.evaluate}: {number(one.mean)}{seen}; "
-        f"against the base model {signed(one.vs_base, decimals, unit)}, "
-        f"against the no_prefix fine-tune {signed(one.vs_no_prefix, decimals, unit)}"
+        f"{word} mean: trained under {one.train}, evaluated under {one.evaluate}: {mean}{seen}; "
+        f"against the base model {against(one.vs_base)}, "
+        f"against the no_prefix fine-tune {against(one.vs_no_prefix)}"
     )
 
 
@@ -214,13 +253,13 @@ def _course(arm: ArmMeasures) -> Iterator[Block]:
     if not arm.course:
         return
     yield Heading(f"Course of training, {arm.arm} arm: averages over the checkpoints' eval conditions")
-    rows = []
+    rows, words = [], arm.scale.words
     for point in arm.course:
         label = row_label(arm, point.generate, point.train)
-        items = (Item(str(point.step)), Item(with_interval(point.mean)), Item(with_interval(point.cv, 2)))
-        rows.append((Item(label), *items))
-    spread = "CV" if arm.scale == "log2" else "sd"
-    yield Table((row_label(arm, "data", "train"), "examples", "mean", spread), tuple(rows))
+        mean, spread = shown(point.mean, words.value_format), shown(point.cv, words.spread_format)
+        rows.append((Item(label), Item(str(point.step)), Item(mean), Item(spread)))
+    head = "mean" + (f", {unit}" if (unit := words.value_format.unit) else "")
+    yield Table((row_label(arm, "data", "train"), "examples", head, words.spread), tuple(rows))
 
 
 def _gaps(report: Report) -> Iterator[Block]:
@@ -229,8 +268,9 @@ def _gaps(report: Report) -> Iterator[Block]:
     total = tally.n + tally.missing
     share = f" ({100 * tally.truncated / tally.n:.1f}%)" if tally.n else ""
     yield Line(
-        f"{total:,} completions in all cells: {tally.truncated:,} truncated{share}, which count with the length they "
-        f"were cut off at; {tally.missing:,} without a score ({tally.failed:,} failed completions, "
+        f"{total:,} completions in all cells: {tally.truncated:,} truncated{share}: "
+        f"{report.behaviour.scale.words.truncated}; "
+        f"{tally.missing:,} without a score ({tally.failed:,} failed completions, "
         f"{tally.missing - tally.failed:,} missing scores), which are in no mean."
     )
     cells = [cell for arm in report.measures.arms.values() for cell in arm.seed_cells if cell.tally.truncated]

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from windowshift.core.contract.number_format import number
 from windowshift.core.measure.measures import ArmMeasures, Fit
-from windowshift.core.report.page import Block, Heading, Item, Line, Table, number, with_interval
+from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.report.report import Report
 from windowshift.core.settings.published import Published
-
-SCALES = {"log2": "log2 ratio", "log_odds": "log-odds difference", "difference": "difference"}
 
 
 def fit_blocks(report: Report, arm: ArmMeasures) -> Iterator[Block]:
     """The lines through an arm's points: of all rows, by data, by seed, by eval condition; beside published ones."""
-    axis = f"base under the train condition against D ({SCALES[arm.scale]})"
-    if arm.scale == "log2":
-        axis = "log2 train_mean_ratio"
-    yield Heading(f"Grouped fit, {arm.arm} arm: average uplift against {axis}")
+    words = arm.scale.words
+    uplift = f"average uplift ({words.link})" if words.two else "average uplift"
+    yield Heading(f"Grouped fit, {arm.arm} arm: {uplift} against {words.surprise_axis}")
     yield Line(_fit_line(arm.whole.grouped), "bold")
     if len(arm.by_generate) > 1:
         for generate, group in arm.by_generate.items():
             yield Line(f"{generate} data: {_fit_line(group.grouped)}")
     for seed, group in arm.by_seed.items():
         yield Line(f"seed {seed}: {_fit_line(group.grouped)}")
-    x = "train_mean_ratio" if arm.scale == "log2" else "x"
     rows = []
     for point in arm.whole.points:
-        place = point.ratio if arm.scale == "log2" else point.x
-        y = with_interval(point.y, 2) if point.y else (point.reason or "—")
+        place = point.ratio or point.x
+        y = words.link_format.whole(point.y) if point.y else (point.reason or "—")
         label = row_label(arm, point.generate, point.train)
-        rows.append((Item(label), Item(with_interval(place, 2)), Item(y)))
-    yield Table((row_label(arm, "data", "train"), x, "average uplift"), tuple(rows))
+        rows.append((Item(label), Item(shown(place, words.surprise_format)), Item(y)))
+    yield Table((row_label(arm, "data", "train"), words.surprise, uplift), tuple(rows))
     yield Heading(f"Fit for each eval condition, {arm.arm} arm")
     yield Table(
         ("evaluate", "slope", "R²", "points"),

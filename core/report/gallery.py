@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from windowshift.core.contract.number_format import signed
 from windowshift.core.contract.records import BASE, Behaviour, CellRow, ExperimentRow, primary_of
-from windowshift.core.report.behaviour_figures import behaviour_figures
 from windowshift.core.report.figure import GLYPHS, TONES, Box, Heat, Plot, Rule, Series, Tone
 
 if TYPE_CHECKING:
-    from windowshift.core.measure.grid import Grid
+    from windowshift.core.contract.stats import Estimate
+    from windowshift.core.measure.calibration import DosePoint
     from windowshift.core.measure.measures import ArmMeasures, CoursePoint, Fit, Measures, Point
+    from windowshift.core.measure.resampled import Resampled
     from windowshift.core.measure.steering_results import DoseCurve, MatchedDose
     from windowshift.core.settings.published import Published
     from windowshift.core.store.reader import Reader
@@ -29,21 +30,32 @@ _NO_COURSE = "no checkpoints: a spec with  checkpoints: {every: 100}  evaluates 
 def gallery(measures: Measures, published: Published | None, arm: str, generate: str) -> tuple[Plot, ...]:
     """Return the figures of one arm and generation condition; the first one has every arm."""
     found = measures.arms[arm]
-    unit = measures.behaviour.unit
+    words = found.scale.words
     return (
         grouped(measures, {}, published),
         by_evaluate(found, generate),
         bars(found, generate),
         heatmap(found, generate),
-        course(found, generate, "cv", "CV"),
-        course(found, generate, "mean", f"mean {unit}"),
+        course(found, generate, "cv", words.spread),
+        course(found, generate, "mean", measures.behaviour.mean_label),
     )
 
 
 def _axes(found: ArmMeasures) -> tuple[str, str]:
-    if found.scale == "log2":
-        return "log2 train_mean_ratio", "log2 uplift"
-    return f"distance of D, {found.scale}", f"uplift, {found.scale}"
+    words = found.scale.words
+    return words.surprise_axis, f"{words.link_short} uplift" if words.uplift == "uplift" else f"uplift, {words.link}"
+
+
+def _effect(found: ArmMeasures) -> tuple[str, float]:
+    """The axis of effects as they are shown, and what they are multiplied by on it."""
+    words = found.scale.words
+    label = f"{words.effect_short} uplift" if words.uplift == "uplift" else f"uplift, {words.effect}"
+    return label, words.effect_format.factor
+
+
+def _times(factor: float, one: Estimate) -> tuple[float, float | None, float | None]:
+    low, high = (None if end is None else factor * end for end in (one.low, one.high))
+    return factor * one.value, low, high
 
 
 def grouped(measures: Measures, pinned: Pinned, published: Published | None = None) -> Plot:
@@ -138,30 +150,37 @@ def by_evaluate(found: ArmMeasures, generate: str) -> Plot:
 
 def bars(found: ArmMeasures, generate: str) -> Plot:
     """Return the mean uplift of every train condition as bars."""
-    known = [(p.train, p.y) for p in found.whole.points if p.generate == generate and p.y is not None]
+    axis, factor = _effect(found)
+    known = [
+        (p.train, _times(factor, p.effect))
+        for p in found.whole.points
+        if p.generate == generate and p.effect is not None
+    ]
     one = Series(
         "mean uplift",
         "bars",
         tuple(float(place) for place in range(len(known))),
-        tuple(y.value for _, y in known),
+        tuple(y for _, (y, *_) in known),
         tuple(train for train, _ in known),
-        tuple(y.low for _, y in known),
-        tuple(y.high for _, y in known),
+        tuple(low for _, (_, low, _) in known),
+        tuple(high for _, (*_, high) in known),
     )
     ticks = tuple((float(place), train) for place, (train, _) in enumerate(known))
     title = f"Mean uplift by train condition, {found.arm} arm, {generate} data"
-    return Plot("by-train", title, "", _axes(found)[1], (one,), ticks, note="no row is finished yet")
+    return Plot("by-train", title, "", axis, (one,), ticks, note="no row is finished yet")
 
 
 def heatmap(found: ArmMeasures, generate: str) -> Plot:
     """Return the uplift of every cell."""
+    factor = _effect(found)[1]
     known = {
-        (cell.key.train, cell.key.evaluate): cell.uplift.value
+        (cell.key.train, cell.key.evaluate): factor * cell.effect.value
         for cell in found.cells
-        if cell.key.generate == generate and cell.key.final and cell.uplift is not None
+        if cell.key.generate == generate and cell.key.final and cell.effect is not None
     }
     trains = [train for train in found.trains if any((train, e) in known for e in found.columns)]
-    title = f"Uplift, train × eval, {found.arm} arm, {generate} data"
+    on = "" if found.scale.kind == "ratio" else f" ({found.scale.words.effect})"
+    title = f"Uplift{on}, train × eval, {found.arm} arm, {generate} data"
     if not known:
         return Plot("heatmap", title, note="no cell is finished yet")
     values = tuple(tuple(known.get((train, e)) for e in found.columns) for train in trains)
@@ -169,12 +188,16 @@ def heatmap(found: ArmMeasures, generate: str) -> Plot:
 
 
 def course(found: ArmMeasures, generate: str, what: str, word: str) -> Plot:
-    """Return CV or mean over the examples seen in training, a line a train condition."""
+    """Return the spread or the mean over the examples seen in training, a line a train condition."""
+    words = found.scale.words
+    form = words.spread_format if what == "cv" else words.value_format
+    if what == "cv" and form.unit:
+        word += f",{form.unit}"
     title = f"{word} over training, {found.arm} arm, {generate} data"
     series: list[Series] = []
     for place, train in enumerate(found.trains):
         own: list[CoursePoint] = [p for p in found.course if (p.generate, p.train) == (generate, train)]
-        known = [(p.step, e) for p in own if (e := p.cv if what == "cv" else p.mean) is not None]
+        known = [(p.step, _times(form.factor, e)) for p in own if (e := p.cv if what == "cv" else p.mean) is not None]
         if not known:
             continue
         series.append(
@@ -182,30 +205,31 @@ def course(found: ArmMeasures, generate: str, what: str, word: str) -> Plot:
                 train,
                 "line",
                 tuple(float(step) for step, _ in known),
-                tuple(one.value for _, one in known),
-                low=tuple(one.low for _, one in known),
-                high=tuple(one.high for _, one in known),
+                tuple(value for _, (value, *_) in known),
+                low=tuple(low for _, (_, low, _) in known),
+                high=tuple(high for _, (*_, high) in known),
                 tone=TONES[place % len(TONES)],
             )
         )
-    name = f"{'cv' if what == 'cv' else 'length'}-over-training"
+    name = f"{words.spread.lower() if what == 'cv' else 'mean'}-over-training"
     return Plot(name, title, "training examples", word, tuple(series), note=_NO_COURSE)
 
 
-def dose_plot(curve: DoseCurve, matches: Sequence[MatchedDose], unit: str, *, relative: bool) -> Plot:
+def dose_plot(curve: DoseCurve, matches: Sequence[MatchedDose], behaviour: Behaviour) -> Plot:
     """Return the mean over alpha; where means compare by ratio, the axis is in powers.
 
     A prefix group's base mean is a height: its line ends where the curve crosses it, at the matched alpha. One
     that is out of reach goes through the figure.
     """
     points = curve.points
-    xs, ys = tuple(p.alpha for p in points), tuple(p.mean for p in points)
-    low, high = tuple(p.low for p in points), tuple(p.high for p in points)
+    factor = behaviour.scale.words.value_format.factor
+    xs, ys = tuple(p.alpha for p in points), tuple(factor * p.mean for p in points)
+    low, high = (tuple(None if end is None else factor * end for end in ends) for ends in _ends(points))
     own = [one for one in matches if (one.vector, one.tokens) == (curve.vector, curve.tokens)]
-    met = [(one.alpha, one.target.value, one.group) for one in own if one.alpha is not None]
-    n = {point.n for point in points}
+    met = [(one.alpha, factor * one.target.value, one.group) for one in own if one.alpha is not None]
+    cut = sum(point.truncated for point in points)
     series = (
-        Series(f"mean (n {min(n)})" if n else "mean", "line", xs, ys, low=low, high=high),
+        Series(f"mean{_counts([p.n for p in points], cut)}", "line", xs, ys, low=low, high=high),
         Series(
             "matched",
             "points",
@@ -217,23 +241,36 @@ def dose_plot(curve: DoseCurve, matches: Sequence[MatchedDose], unit: str, *, re
         ),
         Series("95 %", "band", xs, ys, low=low, high=high, tone="dim"),
     )
-    ends = [value for value in (*ys, *low, *high, *(one.target.value for one in own)) if value is not None]
+    ends = [value for value in (*ys, *low, *high, *(factor * one.target.value for one in own)) if value is not None]
     return Plot(
         "dose-response",
         f"Dose-response of the base model: {curve.vector} at layer {curve.layer}",
         "alpha",
-        f"mean {unit}",
+        behaviour.mean_label,
         series,
-        rules=tuple(Rule(one.group, one.target.value, one.alpha) for one in own),
-        log=relative and min(ends) > 0,
+        rules=tuple(Rule(one.group, factor * one.target.value, one.alpha) for one in own),
+        log=behaviour.scale.kind == "ratio" and min(ends) > 0,
     )
+
+
+def _ends(points: Sequence[DosePoint]) -> tuple[list[float | None], list[float | None]]:
+    return [point.low for point in points], [point.high for point in points]
+
+
+def _counts(n: Sequence[int], truncated: int) -> str:
+    """The completions a point, and how many of all were cut off."""
+    if not any(n):
+        return ""
+    span = str(min(n)) if min(n) == max(n) else f"{min(n)} to {max(n)}"
+    return f" (n {span}, †{truncated})" if truncated else f" (n {span})"
 
 
 def coherence_plot(curve: DoseCurve) -> Plot:
     """Return coherence over alpha: the log-probability a token of what is written under it, unpushed."""
     known = [(point.alpha, point.coherence) for point in curve.points if point.coherence is not None]
     xs, ys = tuple(alpha for alpha, _ in known), tuple(value for _, value in known)
-    line = Series("coherence", "line", xs, ys, tone="good")
+    measured = [point.n if point.coherence_n is None else point.coherence_n for point in curve.points]
+    line = Series(f"coherence{_counts(measured, 0)}", "line", xs, ys, tone="good")
     title = f"Coherence under {curve.vector} at layer {curve.layer}"
     return Plot("coherence", title, "alpha", "nats a token", (line,), note="coherence was not measured")
 
@@ -288,12 +325,14 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
     more than yes and no. Figures that have nothing to show come with the reason in their `note`.
     """
     from windowshift.core.measure.grid import load_grid
-    from windowshift.core.measure.measurement import measure
+    from windowshift.core.measure.measurement import measure_resampled
+    from windowshift.core.measure.resampled import Resampled
     from windowshift.core.settings.published import published
 
     grid = load_grid(reader, experiment, behaviour)
-    measures = measure(grid)
-    known = published(experiment.setting) if behaviour == primary_of(experiment.behaviours) else None
+    resampled = Resampled(grid)
+    measures = measure_resampled(resampled)
+    known = published(experiment.setting, behaviour.name)
     first = True
     for arm, found in measures.arms.items():
         for generate in found.generates:
@@ -305,9 +344,6 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
             what = (f"{arm} arm", f"{generate} data", behaviour.name)
             for plot in others:
                 yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what)))
-            if behaviour == primary_of(experiment.behaviours):
-                for plot in behaviour_figures(reader, experiment, arm, generate, found.columns):
-                    yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what[:2])))
             if behaviour.scale.kind == "rate":
                 continue
             cells = [c for c in grid.cells if c.train == BASE or (c.arm, c.generate) == (arm, generate)]
@@ -315,17 +351,15 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
                 plot = distributions(reader, cells, behaviour, evaluate)
                 yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what)))
     if behaviour == primary_of(experiment.behaviours):
-        yield from _dose_drawings(reader, experiment, behaviour, grid)
+        yield from _dose_drawings(reader, experiment, resampled)
 
 
-def _dose_drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour, grid: Grid) -> Iterator[Drawing]:
+def _dose_drawings(reader: Reader, experiment: ExperimentRow, resampled: Resampled) -> Iterator[Drawing]:
     """The dose-responses of the base model, which were measured on the primary behaviour."""
-    from windowshift.core.measure.resampled import Resampled
     from windowshift.core.measure.steering_results import steering_results
 
-    results = steering_results(reader, experiment, Resampled(grid))
+    results = steering_results(reader, experiment, resampled)
     for curve in results.curves:
-        relative = behaviour.scale.kind == "ratio"
-        for plot in (dose_plot(curve, results.matches, behaviour.unit, relative=relative), coherence_plot(curve)):
+        for plot in (dose_plot(curve, results.matches, resampled.grid.behaviour), coherence_plot(curve)):
             what = subject(experiment, "base model", f"vector {curve.vector}", f"{curve.tokens} tokens")
             yield Drawing((curve.vector, curve.tokens, plot.name), replace(plot, of=what))

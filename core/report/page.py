@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.stats import Estimate
 
 ASCII = str.maketrans({"−": "-", "²": "2", "±": "~", "†": "!", "→": ">", "·": "-", "…": "~", "–": "-", "—": "-"})
@@ -51,36 +52,14 @@ def clean(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def number(value: float, decimals: int | None = None) -> str:
-    """A number with a real minus sign; without `decimals`, three or four digits that matter."""
-    if decimals is None:
-        decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-    text = f"{value:,.{decimals}f}"
-    if not text.strip("-0.,"):
-        text = text.lstrip("-")  # no minus zero
-    return text.replace("-", "−")
-
-
-def bracket(one: Estimate, decimals: int | None = None) -> str:
-    """The interval of an estimate, with the decimals of its value."""
-    if one.low is None or one.high is None:
-        return "[no interval]"
-    if decimals is None:
-        decimals = 0 if abs(one.value) >= 100 else 1 if abs(one.value) >= 10 else 2
-    return f"[{number(one.low, decimals)}, {number(one.high, decimals)}]"
-
-
-def with_interval(one: Estimate | None, decimals: int | None = None, unit: str = "") -> str:
+def with_interval(one: Estimate | None, decimals: int | None = None) -> str:
     """An estimate with its interval; a dash where there is none."""
-    return "—" if one is None else f"{number(one.value, decimals)}{unit} {bracket(one, decimals)}"
+    return shown(one, NumberFormat(decimals))
 
 
-def signed(one: Estimate | None, decimals: int = 1, unit: str = "") -> str:
-    """A difference with its sign and interval."""
-    if one is None:
-        return "— (not there yet)"
-    plus = "+" if one.value > 0 else ""
-    return f"{plus}{number(one.value, decimals)}{unit} {bracket(one, decimals)}"
+def shown(one: Estimate | None, form: NumberFormat, *, unit: bool = False, missing: str = "—") -> str:
+    """An estimate with its interval as a scale writes it; `missing` where there is none."""
+    return missing if one is None else form.whole(one, unit=unit)
 
 
 GAP = 2
@@ -88,26 +67,28 @@ GAP = 2
 
 def matrix(
     corner: str,
-    rows: Sequence[tuple[str, Sequence[tuple[Item, Item]]]],
+    rows: Sequence[tuple[str, Sequence[tuple[Item, ...]]]],
     columns: Sequence[str],
     width: int | None,
-) -> tuple[Table, bool]:
-    """Make a matrix with intervals where that fits a width, else a bare one with folded heads.
+) -> tuple[Table, int]:
+    """Make a matrix of the fullest items that fit a width; the barest have folded heads.
 
     Args:
         corner: the head of the labels.
-        rows: a label and, for each column, the item with its interval and the bare one.
+        rows: a label and, for each column, the same item in several ways, from the fullest to the barest.
         columns: their heads.
         width: of the terminal; None: as wide as need be.
 
     Returns:
-        The table, and whether it has the intervals.
+        The table, and which of the ways its items are in.
     """
-    full = Table((corner, *columns), tuple((Item(name), *(pair[0] for pair in items)) for name, items in rows))
-    if width is None or table_width(full) <= width:
-        return full, True
+    ways = max((len(item) for _, items in rows for item in items), default=1)
+    for way in range(ways - 1):
+        table = Table((corner, *columns), tuple((Item(name), *(item[way] for item in items)) for name, items in rows))
+        if width is None or table_width(table) <= width:
+            return table, way
     heads = (corner, *(column.replace("_", "_\n") for column in columns))
-    return Table(heads, tuple((Item(name), *(pair[1] for pair in items)) for name, items in rows)), False
+    return Table(heads, tuple((Item(name), *(item[-1] for item in items)) for name, items in rows)), ways - 1
 
 
 def fit(table: Table, width: int) -> list[Table]:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.records import BASE
+from windowshift.core.contract.number_format import NumberFormat
+from windowshift.core.contract.records import BASE, Behaviour
 from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.measures import ArmMeasures
-from windowshift.core.report.page import Block, Heading, Item, Line, Table, with_interval
+from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown
 from windowshift.core.report.report import Report
 
-Row = tuple[str, tuple[Estimate | None, ...]]
+Row = tuple[str, tuple[Estimate | None, ...], NumberFormat]
+"""A label, the number of each experiment, and how it is written."""
+PLAIN = NumberFormat(2)
 Arms = Sequence[ArmMeasures | None]
 
 
@@ -22,7 +25,8 @@ def beside_blocks(reports: Sequence[Report]) -> list[Block]:
     Raises:
         SpecError: they measure different behaviours.
     """
-    parts, behaviour = _arms(reports), reports[0].behaviour.name
+    parts, behaviour = _arms(reports), reports[0].behaviour
+    rate = behaviour.scale.kind == "rate"
     names = tuple(report.experiment.name for report in reports)
     blocks: list[Block] = [Heading(" beside ".join(names), 1)]
     for report in reports:
@@ -34,16 +38,16 @@ def beside_blocks(reports: Sequence[Report]) -> list[Block]:
     for name, arms in parts.items():
         which = f", {name} arm" if len(parts) > 1 else ""
         blocks += [
-            Heading(f"Measures ({behaviour}){which}"),
-            _table("measure", names, _measures(arms), _two_decimals),
-            Heading(f"Mean {behaviour}{which}"),
-            _table("cell", names, _cells(arms), with_interval),
+            Heading(f"Measures ({behaviour.name}){which}"),
+            _table("measure", names, _measures(arms, behaviour)),
+            Heading(f"{behaviour.name}: {behaviour.mean_label}{which}" if rate else f"Mean {behaviour.name}{which}"),
+            _table("cell", names, _cells(arms, behaviour)),
         ]
     doses = _doses(reports)
     if doses:
         blocks += [
             Heading("Matched doses: the alpha at which the base model shows a prefix group's mean"),
-            _table("vector and group", names, doses, _two_decimals),
+            _table("vector and group", names, doses),
         ]
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         blocks.append(Line(note, "bold"))
@@ -56,7 +60,7 @@ def beside_json(reports: Sequence[Report]) -> dict[str, Any]:
     Raises:
         SpecError: they measure different behaviours.
     """
-    parts = _arms(reports)
+    parts, behaviour = _arms(reports), reports[0].behaviour
     return {
         "experiments": [
             {
@@ -69,16 +73,27 @@ def beside_json(reports: Sequence[Report]) -> dict[str, Any]:
             }
             for report in reports
         ],
-        "behaviour": reports[0].behaviour.name,
-        "measures": [{"arm": name} | _json("measure", row) for name, arms in parts.items() for row in _measures(arms)],
-        "cells": [{"arm": name} | _json("cell", row) for name, arms in parts.items() for row in _cells(arms)],
+        "behaviour": behaviour.name,
+        "scale": behaviour.scale.to_json(),
+        "measures": [
+            {"arm": name} | _json("measure", row) for name, arms in parts.items() for row in _measures(arms, behaviour)
+        ],
+        "cells": [
+            {"arm": name} | _json("cell", row) for name, arms in parts.items() for row in _cells(arms, behaviour)
+        ],
         "doses": [_json("dose", row) for row in _doses(reports)],
     }
 
 
 def _arms(reports: Sequence[Report]) -> dict[str, Arms]:
     """The arms that there are, by name; None for an experiment that has not got one."""
+    scales = {report.behaviour.scale for report in reports}
     behaviours = {report.behaviour.name for report in reports}
+    if len(behaviours) == 1 and len(scales) > 1:
+        raise SpecError(
+            f"these experiments measure '{behaviours.pop()}' on different scales: run the older one's spec again, "
+            "which reuses its results"
+        )
     if len(behaviours) > 1:
         raise SpecError(
             f"these experiments measure different behaviours ({', '.join(sorted(behaviours))}): name one with -b"
@@ -87,27 +102,32 @@ def _arms(reports: Sequence[Report]) -> dict[str, Arms]:
     return {name: [report.measures.arms.get(name) for report in reports] for name in names}
 
 
-def _measures(arms: Arms) -> list[Row]:
+def _measures(arms: Arms, behaviour: Behaviour) -> list[Row]:
     """Slope, R², the spread of each row over its own arm's conditions and the other's, and the extreme cell."""
     wholes = [arm.whole if arm else None for arm in arms]
     extremes = [next(iter(whole.extremes), None) if whole else None for whole in wholes]
     own = [{spread.train: spread.value for spread in whole.spreads} if whole else {} for whole in wholes]
     crossed = [{spread.train: spread.value for spread in whole.cross_spreads} if whole else {} for whole in wholes]
+    words = behaviour.scale.words
+    change = f", {words.change.strip()}" if words.two else f" {words.change.strip()}".rstrip()
     rows: list[Row] = [
-        ("grouped slope", tuple(whole.grouped.slope if whole else None for whole in wholes)),
-        ("grouped R²", tuple(whole.grouped.r2 if whole else None for whole in wholes)),
+        ("grouped slope", tuple(whole.grouped.slope if whole else None for whole in wholes), PLAIN),
+        ("grouped R²", tuple(whole.grouped.r2 if whole else None for whole in wholes), PLAIN),
     ]
     for spreads, which in ((own, ""), (crossed, ", crossed")):
         trains = dict.fromkeys(train for spread in spreads for train in spread)
-        rows += [(f"CV {train}{which}", tuple(spread.get(train) for spread in spreads)) for train in trains]
-    return [
-        *rows,
-        ("extreme, vs base %", tuple(extreme.vs_base if extreme else None for extreme in extremes)),
-        ("extreme, vs no_prefix %", tuple(extreme.vs_no_prefix if extreme else None for extreme in extremes)),
-    ]
+        rows += [
+            (f"{words.spread} {train}{which}", tuple(spread.get(train) for spread in spreads), words.spread_format)
+            for train in trains
+        ]
+    against = (
+        ("base", tuple(extreme.vs_base if extreme else None for extreme in extremes)),
+        ("no_prefix", tuple(extreme.vs_no_prefix if extreme else None for extreme in extremes)),
+    )
+    return [*rows, *((f"extreme, vs {name}{change}", values, words.change_format) for name, values in against)]
 
 
-def _cells(arms: Arms) -> list[Row]:
+def _cells(arms: Arms, behaviour: Behaviour) -> list[Row]:
     """The mean of every final cell that one of them has, in the order of the first."""
     means = [
         {
@@ -119,7 +139,11 @@ def _cells(arms: Arms) -> list[Row]:
     ]
     keys = list(dict.fromkeys(key for found in means for key in found))
     return [
-        (f"{f'{generate}: ' if generate else ''}{train} → {evaluate}", tuple(found.get(key) for found in means))
+        (
+            f"{f'{generate}: ' if generate else ''}{train} → {evaluate}",
+            tuple(found.get(key) for found in means),
+            behaviour.scale.words.value_format,
+        )
         for key in keys
         for generate, train, evaluate in (key,)
     ]
@@ -138,20 +162,17 @@ def _doses(reports: Sequence[Report]) -> list[Row]:
             )
         found.append(doses)
     names = dict.fromkeys(name for doses in found for name in doses)
-    return [(name, tuple(doses.get(name) for doses in found)) for name in names]
+    return [(name, tuple(doses.get(name) for doses in found), PLAIN) for name in names]
 
 
-def _two_decimals(one: Estimate | None) -> str:
-    return with_interval(one, 2)
-
-
-def _table(corner: str, names: tuple[str, ...], rows: Sequence[Row], show: Any) -> Table:
+def _table(corner: str, names: tuple[str, ...], rows: Sequence[Row]) -> Table:
     return Table(
-        (corner, *names), tuple((Item(label), *(Item(show(value)) for value in values)) for label, values in rows)
+        (corner, *names),
+        tuple((Item(label), *(Item(shown(value, form)) for value in values)) for label, values, form in rows),
     )
 
 
 def _json(what: str, row: Row) -> dict[str, Any]:
-    label, values = row
-    shown = [None if one is None else {"value": one.value, "ci95": [one.low, one.high], "n": one.n} for one in values]
-    return {what: label, "values": shown}
+    label, values, _ = row
+    found = [None if one is None else {"value": one.value, "ci95": [one.low, one.high], "n": one.n} for one in values]
+    return {what: label, "values": found}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
+from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, primary_of
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES, Estimate
 from windowshift.core.measure.grid import Tally, load_grid
 from windowshift.core.measure.measurement import measure_resampled
@@ -89,7 +90,7 @@ def report(workspace: Path, name: str, behaviour: str | None = None, *, resample
         experiment,
         chosen,
         measure_resampled(resampled),
-        published(experiment.setting) if chosen == experiment.behaviours[0] else None,
+        published(experiment.setting, chosen.name),
         tuple(_notes(experiment)),
         sum(jobs.values(), Tally(0, 0, 0, 0)),
         tuple((job.label, job.error or "no reason was recorded") for job in failed),
@@ -116,8 +117,10 @@ def find_behaviour(experiment: ExperimentRow, name: str | None) -> Behaviour:
     Raises:
         SpecError: the experiment does not measure it.
     """
+    if name is None and experiment.behaviours:
+        return primary_of(experiment.behaviours)
     for behaviour in experiment.behaviours:
-        if name is None or behaviour.name == name:
+        if behaviour.name == name:
             return behaviour
     names = [behaviour.name for behaviour in experiment.behaviours]
     raise SpecError(f"experiment '{experiment.name}' does not measure '{name}': {_instead(name or '', names)}")
@@ -135,10 +138,10 @@ def _notes(experiment: ExperimentRow) -> list[str]:
 
 
 def _arm(arm: ArmMeasures) -> dict[str, Any]:
-    found = {"scale": arm.scale, **_group(arm.whole), "by_generate": {}, "by_seed": {}, "course": []}
+    found = {"scale": arm.scale.link, **_group(arm.whole, arm.scale), "by_generate": {}, "by_seed": {}, "course": []}
     found |= {"evaluates": list(arm.evaluates), "crossed": list(arm.crossed)}
-    found["by_generate"] = {generate: _group(group) for generate, group in arm.by_generate.items()}
-    found["by_seed"] = {str(seed): _group(group) for seed, group in arm.by_seed.items()}
+    found["by_generate"] = {generate: _group(group, arm.scale) for generate, group in arm.by_generate.items()}
+    found["by_seed"] = {str(seed): _group(group, arm.scale) for seed, group in arm.by_seed.items()}
     found["pooled"] = [_cell(cell, arm) for cell in arm.cells] if len(arm.seeds) > 1 else []
     found["course"] = [
         {
@@ -154,7 +157,7 @@ def _arm(arm: ArmMeasures) -> dict[str, Any]:
     return found
 
 
-def _group(group: GroupMeasures) -> dict[str, Any]:
+def _group(group: GroupMeasures, scale: Scale) -> dict[str, Any]:
     spreads = group.spreads
     return {
         "grouped": _fit(group.grouped),
@@ -165,7 +168,7 @@ def _group(group: GroupMeasures) -> dict[str, Any]:
         "cv_generate": spreads[0].generate if spreads else None,
         "cross_cv": {spread.train: _numbers("value", spread.value) for spread in group.cross_spreads},
         "cross_cv_kept": {spread.train: _numbers("value", spread.kept) for spread in group.cross_spreads},
-        "extreme": _extremes(group.extremes),
+        "extreme": _extremes(group.extremes, scale),
         "fits_by_evaluate": {evaluate: _fit(fit) for evaluate, fit in group.by_evaluate.items()},
         "points": [_point(point) for point in group.points],
     }
@@ -185,24 +188,25 @@ def _fit(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _extremes(extremes: tuple[Extreme, ...]) -> dict[str, Any]:
+def _extremes(extremes: tuple[Extreme, ...], scale: Scale) -> dict[str, Any]:
     if not extremes:
         reason = "it needs D, the base model without a prefix, and one finished cell of a prefixed row"
         return {"direction": None, "vs_base_pct": None, "vs_no_prefix_pct": None, "reason": reason}
-    found = _extreme(extremes[0])
+    found = _extreme(extremes[0], scale)
     for one in extremes:
-        found[one.direction] = _extreme(one)
+        found[one.direction] = _extreme(one, scale)
     return found
 
 
-def _extreme(extreme: Extreme) -> dict[str, Any]:
-    unit = "_pct" if extreme.relative else "_difference"
+def _extreme(extreme: Extreme, scale: Scale) -> dict[str, Any]:
+    unit = "_pct" if scale.kind == "ratio" else "_difference"
     return {
         "direction": extreme.direction,
         "train": extreme.train,
         "evaluate": extreme.evaluate,
         "mean": extreme.mean,
-        # Keys that design section 5 promises; None for a behaviour that compares by difference.
+        "truncated": extreme.tally.truncated,
+        # Keys that are always there; None where means do not compare by ratio.
         "vs_base_pct": None,
         "vs_no_prefix_pct": None,
         **_numbers(f"vs_base{unit}", extreme.vs_base, "vs_base"),
@@ -221,6 +225,8 @@ def _point(point: Point) -> dict[str, Any]:
         **_numbers("train_mean_ratio", point.ratio),
         **_numbers("x", point.x),
         **_numbers("y", point.y),
+        **_numbers("effect", point.effect),
+        **_numbers("data_mean", point.data),
         "reason": point.reason,
     }
 
@@ -236,6 +242,8 @@ def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
         "step": key.step,
         "final": key.final,
         "status": cell.status,
+        "done": cell.progress[0],
+        "total": cell.progress[1],
         "n": tally.n,
         "truncated": tally.truncated,
         "missing": tally.missing,
@@ -244,9 +252,12 @@ def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
         "ci95": _interval(cell.mean),
         "sd": cell.sd,
         "base_mean": cell.base_mean,
-        "uplift_log2": _value(cell.uplift) if arm.scale == "log2" else None,
+        # `uplift` is on the link scale, `effect` as it is shown: for rates log-odds, and the difference.
+        "uplift_log2": _value(cell.uplift) if arm.scale.link == "log2" else None,
         "uplift": _value(cell.uplift),
         "uplift_ci95": _interval(cell.uplift),
+        "effect": _value(cell.effect),
+        "effect_ci95": _interval(cell.effect),
     }
 
 

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from windowshift.core.contract.number_format import number
+from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.calibration import DosePoint
 from windowshift.core.measure.steering_results import ControlEffect, DoseCurve, LayerSweep, MatchedDose, SteeringResults
-from windowshift.core.report.page import Block, Heading, Item, Line, Table, number, with_interval
+from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
+from windowshift.core.settings.soundness import COHERENCE, REPETITION
 
 CONTROL_LIMIT = 0.25
 
 
-def steering_blocks(found: SteeringResults, unit: str, scale: str) -> Iterator[Block]:
+def steering_blocks(found: SteeringResults, behaviour: Behaviour) -> Iterator[Block]:
     """Everything of one experiment; nothing where it does not steer."""
     if not found:
         return
     yield from vector_blocks(found)
     for sweep in found.sweeps:
-        yield from sweep_blocks(sweep, unit)
+        yield from sweep_blocks(sweep, behaviour)
     for curve in found.curves:
-        yield from curve_blocks(curve, unit)
+        yield from curve_blocks(curve, behaviour)
     if found.matches:
-        yield from match_blocks(found.matches, unit)
+        yield from match_blocks(found.matches, behaviour)
     if found.controls:
-        yield from control_blocks(found.controls, scale)
+        yield from control_blocks(found.controls, behaviour)
     yield from fired_blocks(found)
 
 
@@ -46,7 +50,7 @@ def vector_blocks(found: SteeringResults) -> Iterator[Block]:
     yield Table(("vector", "made as", "of", "rows", "norm at each layer"), tuple(rows))
 
 
-def sweep_blocks(sweep: LayerSweep, unit: str) -> Iterator[Block]:
+def sweep_blocks(sweep: LayerSweep, behaviour: Behaviour) -> Iterator[Block]:
     """The doses tried at every layer, and the layer picked."""
     yield Heading(f"Layer of {sweep.vector}: {sweep.layer}")
     yield Line(f"Rule: {sweep.rule}.", "dim")
@@ -55,88 +59,115 @@ def sweep_blocks(sweep: LayerSweep, unit: str) -> Iterator[Block]:
     rows = []
     for one in sweep.ranges:
         chosen = "bold" if one.layer == sweep.layer else ""
-        means = [Item(_mean(point), chosen) for point in sweep.curves[one.layer]]
+        means = [Item(_mean(point, behaviour.scale), chosen) for point in sweep.curves[one.layer]]
         ends = f"{number(one.alpha_low)} … {number(one.alpha_high)}"
         rows.append((Item(str(one.layer), chosen), *means, Item(ends, chosen), Item(one.why, "dim")))
     yield Table(heads, tuple(rows))
-    n = next(iter(sweep.curves.values()))[0].n
+    n = sorted({point.n for curve in sweep.curves.values() for point in curve})
+    counts = str(n[0]) if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    cut = any(point.truncated for curve in sweep.curves.values() for point in curve)
     yield Line(
-        f"Columns: dose, alpha·‖v‖ / RMS of the residual stream; entries: mean {unit} ± half the 95% interval, "
-        f"n = {n} a dose.",
+        f"Columns: dose, alpha·‖v‖ / RMS of the residual stream; entries: {behaviour.mean_label} ± half the 95% "
+        f"interval, n = {counts} a dose{f'; {_cut_note(behaviour)}' if cut else ''}.",
         "dim",
     )
 
 
-def _mean(point: DosePoint) -> str:
+def _mean(point: DosePoint, scale: Scale) -> str:
+    form = scale.words.value_format
     if point.low is None or point.high is None:
-        return f"{number(point.mean)} (no interval)"
-    return f"{number(point.mean)} ±{number((point.high - point.low) / 2)}"
+        return f"{form.text(point.mean)} (no interval){_cut(point.truncated)}"
+    return f"{form.text(point.mean)} ±{form.text((point.high - point.low) / 2)}{_cut(point.truncated)}"
 
 
-def curve_blocks(curve: DoseCurve, unit: str) -> Iterator[Block]:
+def _cut(truncated: int) -> str:
+    return f"†{truncated}" if truncated else ""
+
+
+def _cut_note(behaviour: Behaviour) -> str:
+    return f"†k: k truncated at the token limit; {behaviour.scale.words.truncated}"
+
+
+def curve_blocks(curve: DoseCurve, behaviour: Behaviour) -> Iterator[Block]:
     """The base model's mean, coherence and repetition under every alpha."""
     on = "" if curve.tokens == "all" else f", {curve.tokens} tokens"
     yield Heading(f"Dose-response of the base model: {curve.vector} at layer {curve.layer}{on}")
     rows = []
     for point in curve.points:
         mean = Estimate(point.mean, point.low, point.high, point.n)
-        sound = "—" if point.coherence is None else number(point.coherence, 2)
-        loops = "—" if point.repetition is None else number(point.repetition, 2)
+        sound = "—" if point.coherence is None else COHERENCE.scale.words.spread_format.text(point.coherence)
+        loops = "—" if point.repetition is None else REPETITION.scale.words.value_format.text(point.repetition)
         rows.append(
             (
                 Item(number(point.alpha, 2)),
                 Item("—" if point.dose is None else number(point.dose, 3)),
-                Item(with_interval(mean)),
+                Item(behaviour.scale.words.value_format.whole(mean) + _cut(point.truncated)),
                 Item(str(point.n)),
-                Item(sound),
-                Item(loops),
+                Item(sound + _count(point.coherence_n, point.n)),
+                Item(loops + _count(point.repetition_n, point.n)),
             )
         )
-    yield Table(("alpha", "dose", f"mean {unit}", "n", "coherence", "repetition"), tuple(rows))
+    yield Table(("alpha", "dose", behaviour.mean_label, "n", "coherence", "repetition"), tuple(rows))
+    notes = []
+    if any(point.truncated for point in curve.points):
+        notes.append(_cut_note(behaviour))
+    if any(other not in (None, point.n) for point in curve.points for other in (point.coherence_n, point.repetition_n)):
+        notes.append("(k): over k completions only")
+    if notes:
+        yield Line("; ".join(notes) + ".", "dim")
 
 
-def match_blocks(matches: tuple[MatchedDose, ...], unit: str) -> Iterator[Block]:
+def _count(own: int | None, n: int) -> str:
+    """The completions behind a number, where they are not those of the mean beside it."""
+    return "" if own in (None, n) else f" ({own})"
+
+
+def match_blocks(matches: tuple[MatchedDose, ...], behaviour: Behaviour) -> Iterator[Block]:
     """The alphas that show the prefix groups' base means."""
     yield Heading("Matched doses: the alpha that shows a prefix group's base mean without the prefix")
-    rows = []
+    rows, words = [], behaviour.scale.words
+    form = words.value_format
     for one in matches:
         label = f"{one.group}" + ("" if one.tokens == "all" else f" ({one.tokens} tokens)")
         if one.alpha is None:
-            reach = f"out of reach: {number(one.curve_low)} … {number(one.curve_high)}"
-            rows.append((Item(label), Item(with_interval(one.target)), Item(reach, "red"), *(Item("—"),) * 4))
+            reach = f"out of reach: {form.text(one.curve_low)} … {form.text(one.curve_high)}"
+            rows.append((Item(label), Item(form.whole(one.target)), Item(reach, "red"), *(Item("—"),) * 4))
             continue
         low, high = ("beyond the curve" if end is None else number(end, 2) for end in (one.alpha_low, one.alpha_high))
         rows.append(
             (
                 Item(label),
-                Item(with_interval(one.target)),
+                Item(form.whole(one.target)),
                 Item(f"{number(one.alpha, 2)} [{low}, {high}]"),
                 Item("—" if one.dose is None else number(one.dose, 3)),
-                Item(with_interval(one.reached) if one.reached else "not evaluated"),
-                Item(with_interval(one.ratio, 2) if one.ratio else "—"),
+                Item(form.whole(one.reached) + _cut(one.truncated) if one.reached else "not evaluated"),
+                Item(words.against_format.whole(one.ratio) if one.ratio else "—"),
                 Item("—" if one.reached is None else str(one.reached.n)),
             )
         )
-    heads = ("group", f"base mean {unit}", "alpha", "dose", "mean under the dose", "dose / prefix", "n")
+    compared = f"dose {words.against} prefix" + (f",{words.change}" if words.against_format.unit else "")
+    heads = ("group", f"base {behaviour.mean_label}", "alpha", "dose", "mean under the dose", compared, "n")
     yield Table(heads, tuple(rows))
+    if any(one.truncated for one in matches):
+        yield Line(f"{_cut_note(behaviour)}.", "dim")
 
 
-def control_blocks(controls: tuple[ControlEffect, ...], scale: str) -> Iterator[Block]:
+def control_blocks(controls: tuple[ControlEffect, ...], behaviour: Behaviour) -> Iterator[Block]:
     """What control vectors do beside the real one."""
     yield Heading("Controls on the base model, beside the real vector at the same dose")
-    rows = []
+    rows, words = [], behaviour.scale.words
     for one in controls:
         kept = one.share is not None and one.share.value < CONTROL_LIMIT
         rows.append(
             (
                 Item(one.condition),
                 Item(one.control),
-                Item(with_interval(one.effect, 2) if one.effect else "—"),
-                Item(f"{with_interval(one.real_effect, 2)}" if one.real_effect else f"— ({one.real})"),
+                Item(shown(one.effect, words.effect_format)),
+                Item(shown(one.real_effect, words.effect_format, missing=f"— ({one.real})")),
                 Item(with_interval(one.share, 2) if one.share else "—", "" if kept else "yellow"),
             )
         )
-    yield Table(("condition", "control", f"effect ({scale})", "the real one's", "share"), tuple(rows))
+    yield Table(("condition", "control", f"effect ({words.effect})", "the real one's", "share"), tuple(rows))
     yield Line("Share: size of the control's effect over the size of the real one's; a good control stays below ¼.",
                "dim")  # fmt: skip
 

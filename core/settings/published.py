@@ -46,8 +46,9 @@ class PublishedSettings:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Everything published for one setting."""
+    """Everything published for one setting, of one behaviour."""
 
+    behaviour: str
     settings: PublishedSettings
     grouped: tuple[PublishedFit, ...]
     cv: tuple[PublishedSpread, ...]
@@ -58,14 +59,15 @@ class Published:
 
 
 @cache
-def published(setting: str) -> Published | None:
-    """The published numbers of a setting; None where nothing is published for it."""
+def published(setting: str, behaviour: str | None = None) -> Published | None:
+    """The published numbers of a setting; None where nothing is published of this behaviour (None: of any)."""
     data = yaml.safe_load(asset("published.yaml").read_text(encoding="utf-8")).get(setting)
-    if data is None:
+    if data is None or behaviour not in (None, data["behaviour"]):
         return None
     settings = data["settings"]
     first, second = settings.pop("betas")
     return Published(
+        data["behaviour"],
         PublishedSettings(
             **{**settings, "learning_rate": float(settings["learning_rate"])},
             betas=(float(first), float(second)),

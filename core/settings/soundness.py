@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.setting import Sample, Score, Scores
+from windowshift.core.contract.setting import Scores
 
 COHERENCE = Behaviour("coherence", "nats a token", Scale.difference(), "guard")
 REPETITION = Behaviour("repetition", "share", Scale.rate(percent=False), "guard")
@@ -29,16 +31,16 @@ class SoundnessScorer:
         """As `Scorer.identity`."""
         return {"scorer": "soundness", "version": 1}
 
-    def score(self, sample: Sample) -> Scores:
+    def score(self, prompt: Prompt, completion: Completion) -> Scores:  # noqa: ARG002 - the protocol's
         """Both, of one completion."""
-        completion = sample.completion
+        coherence: tuple[float | None, str | None]
         if not completion.tokens:
-            coherence = Score(None, "an empty completion has no log-probability")
+            coherence = None, "an empty completion has no log-probability"
         elif completion.logprob is None:
-            coherence = Score(None, "no log-probability was asked for or offered")
+            coherence = None, "no log-probability was asked for or offered"
         else:
-            coherence = Score(completion.logprob / completion.tokens)
-        return {COHERENCE.name: coherence, REPETITION.name: Score(repetition(completion.text))}
+            coherence = completion.logprob / completion.tokens, None
+        return {COHERENCE.name: coherence, REPETITION.name: (repetition(completion.text), None)}
 
 
 def repetition(text: str, words: int = 4) -> float:

@@ -34,7 +34,7 @@ def small(noise: np.ndarray[Any, np.dtype[np.float64]] | None = None, **options:
 
 def test_by_hand() -> None:
     found = compare(small(), [SHORT, LONG], resamples=50)
-    assert found.scale == "log2"
+    assert found.scale.link == "log2"
     assert found.lowest == ("short", "short")
     assert [tally.n for tally in found.tallies] == [8, 8]
     base_cv, cv = 15 / 25, 12.5 / 17.5  # two means: half their distance over their middle
@@ -102,7 +102,7 @@ def test_rates_compare_by_difference() -> None:
     }
     data = {("a", train): [(1.0, train, [0.0, 1.0])] for train in ("a", "b")}
     found = compare(grid(cells, data, scale=Scale.rate()), [("prefix", "a", "a"), ("prefix", "a", "b")], resamples=50)
-    assert found.scale == "log_odds"
+    assert found.scale.link == "log_odds"
     extreme = found.measure("extreme")
     assert [one.value for one in extreme.values if one] == pytest.approx([0.25, 0.0])
     cv = found.measure("cv")

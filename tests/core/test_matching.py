@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.scale import Scale
 from windowshift.core.measure import matching
 from windowshift.core.measure.grid import Rows
 from windowshift.core.measure.matching import Match, match
@@ -28,7 +29,8 @@ def rows(mean: float, prompts: int = PROMPTS, noise: float = 0.0, rng: np.random
 
 
 def solved(curve: Callable[[float], float], target: float, *, relative: bool = True) -> Match:
-    return match(ALPHAS, [rows(curve(alpha)) for alpha in ALPHAS], rows(target), relative=relative)
+    scale = Scale.ratio() if relative else Scale.difference()
+    return match(ALPHAS, [rows(curve(alpha)) for alpha in ALPHAS], rows(target), scale=scale)
 
 
 @settings(max_examples=20)
@@ -75,10 +77,10 @@ def test_out_of_reach_is_an_answer(target: float, nearest: float, sign: int) -> 
 def test_an_end_of_the_interval_beyond_the_curve_is_open() -> None:
     rng = np.random.default_rng(0)
     points = [rows(40 * math.exp(0.5 * alpha), noise=0.5, rng=rng) for alpha in ALPHAS]
-    high = match(ALPHAS, points, rows(40 * math.exp(1.45), noise=0.5, rng=rng), relative=True)
+    high = match(ALPHAS, points, rows(40 * math.exp(1.45), noise=0.5, rng=rng), scale=Scale.ratio())
     assert high.alpha_high is None
     assert high.alpha is None or high.alpha_low is not None
-    middle = match(ALPHAS, points, rows(40.0, noise=0.5, rng=rng), relative=True)
+    middle = match(ALPHAS, points, rows(40.0, noise=0.5, rng=rng), scale=Scale.ratio())
     assert middle.alpha is not None
     assert middle.alpha_low is not None
     assert middle.alpha_high is not None
@@ -133,7 +135,7 @@ def test_the_interval_covers_the_truth(low: float) -> None:
             mean = 40 * math.exp(rate * alpha) * own
             return np.arange(48), mean * np.exp(rng.normal(-0.045, 0.3, 48))
 
-        found = match(alphas, [drawn(alpha) for alpha in alphas], drawn(truth), relative=True)
+        found = match(alphas, [drawn(alpha) for alpha in alphas], drawn(truth), scale=Scale.ratio())
         assert found.alpha_low is not None
         assert found.alpha_high is not None
         inside += found.alpha_low <= truth <= found.alpha_high
@@ -145,7 +147,7 @@ def test_prompts_that_lack_a_score_are_left_out() -> None:
     numbers, scores = rows(40.0)
     scores[::5] = np.nan
     points = [rows(40 * math.exp(0.5 * alpha)) for alpha in ALPHAS]
-    assert match(ALPHAS, points, (numbers, scores), relative=True).alpha == pytest.approx(0, abs=1e-6)
+    assert match(ALPHAS, points, (numbers, scores), scale=Scale.ratio()).alpha == pytest.approx(0, abs=1e-6)
 
 
 def test_points_at_which_the_model_says_nothing_are_left_out() -> None:
@@ -161,11 +163,11 @@ def test_what_cannot_be_solved_is_refused() -> None:
         solved(lambda alpha: 40 * math.exp(alpha), 0.0)
     points = [rows(40 * math.exp(0.5 * alpha)) for alpha in ALPHAS]
     with pytest.raises(SpecError, match="what is to be matched has no score"):
-        match(ALPHAS, points, (np.arange(3), np.full(3, np.nan)), relative=False)
+        match(ALPHAS, points, (np.arange(3), np.full(3, np.nan)), scale=Scale.difference())
 
 
 def test_the_same_rows_give_the_same_match() -> None:
     rng = np.random.default_rng(1)
     points = [rows(40 * math.exp(0.5 * alpha), noise=0.4, rng=rng) for alpha in ALPHAS]
     target = rows(50.0, noise=0.4, rng=rng)
-    assert match(ALPHAS, points, target, relative=True) == match(ALPHAS, points, target, relative=True)
+    assert match(ALPHAS, points, target, scale=Scale.ratio()) == match(ALPHAS, points, target, scale=Scale.ratio())

@@ -93,7 +93,7 @@ def small(scale: float = 1.0, noise: np.ndarray[Any, np.dtype[np.float64]] | Non
 def test_by_hand() -> None:
     found = arm(small())
     whole = found.whole
-    assert found.scale == "log2"
+    assert found.scale.link == "log2"
     assert [point.ratio.value for point in whole.points if point.ratio] == pytest.approx([1.0, 4.0, 2.0])
     assert [point.y.value for point in whole.points if point.y] == pytest.approx([0.0, -1.0, -0.5])
     assert whole.grouped.slope is not None
@@ -220,18 +220,49 @@ def test_partial_grids_have_gaps_and_no_guesses() -> None:
     assert found.by_evaluate["no_prefix"].slope is None
 
 
-def test_a_cell_in_work_is_paired_with_the_base_on_its_prompts() -> None:
-    cells: dict[Any, Values] = {
-        ("", "base", "short"): [10.0, 20.0, 1000.0],
-        ("short", "short", "short"): [5.0, 10.0],
-    }
-    found = arm(grid(cells, {}, states={("short", "short", "short"): "running"}))
-    cell = found.cells[-1]
-    assert cell.base_mean == pytest.approx(15.0)
-    assert cell.uplift is not None
-    assert cell.uplift.value == pytest.approx(-1.0)
-    assert cell.uplift.low == pytest.approx(-1.0)
-    assert found.whole.points[0].y is None
+def test_nothing_is_estimated_before_it_is_done() -> None:
+    """Short completions come first: the mean of those that are there already is another number."""
+    here = ("short", "short", "short")
+    cells: dict[Any, Values] = {("", "base", "short"): [10.0, 20.0, 1000.0], here: [5.0, 10.0]}
+    for state in ("running", "paused", "failed", "cancelled"):
+        found = arm(grid(cells, {("short", "short"): [(1.0, "short", [10.0])]}, states={here: state}))
+        cell = found.cells[-1]
+        assert (cell.status, cell.mean, cell.sd, cell.uplift, cell.effect) == (state, None, None, None, None)
+        assert (cell.progress, cell.tally.n) == ((2, 2), 2)
+        assert found.whole.points[0].y is None
+        assert found.whole.extremes == ()
+    base = arm(grid(cells, {}, states={("", "base", "short"): "running"})).cells[-1]
+    assert base.mean is not None
+    assert (base.base_mean, base.uplift) == (None, None)
+
+
+def test_d_counts_once_all_of_it_is_there() -> None:
+    cells: dict[Any, Values] = {("", "base", e): [m] * 3 for e, m in BASE.items()}
+    cells |= {("short", t, e): [m / 2] * 3 for t in BASE for e, m in BASE.items()}
+    whole = grid(cells, {("short", t): [(1.0, t, [10.0, 12.0])] for t in BASE})
+    assert all(point.data and point.x for point in arm(whole).whole.points)
+    found = arm(replace(whole, data_done=(False,) * len(whole.sources))).whole
+    assert {(point.data, point.x) for point in found.points} == {(None, None)}
+    assert (found.grouped.slope, found.extremes) == (None, ())
+
+
+def test_pooled_seeds_wait_for_each_other() -> None:
+    cells: dict[Any, Values] = {("", "base", "short", seed): [10.0, 20.0] for seed in (0, 1)}
+    cells |= {("short", "short", "short", seed): [5.0, 10.0] for seed in (0, 1)}
+    made = grid(cells, {})
+    late = tuple(replace(c, state="running") if (c.train, c.seed) == ("short", 1) else c for c in made.cells)
+    found = arm(replace(made, cells=late))
+    assert [cell.mean for cell in found.cells if cell.key.train == "short"] == [None]
+    known = {cell.key.seed: cell.mean is not None for cell in found.seed_cells if cell.key.train == "short"}
+    assert known == {0: True, 1: False}
+
+
+def test_one_prompt_has_no_interval() -> None:
+    """It shows nothing of how prompts differ, on the page of the cell as in the grid."""
+    found = arm(grid({("", "base", "short"): [10.0, NAN], ("short", "short", "short"): [5.0, NAN]}, {}))
+    for one in (found.cells[-1].mean, found.cells[-1].uplift):
+        assert one is not None
+        assert one.interval is None
 
 
 def test_missing_scores_are_left_out_on_both_sides() -> None:
@@ -281,18 +312,17 @@ def test_rates_use_log_odds_and_differences() -> None:
     cells |= {("a", t, e): tuned for t in ("a", "no_prefix") for e in ("a", "no_prefix")}
     data = {("a", t): [(1.0, t, [1.0, 1.0, 1.0, 1.0])] for t in ("a", "no_prefix")}
     found = arm(grid(cells, data, scale=Scale.rate()))
-    assert found.scale == "log_odds"
+    assert found.scale.link == "log_odds"
     uplift = next(c.uplift for c in found.cells if c.key.train == "a")
     assert uplift is not None
     assert uplift.value == pytest.approx(math.log(3.5 / 1.5) - math.log(1.5 / 3.5))
     high = found.whole.extremes[0]
     assert high.direction == "high"
-    assert not high.relative
     assert high.vs_base is not None
     assert high.vs_base.value == pytest.approx(0.5)
     assert found.whole.points[0].ratio is None
     beyond = arm(grid({k: [v * 50 for v in values] for k, values in cells.items()}, {}, scale=Scale.difference()))
-    assert beyond.scale == "difference"
+    assert beyond.scale.link == "difference"
     assert [c.uplift.value for c in beyond.cells if c.uplift] == pytest.approx([25.0] * 4)
 
 

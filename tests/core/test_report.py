@@ -14,6 +14,7 @@ from windowshift.core.measure.summarise import put_summaries, summarise
 from windowshift.core.report.frames import cells_frame, completions_frame, fits_frame, points_frame
 from windowshift.core.report.report import Report, report
 from windowshift.core.report.text import markdown, print_report, report_text
+from windowshift.core.settings.length import CHARS, WORDS
 from windowshift.core.settings.published import published
 from windowshift.core.store.reader import Reader
 
@@ -76,7 +77,7 @@ def test_cell_numbers_equal_the_stored_completions(workspace: Path, finished: Re
     cells = {(c.train, c.evaluate): c for c in reader.cells(1, "length_chars")}
     for cell in finished.to_json()["cells"][::9]:
         job = cells[cell["train"], cell["evaluate"]].job
-        summary = summarise(reader, job, "length_chars")
+        summary = summarise(reader, job, CHARS)
         assert (summary.n, summary.truncated) == (cell["n"], cell["truncated"])
         assert summary.mean == pytest.approx(cell["mean"])
         assert summary.sd == pytest.approx(cell["sd"])
@@ -89,7 +90,7 @@ def test_summaries_are_stored(tmp_path: Path) -> None:
     writer = generate_store(tmp_path, prompts=10)
     reader = Reader(tmp_path, writer.connection)
     job = reader.cells(1, "length_words")[3].job
-    found = put_summaries(reader, writer, job, ["length_chars", "length_words"])
+    found = put_summaries(reader, writer, job, [CHARS, WORDS])
     assert reader.summary(job, "length_words") == found["length_words"]
     writer.close()
 

@@ -86,7 +86,7 @@ def test_what_truncation_means() -> None:
 def test_numbers_are_written_with_their_interval_and_unit() -> None:
     rate = Scale.rate().words
     assert rate.value_format.whole(Estimate(0.375, 0.25, 0.5, 40), unit=True) == "37.5% [25.0, 50.0]"
-    assert rate.effect_format.whole(Estimate(0.125, -0.03, 0.2, 40), unit=True) == "+12.5 pp [−3.0, +20.0]"
+    assert rate.effect_format.whole(Estimate(0.125, -0.03, 0.2, 40), unit=True) == "+12.5 pp [−3.0, 20.0]"
     for narrow in (False, True):  # the same digits on a screen and in a report
         assert rate.value_format.text(0.375, narrow=narrow) == "37.5"
         assert rate.link_format.text(0.5, narrow=narrow) == "+0.50"

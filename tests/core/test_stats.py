@@ -2,22 +2,25 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import (
-    compare_means,
+    Estimate,
     intervals,
     mean_summary,
     ols,
+    paired_means,
     plain_means,
     resampled_means,
-    spread,
     weight_blocks,
 )
+from windowshift.core.measure.effect import effect_of
 
 
 def test_summary_by_hand() -> None:
@@ -83,17 +86,22 @@ def test_coverage_is_near_95_percent() -> None:
     assert 0.91 <= covered / trials <= 0.98
 
 
+def effect(scale: Scale, own: Any, other: Any) -> Estimate | None:
+    pair = paired_means(*own, *other)
+    return effect_of(scale, pair).effect if pair else None
+
+
 def test_a_comparison_is_paired_by_prompt() -> None:
     rng = np.random.default_rng(4)
     difficulty = rng.lognormal(5, 1, 150)
     mine, base = difficulty * rng.lognormal(-0.5, 0.05, 150), difficulty
-    found = compare_means(mine, range(150), base[::-1], range(149, -1, -1), "log2_ratio")
+    found = effect(Scale.ratio(), (mine, range(150)), (base[::-1], range(149, -1, -1)))
     assert found is not None
     assert found.low is not None
     assert found.high is not None
     assert found.value == pytest.approx(math.log2(mine.mean() / base.mean()))
     assert found.high - found.low < 0.1  # unpaired it would be about 0.6
-    swapped = compare_means(base, range(150), mine, range(150), "log2_ratio")
+    swapped = effect(Scale.ratio(), (base, range(150)), (mine, range(150)))
     assert swapped is not None
     assert swapped.value == pytest.approx(-found.value)
     assert swapped.low == pytest.approx(-found.high)
@@ -101,20 +109,80 @@ def test_a_comparison_is_paired_by_prompt() -> None:
 
 def test_comparisons_by_hand() -> None:
     a, b = ([2.0, 4.0, 100.0], [1, 2, 3]), ([1.0, 2.0, 100.0], [1, 2, 4])
-    for how, expected in (("difference", 1.5), ("ratio", 2.0), ("log2_ratio", 1.0)):
-        found = compare_means(*a, *b, how)  # type: ignore[arg-type]  # a loop over the literals
+    pair = paired_means(*a, *b)
+    assert pair is not None
+    assert (pair.mean, pair.other, pair.n, pair.other_n, pair.prompts) == (3.0, 1.5, 2, 2, 2)
+    for scale, expected in ((Scale.difference(), 1.5), (Scale.ratio(), 1.0)):
+        found = effect(scale, a, b)
         assert found is not None
         assert found.value == pytest.approx(expected)
         assert found.n == 2
-    assert compare_means([1.0], [1], [1.0], [1], "ratio") is None
-    assert compare_means([1.0, 1.0], [1, 2], [0.0, 0.0], [1, 2], "ratio") is None
+    change = effect_of(Scale.ratio(), pair).change
+    assert change is not None
+    assert change.value == pytest.approx(100)
+    assert paired_means([1.0], [1], [1.0], [1]) is None
+    assert effect(Scale.ratio(), ([1.0, 1.0], [1, 2]), ([0.0, 0.0], [1, 2])) is None
+
+
+def test_a_prompt_keeps_its_weights_where_others_are_missing() -> None:
+    """So that a cell's own page and the grid, which has every prompt, show one interval for one number."""
+    rng = np.random.default_rng(6)
+    own, base = rng.lognormal(4, 1, 60), rng.lognormal(4, 1, 60)
+    own[:7], base[50:] = np.nan, np.nan
+    pair = paired_means(own, range(60), base, range(60))
+    assert pair is not None
+    there = np.isfinite(own) & np.isfinite(base)
+    sums = np.where(there, np.stack([own, base]), 0.0)
+    drawn = resampled_means(sums, np.stack([there, there]).astype(float))
+    assert np.array_equal(pair.samples, drawn[:, 0])
+    assert np.array_equal(pair.other_samples, drawn[:, 1])
 
 
 def test_spread_by_hand() -> None:
     means = np.array([[1.0, 3.0], [2.0, 2.0]])
-    assert spread(means) == pytest.approx([0.5, 0.0])
-    assert spread(means, relative=False) == pytest.approx([1.0, 0.0])
-    assert np.isnan(spread(np.array([1.0, -1.0])))
+    assert Scale.ratio().spread(means) == pytest.approx([0.5, 0.0])
+    assert Scale.difference().spread(means) == pytest.approx([1.0, 0.0])
+    assert np.isnan(Scale.ratio().spread(np.array([1.0, -1.0])))
+
+
+SCORES = {
+    "0 or 1": st.sampled_from([0.0, 1.0]),
+    "share": st.floats(0, 1),
+    "skewed": st.floats(-3, 6).map(lambda x: math.exp(2 * x)),
+    "negative": st.floats(-1e6, -1e-6),
+}
+SCALES = {
+    "0 or 1": Scale.rate(), "share": Scale.rate(), "skewed": Scale.ratio(), "negative": Scale.difference()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCORES)
+@given(data=st.data())
+def test_a_shown_value_lies_inside_its_shown_interval(kind: str, data: st.DataObject) -> None:
+    scale, n = SCALES[kind], data.draw(st.integers(2, 30))
+    own, base = (data.draw(st.lists(SCORES[kind], min_size=n, max_size=n)) for _ in range(2))
+    summary = mean_summary(own, range(n), [False] * n, resamples=100)
+    pair = paired_means(own, range(n), base, range(n), resamples=100)
+    assert pair is not None
+    found, words = effect_of(scale, pair), scale.words
+    shown = (
+        (summary.estimate, words.value_format),
+        (found.effect, words.effect_format),
+        (found.link, words.link_format),
+        (found.change, words.change_format),
+    )
+    for one, form in shown:
+        if one is None or one.low is None or one.high is None:
+            continue
+        assert one.low <= one.value <= one.high
+        for narrow in (False, True):
+            value = read(form.text(one.value, narrow=narrow))
+            low, high = map(read, form.interval(one, narrow=narrow)[1:-1].split(", "))
+            assert low <= value <= high
+
+
+def read(text: str) -> float:
+    return float(text.replace("−", "-").replace(",", "").removeprefix("×"))
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3))

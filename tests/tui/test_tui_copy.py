@@ -46,7 +46,7 @@ async def test_number_table_and_completion(workspace: Path, monkeypatch: pytest.
         copied = workspace / "copied"
         await pilot.press("y")
         await until(pilot, lambda: pilot.app._clipboard)
-        change = grid.selected.change("ratio")
+        change = grid.selected.effect(grid.snapshot.behaviour.scale)
         assert float(pilot.app._clipboard) == pytest.approx(change, abs=1e-5)
         assert float(next(copied.glob("*.txt")).read_text()) == pytest.approx(change, abs=1e-5)
         await until(pilot, lambda: any("OSC 52" in note.message for note in pilot.app._notifications))

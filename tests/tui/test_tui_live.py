@@ -175,7 +175,7 @@ async def test_an_untrained_plan_and_a_difference_behaviour(tmp_path: Path, monk
         screen = await arrive(pilot, GridScreen)
         await settle(pilot)
         assert {face.kind for row in screen.matrix.model.rows for face in row.faces} == {"pending"}
-        assert "difference, rate" in screen_text(pilot)
+        assert "difference, pp" in screen_text(pilot)
         await pilot.press("m", "m", "m", "m", "e", "enter")
         await arrive(pilot, CellScreen)
         await pilot.press("s", "enter", "end")

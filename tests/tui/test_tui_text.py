@@ -177,7 +177,7 @@ def test_grid_order_pages_seeds_and_steps(tmp_path: Path) -> None:
     mixed = read_grid(reader, "med-short", GridChoice(page=grid.pages[2]))
     assert mixed is not None
     assert [row.train for row in mixed.rows] == ["mix"]
-    assert mixed.rows[0].ratio is not None
+    assert mixed.rows[0].surprise(mixed.behaviour.scale) is not None
     assert read_grid(reader, "nope", GridChoice()) is None
     reader.close()
     assert len(cell_labels.model(grid, "uplift").rows) == 7
@@ -195,7 +195,7 @@ def test_columns_are_summed_up(tmp_path: Path) -> None:
         assert foot is not None
         assert foot.label == label
         assert len(foot.faces) == len(grid.columns)
-    last = [row.cells[-1].change("ratio") for row in grid.rows]  # type: ignore[union-attr]
+    last = [row.cells[-1].effect(grid.behaviour.scale) for row in grid.rows]  # type: ignore[union-attr]
     shown = cell_labels.model(grid, "uplift").foot
     assert shown is not None
     assert shown.faces[-1].text == formats.signed(sum(last) / len(last))  # type: ignore[arg-type]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.records import BASE, Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.column_heads import ColumnHead
+from windowshift.tui.read.fits import Fits, effect_of
 from windowshift.tui.read.snapshot import CellKey, GridCell, GridRow, GridSnapshot
 from windowshift.tui.text import formats, sanitise
 from windowshift.tui.text.table import Table, number, table
@@ -16,8 +18,10 @@ from windowshift.tui.text.table import Table, number, table
 if TYPE_CHECKING:
     from windowshift.core.settings.published import PublishedSpread
 
-Metric = Literal["uplift", "mean", "width", "n", "truncated"]
-METRICS: tuple[Metric, ...] = ("uplift", "mean", "width", "n", "truncated")
+Metric = Literal["uplift", "link", "mean", "width", "n", "truncated"]
+METRICS: tuple[Metric, ...] = ("uplift", "link", "mean", "width", "n", "truncated")
+CHANGES: tuple[Metric, ...] = ("uplift", "link")
+"""Metrics that compare a cell with the base model; base cells show their mean."""
 Kind = Literal["done", "live", "pending", "paused", "failed", "none"]
 
 _FILLING = "○◔◑◕"
@@ -71,13 +75,19 @@ class MatrixModel:
         return any(head.band for head in self.heads)
 
 
+def metrics_of(behaviour: Behaviour) -> tuple[Metric, ...]:
+    """Return the metrics of a behaviour; `link` where uplifts are fitted on another scale than they are shown on."""
+    return tuple(metric for metric in METRICS if metric != "link" or behaviour.scale.words.two)
+
+
 def metric_name(metric: Metric, behaviour: Behaviour) -> str:
     """Return a metric's name with its unit."""
-    if metric == "uplift":
-        return "uplift log2" if behaviour.scale.kind == "ratio" else f"difference, {behaviour.unit}"
+    points = behaviour.scale.words.effect_format.unit.strip()
     return {
-        "mean": f"mean {behaviour.unit}",
-        "width": f"interval width, {behaviour.unit}",
+        "uplift": behaviour.effect_label,
+        "link": f"difference, {behaviour.scale.words.link_short}",
+        "mean": behaviour.mean_label,
+        "width": f"interval width, {points or behaviour.unit}",
         "n": "n",
         "truncated": "truncated",
     }[metric]
@@ -88,15 +98,16 @@ def model(
     metric: Metric,
     published: PublishedSpread | None = None,
     pinned: Sequence[CellKey] = (),
+    fits: Fits | None = None,
 ) -> MatrixModel:
     """Return what the matrix shows of a grid under a metric, with published CVs in a column of their own."""
     pins = {(key.arm, key.generate, key.train): str(number) for number, key in enumerate(pinned, 1)}
-    low, high = extremes(grid)
-    compare = grid.behaviour.scale.kind
+    low, high = extremes(grid, metric, fits)
+    behaviour = grid.behaviour
     rows = []
     for r, row in enumerate(grid.rows):
         faces = tuple(
-            _face(cell, metric, compare, "▾" if (r, c) == low else "▴" if (r, c) == high else "")
+            _face(cell, metric, behaviour, fits, "▾" if (r, c) == low else "▴" if (r, c) == high else "")
             for c, cell in enumerate(row.cells)
         )
         faces = tuple(
@@ -104,31 +115,34 @@ def model(
             for face, cell in zip(faces, row.cells, strict=True)
         )
         pin = pins.get((*grid.page, row.train), "")
-        rows.append(FaceRow(sanitise.line(row.train, 60), faces, _summary(row, metric, compare, published), pin))
-    base_metric: Metric = "mean" if metric == "uplift" else metric
+        rows.append(
+            FaceRow(sanitise.line(row.train, 60), faces, _summary(row, metric, behaviour, fits, published), pin)
+        )
+    base_metric: Metric = "mean" if metric in CHANGES else metric
+    spread = behaviour.scale.words.spread
     return MatrixModel(
         heads=tuple(_clean(head) for head in grid.heads),
         summaries=(
             "total" if metric in ("n", "truncated") else "mean",
-            "CV",
-            f"CV {published.model}" if published else "",
-            "train/D",
+            spread,
+            f"{spread} {published.model}" if published else "",
+            "train/D" if behaviour.scale.kind == "ratio" else "train−D",
         ),
         base=FaceRow(
             "base",
-            tuple(_face(cell, base_metric, compare, "", coloured=False) for cell in grid.base.cells),
-            _summary(grid.base, base_metric, compare, published),
+            tuple(_face(cell, base_metric, behaviour, None, "", coloured=False) for cell in grid.base.cells),
+            _summary(grid.base, base_metric, behaviour, None, published),
         ),
         rows=tuple(rows),
-        foot=_foot(grid, metric) if len(rows) > 1 else None,
+        foot=_foot(grid, metric, fits) if len(rows) > 1 else None,
     )
 
 
-def _foot(grid: GridSnapshot, metric: Metric) -> FaceRow:
+def _foot(grid: GridSnapshot, metric: Metric, fits: Fits | None) -> FaceRow:
     """Return the mean of each column over the train conditions, or the total where counts add up."""
-    compare, found = grid.behaviour.scale.kind, []
+    behaviour, found = grid.behaviour, []
     for cells in zip(*(row.cells for row in grid.rows), strict=True):
-        values = [value(cell, metric, compare) for cell in cells if cell is not None]
+        values = [value(cell, metric, behaviour, fits) for cell in cells if cell is not None]
         known = [one for one in values if one is not None]
         if not known or len(known) < len(values):
             found.append(Face(formats.NOTHING, kind="pending"))
@@ -136,9 +150,8 @@ def _foot(grid: GridSnapshot, metric: Metric) -> FaceRow:
             found.append(Face(f"{sum(known):.0f}"))
         else:
             mean = sum(known) / len(known)
-            changes = metric == "uplift"
-            text = formats.signed(mean) if changes else formats.plain(mean)
-            found.append(Face(text, level=max(-1.0, min(1.0, mean)) if changes else None))
+            text = format_of(metric, behaviour).text(mean, narrow=True)
+            found.append(Face(text, level=behaviour.scale.level(mean) if metric == "uplift" else None))
     return FaceRow("total" if metric in ("n", "truncated") else "mean", tuple(found), ())
 
 
@@ -147,42 +160,64 @@ def _clean(head: ColumnHead) -> ColumnHead:
     return ColumnHead(name, band, leaf, head.crossed)
 
 
-def extremes(grid: GridSnapshot) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """Return where the lowest and the highest change under the arm's own conditions stand, as (row, column)."""
+def extremes(
+    grid: GridSnapshot, metric: Metric = "uplift", fits: Fits | None = None
+) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """Return where the lowest and the highest finished cell under the arm's own conditions stand, as (row, column).
+
+    They are those of the metric; counts and widths have none.
+    """
+    if metric not in (*CHANGES, "mean"):
+        return None, None
     known = [
-        (change, (r, c))
+        (found, (r, c))
         for r, row in enumerate(grid.rows)
         for c, cell in enumerate(row.own_cells)
-        if cell is not None and (change := cell.change(grid.behaviour.scale.kind)) is not None
+        if cell is not None and (found := value(cell, metric, grid.behaviour, fits)) is not None
     ]
     if len(known) < 2:
         return None, None
     return min(known)[1], max(known)[1]
 
 
-def _face(cell: GridCell | None, metric: Metric, compare: str, mark: str, *, coloured: bool = True) -> Face:
+def format_of(metric: Metric, behaviour: Behaviour) -> NumberFormat:
+    """Return how the numbers of a metric are written."""
+    words = behaviour.scale.words
+    return {"uplift": words.effect_format, "link": words.link_format}.get(metric, words.value_format)
+
+
+def _face(
+    cell: GridCell | None,
+    metric: Metric,
+    behaviour: Behaviour,
+    fits: Fits | None,
+    mark: str,
+    *,
+    coloured: bool = True,
+) -> Face:
     if cell is None:
         return Face("", kind="none")
-    row, summary = cell.cell, cell.cell.summary
-    if row.state == "failed" and summary is None:
-        return Face("✗", "failed", kind="failed")
-    if row.state in ("running", "paused") or (row.state != "done" and row.done and summary is None):
+    row, summary = cell.cell, cell.summary
+    if row.state == "failed":
+        return Face("✗", f"failed, {row.done}/{row.total}" if row.done else "failed", kind="failed")
+    if row.state in ("running", "paused") or (row.state != "done" and row.done):
         share = formats.share(row.done, row.total)
         glyph = "‖" if row.state == "paused" else _FILLING[min(3, round(share * 4))]
         kind: Kind = "paused" if row.state == "paused" else "live"
         return Face(f"{glyph} {share:.0%}", f"{row.done}/{row.total}", kind=kind)
     if summary is None or summary.mean is None:
         return Face(formats.NOTHING, row.state if row.state == "cancelled" else "", kind="pending")
-    change = cell.change(compare) if coloured else None
-    level = None if change is None else max(-1.0, min(1.0, change))
-    interval = formats.interval(summary.low, summary.high)
-    if metric == "uplift":
-        text = formats.signed(change) if coloured else formats.plain(summary.mean)
-        return Face(text, f"{formats.plain(summary.mean)} {interval}", mark, level)
+    scale, form = behaviour.scale, behaviour.scale.words.value_format
+    effect = effect_of(cell, behaviour, fits) if coloured else None
+    level = scale.level(effect.value) if effect else None
+    mean, interval = form.text(summary.mean, narrow=True), form.interval(summary.estimate, narrow=True)
+    if metric in CHANGES:
+        shown = value(cell, metric, behaviour, fits)
+        return Face(format_of(metric, behaviour).text(shown, narrow=True), f"{mean} {interval}".rstrip(), mark, level)
     if metric == "mean":
-        return Face(formats.plain(summary.mean), interval, mark, level)
+        return Face(mean, interval, mark, level)
     if metric == "width":
-        return Face(formats.plain(_width(cell)), interval, "", None)
+        return Face(form.text(_width(cell), narrow=True), interval, "", None)
     if metric == "n":
         missing = f"{summary.missing} missing" if summary.missing else ""
         return Face(str(summary.n), missing, "!" if summary.missing else "", None)
@@ -191,48 +226,52 @@ def _face(cell: GridCell | None, metric: Metric, compare: str, mark: str, *, col
 
 
 def _width(cell: GridCell) -> float | None:
-    summary = cell.cell.summary
+    summary = cell.summary
     if summary is None or summary.low is None or summary.high is None:
         return None
     return summary.high - summary.low
 
 
-def value(cell: GridCell, metric: Metric, compare: str) -> float | None:
-    """Return a cell's number under a metric; None until it has one."""
-    summary = cell.cell.summary
+def value(cell: GridCell, metric: Metric, behaviour: Behaviour, fits: Fits | None = None) -> float | None:
+    """Return a cell's number under a metric; None until it is done."""
+    summary = cell.summary
     if summary is None:
         return None
-    if metric == "uplift":
-        return cell.change(compare)
+    if metric in CHANGES:
+        found = effect_of(cell, behaviour, fits, link=metric == "link")
+        return found.value if found else None
     if metric == "width":
         return _width(cell)
-    return {"mean": summary.mean, "n": float(summary.n), "truncated": float(summary.truncated)}[metric]
+    if metric == "mean":
+        return summary.mean
+    return float(summary.n if metric == "n" else summary.truncated)
 
 
-def shown_value(cell: GridCell, metric: Metric, grid: GridSnapshot) -> float | None:
+def shown_value(cell: GridCell, metric: Metric, grid: GridSnapshot, fits: Fits | None = None) -> float | None:
     """Return the number that stands in a cell: base cells show their mean where others show a change."""
     base = cell.cell.train == BASE
-    return value(cell, "mean" if base and metric == "uplift" else metric, grid.behaviour.scale.kind)
+    return value(cell, "mean" if base and metric in CHANGES else metric, grid.behaviour, fits)
 
 
-def grid_table(grid: GridSnapshot, metric: Metric) -> Table:
+def grid_table(grid: GridSnapshot, metric: Metric, fits: Fits | None = None) -> Table:
     """Return a page as it is shown under a metric, numbers in full."""
     columns = (f"{head.name} (crossed)" if head.crossed else head.name for head in grid.heads)
-    heads = (f"{metric_name(metric, grid.behaviour)}: train \\ eval", *columns, "CV")
+    scale = grid.behaviour.scale
+    heads = (f"{metric_name(metric, grid.behaviour)}: train \\ eval", *columns, scale.words.spread)
     rows = []
     for row in (grid.base, *grid.rows):
-        values = (number(shown_value(cell, metric, grid) if cell else None) for cell in row.cells)
-        rows.append((row.train, *values, number(coefficient(row))))
+        values = (number(shown_value(cell, metric, grid, fits) if cell else None) for cell in row.cells)
+        rows.append((row.train, *values, number(spread_of(row, scale))))
     return table(heads, rows)
 
 
-def _values(row: GridRow, metric: Metric, compare: str) -> list[float]:
-    found = [value(cell, metric, compare) for cell in row.own_cells if cell is not None]
+def _values(row: GridRow, metric: Metric, behaviour: Behaviour, fits: Fits | None) -> list[float]:
+    found = [value(cell, metric, behaviour, fits) for cell in row.own_cells if cell is not None]
     return [one for one in found if one is not None]
 
 
-def coefficient(row: GridRow) -> float | None:
-    """Return CV: standard deviation over mean of the mean scores across the arm's own eval conditions.
+def spread_of(row: GridRow, scale: Scale) -> float | None:
+    """Return CV or sd of the mean scores across the arm's own eval conditions.
 
     None until every one of them has a mean: over fewer it is another number.
     """
@@ -240,29 +279,28 @@ def coefficient(row: GridRow) -> float | None:
     known = [mean for mean in means if mean is not None]
     if len(known) < 2 or len(known) < len(row.own_cells):
         return None
-    # By hand: the statistics module is exact, and thirty times slower.
-    mean = sum(known) / len(known)
-    return math.sqrt(sum((one - mean) ** 2 for one in known) / len(known)) / mean if mean else None
+    return scale.spread_of(known)
 
 
-def _summary(row: GridRow, metric: Metric, compare: str, published: PublishedSpread | None) -> tuple[Face, ...]:
-    values = _values(row, metric, compare)
+def _summary(
+    row: GridRow, metric: Metric, behaviour: Behaviour, fits: Fits | None, published: PublishedSpread | None
+) -> tuple[Face, ...]:
+    values = _values(row, metric, behaviour, fits)
     complete = len(values) == len(row.own_cells) and bool(values)
     if not complete:
         middle = Face(formats.NOTHING, kind="pending")
     elif metric in ("n", "truncated"):
         middle = Face(f"{sum(values):.0f}")
     else:
-        mean = sum(values) / len(values)
-        middle = Face(formats.signed(mean) if metric == "uplift" else formats.plain(mean))
-    cv = coefficient(row)
-    ratio = row.ratio
+        middle = Face(format_of(metric, behaviour).text(sum(values) / len(values), narrow=True))
+    words = behaviour.scale.words
+    spread, surprise = spread_of(row, behaviour.scale), row.surprise(behaviour.scale)
     known = published.values.get(row.train) if published else None
     return (
         middle,
-        Face(formats.NOTHING, kind="pending") if cv is None else Face(f"{cv:.2f}".removeprefix("0")),
-        Face("" if known is None else f"{known:.2f}".removeprefix("0"), kind="pending"),
-        Face("" if ratio is None else f"×{ratio:.2f}", kind="pending"),
+        Face(words.spread_format.text(spread, narrow=True), kind="pending" if spread is None else "done"),
+        Face("" if known is None else words.spread_format.text(known, narrow=True), kind="pending"),
+        Face("" if surprise is None else words.surprise_format.text(surprise, narrow=True), kind="pending"),
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from windowshift.core.contract.records import BASE, Behaviour, CellRow, CompletionRow, Summary
 from windowshift.core.store.reader import Reader
-from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
+from windowshift.tui.read.fits import Number
+from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, finished, read_experiment
 from windowshift.tui.read.template_client import ChatRequest
 from windowshift.tui.text.word_diff import Marked, word_diff
 
@@ -33,13 +34,21 @@ class PhraseMean:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """A cell against another one, paired by prompt: as it is shown, and on the link scale."""
+
+    effect: Number | None
+    link: Number | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pinned:
     """The pinned cell beside: its scores, and this cell against it, paired by prompt."""
 
     key: CellKey
     cell: CellRow
     scores: tuple[float, ...]
-    against: tuple[float, float | None, float | None] | None
+    against: Compared | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +66,15 @@ class CellSnapshot:
     entries: tuple[Entry, ...]
     base_scores: tuple[float, ...]
     phrases: tuple[PhraseMean, ...]
-    uplift: tuple[float, float | None, float | None] | None
+    uplift: Compared | None
     pinned: Pinned | None = None
     push: str = ""
     train_push: str = ""
+
+    @property
+    def summary(self) -> Summary | None:
+        """The summary of its scores, once it is done."""
+        return finished(self.cell)
 
     @property
     def failed(self) -> int:
@@ -93,7 +107,7 @@ def read_cell(
 ) -> CellSnapshot | None:
     """Return a cell; None where the experiment or the cell is not there. Runs in a worker thread."""
     # numpy loads here, in the thread, and not when the app starts.
-    from windowshift.core.contract.stats import mean_summary
+    from windowshift.core.measure.summarise import summary_of
     from windowshift.tui.read.push import pushes
 
     view = read_experiment(reader, name)
@@ -109,8 +123,10 @@ def read_cell(
     phrases = []
     for phrase in dict.fromkeys(entry.phrase for entry in entries):
         own = [entry for entry in entries if entry.phrase == phrase]
-        scores, prompts = [entry.score for entry in own], [entry.prompt for entry in own]
-        phrases.append(PhraseMean(phrase, mean_summary(scores, prompts, [entry.finish == "length" for entry in own])))
+        found = summary_of(behaviour.scale, [(one.row, one.prompt, one.score, one.finish) for one in own])
+        if cell.state != "done":  # short completions come first: a mean of them would be another number
+            found = replace(found, mean=None, sd=None, low=None, high=None)
+        phrases.append(PhraseMean(phrase, found))
     beside = _find_pinned(reader, view.row.id, behaviour, pinned)
     other = reader.scores(beside.job, behaviour.name) if beside else []
     push, train_push = pushes(reader, view.row, key, cell.job)
@@ -123,9 +139,12 @@ def read_cell(
         entries=entries,
         base_scores=tuple(row[2] for row in compared if row[2] is not None),
         phrases=tuple(phrases),
-        uplift=_against(entries, compared, behaviour),
+        uplift=_against(entries, compared, behaviour) if finished(cell) and finished(base) else None,
         pinned=Pinned(
-            pinned, beside, tuple(row[2] for row in other if row[2] is not None), _against(entries, other, behaviour)
+            pinned,
+            beside,
+            tuple(row[2] for row in other if row[2] is not None),
+            _against(entries, other, behaviour) if finished(cell) and finished(beside) else None,
         )
         if pinned and beside
         else None,
@@ -136,22 +155,27 @@ def read_cell(
 
 def _against(
     entries: Sequence[Entry], other: Sequence[tuple[int, int, float | None, str]], behaviour: Behaviour
-) -> tuple[float, float | None, float | None] | None:
-    """Compare a cell's scores with another one's, paired by prompt: value and interval."""
+) -> Compared | None:
+    """Compare a cell's scores with another one's, paired by prompt."""
     import numpy as np
 
-    from windowshift.core.contract.stats import compare_means
+    from windowshift.core.contract.stats import paired_means
+    from windowshift.core.measure.effect import effect_of
 
-    if not other or all(entry.score is None for entry in entries):
+    if not other:
         return None
-    estimate = compare_means(
-        np.array([entry.score for entry in entries], dtype=np.float64),
+    scale = behaviour.scale
+    pair = paired_means(
+        np.array([scale.counted(entry.score, entry.finish) for entry in entries], dtype=np.float64),
         [entry.prompt for entry in entries],
-        np.array([row[2] for row in other], dtype=np.float64),
+        np.array([scale.counted(row[2], row[3]) for row in other], dtype=np.float64),
         [row[1] for row in other],
-        "log2_ratio" if behaviour.scale.kind == "ratio" else "difference",
     )
-    return (estimate.value, estimate.low, estimate.high) if estimate else None
+    if pair is None:
+        return None
+    found = effect_of(scale, pair)
+    effect, link = (None if one is None else Number(one.value, one.low, one.high) for one in (found.effect, found.link))
+    return Compared(effect, link if scale.words.two else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +231,7 @@ def read_completion(
         theirs = None
         if beside and base:
             theirs = base.score if one == behaviour else _score(reader, beside.job, one.name, base.row)
-        scores.append((one.name, one.unit, mine, theirs))
+        scores.append((one.name, one.score_unit or one.name, mine, theirs))
     beside_pinned = _find_pinned(reader, view.row.id, behaviour, pinned_key)
     pinned = reader.completion_of_prompt(beside_pinned.job, own.prompt_id, behaviour.name) if beside_pinned else None
     gone, new = word_diff(base.text, own.text) if diff and base else (None, None)

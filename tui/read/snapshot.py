@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from windowshift.core.contract.records import BASE, Arm, Behaviour, CellRow, ExperimentRow, RunRow, SourceRow
+from windowshift.core.contract.records import (
+    BASE,
+    Arm,
+    Behaviour,
+    CellRow,
+    ExperimentRow,
+    RunRow,
+    SourceRow,
+    Summary,
+    primary_of,
+)
 from windowshift.core.contract.scale import Scale
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.column_heads import ColumnHead, column_heads
@@ -67,27 +77,45 @@ class GridCell:
         return CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
 
     @property
+    def summary(self) -> Summary | None:
+        """The summary of its scores, once it is done: short completions come first, so that earlier it misleads."""
+        return finished(self.cell)
+
+    @property
     def mean(self) -> float | None:
         """The mean score."""
-        return self.cell.summary.mean if self.cell.summary else None
+        return self.summary.mean if self.summary else None
 
     @property
     def base_mean(self) -> float | None:
         """The base model's mean under the same eval condition."""
-        return self.base.summary.mean if self.base and self.base.summary else None
+        found = finished(self.base)
+        return found.mean if found else None
 
-    def change(self, compare: str) -> float | None:
-        """Return log2(mean / base mean), or the difference where a behaviour compares by it."""
-        if self.mean is None or self.base_mean is None:
+    @property
+    def whole(self) -> bool:
+        """Whether it and its base have a score for every prompt: the means are then over the same prompts."""
+        own, base = self.summary, finished(self.base)
+        return bool(own and base and own.n == base.n > 0 and not own.missing and not base.missing)
+
+    def effect(self, scale: Scale) -> float | None:
+        """Return the effect against the base as it is shown; None where the means are not over the same prompts."""
+        if not self.whole or self.mean is None or self.base_mean is None:
             return None
-        if compare != "ratio":
-            return self.mean - self.base_mean
-        return math.log2(self.mean / self.base_mean) if self.mean > 0 and self.base_mean > 0 else None
+        return scale.effect_of(self.mean, self.base_mean)
+
+
+def finished(cell: CellRow | None) -> Summary | None:
+    """Return a cell's summary once the cell is done."""
+    return cell.summary if cell is not None and cell.state == "done" else None
 
 
 @dataclass(frozen=True, slots=True)
 class GridRow:
-    """The cells of one train condition in column order; `data_mean` is the mean of its D.
+    """The cells of one train condition in column order.
+
+    `data_mean` is the mean of its D over `data_n` scores, `train_mean` the base model's under the train condition,
+    over `train_n`; None until all of it is there.
 
     The first `own` cells are under eval conditions of the row's arm: its summaries are over those alone.
     """
@@ -97,18 +125,22 @@ class GridRow:
     own: int
     data_mean: float | None = None
     train_mean: float | None = None
+    data_n: int = 0
+    train_n: int = 0
 
     @property
     def own_cells(self) -> tuple[GridCell | None, ...]:
         """The cells under the arm's own eval conditions."""
         return self.cells[: self.own]
 
-    @property
-    def ratio(self) -> float | None:
-        """train_mean_ratio: the base model's mean under the train condition over the mean of D."""
-        if not self.train_mean or not self.data_mean:
+    def surprise(self, scale: Scale) -> float | None:
+        """Return train_mean_ratio, the base model's mean under the train condition over D's; else their distance."""
+        if self.train_mean is None or self.data_mean is None:
             return None
-        return self.train_mean / self.data_mean
+        if scale.kind == "ratio":
+            return self.train_mean / self.data_mean if self.data_mean > 0 else None
+        found = scale.distance(self.data_mean, self.train_mean, self.data_n, self.train_n)
+        return found if math.isfinite(found) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +187,9 @@ def read_experiment(reader: Reader, name: str) -> ExperimentView | None:
 
 
 def behaviour_of(experiment: ExperimentRow, name: str | None) -> Behaviour:
-    """Return a behaviour by name, else the experiment's first."""
+    """Return a behaviour by name, else the primary one."""
     known = experiment.behaviours or (Behaviour("score", "", Scale.difference()),)
-    return next((b for b in known if b.name == name), known[0])
+    return next((b for b in known if b.name == name), primary_of(known))
 
 
 def read_grid(reader: Reader, name: str, choice: GridChoice) -> GridSnapshot | None:
@@ -185,7 +217,7 @@ def read_grid(reader: Reader, name: str, choice: GridChoice) -> GridSnapshot | N
     heads = column_heads(view.row, page.arm, _order(names, page.arm, means, _names(view.row, "evaluate")))
     columns, own = [head.name for head in heads], sum(not head.crossed for head in heads)
     sources = [s for s in reader.sources(view.row.id) if (s.arm, s.generate, s.seed) == (*page, seed)]
-    rows = _rows(reader, shown, base, sources, behaviour.name, columns, own)
+    rows = _rows(reader, shown, base, sources, behaviour, columns, own)
     train_means = {row.train: row.train_mean for row in rows} if settled else {}
     trains = _order([row.train for row in rows], page.arm, train_means, _names(view.row, "train"))
     by_train = {row.train: row for row in rows}
@@ -214,7 +246,7 @@ def _base_cells(cells: Sequence[CellRow], arm: str, seed: int) -> dict[str, Cell
 
 
 def _means(base: dict[str, CellRow]) -> dict[str, float | None]:
-    return {name: cell.summary.mean if cell.summary else None for name, cell in base.items()}
+    return {name: found.mean if (found := finished(cell)) else None for name, cell in base.items()}
 
 
 def _names(experiment: ExperimentRow, role: str) -> list[str]:
@@ -243,47 +275,70 @@ def _rows(
     shown: Sequence[CellRow],
     base: dict[str, CellRow],
     sources: Sequence[SourceRow],
-    behaviour: str,
+    behaviour: Behaviour,
     columns: Sequence[str],
     own: int,
 ) -> list[GridRow]:
-    means = _means(base)
-    summaries = {job: reader.summary(job, behaviour) for job in {source.job for source in sources}}
-    data = {job: summary.mean if summary else None for job, summary in summaries.items()}
+    data: dict[tuple[int, int, int], list[float] | None] = {}
     rows = []
     by_train: dict[str, dict[str, CellRow]] = {}
     for cell in shown:
         by_train.setdefault(cell.train, {})[cell.evaluate] = cell
     for train, cells in by_train.items():
         parts = [source for source in sources if source.train == train]
+        scores = [
+            _data(reader, part, behaviour, data) for part in {(p.job, p.first, p.last): p for p in parts}.values()
+        ]
+        known = [value for part in scores for value in part or ()]
+        whole = bool(known) and all(part is not None for part in scores)
+        under, n = _train_mean(reader, parts, base, behaviour.name, train)
         rows.append(
             GridRow(
                 train,
                 tuple(_beside(cells.get(column), base.get(column)) for column in columns),
                 own,
-                _weighted([(part.fraction, data[part.job]) for part in parts]),
-                _weighted([(part.fraction, _reference(reader, part, means, behaviour)) for part in parts])
-                or means.get(train),
+                data_mean=sum(known) / len(known) if whole else None,
+                data_n=len(known) if whole else 0,
+                train_mean=under,
+                train_n=n,
             )
         )
     return rows
 
 
-def _reference(reader: Reader, part: SourceRow, means: dict[str, float | None], behaviour: str) -> float | None:
-    """The base model's mean under a part's train condition, which need not be an eval condition."""
-    if part.part_train in means or part.reference is None:
-        return means.get(part.part_train)
-    found = reader.summary(part.reference, behaviour)
-    return found.mean if found else None
+def _data(
+    reader: Reader, part: SourceRow, behaviour: Behaviour, known: dict[tuple[int, int, int], list[float] | None]
+) -> list[float] | None:
+    """The scores of a part of D; None while its job is not done."""
+    key = (part.job, part.first, part.last)
+    if key not in known:
+        known[key] = None
+        if reader.job(part.job).state == "done":
+            rows = [row for row in reader.scores(part.job, behaviour.name) if part.first <= row[0] < part.last]
+            scores = (behaviour.scale.counted(value, finish) for _, _, value, finish in rows)
+            known[key] = [score for score in scores if score is not None]
+    return known[key]
+
+
+def _train_mean(
+    reader: Reader, parts: Sequence[SourceRow], base: dict[str, CellRow], behaviour: str, train: str
+) -> tuple[float | None, int]:
+    """The base model's mean under the parts' train conditions, weighted by their fractions, and its least n."""
+    found = [_reference(reader, part, base, behaviour) for part in parts] or [finished(base.get(train))]
+    weights = [part.fraction for part in parts] or [1.0]
+    means = [one.mean for one in found if one is not None and one.mean is not None]
+    if len(means) < len(found) or not sum(weights):
+        return None, 0
+    n = min(one.n for one in found if one is not None)
+    return sum(weight * mean for weight, mean in zip(weights, means, strict=True)) / sum(weights), n
+
+
+def _reference(reader: Reader, part: SourceRow, base: dict[str, CellRow], behaviour: str) -> Summary | None:
+    """The base model's summary under a part's train condition, which need not be an eval condition."""
+    if part.part_train in base or part.reference is None:
+        return finished(base.get(part.part_train))
+    return reader.summary(part.reference, behaviour) if reader.job(part.reference).state == "done" else None
 
 
 def _beside(cell: CellRow | None, base: CellRow | None) -> GridCell | None:
     return GridCell(cell, base) if cell else None
-
-
-def _weighted(parts: Sequence[tuple[float, float | None]]) -> float | None:
-    total = sum(weight for weight, _ in parts)
-    known = [(weight, value) for weight, value in parts if value is not None]
-    if not parts or len(known) < len(parts) or not total:
-        return None
-    return sum(weight * value for weight, value in known) / total

@@ -13,11 +13,8 @@ from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of,
 
 if TYPE_CHECKING:
     from windowshift.core.measure.arm_comparison import Pair
-    from windowshift.core.measure.resampled import Scale
     from windowshift.core.measure.steering_results import DoseCurve, LayerSweep, SteeringResults, VectorLine
     from windowshift.core.measure.vector_cosines import Cosines
-
-RESAMPLES = 1000
 
 Matrix = tuple[tuple[float | None, ...], ...]
 """Cosines by row and column; None where there is none."""
@@ -53,7 +50,6 @@ class SteeringSnapshot:
 
     experiment: ExperimentView
     behaviour: Behaviour
-    scale: Scale
     results: SteeringResults
     cosines: dict[str, VectorCosines]
     unfinished: tuple[Unfinished, ...]
@@ -111,7 +107,7 @@ def read_steering(reader: Reader, name: str) -> SteeringSnapshot | None:
     if view is None:
         return None
     behaviour = behaviour_of(view.row, None)
-    resampled = Resampled(load_grid(reader, view.row, behaviour), RESAMPLES)
+    resampled = Resampled(load_grid(reader, view.row, behaviour))
     results = steering_results(reader, view.row, resampled)
     unfinished = tuple(
         Unfinished(job.kind, job.label, job.state, job.error)
@@ -124,7 +120,7 @@ def read_steering(reader: Reader, name: str) -> SteeringSnapshot | None:
         row = (cell.arm, cell.generate, cell.train)
         if cell.train != BASE and cell.final and (row not in rows or cell.evaluate in neutral):
             rows[row] = CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
-    return SteeringSnapshot(view, behaviour, resampled.scale, results, _cosines(results), unfinished, rows)
+    return SteeringSnapshot(view, behaviour, results, _cosines(results), unfinished, rows)
 
 
 def _cosines(results: SteeringResults) -> dict[str, VectorCosines]:

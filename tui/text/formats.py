@@ -5,44 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-MINUS = "−"
-NOTHING = "·"
+from windowshift.core.contract.number_format import MINUS, NOTHING, interval, plain, signed
+
+__all__ = ["MINUS", "NOTHING", "interval", "plain", "signed"]
+
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _HOUR, _DAY = 3600, 86400
-
-
-def plain(value: float | None) -> str:
-    """Return a mean with two to four significant digits: `571`, `62`, `9.4`, `.83`."""
-    if value is None:
-        return NOTHING
-    size = abs(value)
-    if size >= 99.5 or value == int(value):
-        text = f"{size:.0f}"
-    elif size >= 9.95:
-        text = f"{size:.0f}" if size >= 29.5 else f"{size:.1f}"
-    elif size >= 1:
-        text = f"{size:.1f}"
-    else:
-        text = f"{size:.2f}".removeprefix("0")
-    return (MINUS if value < 0 and text.strip("0.") else "") + text
-
-
-def signed(value: float | None) -> str:
-    """Return a change with its sign and two decimals: `+.89`, `−1.02`."""
-    if value is None:
-        return NOTHING
-    text = f"{abs(value):.2f}".removeprefix("0")
-    if not text.strip("0."):
-        return text
-    return ("+" if value > 0 else MINUS) + text
-
-
-def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
-    """Return an interval as `[52, 65]`, or nothing where there is none."""
-    if low is None or high is None:
-        return ""
-    shown = signed if sign else plain
-    return f"[{shown(low)}, {shown(high)}]"
 
 
 def money(usd: float | None, *, local: bool) -> str:

@@ -37,13 +37,14 @@ class Legend(Drawn):
         if not self._shown:
             return self.drawn([])
         pieces: Pieces = [(" ", ink.dim)]
-        if self._metric in ("uplift", "mean"):
-            ends = ("÷2", "×2") if self._behaviour.scale.kind == "ratio" else ("−1", "+1")
+        if self._metric in ("uplift", "link", "mean"):
+            ends = self._behaviour.scale.ends
+            unit = self._behaviour.scale.words.effect_format.unit
             pieces.append((f"{ends[0]} ", ink.dim))
             pieces += [("  ", scale(step, ink.dark, few)) for step in range(-8, 9, 2)]
-            pieces.append((f" {ends[1]}  vs base", ink.dim))
+            pieces.append((f" {ends[1]}{unit}  vs base", ink.dim))
         glyphs: Pieces = [("◔", ink.blue), (" at work  ", ink.dim), ("·", ink.text), (" to come  ", ink.dim)]
         glyphs += [("✗", ink.bad), (" failed  ", ink.dim)]
-        if self._metric in ("uplift", "mean"):
+        if self._metric in ("uplift", "link", "mean"):
             glyphs += [("▾▴", ink.text), (" extremes ", ink.dim)]
         return self.drawn(spread(pieces, glyphs, width))

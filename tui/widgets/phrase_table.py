@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from textual.strip import Strip
 
+from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.cell_snapshot import PhraseMean
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces, fit
 from windowshift.tui.widgets.inked import Drawn, ink_of
 
@@ -18,13 +19,13 @@ class PhraseTable(Drawn):
     def __init__(self) -> None:
         super().__init__()
         self._rows: tuple[PhraseMean, ...] = ()
-        self._mean: float | None = None
+        self._scale = Scale.difference()
         self._push = ""
 
-    def show(self, rows: tuple[PhraseMean, ...], mean: float | None, push: str = "") -> None:
-        """Show these phrases beside the mean over all of them; `push` is what steered where there is no phrase."""
-        if (rows, mean, push) != (self._rows, self._mean, self._push):
-            self._rows, self._mean, self._push = rows, mean, push
+    def show(self, rows: tuple[PhraseMean, ...], scale: Scale, push: str = "") -> None:
+        """Show these phrases' means on a scale; `push` is what steered where there is no phrase."""
+        if (rows, scale, push) != (self._rows, self._scale, self._push):
+            self._rows, self._scale, self._push = rows, scale, push
             self.refresh()
 
     @property
@@ -41,7 +42,8 @@ class PhraseTable(Drawn):
         numbers = (7, 14, 6)
         name = max(8, width - sum(numbers) - 2)
         if y == 0:
-            return [(" " + fit("phrase", name), ink.dim), (f"{'mean':>7}{'95 %':>14}{'n':>6}", ink.dim)]
+            head = self._scale.words.value_format.unit or "mean"
+            return [(" " + fit("phrase", name), ink.dim), (f"{head:>7}{'95 %':>14}{'n':>6}", ink.dim)]
         room = self.size.height - 2
         if y > len(self._rows):
             return []
@@ -50,10 +52,10 @@ class PhraseTable(Drawn):
             return [(f" … and {more} more", ink.dim)] if y == room + 1 else []
         row = self._rows[y - 1]
         text = sanitise.line((self._push or "no phrase") if row.phrase is None else row.phrase, 200)
-        summary = row.summary
+        summary, form = row.summary, self._scale.words.value_format
         return [
             (" " + fit(text, name), ink.text if row.phrase else ink.dim),
-            (f"{formats.plain(summary.mean):>7}", ink.strong),
-            (f"{formats.interval(summary.low, summary.high):>14}", ink.dim),
+            (f"{form.text(summary.mean, narrow=True):>7}", ink.strong),
+            (f"{form.interval(summary.estimate, narrow=True):>14}", ink.dim),
             (f"{summary.n:>6}", ink.dim),
         ]

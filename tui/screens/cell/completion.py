@@ -140,12 +140,15 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         else:
             score = formats.plain(completion.score)
             end = FINISH.get(completion.finish, (completion.finish, ""))[0]
-            wanted = (f"{title} · {score} {self._unit} · {end}", marked_text(completion.text, marked, ink))
+            wanted = (
+                f"{title} · {f'{score} {self._unit}'.rstrip()} · {end}",
+                marked_text(completion.text, marked, ink),
+            )
         self.query_one(f"#{pane}", Pane).keep(sanitise.line(wanted[0], 120), wanted[1], ink)
 
     @property
     def _unit(self) -> str:
-        return self.snapshot.behaviour.unit if self.snapshot else ""
+        return self.snapshot.behaviour.score_unit if self.snapshot else ""
 
     def _scores(self, snapshot: CompletionSnapshot) -> Pieces:
         ink = self.ink

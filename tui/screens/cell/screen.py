@@ -16,15 +16,16 @@ from textual.worker import get_current_worker
 
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import BASE, CompletionRow
+from windowshift.core.contract.scale import ScaleWords
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import places
 from windowshift.tui.read.arrangement import Arrangement, arrange
-from windowshift.tui.read.cell_snapshot import CellSnapshot, Entry, read_cell
+from windowshift.tui.read.cell_snapshot import CellSnapshot, Compared, Entry, read_cell
 from windowshift.tui.read.row_filter import FilterError, parse
-from windowshift.tui.read.snapshot import CellKey
+from windowshift.tui.read.snapshot import CellKey, finished
 from windowshift.tui.screens.cell.completion_list import CompletionList
 from windowshift.tui.screens.list_screen import FilterLine, ListScreen
-from windowshift.tui.text import actions, formats, sanitise
+from windowshift.tui.text import actions, sanitise
 from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.status import status
 from windowshift.tui.text.table import Table, number, table
@@ -134,15 +135,14 @@ class CellScreen(ListScreen[CellSnapshot]):
         right: Pieces = [(f"{state.text}{progress} ", state.style(ink))]
         self.head((self.experiment, cell_name(self.key)), right, found.experiment.row)
         self.query_one("#numbers", Headline).show(*self._numbers(found))
-        own = found.cell.summary
         scores = tuple(entry.score for entry in found.entries if entry.score is not None)
-        ridges = [Ridge.of("this", scores, own)]
+        ridges = [Ridge.of("this", scores, found.summary)]
         if found.key.train != BASE:
-            ridges.append(Ridge.of("base", found.base_scores, found.base.summary if found.base else None))
+            ridges.append(Ridge.of("base", found.base_scores, finished(found.base)))
         if found.pinned is not None:
-            ridges.append(Ridge.of("pin", found.pinned.scores, found.pinned.cell.summary))
-        self.query_one(Distribution).show(tuple(ridges), found.behaviour.unit)
-        self.query_one(PhraseTable).show(found.phrases, own.mean if own else None, found.push)
+            ridges.append(Ridge.of("pin", found.pinned.scores, finished(found.pinned.cell)))
+        self.query_one(Distribution).show(tuple(ridges), found.behaviour.score_unit)
+        self.query_one(PhraseTable).show(found.phrases, found.behaviour.scale, found.push)
         if self._shown_behaviour != found.behaviour.name:
             self._shown_behaviour = found.behaviour.name
             self.completions.reset()
@@ -154,30 +154,27 @@ class CellScreen(ListScreen[CellSnapshot]):
             self.query_one("#numbers", Headline).show(*self._numbers(self.snapshot))
 
     def _numbers(self, found: CellSnapshot) -> list[tuple[Pieces, Pieces]]:
-        ink, summary, unit = self.ink, found.cell.summary, found.behaviour.unit
+        ink, summary, words = self.ink, found.summary, found.behaviour.scale.words
         if summary is None or summary.mean is None:
+            if found.cell.state != "done" and found.cell.done:
+                later = f" {found.cell.done} of {found.cell.total} completions; its numbers come when it is done"
+                return [([(later, ink.dim)], [])]
             return [([(" no scores yet", ink.dim)], [])]
+        form = words.value_format
         pieces: Pieces = [
-            (" mean ", ink.dim),
-            (f"{formats.plain(summary.mean)} {unit}", ink.strong),
-            (f" {formats.interval(summary.low, summary.high)}", ink.text),
+            (" rate " if found.behaviour.scale.kind == "rate" else " mean ", ink.dim),
+            (found.behaviour.value_text(summary.mean, narrow=True), ink.strong),
+            (f" {form.interval(summary.estimate, narrow=True)}", ink.text),
         ]
-        base = found.base.summary if found.base and found.key.train != BASE else None
+        base = finished(found.base) if found.key.train != BASE else None
         if base is not None and base.mean is not None:
             pieces += [
                 ("  base ", ink.dim),
-                (formats.plain(base.mean), ink.blue),
-                (f" {formats.interval(base.low, base.high)}", ink.text),
+                (form.with_unit(base.mean, narrow=True), ink.blue),
+                (f" {form.interval(base.estimate, narrow=True)}", ink.text),
             ]
-        uplift: Pieces = []
-        if found.uplift is not None:
-            word = "uplift log2" if found.behaviour.scale.kind == "ratio" else "difference"
-            value, low, high = found.uplift
-            uplift = [
-                (f" {word} ", ink.dim),
-                (formats.signed(value), ink.accent),
-                (f" {formats.interval(low, high, sign=True)}", ink.text),
-            ]
+        on = f" {words.link_short}" if words.uplift == "uplift" else ""
+        uplift = self._compared(found.uplift, words, f" {words.uplift}{on}")
         counts: Pieces = [(f"n {summary.n}", ink.text)]
         share = f" ({summary.truncated / summary.n:.1%})" if summary.truncated and summary.n else ""
         counts.append((f" · {summary.truncated} truncated{share}", ink.warn if summary.truncated else ink.dim))
@@ -206,6 +203,27 @@ class CellScreen(ListScreen[CellSnapshot]):
         """Return pieces as lines of the screen's width."""
         return [[(" ", self.ink.dim), *line] for line in wrapped(pieces, max(20, self.size.width - 2))]
 
+    def _compared(self, one: Compared | None, words: ScaleWords, label: str, *, whole: bool = False) -> Pieces:
+        """Return a cell against another one: as it is shown, then on the link scale where that is another number.
+
+        `whole`: no line ends between a value and its interval.
+        """
+        ink, space = self.ink, "\u00a0" if whole else " "
+        if one is None or one.effect is None:
+            return []
+        pieces: Pieces = [(label, ink.dim)]
+        for measured, form in ((one.effect, words.effect_format), (one.link, words.link_format)):
+            if measured is None:
+                continue
+            if measured is one.link:
+                pieces.append((f"  {words.link_short}", ink.dim))
+            value, interval = form.with_unit(measured.value, narrow=True), form.interval(measured, narrow=True)
+            if whole:
+                pieces.append((f"{space}{_whole(value)}{space}{_whole(interval)}", ink.accent))
+            else:
+                pieces += [(f" {value}", ink.accent), (f" {interval}", ink.text)]
+        return pieces
+
     def _against(self, found: CellSnapshot) -> list[Pieces]:
         """Return this cell against the pinned one: in one line, or with what does not fit below; no interval is cut."""
         if found.pinned is None:
@@ -214,16 +232,14 @@ class CellScreen(ListScreen[CellSnapshot]):
         name = f"{pinned.key.train} → {pinned.key.evaluate}"
         if pinned.key.generate != found.key.generate:
             name = cell_name(pinned.key)
-        summary = pinned.cell.summary
+        summary, words = finished(pinned.cell), found.behaviour.scale.words
         pieces: Pieces = [("pinned ", ink.dim), (sanitise.line(name, 60), ink.good)]
         if summary is not None:
-            interval = _whole(formats.interval(summary.low, summary.high))
-            pieces += [(f" {formats.plain(summary.mean)}\u00a0{interval}", ink.good)]
-        if pinned.against is not None:
-            value, low, high = pinned.against
-            word = "log2 over it" if found.behaviour.scale.kind == "ratio" else "over it"
-            interval = _whole(formats.interval(low, high, sign=True))
-            pieces += [(f"  {_whole(word)}", ink.dim), (f"\u00a0{formats.signed(value)}\u00a0{interval}", ink.accent)]
+            form = words.value_format
+            interval = _whole(form.interval(summary.estimate, narrow=True))
+            pieces += [(f" {_whole(form.with_unit(summary.mean, narrow=True))}\u00a0{interval}", ink.good)]
+        on = f"{words.link_short} " if words.uplift == "uplift" else ""
+        pieces += self._compared(pinned.against, words, f"  {_whole(f'{on}over it')}", whole=True)
         return self._wrapped(pieces)
 
     @property
@@ -244,7 +260,7 @@ class CellScreen(ListScreen[CellSnapshot]):
         elif made and (made.job, made.wanted) == (found.cell.job, self.wanted) and made.entries == found.entries:
             self._put(found, made.rows)
         else:
-            self.completions.show_again(found.entries, found.behaviour.unit)
+            self.completions.show_again(found.entries, found.behaviour.score_unit)
             if self.wanted == self._stuck:
                 self._title(found, len(self.completions.order))  # it would take as long again
                 return
@@ -252,7 +268,7 @@ class CellScreen(ListScreen[CellSnapshot]):
             self._arrange(found.cell.job, self.wanted, found.entries)
 
     def _put(self, found: CellSnapshot, rows: list[int]) -> None:
-        self.completions.show(found.entries, rows, found.behaviour.unit)
+        self.completions.show(found.entries, rows, found.behaviour.score_unit)
         if self._to_top:
             self._to_top = False
             self.completions.move(0)
@@ -413,7 +429,7 @@ class CellScreen(ListScreen[CellSnapshot]):
             )
             for row in self.completions.order
         ]
-        unit = found.behaviour.unit or "score"
+        unit = found.behaviour.score_unit or "score"
         return f"{self.experiment}-{self.key.train}-{self.key.evaluate}", table(
             ("row", "prompt", "phrase", "end", unit), rows
         )

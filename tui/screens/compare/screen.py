@@ -29,7 +29,6 @@ from windowshift.tui.widgets.pane import Pane, Panes, marked_text, prompt_text
 from windowshift.tui.widgets.picture import Picture
 
 VIEWS = ("all", "completions", "scatter")
-RESAMPLES = 1000
 
 
 class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
@@ -156,7 +155,7 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
             return name, Text("not there yet", ink.dim)
         if completion.error:
             return f"{name} · failed", Text(sanitise.block(completion.error), ink.bad)
-        score = f"{formats.plain(completion.score)} {found.behaviour.unit}"
+        score = f"{formats.plain(completion.score)} {found.behaviour.score_unit}".rstrip()
         end = FINISH.get(completion.finish, (completion.finish, ""))[0]
         return f"{name} · {score} · {end}", marked_text(completion.text, column.marked, ink)
 
@@ -254,9 +253,10 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
 
 def measured(reader: Reader, name: str, behaviour_name: str, keys: tuple[CellKey, ...]) -> Measured | None:
     """Measure pinned rows; runs in a worker thread, because it loads numpy and every score."""
-    from windowshift.core.measure.comparison import compare
+    from windowshift.core.measure.comparison import compare_rows
     from windowshift.core.measure.grid import load_grid
-    from windowshift.core.measure.measurement import measure
+    from windowshift.core.measure.measurement import measure_resampled
+    from windowshift.core.measure.resampled import Resampled
     from windowshift.core.report.gallery import grouped
     from windowshift.core.settings.published import published
     from windowshift.tui.read.snapshot import behaviour_of
@@ -267,7 +267,7 @@ def measured(reader: Reader, name: str, behaviour_name: str, keys: tuple[CellKey
     behaviour = behaviour_of(experiment, behaviour_name)
     grid = load_grid(reader, experiment, behaviour)
     rows = [variant(key) for key in keys]
-    scatter = grouped(measure(grid, resamples=200), {row: place for place, row in enumerate(rows, 1)})
-    # The published numbers are of the first behaviour, the length in characters.
-    known = published(experiment.setting) if behaviour == experiment.behaviours[0] else None
-    return Measured(keys, compare(grid, rows, resamples=RESAMPLES), scatter, known)
+    resampled = Resampled(grid)
+    scatter = grouped(measure_resampled(resampled), {row: place for place, row in enumerate(rows, 1)})
+    known = published(experiment.setting, behaviour.name)
+    return Measured(keys, compare_rows(resampled, rows), scatter, known)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual.geometry import Size
 from textual.strip import Strip
 
+from windowshift.core.contract.number_format import NumberFormat
+from windowshift.core.contract.scale import Scale
 from windowshift.core.report.figure import Plot
 from windowshift.tui.read.snapshot import CellKey
 from windowshift.tui.screens.compare.aligned import title
@@ -46,60 +48,54 @@ class Line:
     published: str = ""
 
 
-def number(measure: str, one: Estimate | None, *, difference: bool = False) -> tuple[str, str]:
-    """Return a measure's value and its interval as text."""
+def number(form: NumberFormat, one: Estimate | None) -> tuple[str, str]:
+    """Return a value and its interval as text."""
     if one is None:
         return formats.NOTHING, ""
-    scaled = [one.value, one.low, one.high]
-    if measure == "cv_kept":
-        scaled = [None if value is None else 100 * value for value in scaled]
-    if measure in ("cv_kept", "extreme"):
-        signed = difference or measure == "extreme"
-        shown = [_percent(value, signed=signed) for value in scaled]
-        return f"{shown[0]} %", "" if one.interval is None else f"[{shown[1]}, {shown[2]}]"
-    if measure == "uplift" or difference:
-        return formats.signed(one.value), formats.interval(one.low, one.high, sign=True)
-    before = "×" if measure == "train_mean_ratio" else ""
-    return f"{before}{_short(one.value)}", "" if one.interval is None else f"[{_short(one.low)}, {_short(one.high)}]"
+    return form.with_unit(one.value, narrow=True), form.interval(one, narrow=True)
 
 
-def _percent(value: float | None, *, signed: bool) -> str:
-    if value is None:
-        return formats.NOTHING
-    text = f"{abs(value):.0f}"
-    if text == "0":
-        return text
-    return (formats.MINUS if value < 0 else "+" if signed else "") + text
-
-
-def _short(value: float | None) -> str:
-    return formats.NOTHING if value is None else f"{value:.2f}".removeprefix("0").replace("-", formats.MINUS)
+def formats_of(measure: str, scale: Scale) -> tuple[NumberFormat, NumberFormat]:
+    """Return how a measure is written, and how the difference of two rows is."""
+    words = scale.words
+    kept = NumberFormat(0, factor=100, unit=" %")
+    found = {
+        "train_mean_ratio": (words.surprise_format, words.surprise_change_format),
+        "uplift": (words.effect_format, words.effect_format),
+        "link": (words.link_format, words.link_format),
+        "cv": (words.spread_format, words.spread_change_format),
+        "cv_kept": (kept, replace(kept, sign=True)),
+        "extreme": (words.change_format, words.change_format),
+    }
+    return found[measure]
 
 
 def lines_of(found: Measured) -> list[Line]:
     """Return the table's lines."""
     comparison = found.comparison
-    relative = comparison.scale == "log2"
+    words = comparison.scale.words
+    ratio = comparison.scale.kind == "ratio"
     labels = {
-        "train_mean_ratio": "train_mean_ratio" if relative else f"distance of D, {comparison.scale}",
-        "uplift": "uplift log2, mean" if relative else f"uplift, {comparison.scale}",
-        "cv": "CV" if relative else "spread (sd)",
-        "cv_kept": "CV kept" if relative else "spread kept",
+        "train_mean_ratio": words.surprise if ratio else f"D off, {words.link_short}",
+        "uplift": f"uplift {words.effect_short}, mean" if ratio else "difference, mean",
+        "link": f"{words.link_short}, mean",
+        "cv": words.spread,
+        "cv_kept": f"{words.spread} kept",
         "extreme": _extreme(comparison.lowest),
     }
     lines = []
     for one in comparison.measures:
-        name = one.measure if relative or one.measure in ("cv", "cv_kept") else "uplift"
+        form, difference = formats_of(one.measure, comparison.scale)
         values = tuple(
-            number(name, value) if value else (formats.NOTHING, reason.replace("eval cells done", "cells"))
+            number(form, value) if value else (formats.NOTHING, reason.replace("eval cells done", "cells"))
             for value, reason in zip(one.values, one.reasons, strict=True)
         )
         lines.append(
             Line(
                 labels.get(one.measure, one.measure),
                 values,
-                number(name, one.difference, difference=True),
-                _published(one.measure, found) if relative else "",
+                number(difference, one.difference),
+                _published(one.measure, found),
             )
         )
     lines.append(
@@ -123,7 +119,7 @@ def _published(measure: str, found: Measured) -> str:
         return ""
     if measure == "extreme":
         best = found.published.grouped[0]
-        return f"{_percent(best.vs_base_pct, signed=True)} % lowest"
+        return f"{found.comparison.scale.words.change_format.with_unit(best.vs_base_pct, narrow=True)} lowest"
     if measure not in ("cv", "cv_kept"):
         return ""
     values = []
@@ -134,7 +130,9 @@ def _published(measure: str, found: Measured) -> str:
         if measure == "cv_kept":
             values.append(f"{100 * value / base:.0f} %" if value is not None and base else formats.NOTHING)
         else:
-            values.append(formats.NOTHING if value is None else _short(value))
+            values.append(
+                formats.NOTHING if value is None else Scale.ratio().words.spread_format.text(value, narrow=True)
+            )
     return "" if set(values) == {formats.NOTHING} else " / ".join(values)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from windowshift.core.contract.number_format import NumberFormat
 from windowshift.tui.read import cell_labels
-from windowshift.tui.read.fits import Fits
+from windowshift.tui.read.cell_labels import Metric
+from windowshift.tui.read.fits import Fits, Number, effect_of
 from windowshift.tui.read.snapshot import GridCell, GridSnapshot
 from windowshift.tui.screens.grid.matrix_view import BASE_ROW
 from windowshift.tui.text import formats, sanitise
@@ -11,48 +13,71 @@ from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.theme import Ink
 
 
-def explanation(grid: GridSnapshot, found: GridCell | None, at: tuple[int, int], fits: Fits | None, ink: Ink) -> Pieces:
+def explanation(
+    grid: GridSnapshot, found: GridCell | None, at: tuple[int, int], metric: Metric, fits: Fits | None, ink: Ink
+) -> Pieces:
     """Say what a cell is, in words; `at` is its row (-1: base) and column."""
     if found is None:
         return [("this part of the grid is not planned", ink.dim)]
-    cell, summary = found.cell, found.cell.summary
+    cell, summary, words = found.cell, found.summary, grid.behaviour.scale.words
     name = f"{sanitise.line(cell.train, 60)} → {sanitise.line(cell.evaluate, 60)}"
     pieces: Pieces = [(name, ink.strong), (": ", ink.dim)]
     if cell.state == "failed":
         pieces.append(("failed; J shows why, R there tries again. ", ink.bad))
     if summary is None or summary.mean is None:
+        if cell.state == "done":
+            return [*pieces, (f"no score; n 0; {summary.missing if summary else cell.done} missing", ink.bad)]
         share = f"{cell.done} of {cell.total} completions" if cell.done else f"{cell.total} completions to come"
-        return [*pieces, (f"{cell.state}, {share}", ink.text)]
-    interval = formats.interval(summary.low, summary.high).replace(" ", "\u00a0")
+        later = "; its numbers come when it is done" if cell.done and cell.state != "failed" else ""
+        return [*pieces, (f"{cell.state}, {share}{later}", ink.text)]
     pieces += [
-        (f"{formats.plain(summary.mean)} {grid.behaviour.unit}", ink.strong),
-        (f" {interval}", ink.text),
+        (grid.behaviour.value_text(summary.mean, narrow=True), ink.strong),
+        (_unbroken(f" {words.value_format.interval(summary.estimate, narrow=True)}"), ink.text),
     ]
     if at[0] != BASE_ROW:
-        change, base = found.change(grid.behaviour.scale.kind), found.base_mean
-        pieces.append((f", base {formats.plain(base)}" if base is not None else ", base not known yet", ink.text))
-        if change is not None:
-            word = "uplift" if grid.behaviour.scale.kind == "ratio" else "difference"
-            uplift = fits.uplift(found.key).replace(" ", "\u00a0") if fits else ""
-            pieces += [(f"; {word} ", ink.text), (formats.signed(change), ink.strong)]
-            pieces.append((f" {uplift}" if uplift else "", ink.text))
+        base = found.base_mean
+        shown = f", base {words.value_format.with_unit(base, narrow=True)}"
+        pieces.append((shown if base is not None else ", base not known yet", ink.text))
+        effect = effect_of(found, grid.behaviour, fits)
+        if effect is not None:
+            pieces += [(f"; {words.uplift} ", ink.text), *_changed(effect, words.effect_format, ink)]
             if grid.behaviour.scale.kind == "ratio":
-                pieces.append((f" ({2**change - 1:+.0%})".replace("-", formats.MINUS), ink.dim))
+                pieces.append((f" ({2**effect.value - 1:+.0%})".replace("-", formats.MINUS), ink.dim))
+            link = effect_of(found, grid.behaviour, fits, link=True) if words.two else None
+            if link is not None:
+                pieces += [(f"; {words.link_short} ", ink.text), *_changed(link, words.link_format, ink)]
+        elif base is not None:
+            pieces.append((f"; {words.uplift} of the prompts that both have: measuring …", ink.dim))
     pieces.append((f"; n {summary.n}", ink.text))
     pieces.append((f"; {summary.truncated} truncated", ink.warn if summary.truncated else ink.text))
     if summary.missing:
         pieces.append((f"; {summary.missing} missing", ink.bad))
-    pieces += [(f"; {remark}", ink.dim) for remark in _remarks(grid, found, at)]
+    pieces += [(f"; {remark}", ink.dim) for remark in _remarks(grid, found, at, metric, fits)]
     return pieces
 
 
-def _remarks(grid: GridSnapshot, found: GridCell, here: tuple[int, int]) -> list[str]:
-    low, high = cell_labels.extremes(grid)
-    remarks = ["crossed: not in CV and fit"] if _crossed(grid, here) else []
+def _changed(one: Number, form: NumberFormat, ink: Ink) -> Pieces:
+    interval = form.interval(one, narrow=True)
+    value = form.with_unit(one.value, narrow=True)
+    return [(_unbroken(value), ink.strong), (_unbroken(f" {interval}") if interval else "", ink.text)]
+
+
+def _unbroken(text: str) -> str:
+    """Text whose inner spaces do not end a line; the first one may."""
+    return text[:1] + text[1:].replace(" ", "\u00a0")
+
+
+def _remarks(
+    grid: GridSnapshot, found: GridCell, here: tuple[int, int], metric: Metric, fits: Fits | None
+) -> list[str]:
+    low, high = cell_labels.extremes(grid, metric, fits)
+    remarks = [f"crossed: not in {grid.behaviour.scale.words.spread} and fit"] if _crossed(grid, here) else []
+    cells = [cell for row in grid.rows for cell in row.own_cells if cell is not None]
+    sofar = " so far" if any(cell.summary is None for cell in cells) else ""
     if here == low:
-        remarks.append("▾ lowest of this page")
+        remarks.append(f"▾ lowest of this page{sofar}")
     if here == high:
-        remarks.append("▴ highest of this page")
+        remarks.append(f"▴ highest of this page{sofar}")
     if found.cell.train == found.cell.evaluate:
         remarks.append("train = eval")
     if found.cell.train == grid.page.generate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.snapshot import GridSnapshot
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.theme import Ink
 
@@ -30,8 +30,9 @@ def controls(grid: GridSnapshot, metric: Metric, width: int, ink: Ink) -> tuple[
     if grid.steps:
         pieces += switch("step", "final" if grid.step is None else str(grid.step), True)
     means = {row.data_mean for row in grid.rows if row.data_mean is not None}
-    unit = f" {grid.behaviour.unit}" if width >= UNIT_FROM else ""
-    data = f"D {formats.plain(means.pop())}{unit}, " if len(means) == 1 else "D "
+    form = grid.behaviour.scale.words.value_format
+    shown = grid.behaviour.value_text if width >= UNIT_FROM else form.with_unit
+    data = f"D {shown(means.pop(), narrow=True)}, " if len(means) == 1 else "D "
     if grid.experiment.row.data_size:
         data += f"n {grid.experiment.row.data_size}"
     return pieces, [(f"{data} ", ink.dim)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.strip import Strip
 
+from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.fits import Fit, Fits
 from windowshift.tui.read.snapshot import Page
 from windowshift.tui.text import formats, sanitise
@@ -26,13 +27,15 @@ class FitLine(Drawn):
         self._fit: Fit | None = None
         self._published: Published | None = None
         self._page = Page("prefix", "")
+        self._words = Scale.ratio().words
 
-    def show(self, fits: Fits | None, page: Page, measurable: bool) -> None:
-        """Show an arm's fit, and the CVs of one page; published numbers only beside the behaviour they are of."""
+    def show(self, fits: Fits | None, page: Page) -> None:
+        """Show an arm's fit, and the spreads of one page; published numbers beside the behaviour they are of."""
         fit = fits.by_arm.get(page.arm) if fits else None
-        known = fits.published if fits and measurable else None
-        if (fit, known, page) != (self._fit, self._published, self._page):
-            self._fit, self._published, self._page = fit, known, page
+        known = fits.published if fits else None
+        words = fits.behaviour.scale.words if fits else self._words
+        if (fit, known, page, words) != (self._fit, self._published, self._page, self._words):
+            self._fit, self._published, self._page, self._words = fit, known, page, words
             self.refresh()
 
     @property
@@ -52,7 +55,8 @@ class FitLine(Drawn):
         if fit.slope is None:
             own: Pieces = [(f" no fit yet: {fit.reason or 'too few rows are there'}", ink.dim)]
         else:
-            own = [(" fit: slope ", ink.dim), (formats.signed(fit.slope.value), ink.strong)]
+            on = f" on {self._words.link_short}" if self._words.two else ""
+            own = [(f" fit{on}: slope ", ink.dim), (formats.signed(fit.slope.value), ink.strong)]
             own.append((f" {fit.slope.text}", ink.text))
             if fit.r2 is not None:
                 own += [("   R² ", ink.dim), (_short(fit.r2.value), ink.strong)]
@@ -70,16 +74,20 @@ class FitLine(Drawn):
         return [spread(own, [*other, (" ", ink.dim)] if other else [], width), self._spreads(fit, width)]
 
     def _spreads(self, fit: Fit, width: int) -> Pieces:
-        """CV of the base model, then of the rows that keep most and least of it."""
+        """CV or sd of the base model, then of the rows that keep most and least of it."""
         ink = ink_of(self)
         comparable = self._published if self._page.arm == "prefix" else None
         known = comparable.spread(self._page.generate) if comparable else None
-        row: Pieces = [(" CV", ink.dim)]
+        form, unit = self._words.spread_format, self._words.spread_format.unit
+        row: Pieces = [(f" {self._words.spread}{unit}", ink.dim)]
         spreads = fit.spreads.get(self._page.generate, ())
         first = [one for one in spreads if one[0] in ("base", "no_prefix")]
         for name, number in [*first, *(one for one in reversed(spreads) if one not in first)]:
-            more: Pieces = [(f"  {sanitise.line(name, 40)} ", ink.dim), (_short(number.value), ink.text)]
-            more.append((f" {formats.interval(number.low, number.high)}", ink.dim))
+            more: Pieces = [
+                (f"  {sanitise.line(name, 40)} ", ink.dim),
+                (form.text(number.value, narrow=True), ink.text),
+            ]
+            more.append((f" {form.interval(number, narrow=True)}", ink.dim))
             if known and name in known.values:
                 more.append((f" {known.model} {_short(known.values[name])}", ink.faint))
             if length(row) + length(more) > width:

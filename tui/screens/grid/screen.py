@@ -39,9 +39,6 @@ from windowshift.tui.widgets.words import Words
 FIT_REST = 40.0
 """The fit rests this many times as long as the last one took."""
 
-PUBLISHED_OF = "length_chars"
-"""The behaviour that the published numbers are of."""
-
 
 class GridScreen(StoreScreen[GridSnapshot]):
     """Train × eval matrix, one page a generation condition, filling in live."""
@@ -172,16 +169,17 @@ class GridScreen(StoreScreen[GridSnapshot]):
     def show(self, snapshot: GridSnapshot) -> None:
         """Show a page."""
         grid = snapshot
-        published = self.fits.published if self.fits and grid.behaviour.name == PUBLISHED_OF else None
+        fits = self._fits_of(grid)
+        published = fits.published if fits else None
         pinned = self.shift.places.pins.of(self.experiment)
         spread = published.spread(grid.page.generate) if published and grid.page.arm == "prefix" else None
-        self.matrix.show(cell_labels.model(grid, self.metric, spread, pinned))
+        self.matrix.show(cell_labels.model(grid, self._metric_of(grid), spread, pinned, fits))
         self._follow_order(grid)
-        self.query_one(Picture).show(self.fits.marked([variant(key) for key in pinned]) if self.fits else None)
-        self.query_one(FitLine).show(self.fits, grid.page, grid.behaviour.name == PUBLISHED_OF)
+        self.query_one(Picture).show(fits.marked([variant(key) for key in pinned]) if fits else None)
+        self.query_one(FitLine).show(fits, grid.page)
         self.query_one(KeyLine).hide(idle_actions(grid))
-        self.query_one("#controls", Headline).show(controls(grid, self.metric, self.size.width, self.ink))
-        self.query_one(Legend).show(grid.behaviour, self.metric)
+        self.query_one("#controls", Headline).show(controls(grid, self._metric_of(grid), self.size.width, self.ink))
+        self.query_one(Legend).show(grid.behaviour, self._metric_of(grid))
         self.tick()
         self._follow(grid)
         self._explain()
@@ -218,7 +216,8 @@ class GridScreen(StoreScreen[GridSnapshot]):
     def on_resize(self) -> None:
         """Say more where there is room."""
         if self.snapshot is not None:
-            self.query_one("#controls", Headline).show(controls(self.snapshot, self.metric, self.size.width, self.ink))
+            metric = self._metric_of(self.snapshot)
+            self.query_one("#controls", Headline).show(controls(self.snapshot, metric, self.size.width, self.ink))
 
     # -- words ----------------------------------------------------------------------------------
 
@@ -235,7 +234,16 @@ class GridScreen(StoreScreen[GridSnapshot]):
     def _explain(self) -> None:
         if self.snapshot is not None:
             at = (self.matrix.row, self.matrix.column)
-            self.query_one(Words).show(explanation(self.snapshot, self.selected, at, self.fits, self.ink))
+            fits, metric = self._fits_of(self.snapshot), self._metric_of(self.snapshot)
+            self.query_one(Words).show(explanation(self.snapshot, self.selected, at, metric, fits, self.ink))
+
+    def _fits_of(self, grid: GridSnapshot) -> Fits | None:
+        """What was measured, unless it was of another behaviour."""
+        return self.fits if self.fits and self.fits.behaviour == grid.behaviour else None
+
+    def _metric_of(self, grid: GridSnapshot) -> Metric:
+        """The chosen metric, or the first where this behaviour has no such one."""
+        return self.metric if self.metric in cell_labels.metrics_of(grid.behaviour) else METRICS[0]
 
     # -- the fit --------------------------------------------------------------------------------
 
@@ -312,7 +320,9 @@ class GridScreen(StoreScreen[GridSnapshot]):
         """Go to the lowest cell; from there to the highest."""
         if self.snapshot is None:
             return
-        low, high = cell_labels.extremes(self.snapshot)
+        metric = self._metric_of(self.snapshot)
+        metric = metric if metric == "mean" or metric in cell_labels.CHANGES else METRICS[0]
+        low, high = cell_labels.extremes(self.snapshot, metric, self._fits_of(self.snapshot))
         here = (self.matrix.row, self.matrix.column)
         target = high if here == low else low
         if target is not None:
@@ -320,8 +330,9 @@ class GridScreen(StoreScreen[GridSnapshot]):
 
     def action_metric(self) -> None:
         """Show the next metric."""
-        self.metric = METRICS[(METRICS.index(self.metric) + 1) % len(METRICS)]
         if self.snapshot is not None:
+            metrics = cell_labels.metrics_of(self.snapshot.behaviour)
+            self.metric = metrics[(metrics.index(self._metric_of(self.snapshot)) + 1) % len(metrics)]
             self.show(self.snapshot)
 
     def action_behaviour(self) -> None:
@@ -423,17 +434,20 @@ class GridScreen(StoreScreen[GridSnapshot]):
     def copied(self) -> tuple[str, str] | None:
         """The number under the cursor, in full."""
         found, grid = self.selected, self.snapshot
-        value = None if found is None or grid is None else cell_labels.shown_value(found, self.metric, grid)
-        if found is None or value is None:
+        if found is None or grid is None:
             return None
-        return f"{self.metric}-{found.key.train}-{found.key.evaluate}", number(value)
+        metric = self._metric_of(grid)
+        value = cell_labels.shown_value(found, metric, grid, self._fits_of(grid))
+        return None if value is None else (f"{metric}-{found.key.train}-{found.key.evaluate}", number(value))
 
     def table(self) -> tuple[str, Table] | None:
         """The page as it is shown, numbers in full."""
         grid = self.snapshot
         if grid is None:
             return None
-        return f"{self.experiment}-{grid.page.generate}-{self.metric}", cell_labels.grid_table(grid, self.metric)
+        metric = self._metric_of(grid)
+        found = cell_labels.grid_table(grid, metric, self._fits_of(grid))
+        return f"{self.experiment}-{grid.page.generate}-{metric}", found
 
     def action_jobs(self) -> None:
         """Open the jobs."""

@@ -77,26 +77,27 @@ def part_table(part: Part, shown: Shown) -> Table | None:
 
 
 def _blocks(part: Part, shown: Shown) -> list[Block]:
-    from windowshift.core.report import arm_comparison_page, fit_blocks, steering_blocks
+    from windowshift.core.report import arm_comparison_page, steering_blocks
     from windowshift.core.report.page import Line
 
     found, name = shown.snapshot, shown.vector
-    results, unit = found.results, found.behaviour.unit
+    results, behaviour = found.results, found.behaviour
     blocks: Iterable[Block] = ()
     if part == "layers":
         sweep = found.sweep(name)
-        blocks = steering_blocks.sweep_blocks(sweep, unit) if sweep else [Line(_no_sweep(found, name), "dim")]
+        blocks = steering_blocks.sweep_blocks(sweep, behaviour) if sweep else [Line(_no_sweep(found, name), "dim")]
     elif part == "doses":
         curves = found.curves(name)
-        blocks = [block for curve in curves for block in steering_blocks.curve_blocks(curve, unit)]
+        blocks = [block for curve in curves for block in steering_blocks.curve_blocks(curve, behaviour)]
         blocks = blocks or [Line(_no_curve(found, name), "dim")]
     elif part == "matches":
         own = tuple(one for one in results.matches if one.vector == name)
-        blocks = steering_blocks.match_blocks(own, unit) if own else [Line(f"No dose of '{name}' is matched.", "dim")]
+        blocks = (
+            steering_blocks.match_blocks(own, behaviour) if own else [Line(f"No dose of '{name}' is matched.", "dim")]
+        )
     elif part == "controls":
         none = [Line("No control is evaluated: a spec takes  vectors: {random: {control: random, of: NAME}}", "dim")]
-        scale = fit_blocks.SCALES[found.scale]
-        blocks = steering_blocks.control_blocks(results.controls, scale) if results.controls else none
+        blocks = steering_blocks.control_blocks(results.controls, behaviour) if results.controls else none
         blocks = [*blocks, *_proofs(results)]
     elif shown.arms is None:
         blocks = [Line(shown.waiting, "dim")]
@@ -124,8 +125,9 @@ def _no_curve(found: SteeringSnapshot, name: str) -> str:
 
 def _proofs(results: SteeringResults) -> list[Block]:
     """What was pushed, added up by vector, layer and way of pushing, beside what was asked for."""
+    from windowshift.core.contract.number_format import number
     from windowshift.core.contract.proof import total
-    from windowshift.core.report.page import Heading, Item, Line, number
+    from windowshift.core.report.page import Heading, Item, Line
     from windowshift.core.report.page import Table as PageTable
     from windowshift.core.report.steering_blocks import fired_blocks
 
@@ -156,16 +158,19 @@ def _proofs(results: SteeringResults) -> list[Block]:
 def _every_pair(found: ArmsComparison) -> list[Block]:
     """The differences of every pair, measure by measure."""
     from windowshift.core.measure.arm_comparison import AVERAGED
-    from windowshift.core.report.arm_comparison_page import DECIMALS, WORDS
-    from windowshift.core.report.page import Heading, Item, with_interval
+    from windowshift.core.report.arm_comparison_page import format_of, label_of, measures_of
+    from windowshift.core.report.page import Heading, Item, shown
     from windowshift.core.report.page import Table as PageTable
 
-    rows = []
+    rows, measures = [], measures_of(AVERAGED, found.scale)
     for row in found.rows:
         name = f"{row.pair.prefix}, {row.pair.generate} data" if len(_sources(found)) > 1 else row.pair.prefix
-        differences = [(measure, row.measures[measure].difference) for measure in AVERAGED]
-        rows.append((Item(name), *(Item(with_interval(one, DECIMALS[measure])) for measure, one in differences)))
-    heads = ("trained under", *(WORDS[measure] for measure in AVERAGED))
+        differences = [
+            shown(row.measures[measure].difference, format_of(measure, found.scale, difference=True))
+            for measure in measures
+        ]
+        rows.append((Item(name), *map(Item, differences)))
+    heads = ("trained under", *(label_of(measure, found.scale) for measure in measures))
     return [Heading("Every pair: steering − prefix"), PageTable(heads, tuple(rows))]
 
 
@@ -176,12 +181,14 @@ def _sources(found: ArmsComparison) -> set[str]:
 def _arms_table(found: ArmsComparison) -> Table:
     """Return the average and every pair as one table."""
     from windowshift.core.measure.arm_comparison import ARM_MEASURES, AVERAGED
-    from windowshift.core.report.arm_comparison_page import measures_table
+    from windowshift.core.report.arm_comparison_page import measures_of, measures_table
 
-    parts = [("average", "", measures_table([(name, found.average[name]) for name in AVERAGED]))]
+    scale = found.scale
+    averaged, every = measures_of(AVERAGED, scale), measures_of(ARM_MEASURES, scale)
+    parts = [("average", "", measures_table([(name, found.average[name]) for name in averaged], scale))]
     for row in found.rows:
         pair = f"{row.pair.prefix} | {row.pair.steering}"
-        parts.append((pair, row.pair.generate, measures_table([(name, row.measures[name]) for name in ARM_MEASURES])))
+        parts.append((pair, row.pair.generate, measures_table([(name, row.measures[name]) for name in every], scale)))
     heads = ("trained under", "data", *parts[0][2].heads)
     return table(heads, [(pair, data, *(item.text for item in row)) for pair, data, one in parts for row in one.rows])
 

@@ -17,7 +17,7 @@ from windowshift.core.report.figure import Plot
 from windowshift.core.report.gallery import coherence_plot, dose_plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.freed_memory import give_back
-from windowshift.tui.read.steering_snapshot import RESAMPLES, SteeringSnapshot, read_steering
+from windowshift.tui.read.steering_snapshot import SteeringSnapshot, read_steering
 from windowshift.tui.screens.steering.parts import PARTS, Part, Shown, part_lines, part_table, stacked
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions, sanitise
@@ -161,8 +161,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         if curve is None:
             note = f"no dose curve of '{sanitise.line(vector, 40)}'"
             return Plot("dose-response", note, note=note), Plot("coherence", note, note=" ")
-        relative = found.behaviour.scale.kind == "ratio"
-        return dose_plot(curve, found.results.matches, found.behaviour.unit, relative=relative), coherence_plot(curve)
+        return dose_plot(curve, found.results.matches, found.behaviour), coherence_plot(curve)
 
     @work(thread=True, exit_on_error=False, exclusive=True, group="arms")
     def _compare_arms(self, asked: int, name: str) -> None:
@@ -170,7 +169,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
 
         found, problem = None, ""
         try:
-            found = compare_arms(self.shift.workspace, name, resamples=RESAMPLES)
+            found = compare_arms(self.shift.workspace, name)
         except WindowshiftError as error:
             problem = str(error)
         except (ValueError, ArithmeticError, LookupError) as error:
