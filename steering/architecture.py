@@ -85,7 +85,8 @@ def find_decoder(model: nn.Module) -> Decoder:
     else:
         # Experts, heads and codebooks come in lists too, but those lists lie inside a layer.
         outer = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
-        outer = [path for path in outer if len({type(layer) for layer in lists[path]}) == 1]
+        alike = [path for path in outer if len({type(layer) for layer in lists[path]}) == 1]
+        outer = alike or outer  # hybrids have layers of two kinds in one list
         if len(outer) != 1:
             found = "none" if not outer else ", ".join(outer)
             raise BackendError(_refusal(name, f"lists of {count} modules, one of which would be its layers: {found}"))

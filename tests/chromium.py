@@ -80,8 +80,7 @@ class Page:
         return found["result"].get("value")
 
     async def press(self, key: str, code: int, text: str) -> None:
-        """Press a key in the terminal."""
-        await self.evaluate("document.querySelector('.xterm-helper-textarea').focus()")
+        """Press a key, wherever the page has put its focus."""
         for kind in ("keyDown", "keyUp"):
             more = {"text": text} if kind == "keyDown" else {}
             await self.command(

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,16 @@ HEADERS = {
     "Content-Security-Policy": "style-src 'self' 'unsafe-inline'; font-src 'self' data:",
     "Referrer-Policy": "no-referrer",  # the address holds the token
 }
+
+FOCUS = """<script>
+(function focus() {
+  const terminal = document.querySelector(".xterm-helper-textarea");
+  if (terminal) terminal.focus();
+  if (!terminal || document.activeElement !== terminal) setTimeout(focus, 50);
+})();
+</script>
+</body>"""
+"""Keys go to the terminal as soon as it is there: the library's page waits for a click."""
 
 
 def serve(
@@ -65,12 +75,18 @@ def serve(
     async def keep_to_ourselves(request: Any, response: Any) -> None:  # noqa: ARG001 - the library's signature
         response.headers.update(HEADERS)
 
+    async def focused(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        response = await handler(request)
+        if isinstance(response, web.Response) and response.content_type == "text/html":
+            response.text = (response.text or "").replace("</body>", FOCUS)
+        return response
+
     class TokenServer(Server):  # type: ignore[misc]  # it is there only with its extra
         """Everything lies under the token: without it there is nothing to find, web sockets included."""
 
         async def _make_app(self) -> Any:
             inside = await super()._make_app()
-            outside = web.Application()
+            outside = web.Application(middlewares=[web.middleware(focused)])
             outside.on_response_prepare.append(keep_to_ourselves)
             outside.add_subapp(f"/{secret}", inside)
             return outside

@@ -1,13 +1,7 @@
-"""What of a PEFT adapter's configuration is taken, and refused, before PEFT sees any of it.
-
-PEFT does what an adapter_config.json says, to the base model too: PiSSA subtracts its first factors from the
-shared weights, `layer_replication` repeats layers, dropout stays on. So nothing of a foreign file is handed on
-but the fields below, and a field that is not known here must be empty.
-"""
+"""What PEFT is told of a plain LoRA adapter: which modules it has, and how they are scaled; nothing else."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -19,61 +13,10 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
+from windowshift.backends.shared.adapter_fields import CONFIG, plain_lora_fields
 from windowshift.core.contract.errors import BackendError
 
-CONFIG = "adapter_config.json"
 ALL_LINEAR = "all-linear"
-
-# How the weights were begun matters only where the base model was changed along with it.
-_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
-# They say which modules have an adapter, and how its two matrices are scaled.
-_TAKEN = frozenset(
-    {
-        "r",
-        "lora_alpha",
-        "target_modules",
-        "exclude_modules",
-        "rank_pattern",
-        "alpha_pattern",
-        "use_rslora",
-        "layers_to_transform",
-        "layers_pattern",
-    }
-)
-# Looked at by name below, or without an effect on what a finished adapter computes. Dropout and the settings of
-# methods that begin weights belong to training; how a weight lies in memory is known from the model itself.
-_WITHOUT_EFFECT = frozenset(
-    {
-        "peft_type",
-        "task_type",
-        "bias",
-        "init_lora_weights",
-        "auto_mapping",
-        "base_model_name_or_path",
-        "revision",
-        "inference_mode",
-        "lora_dropout",
-        "fan_in_fan_out",
-        "peft_version",
-        "megatron_core",
-        "loftq_config",
-        "eva_config",
-        "corda_config",
-        "lora_ga_config",
-        "runtime_config",
-        "qalora_group_size",
-    }
-)
-_REASONS = {
-    "modules_to_save": "it replaces whole modules of the model",
-    "trainable_token_indices": "it replaces rows of the embeddings",
-    "target_parameters": "it changes parameters that are no linear layer, such as fused experts",
-    "layer_replication": "it repeats layers of the model that all adapters share",
-    "use_dora": "DoRA rescales the base weights",
-    "lora_bias": "it changes biases",
-    "alora_invocation_tokens": "it is in force for a part of the text only",
-    "megatron_config": "it is sharded over several devices",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +38,12 @@ class AdapterConfig:
         Raises:
             BackendError: it cannot be read, or asks for something else than plain LoRA; the field is named.
         """
-        where = f"adapter '{folder}'"
-        try:
-            fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BackendError(f"{where} cannot be read: {CONFIG}: {reason}") from error
-        if not isinstance(fields, dict):
-            raise BackendError(f"{where} cannot be read: {CONFIG} is not a JSON object")
-        _refuse(where, fields)
+        fields = plain_lora_fields(folder)
         try:
             return cls._parsed(fields)
         except (TypeError, ValueError, re.error) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BackendError(f"{where} cannot be read: {CONFIG}: {reason}") from error
+            raise BackendError(f"adapter '{folder}' cannot be read: {CONFIG}: {reason}") from error
 
     @classmethod
     def _parsed(cls, fields: Mapping[str, Any]) -> AdapterConfig:
@@ -187,28 +122,3 @@ def _number(fields: Mapping[str, Any], name: str, default: float, *, whole: bool
     if not math.isfinite(value) or (whole and value < 1):
         raise ValueError(f"{name} cannot be {value}")
     return value
-
-
-def _refuse(where: str, fields: Mapping[str, Any]) -> None:
-    """Refuse what is not plain LoRA, by the name of the field."""
-    kind = str(fields.get("peft_type") or "LORA")
-    if kind.upper() != "LORA":
-        raise BackendError(
-            f"{where} is a {kind} adapter, not a plain LoRA adapter, which is what backend 'local' can use"
-        )
-    task = fields.get("task_type")
-    if task not in (None, "CAUSAL_LM"):
-        raise BackendError(f"{where} has task_type {task}: backend 'local' uses adapters of causal language models")
-    if fields.get("bias", "none") not in ("none", None):
-        raise BackendError(f"{where} trains biases (bias: {fields['bias']}), which backend 'local' does not load")
-    beginning = fields.get("init_lora_weights", True)
-    if beginning is not None and not any(beginning is each or beginning == each for each in _BEGINNINGS):
-        raise BackendError(
-            f"{where} has init_lora_weights {beginning!r}, which changes the base model that all adapters share: "
-            "convert it to plain LoRA first (PEFT's save_pretrained with path_initial_model_for_weight_conversion)"
-        )
-    for name, value in fields.items():
-        if name in _TAKEN or name in _WITHOUT_EFFECT or value is None or value is False or value in ("", {}, []):
-            continue
-        reason = _REASONS.get(name, "what it changes is not known to backend 'local'")
-        raise BackendError(f"{where} sets {name}, and so is no plain LoRA adapter: {reason}")

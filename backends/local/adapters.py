@@ -20,7 +20,9 @@ from peft.utils.transformers_weight_conversion import convert_peft_config_for_tr
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from windowshift.backends.local.adapter_config import CONFIG, AdapterConfig
+from windowshift.backends.local.adapter_config import AdapterConfig
+from windowshift.backends.shared.adapter_fields import CONFIG
+from windowshift.backends.shared.refusal import library_reason
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.training import Sft
 
@@ -118,7 +120,7 @@ class Adapters:
         try:
             name = self._attach(config, seed)
         except Exception as error:  # PEFT raises many kinds for a module that it does not like
-            raise BackendError(f"'{self._label}' cannot be given an adapter: {_first_line(error)}") from error
+            raise BackendError(f"'{self._label}' cannot be given an adapter: {library_reason(error)}") from error
         parameters = {
             key: parameter for key, parameter in self._model.named_parameters() if f".{name}." in key and "lora_" in key
         }
@@ -142,12 +144,12 @@ class Adapters:
         try:
             state = load_file(str(file.folder / WEIGHTS))
         except Exception as error:  # safetensors raises many kinds for a bad file
-            raise BackendError(f"{where} cannot be read: {_first_line(error)}") from error
+            raise BackendError(f"{where} cannot be read: {library_reason(error)}") from error
         modules = self._modules(where, state, config)
         try:
             name = self._attach(config.plain({path: down.shape[0] for path, (down, _) in modules.items()}), seed=0)
         except Exception as error:
-            raise BackendError(f"{where} does not fit '{self._label}': {_first_line(error)}") from error
+            raise BackendError(f"{where} does not fit '{self._label}': {library_reason(error)}") from error
         if {path for path, _ in self._layers(name)} != modules.keys():
             self.drop(name)
             raise BackendError(
@@ -380,7 +382,3 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     raise TypeError(f"{type(value).__name__} cannot be written to {CONFIG}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.coherence import base_logprobs
 from windowshift.backends.local.sampler import Decoded, Row, decode
-from windowshift.backends.shared.refusal import failed, nonsense
+from windowshift.backends.shared.refusal import failed, library_reason, nonsense
 from windowshift.core.contract.errors import BackendError, WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest
 from windowshift.core.contract.proof import Proof
@@ -53,8 +53,8 @@ def answers(
         for found in decoded:
             yield settler.take(found)
         yield settler.rest()
-    except (RuntimeError, MemoryError, BackendError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # a library may raise anything; the rows that are left must be told of it
+        reason = library_reason(error)
         sentence = reason if isinstance(error, BackendError) else f"'{lm.label}' failed while decoding: {reason}"
         if "memory" in reason.lower():
             sentence += "; lower the option batch_rows of backend 'local'"

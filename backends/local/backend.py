@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.architecture_limits import notes, unsupported
 from windowshift.backends.local.model_folder import identify, locate, model_config, model_size, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.turns import Turns
-from windowshift.backends.shared.refusal import failed
+from windowshift.backends.shared.refusal import failed, library_reason
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Model
@@ -130,8 +130,8 @@ class LocalBackend:
         if self._crew is None:
             from windowshift.backends.local.crew import Crew
 
-            # asdict: what a person chose holds in the workers too.
-            self._crew = Crew(size, {**asdict(self._options), "workers": 1, "threads": 1})
+            # What a person chose holds in the workers too.
+            self._crew = Crew(size, {**self._options.model_dump(), "workers": 1, "threads": 1})
         return self._crew
 
     def _answers(self, requests: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
@@ -151,6 +151,8 @@ class LocalBackend:
             yield from answers(lm, model.adapter, group, self._batch_rows(lm))
         except WindowshiftError as error:
             yield [failed(request, str(error)) for request in group]
+        except Exception as error:  # a library may raise anything before the first row is drawn
+            yield [failed(request, f"'{model.base}' failed: {library_reason(error)}") for request in group]
 
     def _batch_rows(self, lm: CausalLM) -> int:
         if self._options.batch_rows:
@@ -170,9 +172,8 @@ class LocalBackend:
                 yield from train(lm, job, self._options.state_seconds, self._options.progress_seconds)
             except WindowshiftError as error:
                 yield [TrainFailed(job.key, str(error))]
-            except (RuntimeError, MemoryError, OSError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                yield [TrainFailed(job.key, f"training of '{job.model.base}' failed: {reason}")]
+            except Exception as error:  # a library may raise anything, and the other jobs go on
+                yield [TrainFailed(job.key, f"training of '{job.model.base}' failed: {library_reason(error)}")]
 
     def _vectors(self, jobs: Sequence[VectorJob]) -> Iterator[list[VectorEvent]]:
         require_libraries(steering=True)
@@ -186,9 +187,8 @@ class LocalBackend:
                 yield [VectorMade(job.key)]
             except WindowshiftError as error:
                 yield [VectorFailed(job.key, str(error))]
-            except (RuntimeError, MemoryError, OSError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                yield [VectorFailed(job.key, f"vector '{job.name}' could not be made: {reason}")]
+            except Exception as error:  # a library may raise anything, and the other jobs go on
+                yield [VectorFailed(job.key, f"vector '{job.name}' could not be made: {library_reason(error)}")]
 
     def _model(self, model: Model) -> CausalLM:
         """The loaded model; what cannot be loaded is not tried again."""

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from windowshift.backends.local.adapters import AdapterFile
+from windowshift.backends.local.architecture_limits import unsupported
 from windowshift.backends.local.sampler import Row, decode
+from windowshift.backends.shared.refusal import library_reason
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.training import Sft
 
@@ -40,12 +42,17 @@ def sampling_fault(lm: CausalLM) -> str | None:
     Rows of unequal lengths come, go and are decoded with the cache, one of them past an attention window where
     that can be afforded, and their logits are compared with those of whole texts without a cache.
     """
+    known = unsupported(lm.model.config.to_dict())
+    if known is not None:
+        return f"'{lm.label}' cannot be sampled by backend 'local': {known}"
     try:
         off = _cached_steps_off(lm)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # says nothing about the model
     except BackendError as error:
         return f"'{lm.label}' cannot be sampled by backend 'local': {error}; {ANOTHER}"
     except Exception as error:  # libraries raise many kinds where an architecture is not as they expect
-        return f"'{lm.label}' cannot be sampled by backend 'local': {_first_line(error)}; {ANOTHER}"
+        return f"'{lm.label}' cannot be sampled by backend 'local': {library_reason(error)}; {ANOTHER}"
     limit = _TOLERANCE.get(lm.base().dtype, _HALF)
     if lm.cache_plan.recurrent:
         limit = max(limit, _RECURRENT)
@@ -65,10 +72,12 @@ def training_fault(lm: CausalLM) -> str | None:
     """
     try:
         return _adapter_off(lm)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # says nothing about the model
     except BackendError as error:
         return f"'{lm.label}' cannot be trained by backend 'local': {error}"
     except Exception as error:  # libraries raise many kinds where an architecture is not as they expect
-        return f"'{lm.label}' cannot be trained by backend 'local' with LoRA: {_first_line(error)}"
+        return f"'{lm.label}' cannot be trained by backend 'local' with LoRA: {library_reason(error)}"
 
 
 @torch.inference_mode()
@@ -189,8 +198,3 @@ def _window(lm: CausalLM) -> int:
     if lm.context is not None:
         most = min(most, lm.context - 8)
     return max((size for size in sizes if isinstance(size, int) and size < most), default=0)
-
-
-def _first_line(error: BaseException) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, ClassVar
 
-from windowshift.backends.shared.option_checks import OptionChecks
-from windowshift.core.contract.errors import BackendError
+from pydantic import AfterValidator, Field
+
+from windowshift.backends.shared.options import BackendOptions, Seconds, WholeOrNone
+from windowshift.core.spec.spec_errors import did_you_mean
 
 _DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 
 
-@dataclass(frozen=True, slots=True)
-class LocalOptions:
+def _dtype(name: str) -> str:
+    if name not in _DTYPES:
+        raise ValueError(f"there is no '{name}'{did_you_mean(name, _DTYPES)}")
+    return name
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class LocalOptions(BackendOptions):
     """How backend `local` computes.
 
     Attributes:
@@ -33,34 +40,13 @@ class LocalOptions:
             suits a screen.
     """
 
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_rows: int = 0
-    threads: int = 0
-    workers: int = 0
-    attention: str = "auto"
-    state_seconds: float = 20.0
-    progress_seconds: float | None = None
+    backend: ClassVar[str] = "local"
 
-    @classmethod
-    def parse(cls, options: Mapping[str, Any]) -> LocalOptions:
-        """Check options that a person wrote.
-
-        Raises:
-            BackendError: an unknown option (with a suggestion), or a value that makes no sense.
-        """
-        check = OptionChecks("local")
-        check.names(options, [field.name for field in fields(cls)])
-        for name in ("device", "dtype", "attention"):
-            if name in options and not (isinstance(options[name], str) and options[name]):
-                raise BackendError(f"option '{name}' of backend 'local' must be a name, got {options[name]!r}")
-        if options.get("dtype", "auto") not in _DTYPES:
-            near = difflib.get_close_matches(options["dtype"], _DTYPES, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(_DTYPES)}"
-            raise BackendError(f"option 'dtype' of backend 'local' cannot be '{options['dtype']}': {hint}")
-        for name in ("batch_rows", "threads", "workers"):
-            check.number(options, name, 0, whole=True)
-        check.number(options, "state_seconds", 0)
-        if options.get("progress_seconds") is not None:
-            check.number(options, "progress_seconds", 0)
-        return cls(**options)
+    device: Text = "auto"
+    dtype: Annotated[str, AfterValidator(_dtype)] = "auto"
+    batch_rows: WholeOrNone = 0
+    threads: WholeOrNone = 0
+    workers: WholeOrNone = 0
+    attention: Text = "auto"
+    state_seconds: Seconds = 20.0
+    progress_seconds: Seconds | None = None

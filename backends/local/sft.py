@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from windowshift.backends.local.adapter_config import CONFIG
 from windowshift.backends.local.adapters import WEIGHTS
 from windowshift.backends.local.batch_loss import BatchLoss
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.encoding import encode
 from windowshift.backends.local.validation import Validation, measured
+from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.schedule import batches, learning_rate
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.proof import Proof

@@ -67,9 +67,8 @@ class OpenAIBackend:
         if revision is not None:
             raise BackendError(f"backend 'openai' takes no revision: '{base}' is whatever the server calls so")
         said = self._connection.model(base)
-        own = said.get("fingerprint")
         name = f"openai:{self._options.host}:{base}"
-        fingerprint = own if isinstance(own, str) and own else hashlib.sha256(name.encode()).hexdigest()[:20]
+        fingerprint = said.fingerprint or hashlib.sha256(name.encode()).hexdigest()[:20]
         rehearsal = base == "microworld" and self._connection.is_own(base)
         return ModelIdentity(base, fingerprint, rehearsal)
 
@@ -79,8 +78,8 @@ class OpenAIBackend:
         Raises:
             BackendError: the server has no such model.
         """
-        said = self._connection.model(base).get("supports_system")
-        return said if isinstance(said, bool) else self._options.system
+        said = self._connection.model(base).supports_system
+        return self._options.system if said is None else said
 
     def size(self, base: str, revision: str | None = None) -> Any:  # noqa: ARG002 - the protocol's
         """No server says it.

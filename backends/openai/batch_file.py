@@ -6,8 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from windowshift.backends.openai.faults import reason_in
+from windowshift.backends.shared.faults import BrokenAnswerError
+from windowshift.backends.shared.said import Name, Said, load_json, read
 from windowshift.core.contract.generation import GenerateRequest
 
 ENDPOINT = "/v1/chat/completions"
@@ -57,20 +62,27 @@ def portions(lines: Sequence[Line], most: int = MOST_LINES) -> Iterator[list[Lin
         yield portion
 
 
+class _Response(Said):
+    status_code: Annotated[int, Field(ge=0, le=999)] | None = None
+    body: Any = None
+
+
+class _AnswerLine(Said):
+    custom_id: Name
+    response: _Response | None = None
+    error: Any = None
+
+
 def answers_of(text: str) -> Iterator[tuple[str, int, Any, str]]:
     """Read a file of answers as (custom_id, status, body, error); a line that is no answer is left out."""
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines: U+2028 may stand in a string
         try:
-            data = json.loads(line)
-            name = data["custom_id"]
-        except (ValueError, TypeError, KeyError):
+            found = read(_AnswerLine, load_json(line))
+        except BrokenAnswerError:
             continue
-        response = data.get("response") or {}
-        error = data.get("error") or {}
-        body = response.get("body")
-        inner = body.get("error") if isinstance(body, Mapping) else None
-        said = (inner or error) if isinstance(inner or error, Mapping) else {}
-        yield str(name), int(response.get("status_code") or 0), body, str(said.get("message") or "")
+        response = found.response or _Response()
+        said = reason_in(response.body) if response.status_code != 200 else ""
+        yield found.custom_id, response.status_code or 0, response.body, said or reason_in(found.error)
 
 
 def token_of(ids: Sequence[str]) -> str:

@@ -7,17 +7,20 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from windowshift.backends.openai.answer import read_answer
-from windowshift.backends.openai.batch_file import Line, answers_of, lines_of, portions, token_of
+from windowshift.backends.openai.answer import most_prompt_tokens, read_answer
+from windowshift.backends.openai.batch_file import ENDPOINT, Line, answers_of, lines_of, portions, token_of
 from windowshift.backends.openai.batch_journal import BatchJournal, read_batch_journals
-from windowshift.backends.openai.chat import Chat, most_prompt_tokens, problem_of
+from windowshift.backends.openai.chat import Chat, problem_of
 from windowshift.backends.openai.connection import Connection
-from windowshift.backends.openai.faults import BrokenAnswerError, ServiceError
+from windowshift.backends.openai.creation import upload
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.openai.repeat import pause, repeat
+from windowshift.backends.openai.said import Batch
 from windowshift.backends.openai.work import METADATA
+from windowshift.backends.shared.faults import BrokenAnswerError, ServiceError
 from windowshift.backends.shared.refusal import failed
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
@@ -26,7 +29,6 @@ from windowshift.core.contract.prices import Price
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types import Batch
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _LOOK_AGAIN = 0.5
@@ -142,23 +144,19 @@ class Batches:
     async def _create(self, journal: BatchJournal, lines: Mapping[str, Line]) -> Batch:
         text = b"".join(line.text for line in lines.values())
 
-        async def upload(client: AsyncOpenAI) -> str:
-            made: Any = await client.files.create(file=(f"ws-{journal.token}.jsonl", text), purpose="batch")
-            if not isinstance(getattr(made, "id", None), str):
-                raise BrokenAnswerError("it names no file")
-            return str(made.id)
+        async def send(client: AsyncOpenAI) -> str:
+            return await upload(self._connection, client, f"ws-{journal.token}.jsonl", text, "batch")
 
-        file = await repeat(self._connection, "uploading a batch", upload)
+        file = await repeat(self._connection, "uploading a batch", send)
 
         async def ask(client: AsyncOpenAI) -> Batch:
-            return _checked(
-                await client.batches.create(
-                    input_file_id=file,
-                    endpoint="/v1/chat/completions",
-                    completion_window="24h",
-                    metadata={METADATA: journal.token},
-                )
-            )
+            body = {
+                "input_file_id": file,
+                "endpoint": ENDPOINT,
+                "completion_window": "24h",
+                "metadata": {METADATA: journal.token},
+            }
+            return self._connection.read(Batch, await self._connection.send(client, "POST", "/batches", body))
 
         begun, tries = time.monotonic(), 0
         while True:
@@ -178,12 +176,15 @@ class Batches:
         """A batch of just these requests at the server that has or will have answers; None: there is none."""
 
         async def ask(client: AsyncOpenAI) -> list[Batch]:
-            return [_checked(batch) async for batch in client.batches.list(limit=100)]
+            return [batch async for batch in self._connection.listed(Batch, client, "/batches", limit=100)]
 
         while True:
             for batch in await repeat(self._connection, "listing batches", ask):
-                metadata = batch.metadata if isinstance(batch.metadata, dict) else {}
-                if metadata.get(METADATA) == journal.token and batch.status not in ("failed", "expired", "cancelled"):
+                if (batch.metadata or {}).get(METADATA) == journal.token and batch.status not in (
+                    "failed",
+                    "expired",
+                    "cancelled",
+                ):
                     return batch
             if time.time() - journal.creating >= self._connection.options.settle:
                 return None
@@ -191,7 +192,7 @@ class Batches:
 
     async def _look(self, number: str) -> Batch:
         async def ask(client: AsyncOpenAI) -> Batch:
-            return _checked(await client.batches.retrieve(number))
+            return await self._connection.said(Batch, client, f"/batches/{quote(number, safe='')}")
 
         return await repeat(self._connection, f"batch {number}", ask)
 
@@ -207,34 +208,27 @@ class Batches:
                 if line is not None:
                     found.extend(self._completion(request, status, body, error) for request in line.requests)
         said = f"batch {batch.id} {batch.status}"
-        errors = getattr(batch.errors, "data", None) or ()
-        reasons = "; ".join(str(one.message) for one in errors if one.message)
-        problem = self._connection.key.redact(f"{said} without an answer to it{f' ({reasons})' if reasons else ''}")
+        errors = batch.errors.data or () if batch.errors is not None else ()
+        reasons = self._connection.redactor.said("; ".join(one.message for one in errors if one.message))
+        problem = f"{said} without an answer to it{f' ({reasons})' if reasons else ''}"
         found.extend(failed(request, problem) for line in left.values() for request in line.requests)
         return found
 
     def _completion(self, request: GenerateRequest, status: int, body: object, error: str) -> Completion:
         if status != 200:
-            said = self._connection.key.redact(" ".join(error.split())) or f"status {status}"
+            said = self._connection.redactor.said(error) or f"status {status}"
             return failed(request, f"model '{request.model.adapter or request.model.base}': {said}")
         try:
-            return read_answer(request, body, self._price(request), batch=True)
+            return read_answer(request, body, self._price(request), redactor=self._connection.redactor, batch=True)
         except BrokenAnswerError as broken:
             return failed(request, f"the server's answer in a batch was broken ({broken})")
 
     async def _download(self, file: str) -> str:
         async def ask(client: AsyncOpenAI) -> str:
-            return (await client.files.content(file)).text
+            path = f"/files/{quote(file, safe='')}/content"
+            return (await self._connection.send(client, "GET", path)).content.decode("utf-8")
 
         return await repeat(self._connection, "downloading a batch's answers", ask)
 
     def _note(self, journal: BatchJournal) -> BatchJournal:
         return journal if self._folder is None else journal.write(self._folder)
-
-
-def _checked(batch: object) -> Batch:
-    from openai.types import Batch
-
-    if not isinstance(batch, Batch) or not isinstance(batch.id, str) or not isinstance(batch.status, str):
-        raise BrokenAnswerError("it is no batch")
-    return batch

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from windowshift.backends.openai.answer import read_answer
+from windowshift.backends.openai.answer import TOKENS_A_MESSAGE, most_prompt_tokens, read_answer
 from windowshift.backends.openai.connection import Connection
-from windowshift.backends.openai.faults import BrokenAnswerError, Fault
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.openai.repeat import pause
+from windowshift.backends.shared.faults import Fault
 from windowshift.backends.shared.refusal import failed, nonsense
+from windowshift.backends.shared.said import load_json
 from windowshift.core.contract.budget import Budget, BudgetSpentError
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion, GenerateRequest
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 CHARACTERS_A_TOKEN = 4  # of English; only the pace and the estimate go by it
-TOKENS_A_MESSAGE = 8
 
 
 class Chat:
@@ -116,7 +116,7 @@ class Chat:
                 paid = most  # once it is sent, until it is known
                 try:
                     answer, headers = await self._send(client, request)
-                    completion = read_answer(request, answer, price)
+                    completion = read_answer(request, answer, price, redactor=self._connection.redactor)
                 except Exception as error:
                     fault = self._connection.fault(error)
                     if fault.status is not None or not fault.maybe_done:
@@ -129,17 +129,14 @@ class Chat:
         finally:
             await asyncio.shield(self._budget.settle(most, paid))
 
-    async def _send(self, client: AsyncOpenAI, request: GenerateRequest) -> tuple[object, Any]:
+    async def _send(self, client: AsyncOpenAI, request: GenerateRequest) -> tuple[object, Mapping[str, str]]:
         try:
-            raw = await client.chat.completions.with_raw_response.create(**self.body(request))
+            response = await self._connection.send(client, "POST", "/chat/completions", self.body(request))
         except Exception as error:
-            if (response := getattr(error, "response", None)) is not None:
-                self._pacer.learn(response.headers)
+            if (refused := getattr(error, "response", None)) is not None:
+                self._pacer.learn(refused.headers)
             raise
-        answer: object = raw.parse()
-        if isinstance(answer, str):
-            raise BrokenAnswerError("not JSON")
-        return answer, raw.headers
+        return load_json(response.content), response.headers
 
     def body(self, request: GenerateRequest) -> dict[str, Any]:
         """The request as the API takes it."""
@@ -184,8 +181,3 @@ def tokens_of(request: GenerateRequest) -> int:
     """About how many tokens a server counts for a request against its limit: the prompt and `max_tokens`."""
     characters = sum(len(turn.content) for turn in request.messages)
     return characters // CHARACTERS_A_TOKEN + TOKENS_A_MESSAGE * len(request.messages) + request.sampling.max_tokens
-
-
-def most_prompt_tokens(request: GenerateRequest) -> int:
-    """The most tokens that a prompt can have: no token is less than a byte."""
-    return sum(len(turn.content.encode("utf-8", "replace")) + TOKENS_A_MESSAGE for turn in request.messages)

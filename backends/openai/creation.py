@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.openai.connection import Connection
-from windowshift.backends.openai.faults import BrokenAnswerError, ServiceError
 from windowshift.backends.openai.job_journal import JobJournal
 from windowshift.backends.openai.repeat import pause, repeat
+from windowshift.backends.openai.said import FineTuningJob, Identified, job_path
 from windowshift.backends.openai.work import METADATA, Work
+from windowshift.backends.shared.faults import ServiceError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.fine_tuning import FineTuningJob
+    from openai.types import FilePurpose
 
 log = logging.getLogger("windowshift.openai")
 
@@ -62,7 +63,7 @@ class Creation:
         """
 
         async def ask(client: AsyncOpenAI) -> FineTuningJob:
-            return checked(await client.fine_tuning.jobs.retrieve(number))
+            return await self._connection.said(FineTuningJob, client, job_path(number))
 
         return await repeat(self._connection, f"fine-tuning job {number}", ask)
 
@@ -71,18 +72,18 @@ class Creation:
         method: Any = {"type": "supervised", "supervised": {"hyperparameters": dict(work.hyperparameters)}}
 
         async def ask(client: AsyncOpenAI) -> FineTuningJob:
-            return checked(
-                await client.fine_tuning.jobs.create(
-                    model=work.job.model.base,
-                    training_file=file,
-                    method=method,
-                    seed=work.seed,
-                    suffix=work.suffix,
-                    metadata={METADATA: work.token, "attempt": str(journal.attempt), "job": work.job.key[:64]},
-                    extra_body={METADATA: dict(work.own)} if work.own else None,
-                    extra_headers={"Idempotency-Key": f"{work.token}-{journal.attempt}"},
-                )
-            )
+            body = {
+                "model": work.job.model.base,
+                "training_file": file,
+                "method": method,
+                "seed": work.seed,
+                "suffix": work.suffix,
+                "metadata": {METADATA: work.token, "attempt": str(journal.attempt), "job": work.job.key[:64]},
+                **({METADATA: dict(work.own)} if work.own else {}),
+            }
+            headers = {"Idempotency-Key": f"{work.token}-{journal.attempt}"}
+            made = await self._connection.send(client, "POST", "/fine_tuning/jobs", body, headers=headers)
+            return self._connection.read(FineTuningJob, made)
 
         begun, tries = time.monotonic(), 0
         options = self._connection.options
@@ -108,10 +109,7 @@ class Creation:
 
     async def _upload(self, work: Work) -> str:
         async def ask(client: AsyncOpenAI) -> str:
-            made: Any = await client.files.create(file=(f"{work.suffix}.jsonl", work.file), purpose="fine-tune")
-            if not isinstance(getattr(made, "id", None), str):
-                raise BrokenAnswerError("it names no file")
-            return str(made.id)
+            return await upload(self._connection, client, f"{work.suffix}.jsonl", work.file, "fine-tune")
 
         return await repeat(self._connection, "uploading the training file", ask)
 
@@ -138,7 +136,8 @@ class Creation:
 
     async def _ask_list(self) -> list[FineTuningJob]:
         async def ask(client: AsyncOpenAI) -> list[FineTuningJob]:
-            return [checked(job) async for job in client.fine_tuning.jobs.list(limit=100)]
+            jobs = self._connection.listed(FineTuningJob, client, "/fine_tuning/jobs", limit=100)
+            return [job async for job in jobs]
 
         return await repeat(self._connection, "listing fine-tuning jobs", ask)
 
@@ -165,7 +164,7 @@ class Creation:
         """
 
         async def ask(client: AsyncOpenAI) -> None:
-            await client.fine_tuning.jobs.cancel(number)
+            await self._connection.send(client, "POST", job_path(number, "cancel"))
 
         try:
             await repeat(self._connection, f"cancelling fine-tuning job {number}", ask)
@@ -181,31 +180,22 @@ class Creation:
             await asyncio.gather(self._listed, return_exceptions=True)
 
 
-def checked(job: object) -> FineTuningJob:
-    """Return a job that has what is needed of one.
-
-    Raises:
-        BrokenAnswerError: it has not; the SDK checks no types.
-    """
-    from openai.types.fine_tuning import FineTuningJob
-
-    if not isinstance(job, FineTuningJob) or not isinstance(job.id, str) or not isinstance(job.status, str):
-        raise BrokenAnswerError("it is no fine-tuning job")
-    if not isinstance(job.created_at, int | float):
-        raise BrokenAnswerError("the fine-tuning job has no date")
-    return job
+async def upload(connection: Connection, client: AsyncOpenAI, name: str, content: bytes, purpose: FilePurpose) -> str:
+    """Upload a file; its id."""
+    made = await client.files.with_raw_response.create(file=(name, content), purpose=purpose)
+    return connection.read(Identified, made.http_response).id
 
 
 def _is(work: Work, job: FineTuningJob, journal: JobJournal) -> bool:
     """Whether a job does this work, and is worth taking: one that failed counts for the try that it was."""
     if job.id in journal.failed:
         return False
-    metadata = job.metadata if isinstance(job.metadata, dict) else {}
+    metadata = job.metadata or {}
     if METADATA in metadata:
         same = metadata[METADATA] == work.token
     else:  # a server that keeps no metadata
         same = job.model == work.job.model.base and work.suffix in (
-            getattr(job, "user_provided_suffix", None),
+            job.user_provided_suffix,
             *str(job.fine_tuned_model or "").split(":"),
         )
     if not same:

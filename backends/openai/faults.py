@@ -1,96 +1,67 @@
-"""Faults: what went wrong with a request, and what can be done about it."""
+"""What the errors of OpenAI's SDK mean, and which of a server's words are worth keeping."""
 
 from __future__ import annotations
 
-import email.utils
-import json
-import time
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from windowshift.core.contract.errors import BackendError
+from windowshift.backends.shared.faults import BrokenAnswerError, Fault, Remedy, broken, wait_asked
+from windowshift.backends.shared.said import load_json
 
-Remedy = Literal["again", "wait", "refused", "stop"]
-_LONGEST_WAIT = 3600.0
 _SPENT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated")
-
-
-class BrokenAnswerError(Exception):
-    """A server answered with something that is no answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A failed request.
-
-    Attributes:
-        remedy: ``again`` (the server or the line failed: repeat it), ``wait`` (too many requests, or
-            nobody there: repeat it later), ``refused`` (this request will never be answered) or
-            ``stop`` (no request will: a wrong key, an empty account).
-        sentence: what happened.
-        seconds: how long the server asked to wait, where it did.
-        maybe_done: whether the server may have done, and charged, what was asked.
-        status: the HTTP status, where there was one.
-        code: the API's own error code, where there was one.
-        param: the parameter that the API complained of, where it named one.
-    """
-
-    remedy: Remedy
-    sentence: str
-    seconds: float | None = None
-    maybe_done: bool = False
-    status: int | None = None
-    code: str | None = None
-    param: str | None = None
+_MARKUP = re.compile(r"(?is)<(script|style|head)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>")
+_TITLE = re.compile(r"(?is)<title[^>]*>(.*?)</title>")
+_HTML = re.compile(r"(?is)^\s*(?:<!doctype\s+html|<html|<head|<body|<h\d)")
+_READ = 65_536  # characters of a body that are looked at
+_WORDS = ("message", "detail", "error_description", "error", "msg", "reason", "title")
 
 
 def fault_of(error: Exception) -> Fault:
-    """Tell what an exception of the SDK means.
+    """Tell what an exception means that came of asking a server, or of reading what it answered.
 
-    Raises:
-        Exception: `error` itself, where it is none that a server or a line can cause.
+    Sentences are as the server wrote them: with keys, and as long as they are.
     """
     import httpx2
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return _of_status(error.status_code, error.response.headers, error.body, error.message)
-    if isinstance(error, openai.APITimeoutError):
-        if isinstance(error.__cause__, httpx2.ConnectTimeout | httpx2.PoolTimeout):
-            return Fault("wait", "the server cannot be reached (timeout)")
+        return _of_status(error.status_code, error.response.headers, _body(error), error.message)
+    if isinstance(error, openai.APIConnectionError | httpx2.HTTPError | httpx2.StreamError):
+        return _of_line(error)
+    # Whatever else was raised was raised while the answer was read.
+    return Fault("again", f"the server's answer was broken ({broken(error)})", maybe_done=True, broken=True)
+
+
+def _of_line(error: Exception) -> Fault:
+    import httpx2
+    import openai
+
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    if isinstance(cause, httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        return Fault("wait", "the server cannot be reached (timeout)")
+    if isinstance(error, openai.APITimeoutError) or isinstance(cause, httpx2.TimeoutException):
         return Fault("again", "the server did not answer in time", maybe_done=True)
-    if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__
-        if isinstance(cause, httpx2.ConnectError):
-            return Fault("wait", f"the server cannot be reached ({_short(cause)})")
-        return Fault("again", f"the connection broke ({_short(cause or error)})", maybe_done=True)
-    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-        return Fault("wait", f"the server cannot be reached ({_short(error)})")
-    if isinstance(error, httpx2.HTTPError | httpx2.StreamError):
-        return Fault("again", f"the connection broke ({_short(error)})", maybe_done=True)
-    if isinstance(error, BrokenAnswerError | json.JSONDecodeError | openai.APIResponseValidationError):
-        reason = str(error) if isinstance(error, BrokenAnswerError) else "not JSON, or cut short"
-        return Fault("again", f"the server's answer was broken ({reason})", maybe_done=True)
-    if isinstance(error, UnicodeError):
-        return Fault("again", "the server's answer was broken (not UTF-8)", maybe_done=True)
-    raise error
+    if isinstance(cause, httpx2.ConnectError):
+        return Fault("wait", f"the server cannot be reached ({_short(cause)})")
+    if cause is not None and not isinstance(cause, httpx2.HTTPError | httpx2.StreamError | OSError):
+        return Fault("again", f"the server's answer was broken ({broken(cause)})", maybe_done=True, broken=True)
+    return Fault("again", f"the connection broke ({_short(cause or error)})", maybe_done=True)
 
 
 def _of_status(status: int, headers: Mapping[str, str], body: object, message: str) -> Fault:
     details: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     if isinstance(inner := details.get("error"), Mapping):
         details = inner
-    said = str(details.get("message") or details.get("detail") or "").strip() or message.strip()
-    said = " ".join(said.split())[:400] or f"status {status}"
+    said = reason_in(body) or message.strip() or f"status {status}"
     code = details.get("code") or details.get("type")
     fault = Fault(
         "refused",
         said,
         wait_asked(headers),
         status=status,
-        code=None if code is None else str(code),
-        param=None if details.get("param") is None else str(details["param"]),
+        code=str(code) if isinstance(code, str | int) else None,
+        param=details["param"] if isinstance(details.get("param"), str) else None,
     )
     if status == 401:
         return _changed(fault, "stop", f"the server refused the key ({said})")
@@ -105,32 +76,56 @@ def _of_status(status: int, headers: Mapping[str, str], body: object, message: s
     return fault
 
 
+def reason_in(body: object) -> str:
+    """A server's own reason, wherever in an error's body it stands: empty where it gives none.
+
+    Servers that are like OpenAI's say it as ``{"error": {"message"}}``, as ``{"error": "..."}``, as ``{"detail":
+    "..."}`` or ``{"detail": [{"msg", "loc"}]}``, as plain text, or as a page of HTML, of which the title or the first
+    line of text is taken.
+    """
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "replace")
+    if isinstance(body, str):
+        return _line_in(body[:_READ])
+    if isinstance(body, list):
+        return "; ".join(filter(None, (reason_in(one) for one in body[:5])))
+    if isinstance(body, Mapping):
+        for word in _WORDS:
+            found = reason_in(body[word]) if word in body else ""
+            if found:
+                place = body.get("loc")
+                where = ".".join(map(str, place[:8])) if word == "msg" and isinstance(place, list) else ""
+                return f"{where}: {found}" if where else found
+    return ""
+
+
+def _line_in(text: str) -> str:
+    if _HTML.match(text):
+        import html
+
+        title = _TITLE.search(text)
+        plain = html.unescape(title[1] if title and title[1].strip() else _MARKUP.sub("\n", text))
+    else:
+        plain = text
+    lines = (" ".join(line.split()) for line in plain.splitlines())
+    return next((line for line in lines if line), "")
+
+
+def _body(error: Any) -> object:
+    """The whole body of an error: the SDK's own `body` is what stands under "error" alone."""
+    try:
+        text = str(error.response.text)
+    except Exception:  # it was never read, or cannot be
+        return error.body
+    try:
+        return load_json(text)
+    except BrokenAnswerError:
+        return text
+
+
 def _changed(fault: Fault, remedy: Remedy, sentence: str, *, maybe_done: bool = False) -> Fault:
     return Fault(remedy, sentence, fault.seconds, maybe_done, fault.status, fault.code, fault.param)
 
 
-def wait_asked(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``retry-after-ms`` or ``retry-after`` (seconds or a date) asks to wait; None: neither does."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) * unit
-        except ValueError:
-            continue
-        if 0 <= seconds < float("inf"):
-            return min(seconds, _LONGEST_WAIT)
-    when = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    if when is None:
-        return None
-    return min(max(0.0, email.utils.mktime_tz(when) - time.time()), _LONGEST_WAIT)
-
-
 def _short(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-
-
-class ServiceError(BackendError):
-    """A request failed for good; `fault` says how."""
-
-    def __init__(self, sentence: str, fault: Fault) -> None:
-        super().__init__(sentence)
-        self.fault = fault
+    return (str(error).splitlines() or [""])[0] or type(error).__name__

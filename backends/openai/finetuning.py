@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from windowshift.backends.openai.connection import OWNER, Connection
 from windowshift.backends.openai.creation import ENDED_WITHOUT, Creation
-from windowshift.backends.openai.faults import Fault, ServiceError
 from windowshift.backends.openai.job_events import JobEvents
 from windowshift.backends.openai.job_journal import JobJournal
 from windowshift.backends.openai.repeat import repeat
+from windowshift.backends.openai.said import Checkpoint, FineTuningJob, Listed, ModelEntry, job_path
 from windowshift.backends.openai.work import Work, work_of
+from windowshift.backends.shared.faults import Fault, ServiceError
+from windowshift.backends.shared.said import read
 from windowshift.backends.shared.side_by_side import Put, side_by_side
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
@@ -24,7 +26,6 @@ from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.fine_tuning import FineTuningJob
 
 FIRST_POLL = 0.2
 
@@ -122,7 +123,8 @@ class FineTuning:
         """Whether `windowshift serve` is to train a model; the server is asked once, as patiently as for all else."""
 
         async def ask(client: AsyncOpenAI) -> dict[str, object]:
-            return {one.id: getattr(one, "owned_by", None) async for one in client.models.list()}
+            page = await self._connection.said(Listed, client, "/models")
+            return {one.id: one.owned_by for one in (read(ModelEntry, each) for each in page.data)}
 
         async with self._asking:
             if self._owners is None:
@@ -166,7 +168,7 @@ class FineTuning:
         if remote.status in ENDED_WITHOUT:
             journal.given_up(remote.id).write(output)
             said = remote.error.message if remote.error is not None and remote.error.message else remote.status
-            sentence = self._connection.key.redact(" ".join(str(said).split()))
+            sentence = self._connection.redactor.said(said)
             raise ServiceError(
                 f"fine-tuning job {remote.id} of '{remote.model}' {remote.status}: {sentence}",
                 Fault("refused", sentence),
@@ -186,7 +188,7 @@ class FineTuning:
         price = self._price(work.job.model.base)
         if price is None or price.training is None:
             return None, False
-        if isinstance(remote.trained_tokens, int):
+        if remote.trained_tokens is not None:
             return price.trained(remote.trained_tokens), False
         return self._most(work), price.training > 0
 
@@ -221,8 +223,8 @@ class FineTuning:
             return {}
 
         async def ask(client: AsyncOpenAI) -> dict[int, str]:
-            listed = client.fine_tuning.jobs.checkpoints.list(remote.id, limit=100)
-            return {int(one.step_number): str(one.fine_tuned_model_checkpoint) async for one in listed}
+            listed = self._connection.listed(Checkpoint, client, job_path(remote.id, "checkpoints"), limit=100)
+            return {one.step_number: one.fine_tuned_model_checkpoint async for one in listed}
 
         kept = await repeat(self._connection, f"checkpoints of fine-tuning job {remote.id}", ask)
         size = len(work.job.examples)
@@ -241,7 +243,7 @@ class FineTuning:
 
 def _status(remote: FineTuningJob) -> str:
     words = f"{remote.id}: {remote.status.replace('_', ' ')}"
-    if isinstance(remote.estimated_finish, int):
+    if remote.estimated_finish is not None:
         minutes = max(0.0, remote.estimated_finish - time.time()) / 60
         words += f", done in about {max(1, round(minutes, -1 if minutes > 60 else 0)):.0f} min"
     return words

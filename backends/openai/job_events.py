@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator
 
 from windowshift.backends.openai.connection import Connection
 from windowshift.backends.openai.repeat import repeat
+from windowshift.backends.openai.said import Event, FineTuningJob, job_path
 from windowshift.backends.openai.work import BYTES_A_TOKEN, Work
+from windowshift.backends.shared.faults import BrokenAnswerError
+from windowshift.backends.shared.said import Count, Finite, Said, read
 from windowshift.core.contract.training import TrainEvent, TrainMessage, TrainProgress
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
+
+
+class _Metrics(Said):
+    """The data of an event of a step. Some servers count steps in floating point."""
+
+    step: Annotated[Count, BeforeValidator(lambda value: int(value) if type(value) is float else value)] | None = None
+    train_loss: Finite | None = None
+    examples: Count | None = None
+    tokens_per_second: Finite | None = None
 
 
 class JobEvents:
@@ -36,9 +48,9 @@ class JobEvents:
             ServiceError: the server stayed away.
         """
 
-        async def ask(client: AsyncOpenAI) -> list[FineTuningJobEvent]:
+        async def ask(client: AsyncOpenAI) -> list[Event]:
             found = []
-            async for event in client.fine_tuning.jobs.list_events(self._job, limit=100):
+            async for event in self._connection.listed(Event, client, job_path(self._job, "events"), limit=100):
                 if event.id == self.last:
                     break
                 found.append(event)
@@ -49,32 +61,34 @@ class JobEvents:
             self.last = events[-1].id
         return [passed for event in events if (passed := self._read(event, remote)) is not None]
 
-    def _read(self, event: FineTuningJobEvent, remote: FineTuningJob) -> TrainEvent | None:
+    def _read(self, event: Event, remote: FineTuningJob) -> TrainEvent | None:
         key = self._work.job.key
-        data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}
-        step, loss = data.get("step"), data.get("train_loss")
-        if event.type == "metrics" and isinstance(step, int | float) and isinstance(loss, int | float):
-            examples = data.get("examples")  # `windowshift serve` says it
-            if not isinstance(examples, int):
-                examples = self._examples(int(step), remote)
-            return TrainProgress(key, int(step), examples, float(loss), self._speed(event, data, examples))
-        if event.type == "metrics" or not isinstance(event.message, str):
+        try:
+            metrics = read(_Metrics, event.data or {})
+        except BrokenAnswerError:
+            metrics = _Metrics()
+        if event.type == "metrics" and metrics.step is not None and metrics.train_loss is not None:
+            examples = metrics.examples  # `windowshift serve` says it
+            if examples is None:
+                examples = self._examples(metrics.step, remote)
+            speed = self._speed(event, metrics.tokens_per_second, examples)
+            return TrainProgress(key, metrics.step, examples, metrics.train_loss, speed)
+        if event.type == "metrics" or event.message is None:
             return None
-        return TrainMessage(key, self._connection.key.redact(" ".join(event.message.split())))
+        return TrainMessage(key, self._connection.redactor.said(event.message))
 
     def _examples(self, step: int, remote: FineTuningJob) -> int:
         """Examples seen after a step; the last batch of an epoch may be a smaller one."""
-        batch = getattr(remote.hyperparameters, "batch_size", None)
-        batch = batch if isinstance(batch, int) and batch > 0 else self._work.job.sft.batch_size
+        taken = None if remote.hyperparameters is None else remote.hyperparameters.batch_size
+        batch = taken or self._work.job.sft.batch_size
         size = len(self._work.job.examples)
         epochs, rest = divmod(step, -(-size // batch))
         return min(self._work.total, epochs * size + min(size, rest * batch))
 
-    def _speed(self, event: FineTuningJobEvent, data: Mapping[str, Any], examples: int) -> float:
+    def _speed(self, event: Event, said: float | None, examples: int) -> float:
         """Tokens a second: as the server says, or estimated from the times of the events; 0: not known yet."""
-        said = data.get("tokens_per_second")
-        if isinstance(said, int | float):
-            return float(said)
+        if said is not None:
+            return said
         before, self._before = self._before, self._before or (event.created_at, examples)
         if before is None or event.created_at <= before[0]:
             return 0.0

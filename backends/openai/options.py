@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from windowshift.backends.shared.option_checks import OptionChecks, host_of
-from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.prices import Price
+from pydantic import Field, model_validator
+
+from windowshift.backends.shared.options import BackendOptions, Prices, Seconds, Whole, address, host_of, variable
+from windowshift.core.spec.section import Number
 
 LONGEST_BACKOFF = 30.0
 HOSTED = "https://api.openai.com/v1"
+KEY_ENV = "OPENAI_API_KEY"
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAIOptions:
+class OpenAIOptions(BackendOptions):
     """How backend `openai` talks to a server.
 
     Attributes:
@@ -26,7 +24,7 @@ class OpenAIOptions:
         key_env: the NAME of the environment variable (or of the entry in the OS keyring) that holds
             the key; null for a server that needs none.
         concurrency: requests under way at once, at most.
-        timeout: seconds without a byte after which a request counts as lost.
+        timeout: seconds that a request may take as a whole, and more for what it carries (64 KiB a second).
         patience: seconds that one request may go on failing before it is given up.
         tries: how often a request may meet an error of the server itself (5xx, a broken answer).
         backoff: seconds before the first repetition; each further one waits twice as long, up to 30 s.
@@ -45,24 +43,34 @@ class OpenAIOptions:
         unlisted: take a model that the server's list does not have.
     """
 
-    base_url: str = HOSTED
-    key_env: str | None = "OPENAI_API_KEY"
-    concurrency: int = 64
-    timeout: float = 600.0
-    patience: float = 900.0
-    tries: int = 8
-    backoff: float = 0.5
-    poll: float = 10.0
-    settle: float = 10.0
+    backend: ClassVar[str] = "openai"
+    key_variable: ClassVar[str | None] = KEY_ENV
+
+    base_url: Annotated[str, address("http://localhost:8000/v1")] = HOSTED
+    key_env: Annotated[str | None, variable(KEY_ENV)] = KEY_ENV
+    concurrency: Whole = 64
+    timeout: Seconds = 600.0
+    patience: Seconds = 900.0
+    tries: Whole = 8
+    backoff: Seconds = 0.5
+    poll: Seconds = 10.0
+    settle: Seconds = 10.0
     batch: bool = False
     seeds: bool = True
     logprobs: bool = False
     system: bool = True
     trains: bool = True
     unlisted: bool = False
-    server_learning_rate: float | None = None
-    hyperparameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    prices: Mapping[str, Price] = field(default_factory=lambda: MappingProxyType({}))
+    server_learning_rate: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    hyperparameters: dict[str, Any] = {}
+    prices: Prices = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _where(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("base_url"):
+            return {**data, "base_url": os.environ.get("OPENAI_BASE_URL") or HOSTED}
+        return data
 
     @property
     def longest_backoff(self) -> float:
@@ -73,31 +81,3 @@ class OpenAIOptions:
     def host(self) -> str:
         """The server's host name; one name for this machine."""
         return host_of(self.base_url)
-
-    @classmethod
-    def parse(cls, options: Mapping[str, Any]) -> OpenAIOptions:
-        """Check options that a person wrote.
-
-        Raises:
-            BackendError: an unknown option (with a suggestion), a value that makes no sense, or a key
-                where only the name of one belongs. No message repeats a value that could be a key.
-        """
-        check = OptionChecks("openai", "OPENAI_API_KEY")
-        check.names(options, [each.name for each in fields(cls)])
-        found = dict(options)
-        address = found.get("base_url") or os.environ.get("OPENAI_BASE_URL") or HOSTED
-        found["base_url"] = check.address(address, "http://localhost:8000/v1")
-        check.variable(found.get("key_env", "OPENAI_API_KEY"))
-        check.flags(found, ("batch", "seeds", "logprobs", "system", "trains", "unlisted"))
-        for name in ("concurrency", "tries"):
-            check.number(found, name, 1, whole=True)
-        for name in ("timeout", "patience", "backoff", "poll", "settle"):
-            check.number(found, name, 0)
-        rate = found.get("server_learning_rate")
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1):
-            raise BackendError(
-                f"option 'server_learning_rate' of backend 'openai' must be a number above 0 and below 1, got {rate!r}"
-            )
-        check.mapping(found, "hyperparameters")
-        check.prices(found)
-        return cls(**found)

@@ -15,6 +15,8 @@ from windowshift.backends.openai.options import LONGEST_BACKOFF
 MINUTE = 60.0
 BURST_SECONDS = 0.5  # what a timer that fires late may catch up with
 FELT_SECONDS = 10.0  # the span in which a limit that nobody named is measured
+MOST_A_MINUTE = 1e12  # a limit beyond it is none
+LONGEST_RESET = 31 * 86_400.0
 SLOWER, FASTER_A_SECOND = 0.7, 1.03
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -138,7 +140,7 @@ class Pacer:
         """Read the ``x-ratelimit-*`` headers of an answer or a refusal."""
         for name in self._spec:
             limit = _number(headers.get(f"x-ratelimit-limit-{name}"))
-            if limit is None or limit <= 0:
+            if limit is None or not 1 <= limit <= MOST_A_MINUTE:
                 continue
             per_minute = limit
             reset = seconds_of(headers.get(f"x-ratelimit-reset-{name}", ""))
@@ -216,11 +218,13 @@ class Pacer:
 
 
 def seconds_of(span: str) -> float | None:
-    """Read ``6m0s``, ``120ms`` or ``1.5`` (seconds); None: it is none of them."""
+    """Read ``6m0s``, ``120ms`` or ``1.5`` (seconds); None: it is none of them, or longer than 31 days."""
     parts = _SPAN.findall(span)
     if parts and "".join(number + unit for number, unit in parts) == span.strip():
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    return _number(span)
+        seconds: float | None = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    else:
+        seconds = _number(span)
+    return seconds if seconds is not None and seconds <= LONGEST_RESET else None
 
 
 def _number(text: str | None) -> float | None:

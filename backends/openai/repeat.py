@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from windowshift.backends.openai.connection import Connection
-from windowshift.backends.openai.faults import ServiceError
 from windowshift.backends.openai.options import OpenAIOptions
+from windowshift.backends.shared.faults import ServiceError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

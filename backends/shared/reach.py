@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from windowshift.backends.openai.faults import ServiceError
-from windowshift.backends.openai.key import Key
+from windowshift.backends.shared.faults import ServiceError
+from windowshift.backends.shared.key import Key
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.service import Reached
+
+SHOWN_NAME = 120  # characters of a model's name
 
 
 class Reachable(Protocol):
@@ -27,12 +29,13 @@ class Reachable(Protocol):
 def reach(address: str, connection: Reachable) -> Reached:
     """Ask a service who it is; nothing is raised, what went wrong stands in the answer."""
     try:
-        source = connection.key.source
+        key = connection.key
     except BackendError as error:
         return Reached(address, "missing", False, str(error), ())
     try:
-        return Reached(address, source, True, None, tuple(sorted(connection.models())))
+        models = tuple(key.redactor.said(name, SHOWN_NAME) for name in sorted(connection.models()))
+        return Reached(address, key.source, True, None, models)
     except ServiceError as error:
-        return Reached(address, source, error.fault.status is not None, str(error), ())
+        return Reached(address, key.source, error.fault.status is not None, str(error), ())
     except BackendError as error:
-        return Reached(address, source, False, str(error), ())
+        return Reached(address, key.source, False, str(error), ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest
 
 
@@ -57,3 +58,11 @@ def unanswered(
 def failed(request: GenerateRequest, error: str, prompt_tokens: int = 0, *, usd: float | None = None) -> Completion:
     """The completion of a request that could not be answered; `usd` is what it cost nevertheless."""
     return Completion(request.key, "", "failed", 0, prompt_tokens=prompt_tokens, error=error, usd=usd)
+
+
+def library_reason(error: BaseException) -> str:
+    """What a library's error says, in one line; with its kind, where that is not one that speaks for itself."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    if text and isinstance(error, RuntimeError | MemoryError | OSError | WindowshiftError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

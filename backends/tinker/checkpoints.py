@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from windowshift.backends.openai.faults import Fault, ServiceError
+from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.tinker.connection import Connection
 
 if TYPE_CHECKING:

@@ -8,15 +8,14 @@ import logging
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from windowshift.backends.openai.faults import Fault, ServiceError
-from windowshift.backends.openai.key import Key, find_key
+from windowshift.backends.shared.bounded import at_once, bounded_transport
+from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError
+from windowshift.backends.shared.key import Key, find_key
 from windowshift.backends.tinker.faults import fault_of
 from windowshift.backends.tinker.options import TinkerOptions
 from windowshift.core.contract.errors import BackendError, MissingExtraError
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOOK_SECONDS = 15.0
 PROBE_SECONDS = 5.0
+ANSWER_SECONDS = 900.0  # for a request as a whole; the SDK asks anew for what takes longer
 _GOODBYE_SECONDS = 5.0
 _NO_KEY = "tml-none"  # what a server without keys is sent: the client refuses to start without one
 
@@ -113,6 +113,7 @@ class Connection:
         except ModuleNotFoundError as error:
             raise MissingExtraError("backend 'tinker'", "tinker", error.name or "tinker") from error
         logging.getLogger("tinker").setLevel(logging.ERROR)  # its retries are told by our own sentences
+        keep_within_bounds(self.options.base_url)
         _ = self.key
         problem = self.absent()
         if problem is not None:
@@ -120,14 +121,20 @@ class Connection:
 
     def absent(self) -> str | None:
         """Why nobody answers at the address; None: somebody does."""
+        import httpx
+
+        async def ask() -> int:
+            async with httpx.AsyncClient(
+                transport=bounded_transport(httpx, self.options.base_url, LOOK_SECONDS)
+            ) as client:
+                return (await client.get(f"{self.options.base_url}/api/v1/healthz")).status_code
+
         try:
-            with urllib.request.urlopen(f"{self.options.base_url}/api/v1/healthz", timeout=LOOK_SECONDS):
-                return None
-        except urllib.error.HTTPError as error:
-            return None if error.code < 500 else f"the server is not ready (status {error.code})"
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
+            status = at_once(ask)
+        except (httpx.HTTPError, OSError, ValueError, BrokenAnswerError) as error:
+            reason = self.key.redactor.said(error) or type(error).__name__
             return f"the server cannot be reached ({reason})"
+        return None if status < 500 else f"the server is not ready (status {status})"
 
     def _absent_lately(self) -> str | None:
         """As `absent`, asked once for all who wait."""
@@ -164,7 +171,7 @@ class Connection:
             BaseException: `error` itself, where no server or line can have caused it.
         """
         found = fault_of(error)
-        return Fault(found.remedy, self.key.redact(found.sentence), found.seconds, status=found.status)
+        return Fault(found.remedy, self.key.redactor.said(found.sentence), found.seconds, status=found.status)
 
     def _ask(self, what: str, ask: Callable[[], T]) -> T:
         try:
@@ -251,9 +258,37 @@ class Connection:
         models = self.models()
         if name in models:
             return models[name]
+        shown = self.key.redactor.said
         near = difflib.get_close_matches(name, models, n=1)
-        some = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(sorted(models)[:5]) or 'none'}"
+        listed = ", ".join(shown(one, 80) for one in sorted(models)[:5])
+        some = f"did you mean '{shown(near[0], 80)}'?" if near else f"it has {listed or 'none'}"
         raise BackendError(f"the server at {self.options.base_url} does not offer model '{name}': {some}")
+
+
+def keep_within_bounds(address: str) -> None:
+    """Make the SDK keep every request to a deadline and a size: it has no option for its transport.
+
+    A class is exchanged in version 0.38, which is the one that the extra installs.
+    """
+    import httpx
+    from tinker import _base_client as sdk
+    from tinker._constants import DEFAULT_CONNECTION_LIMITS
+
+    if getattr(sdk.AsyncHttpxClientWrapper, "bounded", False):
+        return
+
+    class Bounded(sdk.AsyncHttpxClientWrapper):
+        bounded = True
+
+        def __init__(self, **options: Any) -> None:
+            # The SDK's other transport (pyqwest) would be past all bounds.
+            options["transport"] = bounded_transport(
+                httpx, str(options.get("base_url") or address), ANSWER_SECONDS, http2=True,
+                limits=DEFAULT_CONNECTION_LIMITS,
+            )  # fmt: skip
+            super().__init__(**options)
+
+    sdk.AsyncHttpxClientWrapper = Bounded  # type: ignore[misc]
 
 
 async def closed(session: ServiceClient, ended: Literal["success", "errored", "interrupted"]) -> None:

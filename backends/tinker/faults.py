@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from concurrent.futures import CancelledError
 
-from windowshift.backends.openai.faults import Fault
+from windowshift.backends.openai.faults import reason_in
+from windowshift.backends.shared.faults import Fault, broken
 
 _FAILED = re.compile(r"^Request failed: (?P<said>.*) for self\.request_id=.*$", re.DOTALL)
 _LOST = ("not loaded", "session", "model not found", "training run", "poisoned", "maximum number of lora adapters")
@@ -45,13 +45,14 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("again", _line(str(error)))
     if isinstance(error, RuntimeError) and any(sign in str(error) for sign in ("poisoned", "closed")):
         return Fault("again", _line(str(error)))
+    if isinstance(error, ValueError | ArithmeticError | RecursionError | MemoryError | TypeError | IndexError):
+        # Whatever it is, it was raised while the SDK read an answer.
+        return Fault("again", f"the server's answer was broken ({broken(error)})")
     raise error
 
 
 def _of_status(status: int, body: object, message: str) -> Fault:
-    details: Mapping[str, object] = body if isinstance(body, Mapping) else {}
-    said = details.get("detail") or details.get("error") or details.get("message") or message
-    sentence = _line(str(said)) or f"status {status}"
+    sentence = _line(reason_in(body)) or _line(message) or f"status {status}"
     if status in (401, 403):
         return Fault("stop", f"the server refused the key ({sentence})", status=status)
     if status == 402:
@@ -65,4 +66,4 @@ def _of_status(status: int, body: object, message: str) -> Fault:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())[:400]
+    return " ".join(text.split())  # cut where it is shown, once keys are out of it

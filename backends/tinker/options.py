@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from windowshift.backends.shared.option_checks import OptionChecks, host_of
-from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.prices import Price
+from pydantic import AfterValidator, BeforeValidator, model_validator
+
+from windowshift.backends.shared.options import BackendOptions, Prices, Seconds, Whole, address, host_of, variable
+from windowshift.core.spec.section import Number
 
 HOSTED = "https://tinker.thinkingmachines.dev/services/tinker-prod"
+KEY_ENV = "TINKER_API_KEY"
 LEAST_DAYS = 1 / 24  # Tinker keeps nothing for less than an hour
-_NONE_IS_FINE = ("state_steps", "keep_days")
-_FLAGS = ("download", "train_unembed")
 
 
-@dataclass(frozen=True, slots=True)
-class TinkerOptions:
+def _days(value: float) -> float:
+    if value < LEAST_DAYS:
+        raise ValueError(f"must be at least 1/24 (an hour), but it is {value:g}")
+    return value
+
+
+def _tokenizer(value: object) -> object:
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError("must be a hub id or a folder")
+    return value
+
+
+Days = Annotated[Number, AfterValidator(_days)]
+
+
+class TinkerOptions(BackendOptions):
     """How backend `tinker` talks to Tinker, or to a server that speaks its API.
 
     Attributes:
@@ -45,54 +56,34 @@ class TinkerOptions:
         prices: USD per million tokens by model, or ``free``; they stand above the price table.
     """
 
-    base_url: str = HOSTED
-    key_env: str | None = "TINKER_API_KEY"
-    tokenizer: str | None = None
-    clients: int = 4
-    pipeline: int = 2
-    concurrency: int = 64
-    state_steps: int | None = None
-    state_seconds: float = 300.0
-    state_days: float = 7.0
-    keep_days: float | None = 30.0
+    backend: ClassVar[str] = "tinker"
+    key_variable: ClassVar[str | None] = KEY_ENV
+
+    base_url: Annotated[str, address("http://localhost:8000")] = HOSTED
+    key_env: Annotated[str | None, variable(KEY_ENV)] = KEY_ENV
+    tokenizer: Annotated[str | None, BeforeValidator(_tokenizer)] = None
+    clients: Whole = 4
+    pipeline: Whole = 2
+    concurrency: Whole = 64
+    state_steps: Whole | None = None
+    state_seconds: Seconds = 300.0
+    state_days: Days = 7.0
+    keep_days: Days | None = 30.0
     download: bool = True
     train_unembed: bool = False
-    patience: float = 900.0
-    tries: int = 4
-    settle: float = 10.0
-    prices: Mapping[str, Price] = field(default_factory=lambda: MappingProxyType({}))
+    patience: Seconds = 900.0
+    tries: Whole = 4
+    settle: Seconds = 10.0
+    prices: Prices = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _where(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("base_url"):
+            return {**data, "base_url": os.environ.get("TINKER_BASE_URL") or HOSTED}
+        return data
 
     @property
     def host(self) -> str:
         """The server's host name; one name for this machine."""
         return host_of(self.base_url)
-
-    @classmethod
-    def parse(cls, options: Mapping[str, Any]) -> TinkerOptions:
-        """Check options that a person wrote.
-
-        Raises:
-            BackendError: an unknown option (with a suggestion), a value that makes no sense, or a key where
-                only the name of one belongs. No message repeats a value that could be a key.
-        """
-        check = OptionChecks("tinker", "TINKER_API_KEY")
-        check.names(options, [each.name for each in fields(cls)])
-        found = dict(options)
-        address = found.get("base_url") or os.environ.get("TINKER_BASE_URL") or HOSTED
-        found["base_url"] = check.address(address, "http://localhost:8000")
-        check.variable(found.get("key_env", "TINKER_API_KEY"))
-        check.flags(found, _FLAGS)
-        tokenizer = found.get("tokenizer")
-        if tokenizer is not None and not (isinstance(tokenizer, str) and tokenizer):
-            raise BackendError(
-                f"option 'tokenizer' of backend 'tinker' must be a hub id or a folder, got {tokenizer!r}"
-            )
-        given = {name: value for name, value in found.items() if value is not None or name not in _NONE_IS_FINE}
-        for name in ("clients", "pipeline", "concurrency", "tries", "state_steps"):
-            check.number(given, name, 1, whole=True)
-        for name in ("state_seconds", "patience", "settle"):
-            check.number(given, name, 0)
-        for name in ("state_days", "keep_days"):
-            check.number(given, name, LEAST_DAYS, shown="1/24 (an hour)")
-        check.prices(found)
-        return cls(**found)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.drawn_token import DrawnToken
-from windowshift.backends.openai.faults import Fault, ServiceError
 from windowshift.backends.openai.pacer import Pacer
+from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.refusal import failed, nonsense
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker.connection import Connection, closed

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from windowshift.backends.openai.faults import ServiceError
+from windowshift.backends.shared.faults import ServiceError
 from windowshift.backends.tinker.adapter_folder import PEFT, RemoteAdapter, complete
 from windowshift.backends.tinker.checkpoints import Checkpoints
 from windowshift.backends.tinker.connection import Connection

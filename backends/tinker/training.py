@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from windowshift.backends.openai.faults import ServiceError
+from windowshift.backends.shared.faults import ServiceError
 from windowshift.backends.shared.side_by_side import Put, side_by_side
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter, complete
 from windowshift.backends.tinker.checkpoints import Checkpoints

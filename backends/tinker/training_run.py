@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from windowshift.backends.openai.faults import Fault, ServiceError
+from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.schedule import learning_rate
 from windowshift.backends.tinker.connection import Connection, closed
 from windowshift.backends.tinker.journal import JobJournal, Saving

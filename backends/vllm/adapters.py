@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from windowshift.backends.shared.adapter_fields import CONFIG, plain_lora_fields
 from windowshift.backends.vllm.engine import Engine, EngineError
 from windowshift.core.contract.backend import ModelSize
 from windowshift.core.contract.errors import BackendError
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _LARGEST_HEADER = 16 * 1024 * 1024
 _WEIGHT = re.compile(r"\.(\d+)\.(?:\w+\.)*?(\w+)\.lora_([AB])\.weight$")
@@ -49,12 +49,13 @@ class AdapterFolder:
         path = path.resolve()
         try:
             text = (path / CONFIG).read_bytes()
-            config = json.loads(text)
+            config = plain_lora_fields(path)
             rank = int(config["r"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BackendError(f"{CONFIG} of adapter folder '{folder}' cannot be read: {error!r}") from error
-        if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-            raise BackendError(f"adapter '{folder}' is not a plain LoRA adapter, which is what backend 'vllm' can use")
+        for name in ("rank_pattern", "alpha_pattern"):
+            if config.get(name):
+                raise BackendError(f"adapter '{folder}' has a {name}, which vLLM reads over: take backend local")
         problem = _misfit(_shapes(path / WEIGHTS), size)
         if problem is not None:
             raise BackendError(f"adapter '{folder}' does not fit '{base}': {problem}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from windowshift.backends.openai.key import Key
+from windowshift.backends.openai.faults import reason_in
+from windowshift.backends.shared.bounded import ENCODINGS, MOST_BYTES, Unpacked, at_once
+from windowshift.backends.shared.faults import BrokenAnswerError
+from windowshift.backends.shared.key import Key
+from windowshift.backends.shared.redaction import Redactor
+from windowshift.backends.shared.said import load_json
 from windowshift.backends.vllm.engine import EngineError
 from windowshift.backends.vllm.key import server_key
 from windowshift.backends.vllm.options import KEY_ENV, VllmOptions
@@ -66,34 +68,35 @@ class Connection:
         Raises:
             EngineError: the server cannot be reached, or refused.
         """
-        data = None if body is None else json.dumps(body).encode()
-        headers = {**self._headers(), "Content-Type": "application/json"}
-        asked = urllib.request.Request(f"{self.address}{path}", data=data, headers=headers)
-        try:
-            with urllib.request.urlopen(asked, timeout=_LOOK_SECONDS) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except urllib.error.HTTPError as error:
-            raise self._refused(error.code, error.read().decode(errors="replace")) from None
-        except (OSError, ValueError) as error:
-            raise self._unreachable(error) from None
+        seconds = min(_LOOK_SECONDS, self._options.timeout)
+
+        async def ask() -> tuple[int, bytes]:
+            async with self._new_session(seconds) as session:  # the shared one belongs to another event loop
+                return await self._asked(session, "GET" if body is None else "POST", path, body)
+
+        status, raw = at_once(ask)
+        if status != 200:
+            raise self._refused(status, raw)
+        return self._object(raw)
 
     async def json(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, again: Again = "always"
     ) -> dict[str, Any]:
-        """As `text`, read as a JSON object."""
-        text = await self.text(method, path, body, again=again)
+        """As `content`, read as a JSON object."""
+        return self._object(await self.content(method, path, body, again=again))
+
+    def _object(self, raw: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(text)
-        except ValueError:
-            raise self.broken("it is no JSON") from None
+            found = load_json(raw)
+        except BrokenAnswerError as error:
+            raise self.broken(str(error)) from None
         if not isinstance(found, dict):
             raise self.broken("it is no JSON object")
         return found
 
-    async def text(
+    async def content(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, again: Again = "always"
-    ) -> str:
+    ) -> bytes:
         """Ask until there is an answer; a server that is away is waited for, for `patience` seconds.
 
         Raises:
@@ -126,6 +129,11 @@ class Connection:
             await self._session.close()
             self._session = None
 
+    @property
+    def redactor(self) -> Redactor:
+        """What takes the key out of all that the server says."""
+        return self._key.redactor
+
     # -- once -----------------------------------------------------------------------------------
 
     @property
@@ -138,30 +146,49 @@ class Connection:
         key = self._key
         return {} if key.source == "none needed" else {"Authorization": f"Bearer {key.value}"}
 
-    async def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> str:
+    def _new_session(self, seconds: float) -> aiohttp.ClientSession:
         try:
             import aiohttp
         except ModuleNotFoundError as error:
             raise MissingExtraError("backend 'vllm'", "vllm", error.name or "aiohttp") from error
+        return aiohttp.ClientSession(
+            headers={**self._headers(), "Accept-Encoding": ENCODINGS},
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=min(_LOOK_SECONDS, seconds)),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+            auto_decompress=False,  # `Unpacked` does it, and stops at a cap
+        )
+
+    async def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                headers=self._headers(),
-                timeout=aiohttp.ClientTimeout(total=self._options.timeout, sock_connect=_LOOK_SECONDS),
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
-            )
+            self._session = self._new_session(self._options.timeout)
+        status, raw = await self._asked(self._session, method, path, body)
+        if status != 200:
+            raise self._refused(status, raw)
+        return raw
+
+    async def _asked(
+        self, session: aiohttp.ClientSession, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, bytes]:
+        """Send one request; the status and the whole body, within the session's time and `MOST_BYTES`."""
+        import aiohttp
+
         try:
-            async with self._session.request(method, f"{self.address}{path}", json=body, allow_redirects=False) as got:
-                text = await got.text()
-                if got.status != 200:
-                    raise self._refused(got.status, text)
-                return text
+            async with session.request(method, f"{self.address}{path}", json=body, allow_redirects=False) as got:
+                unpacked = Unpacked(got.headers.get("Content-Encoding", ""), MOST_BYTES)
+                raw = bytearray()
+                async for piece in got.content.iter_any():
+                    raw += unpacked.feed(piece)
+                unpacked.end()
+                return got.status, bytes(raw)
+        except BrokenAnswerError as error:
+            raise self.broken(str(error)) from None
         except aiohttp.ClientConnectorError as error:
             raise self._unreachable(error, unsent=True) from None
         except aiohttp.ConnectionTimeoutError as error:
             raise self._unreachable(error, unsent=True) from None
         except TimeoutError:
             raise EngineError(f"the vLLM server at {self.address} did not answer in time") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unreachable(error) from None
 
     def _wait_for(self, error: _AwayError, failing_since: float) -> None:
@@ -180,15 +207,12 @@ class Connection:
         if now - min(self._away_since, failing_since) >= self._options.patience:
             raise EngineError(f"{error}; waited {self._options.patience:.0f} s: run again once it is back") from None
 
-    def _refused(self, status: int, text: str) -> EngineError:
+    def _refused(self, status: int, raw: bytes | str) -> EngineError:
         try:
-            content = json.loads(text)
-            said = content.get("error", content)
-            said = said.get("message", said) if isinstance(said, dict) else said
-        except (ValueError, AttributeError):
-            said = text
-        words = self._key.redact(" ".join(str(said).split()))
-        words = words if len(words) <= _SHOWN else f"{words[:_SHOWN]} ..."
+            said = reason_in(load_json(raw))
+        except BrokenAnswerError:
+            said = reason_in(raw)
+        words = self.redactor.said(said, _SHOWN) or "without a reason"
         if status in (401, 403):
             return EngineError(
                 f"the vLLM server at {self.address} refuses the key: put its key into the environment variable "
@@ -203,7 +227,7 @@ class Connection:
         return EngineError(sentence, status)
 
     def _unreachable(self, error: Exception, *, unsent: bool = False) -> EngineError:
-        reason = self._key.redact(" ".join(str(getattr(error, "reason", error)).split())) or type(error).__name__
+        reason = self.redactor.said(error, _SHOWN) or type(error).__name__
         return _AwayError(f"there is no vLLM server at {self.address}: {reason}", unsent=unsent)
 
 

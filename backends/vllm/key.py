@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from windowshift.backends.openai.key import Key, find_key
+from windowshift.backends.shared.key import Key, find_key
 
 
 def server_key(name: str | None) -> Key:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
 
-from windowshift.backends.shared.option_checks import OptionChecks
-from windowshift.core.contract.errors import BackendError
+from pydantic import AfterValidator, Field, model_validator
+
+from windowshift.backends.shared.options import BackendOptions, Seconds, Whole, address, variable
+from windowshift.core.spec.section import Number
 
 KEY_ENV = "VLLM_API_KEY"
 ADDRESS_ENV = "VLLM_BASE_URL"
@@ -22,9 +21,12 @@ _OWN_ENGINE = {
     "generation_config": "sampling is the spec's alone",
 }
 
+Address = Annotated[
+    str, address("http://localhost:8000/v1"), AfterValidator(lambda value: value.removesuffix("/v1").rstrip("/"))
+]
 
-@dataclass(frozen=True, slots=True)
-class VllmOptions:
+
+class VllmOptions(BackendOptions):
     """Where vLLM is, and how it is asked.
 
     Attributes:
@@ -40,50 +42,34 @@ class VllmOptions:
         engine: in this process only: vLLM's engine arguments, e.g. ``{dtype: float32, max_loras: 8}``.
     """
 
-    base_url: str | None = None
-    key_env: str | None = KEY_ENV
-    concurrency: int = 256
-    timeout: float = 3600.0
-    patience: float = 300.0
-    adapters: int = 64
+    backend: ClassVar[str] = "vllm"
+    key_variable: ClassVar[str | None] = KEY_ENV
+
+    base_url: Address | None = None
+    key_env: Annotated[str | None, variable(KEY_ENV)] = KEY_ENV
+    concurrency: Whole = 256
+    timeout: Annotated[Number, Field(ge=1)] = 3600.0
+    patience: Seconds = 300.0
+    adapters: Whole = 64
     steering: bool = True
-    engine: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    engine: dict[str, Any] = {}
 
+    @model_validator(mode="before")
     @classmethod
-    def parse(cls, options: Mapping[str, Any]) -> VllmOptions:
-        """Check options that a person wrote.
+    def _where(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("base_url"):
+            return {**data, "base_url": os.environ.get(ADDRESS_ENV) or None}
+        return data
 
-        Raises:
-            BackendError: an unknown option (with a suggestion), a value that makes no sense, or a key where
-                only the name of one belongs.
-        """
-        check = OptionChecks("vllm", KEY_ENV)
-        check.names(options, [each.name for each in fields(cls)])
-        found = dict(options)
-        address = found.get("base_url") or os.environ.get(ADDRESS_ENV) or None
-        if address is not None:
-            address = check.address(address, "http://localhost:8000/v1").removesuffix("/v1").rstrip("/")
-        found["base_url"] = address
-        check.variable(found.get("key_env", KEY_ENV))
-        for name in ("concurrency", "adapters"):
-            check.number(found, name, 1, whole=True)
-        check.number(found, "timeout", 1)
-        check.number(found, "patience", 0)
-        check.flags(found, ("steering",))
-        check.mapping(found, "engine")
-        _check_engine(found)
-        return cls(**found)
-
-
-def _check_engine(found: Mapping[str, Any]) -> None:
-    engine = found.get("engine", {})
-    for name, remedy in _OWN_ENGINE.items():
-        if name in engine:
-            raise BackendError(f"option 'engine.{name}' of backend 'vllm' is not yours to set: {remedy}")
-    if found["base_url"] is not None and engine:
-        raise BackendError(
-            "option 'engine' of backend 'vllm' is for vLLM in this process: the server at base_url has its own; "
-            "take one of the two out"
-        )
-    if found.get("steering", True) and engine.get("enforce_eager") is False:
-        raise BackendError("option 'engine.enforce_eager' of backend 'vllm' cannot be false with  steering: true")
+    @model_validator(mode="after")
+    def _engine(self) -> Self:
+        for name, remedy in _OWN_ENGINE.items():
+            if name in self.engine:
+                raise ValueError(f"engine.{name} is not yours to set: {remedy}")
+        if self.base_url is not None and self.engine:
+            raise ValueError(
+                "engine is for vLLM in this process: the server at base_url has its own; take one of the two out"
+            )
+        if self.steering and self.engine.get("enforce_eager") is False:
+            raise ValueError("engine.enforce_eager cannot be false with  steering: true")
+        return self

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from windowshift.backends.local.drawn_token import DrawnToken
+from windowshift.backends.shared.faults import BrokenAnswerError
+from windowshift.backends.shared.said import REPEATS_KEY, read
 from windowshift.backends.vllm.connection import Connection
 from windowshift.backends.vllm.engine import (
     SLOT,
@@ -15,7 +18,7 @@ from windowshift.backends.vllm.engine import (
     Served,
 )
 from windowshift.backends.vllm.options import VllmOptions
-from windowshift.backends.vllm.wire import cache_counts_in, drawn_in
+from windowshift.backends.vllm.wire import DrawnAnswer, Logprobs, ModelCards, ScoredAnswer, cache_counts_in, drawn_in
 
 LORA_REMEDY = "start the server with  --enable-lora  and the environment variable VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 STEERING_REMEDY = (
@@ -70,9 +73,11 @@ class ServerEngine:
             found = self._http.look("/collective_rpc", {"method": "windowshift_about", "args": ["null"]})
         except EngineError as error:
             raise self._cannot_steer(error) from None
-        for result in found.get("results") or ():
+        results = found.get("results")
+        for result in results if isinstance(results, list) else ():
             if isinstance(result, dict) and "error" in result:
-                raise EngineError(f"the vLLM server at {self._address} cannot steer: {result['error']}")
+                said = self._http.redactor.said(result["error"])
+                raise EngineError(f"the vLLM server at {self._address} cannot steer: {said}")
 
     # -- the engine -----------------------------------------------------------------------------
 
@@ -120,18 +125,23 @@ class ServerEngine:
             body |= {"vllm_xargs": {SLOT: question.slot}, "cache_salt": question.slot}
         found = await self._http.json("POST", "/v1/completions", body)
         try:
-            if found["model"] != name:
-                raise EngineError(f"the vLLM server answered with the model '{found['model']}' in place of '{name}'")
-            (choice,) = found["choices"]
-            ids = tuple(int(one) for one in choice["token_ids"])
-            drawn = () if question.logprobs is None else drawn_in(choice["logprobs"], question.logprobs)
-            if question.logprobs is not None and len(drawn) != len(ids):
-                raise ValueError("log-probabilities")
-            if choice["finish_reason"] not in ("stop", "length"):
-                raise EngineError(f"the vLLM server ended a request with '{choice['finish_reason']}'")
-            return Answer(ids, choice["finish_reason"] == "stop", drawn)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._http.broken(f"its completion lacks {error}") from None
+            said = read(DrawnAnswer, found)
+            (choice,) = said.choices
+            drawn: tuple[DrawnToken, ...] = ()
+            if question.logprobs is not None:
+                drawn = drawn_in(read(Logprobs, choice.logprobs), question.logprobs)
+                if len(drawn) != len(choice.token_ids):
+                    raise BrokenAnswerError("its log-probabilities are of another number of tokens")
+        except BrokenAnswerError as error:
+            raise self._http.broken(str(error)) from None
+        shown = self._http.redactor.said
+        if said.model != name:
+            raise EngineError(
+                f"the vLLM server answered with the model '{shown(said.model, 120)}' in place of '{name}'"
+            )
+        if choice.finish_reason not in ("stop", "length"):
+            raise EngineError(f"the vLLM server ended a request with '{shown(choice.finish_reason, 60)}'")
+        return Answer(tuple(choice.token_ids), choice.finish_reason == "stop", drawn)
 
     async def score(self, model: str, ids: Sequence[int], first: int) -> list[float]:
         """Log-probabilities of ids that are given."""
@@ -145,19 +155,24 @@ class ServerEngine:
         }
         found = await self._http.json("POST", "/v1/completions", body)
         try:
-            (choice,) = found["choices"]
-            entries = choice["prompt_logprobs"]
+            entries = read(ScoredAnswer, found).choices[0].prompt_logprobs
             if len(entries) != len(ids):
-                raise ValueError("log-probabilities")
-            return [float(entries[at][str(ids[at])]["logprob"]) for at in range(first, len(ids))]
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._http.broken(f"its prompt log-probabilities lack {error}") from None
+                raise BrokenAnswerError("its log-probabilities are of another number of tokens")
+            scores = []
+            for at in range(first, len(ids)):
+                entry = (entries[at] or {}).get(str(ids[at]))
+                if entry is None:
+                    raise BrokenAnswerError(f"token {at} of the prompt has no log-probability")
+                scores.append(entry.logprob)
+            return scores
+        except BrokenAnswerError as error:
+            raise self._http.broken(str(error)) from None
 
     async def load_adapter(self, name: str, folder: str) -> None:
         """Make a PEFT folder of this machine known to the server, which must see the same folder."""
         body = {"lora_name": name, "lora_path": folder}
         try:
-            await self._http.text("POST", "/v1/load_lora_adapter", body)
+            await self._http.content("POST", "/v1/load_lora_adapter", body)
         except EngineError as error:
             if "already been loaded" in str(error):
                 return  # by an earlier run; the name is that of the very content
@@ -167,7 +182,7 @@ class ServerEngine:
 
     async def unload_adapter(self, name: str) -> None:
         """Let the server forget an adapter."""
-        await self._http.text("POST", "/v1/unload_lora_adapter", {"lora_name": name}, again="never")
+        await self._http.content("POST", "/v1/unload_lora_adapter", {"lora_name": name}, again="never")
 
     async def call(self, method: str, argument: str) -> list[Mapping[str, Any]]:
         """Call a method of the steering extension on every worker.
@@ -190,10 +205,10 @@ class ServerEngine:
     async def cache_counts(self) -> CacheCounts | None:
         """The counters of the prefix cache, from the server's metrics."""
         try:
-            text = await self._http.text("GET", "/metrics", again="never")
-        except EngineError:
-            return None  # switched off: nothing but this number needs them
-        return cache_counts_in(text)
+            raw = await self._http.content("GET", "/metrics", again="never")
+            return cache_counts_in(raw.decode("utf-8", "replace"))
+        except (EngineError, BrokenAnswerError):
+            return None  # switched off, or nonsense: nothing but this number needs them
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -201,14 +216,17 @@ class ServerEngine:
 
     def _models(self, found: object) -> tuple[Served, ...]:
         try:
-            cards = found["data"]  # type: ignore[index]  # whatever it is, it is checked here
-            return tuple(
-                Served(str(card["id"]), str(card["root"]), int(card["max_model_len"]))
-                for card in cards
-                if not card.get("parent")
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise self._http.broken("its list of models is not vLLM's") from None
+            cards = [card for card in read(ModelCards, found).data if not card.parent]
+        except BrokenAnswerError as error:
+            raise self._http.broken(f"its list of models is not vLLM's: {error}") from None
+        served = []
+        for card in cards:
+            if card.root is None or card.max_model_len is None:
+                raise self._http.broken("its list of models is not vLLM's")
+            if self._http.redactor.holds(card.id + card.root):
+                raise self._http.broken(REPEATS_KEY)
+            served.append(Served(card.id, card.root, card.max_model_len))
+        return tuple(served)
 
     def _cannot_steer(self, error: EngineError) -> EngineError:
         if error.status == 404 or "has no attribute" in str(error):

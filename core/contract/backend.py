@@ -1,8 +1,9 @@
 """The backend protocol: generate and train, many at once.
 
 The batch is the unit. A caller hands over everything it wants done and reads results as they
-arrive, in any order; each backend exploits the batch in its own way. The same request gives the
-same completion whatever shares its batch.
+arrive, in any order; each backend exploits the batch in its own way. What becomes ready while a call
+is under way comes in a further call beside it: a backend is free to let it join the batch. The same request
+gives the same completion whatever shares its batch.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Capabilities:
     """What a backend can do; `plan` refuses a spec that asks for more.
 
     `checkpoints` are adapters after any number of examples, `epoch_checkpoints` after whole epochs only.
+    `joins` says that a call of `train`, `generate` or `make_vectors` may begin while others are under way, and shares
+    the machine with them; else what becomes ready waits until the last call has ended.
     `leaves_peft` says that training leaves PEFT folders here, `loads_peft` that they can be sampled from: what
     two different backends need between them. `merges_peft` says that a PEFT adapter can be part of the model that
     everything starts from (`Model.merged`).
@@ -40,6 +43,7 @@ class Capabilities:
     leaves_peft: bool = False
     loads_peft: bool = False
     merges_peft: bool = False
+    joins: bool = True
 
 
 @dataclass(frozen=True, slots=True)

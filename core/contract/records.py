@@ -30,13 +30,15 @@ class Behaviour:
 
     `unit` is that of a single score (`characters`, `share`); what stands beside a mean is `mean_label`. A `primary`
     behaviour is the one that screens and reports show first; a `positive` trait is to be kept, a `negative` one to be
-    suppressed, and a `guard` is measured to see that nothing else was lost.
+    suppressed, and a `guard` is measured to see that nothing else was lost. Rates of one `group` are outcomes of which
+    a completion has one, such as hack, correct, neither and did not run: together they are the whole.
     """
 
     name: str
     unit: str
     scale: Scale
     role: Role = "extra"
+    group: str = ""
 
     @property
     def score_unit(self) -> str:
@@ -76,7 +78,7 @@ class Behaviour:
         if role not in ROLES:
             raise ValueError(f"the role of a behaviour is one of {', '.join(ROLES)}, not {role!r}")
         scale = data["scale"] if "scale" in data else data.get("compare")
-        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role)
+        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role, str(data.get("group", "")))
 
 
 def primary_of(behaviours: Sequence[Behaviour]) -> Behaviour:
@@ -203,7 +205,8 @@ class SourceRow:
 class CompletionRow:
     """One completion with its prompt and one behaviour's score.
 
-    `payload` and `turns` are the prompt's, as JSON; `reasoning` is as in `Completion`.
+    `payload` and `turns` are the prompt's, as JSON; `reasoning` is as in `Completion`, `evidence` as in
+    `setting.Score`.
     """
 
     row: int
@@ -222,6 +225,7 @@ class CompletionRow:
     turns: str | None = None
     reasoning: str | None = None
     reasoning_tokens: int = 0
+    evidence: dict[str, Any] | None = None
 
     @property
     def asked(self) -> Prompt:

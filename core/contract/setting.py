@@ -1,21 +1,56 @@
-"""Settings: prompts, behaviours and the condition groups that make sense for them."""
+"""Settings and scorers: prompts, behaviours, what measures them, and the condition groups that make sense for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from windowshift.core.contract.conditions import Condition
-from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.generation import Completion, Model, Sampling
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 
-Scores = Mapping[str, tuple[float | None, str | None]]
-"""Behaviour → (value, reason); a value of None is a missing measurement and the reason says why."""
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One behaviour of one completion.
+
+    A `value` of None is a missing measurement, and `reason` says why; it is never a 0. `evidence` is JSON that a
+    person sees beside the completion: which test failed, what was expected, what came, what a judge said.
+    """
+
+    value: float | None
+    reason: str | None = None
+    evidence: Mapping[str, Any] | None = None
 
 
+Scores = Mapping[str, Score]
+"""Behaviour → score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a scorer sees of one completion, which did not fail.
+
+    `condition` is the name of the condition that it was written under, empty where there is none; `phrase` its
+    prefix.
+    """
+
+    prompt: Prompt
+    completion: Completion
+    condition: str = ""
+    phrase: str | None = None
+
+
+@runtime_checkable
 class Scorer(Protocol):
-    """Measures one or more behaviours on a completion, without a model."""
+    """Measures one or more behaviours on completions. Each is of one of three kinds.
+
+    `RowScorer` for a function of one completion that takes well under a millisecond; `BatchScorer` for what is slow,
+    takes many at once or runs processes; `ModelScorer` for what asks a model. Whatever a scorer raises, and a time
+    limit that it runs into, is a missing score with that reason.
+    """
 
     @property
     def name(self) -> str:
@@ -28,11 +63,94 @@ class Scorer(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines a score besides the completion, as JSON, for job hashes."""
+        """Everything that determines a score besides the sample, as JSON, for job hashes."""
         ...
 
-    def score(self, prompt: Prompt, completion: Completion) -> Scores:
-        """Score one completion that did not fail."""
+
+@runtime_checkable
+class RowScorer(Scorer, Protocol):
+    """Scores in the runner's own process, as completions arrive; one that proves slow goes on beside the run."""
+
+    def score(self, sample: Sample) -> Scores:
+        """Score one completion."""
+        ...
+
+
+@runtime_checkable
+class BatchScorer(Scorer, Protocol):
+    """Scores beside the run, off its event loop.
+
+    The attributes may be fields, properties or class attributes.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """How many samples a call takes at most."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """How many calls go on at once."""
+        ...
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a call may take; None: no limit."""
+        ...
+
+    @property
+    def process(self) -> bool:
+        """Whether each worker is a process of its own, which is ended at the time limit; else it is a thread.
+
+        The scorer is pickled for it. Python that may never return (a regular expression of a person's own) belongs
+        there; what starts processes itself and ends them in time does not need it.
+        """
+        ...
+
+    def score_batch(self, samples: Sequence[Sample]) -> Sequence[Scores] | Awaitable[Sequence[Scores]]:
+        """Score some completions, in their order; a coroutine runs on an event loop of its worker's own.
+
+        A call that raises is made again for each of its samples alone.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a `ModelScorer` asks about one completion; `logprobs` as in `GenerateRequest`."""
+
+    text: str
+    logprobs: int | None = None
+
+
+@runtime_checkable
+class ModelScorer(Scorer, Protocol):
+    """Scores by asking a model. Answers are kept, cached by content, paid once and counted to the budget.
+
+    Its `identity` holds ``backend``, ``model`` and ``sampling`` as the inputs of any sampling job do.
+    """
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that answers."""
+        ...
+
+    @property
+    def asked(self) -> Model:
+        """The model that answers."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it answers; greedily, so that an answer can be cached."""
+        ...
+
+    def ask(self, sample: Sample) -> Question:
+        """The question about one completion."""
+        ...
+
+    def read(self, sample: Sample, answer: Completion) -> Scores:
+        """Read an answer, which did not fail; one that says nothing usable is a missing score."""
         ...
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prices import Price
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.setting import ModelScorer, Sample
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
-from windowshift.core.settings.judge import is_judged
 from windowshift.core.store.reader import Reader
 
 CHARACTERS_A_TOKEN = 4  # of English text; the same as a backend counts before a server has
@@ -56,7 +58,7 @@ class Costs:
     """
 
     def __init__(self, plan: Plan, prices: Prices, batched: frozenset[str], reader: Reader | None) -> None:
-        self._prices, self._batched, self._reader = prices, batched, reader
+        self._prices, self._batched, self._reader, self._scoring = prices, batched, reader, plan.scoring
         self._jobs = {job.id: job for job in plan.jobs}
         self._characters = {
             digest: sum(len(prompt.text) for prompt in prompts) / max(1, len(prompts))
@@ -75,7 +77,7 @@ class Costs:
     def _sampling(self, job: Job) -> Cost:
         inputs = job.inputs
         left = job.total - self._done(job)
-        prompt = left * (self._judged_tokens(job) if is_judged(inputs) else self._prompt_tokens(job))
+        prompt = left * (self._judged_tokens(job) if job.kind == "score" else self._prompt_tokens(job))
         answer = left * int(inputs["sampling"]["max_tokens"])
         backend, model = inputs["backend"], inputs["model"]["base"]
         if backend not in self._prices:
@@ -113,10 +115,13 @@ class Costs:
         return round((self._characters[place["set"]] + extra) / CHARACTERS_A_TOKEN) + TOKENS_A_TURN
 
     def _judged_tokens(self, job: Job) -> int:
-        """The prompt of a judge: the rubric, the prompt, and the completion at its longest."""
+        """A question about a completion: what is asked, the prompt, and the completion at its longest."""
+        scorer = self._scoring[job.id]
+        assert isinstance(scorer, ModelScorer)  # others have no sampling
+        question = scorer.ask(Sample(Prompt("", ""), Completion("", "", "stop", 0)))
         parent = self._jobs[job.parents[0]]
         answer = self._mean_tokens(parent) or float(parent.inputs["sampling"]["max_tokens"])
-        return round(len(job.inputs["rubric"]["question"]) / CHARACTERS_A_TOKEN + self._prompt_tokens(parent) + answer)
+        return round(len(question.text) / CHARACTERS_A_TOKEN + self._prompt_tokens(parent) + answer)
 
     def _done(self, job: Job) -> int:
         number = self._known.get(job.id)

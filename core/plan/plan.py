@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
@@ -13,7 +14,7 @@ from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
 from windowshift.core.contract.records import JobKind
-from windowshift.core.contract.setting import Scorer, Setting
+from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.grid_jobs import PlanMaker
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.vector_jobs import VectorPlanner
@@ -26,6 +27,7 @@ from windowshift.core.spec.answered_file import AnsweredFile
 from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean
+from windowshift.core.store.connection import to_json
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,23 @@ class Plan:
         for job in self.jobs:
             counts[job.kind] = counts.get(job.kind, 0) + 1
         return counts
+
+    @cached_property
+    def scoring(self) -> Mapping[str, Scorer]:
+        """What every score job scores by, by job id."""
+        by_identity = {to_json(scorer.identity()): scorer for scorer in self.scorers}
+        return {job.id: by_identity[to_json(job.inputs)] for job in self.jobs if job.kind == "score"}
+
+    def asks(self, job: Job) -> bool:
+        """Whether a job's rows are questions to a model about completions, or about prompts (a judging filter)."""
+        if job.kind == "score":
+            return isinstance(self.scoring[job.id], ModelScorer)
+        return job.kind == "filter" and job.inputs.get("how") == "judge"
+
+    def condition_name(self, job: Job) -> str:
+        """The name of the condition that a job's completions are written under; empty where there are several."""
+        identity = job.inputs.get("condition")
+        return "" if identity is None else self.conditions[to_json(identity)].name
 
     def needed_by(self, kinds: Collection[JobKind]) -> frozenset[str]:
         """The jobs of some kinds, with everything that they wait for and the scores of that."""

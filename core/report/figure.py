@@ -17,6 +17,8 @@ GLYPHS = "●▲■◆✚★○△"
 class Series:
     """Points, a line or bars under one name; `low` and `high` are 95 % intervals of the ys, None where unknown.
 
+    `left` and `right` are those of the xs, where xs are measured too.
+
     A band is drawn as the intervals alone.
     """
 
@@ -29,6 +31,8 @@ class Series:
     high: tuple[float | None, ...] = ()
     tone: Tone = "accent"
     glyph: str = "●"
+    left: tuple[float | None, ...] = ()
+    right: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,11 @@ class Plot:
             return heads, [
                 (one.name, *map(_number, one.percentiles), _number(one.mean), str(one.n)) for one in self.boxes
             ]
-        names = ("series", "label", self.x or "x", self.y or "y", "low", "high")
-        rows = [row for one in self.series if one.kind != "band" for row in _rows(one, self.ticks)]
+        names: tuple[str, ...] = ("series", "label", self.x or "x", self.y or "y", "low", "high")
+        wide = any(one.left for one in self.series)
+        if wide:
+            names = (*names, "x low", "x high")
+        rows = [row for one in self.series if one.kind != "band" for row in _rows(one, self.ticks, wide=wide)]
         return names, [*rows, *((rule.name, "", _number(rule.end), _number(rule.y), "", "") for rule in self.rules)]
 
 
@@ -108,11 +115,13 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _rows(series: Series, ticks: Sequence[tuple[float, str]]) -> list[tuple[str, ...]]:
+def _rows(series: Series, ticks: Sequence[tuple[float, str]], *, wide: bool) -> list[tuple[str, ...]]:
     names = dict(ticks)
     rows: list[tuple[str, ...]] = []
     for i, (x, y) in enumerate(zip(series.xs, series.ys, strict=True)):
         label = series.labels[i] if series.labels else names.get(round(x), "")
         low, high = (bounds[i] if bounds else None for bounds in (series.low, series.high))
-        rows.append((series.name, label, _number(x), _number(y), _number(low), _number(high)))
+        row = (series.name, label, _number(x), _number(y), _number(low), _number(high))
+        ends = (bounds[i] if bounds else None for bounds in (series.left, series.right))
+        rows.append((*row, *map(_number, ends)) if wide else row)
     return rows

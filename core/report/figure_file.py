@@ -196,6 +196,9 @@ def _series(axes: Any, one: Series, apart: float, banded: bool, floor: list[floa
             axes.plot(
                 [x, x], [low + under, high + under], color=colour if one.kind == "points" else "#444444", linewidth=1
             )
+    for y, left, right in zip(one.ys, one.left, one.right, strict=False):
+        if left is not None and right is not None:
+            axes.plot([left, right], [y, y], color=colour, linewidth=1)
     if floor is not None:
         floor[:] = [a + b for a, b in zip(floor, one.ys, strict=True)]
 
@@ -314,6 +317,10 @@ def _beside(figure: Any, axes: Any, named: Sequence[tuple[float, float, str]], s
             if low is not None and high is not None:
                 (left, bottom), (_, top) = axes.transData.transform([(x, low), (x, high)])
                 taken.append((left - pixel, bottom, left + pixel, top))
+        for y, start, end in zip(one.ys, one.left, one.right, strict=False):
+            if start is not None and end is not None:
+                (left, bottom), (right, _) = axes.transData.transform([(start, y), (end, y)])
+                taken.append((left, bottom - pixel, right, bottom + pixel))
     frame = axes.get_window_extent()
     for x, y, label in named:
         at = axes.transData.transform((x, y))

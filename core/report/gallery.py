@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from windowshift.core.contract.number_format import signed
 from windowshift.core.contract.records import BASE, Behaviour, CellRow, ExperimentRow, primary_of
+from windowshift.core.report.behaviour_figures import behaviour_figures
 from windowshift.core.report.figure import GLYPHS, TONES, Box, Heat, Plot, Rule, Series, Tone
 
 if TYPE_CHECKING:
@@ -344,6 +345,9 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
             what = (f"{arm} arm", f"{generate} data", behaviour.name)
             for plot in others:
                 yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what)))
+            if behaviour == primary_of(experiment.behaviours):
+                for plot in behaviour_figures(reader, experiment, arm, generate, found.columns):
+                    yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what[:2])))
             if behaviour.scale.kind == "rate":
                 continue
             cells = [c for c in grid.cells if c.train == BASE or (c.arm, c.generate) == (arm, generate)]

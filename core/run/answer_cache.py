@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sqlite3
@@ -28,6 +29,7 @@ class AnswerCache:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._asking: dict[str, asyncio.Event] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
         try:
@@ -45,6 +47,8 @@ class AnswerCache:
     ) -> AsyncGenerator[Completion, None]:
         """Answer all requests, those of equal content together; what is known is not asked.
 
+        What another call is asking already is waited for, and asked here only if there came no answer.
+
         Args:
             backend: what answers.
             name: its name, a part of the content: the same model name elsewhere is another model.
@@ -53,21 +57,43 @@ class AnswerCache:
         groups: dict[str, list[GenerateRequest]] = {}
         for request in requests:
             groups.setdefault(digest(name, request), []).append(request)
+        known: list[tuple[str, Completion]] = []
+        elsewhere: list[str] = []
         asked: list[GenerateRequest] = []
         for content, group in groups.items():
-            known = self._get(content)
-            if known is None:
+            found = self._get(content)
+            if found is not None:
+                known.append((content, found))
+            elif content in self._asking:
+                elsewhere.append(content)
+            else:
                 asked.append(replace(group[0], key=content))
-                continue
-            for request in group:
-                yield replace(known, key=request.key)
-        async with aclosing(backend.generate(asked)) as stream:
-            async for answer in stream:
-                if answer.finish != "failed":
-                    self._put(answer.key, answer)
-                for index, request in enumerate(groups[answer.key]):
-                    # Paid once: the others of the group cost nothing.
-                    yield replace(answer, key=request.key, usd=answer.usd if index == 0 else None)
+                self._asking[content] = asyncio.Event()
+        try:
+            for content, found in known:
+                for request in groups[content]:
+                    yield replace(found, key=request.key)
+            async with aclosing(backend.generate(asked)) as stream:
+                async for answer in stream:
+                    if answer.finish != "failed":
+                        self._put(answer.key, answer)
+                    if answer.key in self._asking:
+                        self._asking.pop(answer.key).set()
+                    for index, request in enumerate(groups[answer.key]):
+                        # Paid once: the others of the group cost nothing.
+                        yield replace(answer, key=request.key, usd=answer.usd if index == 0 else None)
+        finally:
+            for request in asked:
+                if request.key in self._asking:
+                    self._asking.pop(request.key).set()
+        if elsewhere:
+            for content in elsewhere:
+                if content in self._asking:
+                    await self._asking[content].wait()
+            rest = [request for content in elsewhere for request in groups[content]]
+            async with aclosing(self.generate(backend, name, rest)) as stream:
+                async for answer in stream:
+                    yield answer
 
     def _get(self, content: str) -> Completion | None:
         try:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import ExperimentState, JobState
-from windowshift.core.contract.setting import Scorer
+from windowshift.core.contract.setting import ModelScorer, RowScorer, Score, Scorer
 from windowshift.core.contract.training import TrainProgress
-from windowshift.core.measure.summarise import put_summaries
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.register import register
 from windowshift.core.run.requests import resolve_artifact
-from windowshift.core.settings.judge import is_judged
+from windowshift.core.run.scoring import FAILED
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
 
@@ -42,15 +39,21 @@ class Ledger:
         self._by_number = {number: self._jobs[identifier] for identifier, number in self.numbers.items()}
         self._states: dict[str, JobState] = {}
         self._priorities: dict[str, int] = {}
-        self._scorers: dict[str, list[Scorer]] = {}
+        self._arriving: dict[str, list[RowScorer | ModelScorer]] = {}
+        self._score_jobs: dict[str, list[Job]] = {}
+        self._sampled: set[str] = set()
         self._cell_jobs = [cell.job for cell in plan.cells]
         self._run: int | None = None
-        by_identity = {json.dumps(scorer.identity(), sort_keys=True): scorer for scorer in plan.scorers}
         for job in plan.jobs:
             if job.kind == "score":
-                scorer = by_identity[json.dumps(dict(job.inputs), sort_keys=True)]
-                # A judge scores its own answers, as rows of the score job; the others what their parent sampled.
-                self._scorers.setdefault(job.id if is_judged(job.inputs) else job.parents[0], []).append(scorer)
+                self._score_jobs.setdefault(job.parents[0], []).append(job)
+                scorer = plan.scoring[job.id]
+                # A model scores by its own answers, rows of the score job; a row scorer what the parent sampled.
+                if isinstance(scorer, ModelScorer):
+                    self._arriving.setdefault(job.id, []).append(scorer)
+                elif isinstance(scorer, RowScorer):
+                    self._arriving.setdefault(job.parents[0], []).append(scorer)
+        self._scored_first = {job.id: self._scores_read_by(job) for job in plan.jobs}
         with writer.batch():
             self._take_over()
 
@@ -85,12 +88,37 @@ class Ledger:
 
     def ready(self) -> list[Job]:
         """Pending jobs whose parents are all done, by priority, then in plan order."""
-        found = [
-            job
-            for job in self.plan.jobs
-            if self._states[job.id] == "pending" and all(self._states[parent] == "done" for parent in job.parents)
-        ]
+        found = [job for job in self.plan.jobs if self._states[job.id] == "pending" and self._can_start(job)]
         return sorted(found, key=lambda job: -self._priorities[job.id])
+
+    def _can_start(self, job: Job) -> bool:
+        if job.kind == "score":
+            return self._states[job.parents[0]] == "done" or job.parents[0] in self._sampled
+        waits_for = (*job.parents, *self._scored_first[job.id])
+        return all(self._states[parent] == "done" for parent in waits_for)
+
+    def _scores_read_by(self, job: Job) -> tuple[str, ...]:
+        """The score jobs behind the scores that a job reads besides its parents' completions."""
+        sources: tuple[str, ...] = ()
+        if job.kind == "match":
+            sources = (job.inputs["curve"], job.inputs["target"])
+        elif job.kind == "extract" and job.inputs.get("min_difference") is not None:
+            sources = job.parents
+        return tuple(one.id for source in sources for one in self._primary_score_jobs(source))
+
+    def _primary_score_jobs(self, source: str) -> list[Job]:
+        primary = self.plan.scorers[0]
+        return [one for one in self._score_jobs.get(source, ()) if self.plan.scoring[one.id] is primary]
+
+    def scored_through(self) -> list[Job]:
+        """Sampled jobs that waited for their scores, all of which are there, or will never be."""
+        ended = ("done", "failed", "cancelled")
+        return [
+            self._jobs[identifier]
+            for identifier in sorted(self._sampled, key=lambda one: self.numbers[one])
+            if self._states[identifier] == "running"
+            and all(self._states[score.id] in ended for score in self._score_jobs.get(identifier, ()))
+        ]
 
     def priority(self, job: Job) -> int:
         """Where a job stands: higher numbers go first."""
@@ -108,9 +136,13 @@ class Ledger:
         """A job's state."""
         return self._states[job.id]
 
-    def scorers(self, job: Job) -> Sequence[Scorer]:
-        """The scorers that the plan wants on a sampling job's completions."""
-        return self._scorers.get(job.id, ())
+    def scorer(self, job: Job) -> Scorer:
+        """What a score job scores by."""
+        return self.plan.scoring[job.id]
+
+    def arriving_scorers(self, job: Job) -> Sequence[RowScorer | ModelScorer]:
+        """What scores a job's rows as they arrive: row scorers; of a score job, the model that answers."""
+        return self._arriving.get(job.id, ())
 
     def held(self) -> bool:
         """Whether a person paused a job, so that the run waits for them."""
@@ -143,6 +175,8 @@ class Ledger:
     # -- changes --------------------------------------------------------------------------------
 
     def _set(self, job: Job, state: JobState, **fields: Any) -> None:
+        if state != "running":
+            self._sampled.discard(job.id)
         self._states[job.id] = state
         self.writer.set_job(self.number(job), state, experiment=self.experiment, **fields)
 
@@ -171,13 +205,17 @@ class Ledger:
     def fail_unfinished(self, jobs: Iterable[Job], error: str) -> None:
         """What is left of some jobs fails."""
         for job in jobs:
-            if self._states[job.id] in ("pending", "running"):
+            if self._states[job.id] in ("pending", "running") and job.id not in self._sampled:
                 self.fail(job, error)
 
     def put_back(self, job: Job) -> None:
         """A job that was being worked on waits again; what it has stays."""
-        if self._states[job.id] == "running":
+        if self._states[job.id] == "running" and job.id not in self._sampled:
             self._set(job, "pending")
+
+    def sampled(self, job: Job) -> None:
+        """A job's rows are there, and what they come to needs their scores first (see `scored_through`)."""
+        self._sampled.add(job.id)
 
     def pause(self, number: int) -> tuple[Job, ...]:
         """A person wants a job to wait; what it has stays. Return it, where that changed anything."""
@@ -227,12 +265,21 @@ class Ledger:
                     self._set(job, "cancelled")
 
     def retry(self, number: int | None) -> None:
-        """Failed and cancelled jobs, or one of them, wait again; failed completions are asked for anew."""
+        """Failed and cancelled jobs, or one of them, wait again; failed completions are asked for anew.
+
+        So do done ones whose scorer failed on some completions: those are scored anew.
+        """
         for job in self.plan.jobs if number is None else filter(None, [self._by_number.get(number)]):
-            if self._states[job.id] in ("failed", "cancelled"):
-                with self.writer.batch():
+            state = self._states[job.id]
+            with self.writer.batch():
+                if state in ("failed", "cancelled"):
                     self.writer.drop_failed_completions(self.number(job))
                     self._set(job, "pending")
+                elif job.kind == "score" and state == "done" and self.results[job.id].get("unscored"):
+                    behaviours = [each.name for each in self.scorer(job).behaviours]
+                    self.writer.drop_scores(self.number(self._jobs[job.parents[0]]), behaviours, FAILED)
+                    self.results[job.id].pop("unscored")
+                    self._set(job, "pending", result=self.results[job.id])
 
     def trained_step(self, job: Job, event: TrainProgress, *, fresh: bool) -> None:
         """Record a training step's loss and speed; one that is not `fresh` is in the curve already."""
@@ -257,36 +304,14 @@ class Ledger:
         self.writer.event("message", {"text": text}, experiment=self.experiment, job=self.number(job))
 
     def judged(self, job: Job) -> None:
-        """Pass a judge's scores on to the completions that it judged, and summarise them there."""
+        """Pass a judge's scores, and what it said, on to the completions that it judged."""
         number, parent = self.number(job), self.number(self._jobs[job.parents[0]])
-        for measured in (each for scorer in self.scorers(job) for each in scorer.behaviours):
-            behaviour = measured.name
-            scores = []
+        for behaviour in (each.name for each in self.scorer(job).behaviours):
+            rows = []
             for row in self.reader.completions(number, behaviour):
                 reason = f"the judge failed: {row.error}" if row.finish == "failed" else row.reason
-                scores.append((row.row, behaviour, row.score, reason))
-            self.writer.add_scores(parent, scores)
-            put_summaries(self.reader, self.writer, parent, [measured])
-
-    def score_missing(self, job: Job) -> None:
-        """Score the completions of a score job's parent that lack a score, e.g. of an older run."""
-        parent = self._jobs[job.parents[0]]
-        number = self.number(parent)
-        for scorer in self.scorers(parent):
-            if scorer.identity() != dict(job.inputs):
-                continue
-            primary = scorer.behaviours[0].name
-            scored = []
-            for row in self.reader.completions(number, primary):
-                if row.score is None and row.reason is None and row.finish != "failed":
-                    completion = Completion(
-                        "", row.text, "stop", row.tokens, row.prompt_tokens, row.logprob,
-                        reasoning=row.reasoning, reasoning_tokens=row.reasoning_tokens,
-                    )  # fmt: skip
-                    found = scorer.score(row.asked, completion)
-                    scored += [(row.row, name, value, reason) for name, (value, reason) in found.items()]
-            if scored:
-                self.writer.add_scores(number, scored)
+                rows.append((row.row, {behaviour: Score(row.score, reason, row.evidence)}))
+            self.writer.put_scores(parent, rows)
 
     # -- the run --------------------------------------------------------------------------------
 

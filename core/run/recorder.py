@@ -9,16 +9,22 @@ from typing import Any
 
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.proof import Fired, fired_from_json, fired_to_json, total
-from windowshift.core.contract.setting import Scorer
+from windowshift.core.contract.setting import ModelScorer, RowScorer, Sample, Score
 from windowshift.core.measure.summarise import put_summaries
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.requests import Row
+from windowshift.core.run.scoring import read_answer, score_row
 from windowshift.core.store.reader import Reader
-from windowshift.core.store.writer import Scored, Writer
+from windowshift.core.store.writer import Writer
 
 FLUSH_ROWS = 256
 FLUSH_SECONDS = 0.25
 LIVE_SUMMARY_SECONDS = 1.0
+LIVE_SUMMARY_ROWS = 500
+"""A larger cell's summary takes long enough to hold the event loop up; it has one when it is done."""
+SLOW_SECONDS = 0.05
+SLOW_SECONDS_A_ROW = 0.001
+"""A row scorer that takes longer than both, over one flush and on average, goes on in the scoring lane."""
 
 
 @dataclass
@@ -28,8 +34,9 @@ class _Open:
     job: Job
     number: int
     done: int
-    scorers: Sequence[Scorer]
+    scorers: Sequence[RowScorer | ModelScorer]
     result: dict[str, Any]
+    condition: str
     rows: dict[int, Row] = field(default_factory=dict)
     prompt_numbers: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -52,6 +59,7 @@ class Recorder:
         self._open: dict[int, _Open] = {}
         self._buffer: list[tuple[_Open, Row, Completion]] = []
         self._flushed = time.monotonic()
+        self._slow: set[int] = set()
 
     def open(
         self,
@@ -59,14 +67,15 @@ class Recorder:
         number: int,
         done: int,
         rows: Sequence[Row],
-        scorers: Sequence[Scorer],
+        scorers: Sequence[RowScorer | ModelScorer],
         result: dict[str, Any],
+        condition: str,
     ) -> None:
-        """Expect rows of a job; `done` of them are in the store already.
+        """Expect rows of a job, written under a condition; `done` of them are in the store already.
 
         What steering did to the rows is added to ``result["fired"]``, and stored with them.
         """
-        opened = _Open(job, number, done, scorers, result, {row.number: row for row in rows}, arrived=done)
+        opened = _Open(job, number, done, scorers, result, condition, {row.number: row for row in rows}, arrived=done)
         digests = list({row.prompt.digest: row.prompt for row in rows}.values())
         if digests:
             numbers = self._writer.number_prompts(digests)
@@ -94,7 +103,7 @@ class Recorder:
         buffer, self._buffer = self._buffer, []
         touched: dict[int, _Open] = {}
         rows: list[tuple[Any, ...]] = []
-        scores: dict[int, list[Scored]] = {}
+        scores = self._score(buffer)  # outside the transaction, which others wait for
         fired: dict[int, list[Fired]] = {}
         paid: dict[int, float] = {}
         with self._writer.batch():
@@ -118,12 +127,6 @@ class Recorder:
                 )
                 if completion.usd is not None:  # a failed one may have cost something, too
                     paid[opened.number] = paid.get(opened.number, 0.0) + completion.usd
-                if completion.finish != "failed":
-                    for scorer in opened.scorers:
-                        found = scorer.score(row.prompt, completion)
-                        scores.setdefault(opened.number, []).extend(
-                            (row.number, name, value, reason) for name, (value, reason) in found.items()
-                        )
                 if completion.proofs:
                     fired.setdefault(opened.number, []).extend(map(Fired.of, completion.proofs))
                 opened.fresh += 1
@@ -134,7 +137,7 @@ class Recorder:
                 result["fired"] = fired_to_json(total([*fired_from_json(result.get("fired", ())), *parts]))
                 self._writer.set_result(number, result)
             for number, found_scores in scores.items():
-                self._writer.add_scores(number, found_scores)
+                self._writer.put_scores(number, found_scores)
             for number, usd in paid.items():
                 self._writer.add_cost(number, usd, experiment=self._experiment)
             for opened in touched.values():
@@ -142,16 +145,46 @@ class Recorder:
                 self._writer.progress(opened.number, opened.done, rate=opened.fresh / seconds)
                 self._live_summary(opened)
 
+    def _score(self, buffer: list[tuple[_Open, Row, Completion]]) -> dict[int, list[tuple[int, dict[str, Score]]]]:
+        """Scores of what arrived, by job, as (row, score by behaviour)."""
+        found: dict[int, list[tuple[int, dict[str, Score]]]] = {}
+        spent: dict[int, tuple[float, int]] = {}
+        for opened, row, completion in buffer:
+            if completion.finish == "failed":
+                continue
+            scores: dict[str, Score] = {}
+            for scorer in opened.scorers:
+                if id(scorer) in self._slow:
+                    continue
+                if not isinstance(scorer, RowScorer):
+                    assert row.judged is not None  # rows of a model scorer's job are questions
+                    scores |= read_answer(scorer, row.judged, completion)
+                    continue
+                start = time.perf_counter()
+                scores |= score_row(scorer, Sample(row.prompt, completion, opened.condition, row.phrase))
+                seconds, count = spent.get(id(scorer), (0.0, 0))
+                seconds, count = spent[id(scorer)] = seconds + time.perf_counter() - start, count + 1
+                if seconds > SLOW_SECONDS and seconds / count > SLOW_SECONDS_A_ROW:
+                    self._slow.add(id(scorer))
+            if scores:
+                found.setdefault(opened.number, []).append((row.number, scores))
+        return found
+
+    def drop_half_scored(self, number: int) -> None:
+        """Forget the scores of a scorer that proved slow half-way through a job: all of them come at once, later."""
+        for scorer in self._open[number].scorers:
+            behaviours = [behaviour.name for behaviour in scorer.behaviours]
+            if id(scorer) in self._slow and self._reader.samples(number, (behaviours[0], number), limit=1):
+                self._writer.drop_scores(number, behaviours, "")
+
     def _live_summary(self, opened: _Open) -> None:
         now = time.monotonic()
-        if opened.scorers and now - opened.summarised >= LIVE_SUMMARY_SECONDS:
+        if opened.done <= LIVE_SUMMARY_ROWS and now - opened.summarised >= LIVE_SUMMARY_SECONDS:
             opened.summarised = now
-            self.summarise(opened.number, opened.scorers)
-
-    def summarise(self, number: int, scorers: Sequence[Scorer]) -> None:
-        """Store the summaries of every behaviour over a job's completions so far."""
-        behaviours = [behaviour for scorer in scorers for behaviour in scorer.behaviours]
-        put_summaries(self._reader, self._writer, number, behaviours)
+            behaviours = [
+                each for scorer in opened.scorers if id(scorer) not in self._slow for each in scorer.behaviours
+            ]
+            put_summaries(self._reader, self._writer, opened.number, behaviours)
 
     def complete(self, number: int) -> bool:
         """Whether every row of an open job has arrived, in the store or still in the buffer."""

@@ -11,12 +11,14 @@ from windowshift.core.contract.conditions import Channel, Condition, Pushed
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering
 from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.setting import ModelScorer, Sample
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.trials import Trial, curve_trials, sweep_trials
 from windowshift.core.plan.jobs import Job, row_seed
 from windowshift.core.plan.plan import Plan
 from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.store.connection import to_json
+from windowshift.core.store.reader import Reader
 
 JUDGE_QUESTION = (
     "Here is an instruction that somebody gave to an assistant.\n\n<instruction>\n{prompt}\n</instruction>\n\n"
@@ -26,12 +28,13 @@ JUDGE_QUESTION = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a sampling job: its prompt, and what is asked."""
+    """One row of a sampling job: its prompt, and what is asked; `judged` is what a question to a judge is about."""
 
     number: int
     prompt: Prompt
     phrase: str | None
     request: GenerateRequest
+    judged: Sample | None = None
 
 
 class RequestMaker:
@@ -172,6 +175,32 @@ class RequestMaker:
                 messages = (Message("user", JUDGE_QUESTION.format(prompt=prompt.text)),)
             request = GenerateRequest("", messages, model, sampling, row_seed(job.id, number))
             yield Row(number, prompt, phrase, request)
+
+    def questions(
+        self, scorer: ModelScorer, job: Job, parent: Job, reader: Reader, number: int, done: set[int]
+    ) -> Iterator[Row]:
+        """What a score job asks about its parent's completions; one that failed has nothing to be asked about.
+
+        The row number is that of the completion.
+
+        Args:
+            scorer: what asks.
+            job: the score job.
+            parent: the job that holds the completions, `number` in the store that `reader` reads.
+            reader: the store.
+            number: see `parent`.
+            done: the rows that were answered already.
+        """
+        condition = self._plan.condition_name(parent)
+        for row, phrase, prompt, completion in reader.samples(number):
+            if row in done:
+                continue
+            sample = Sample(prompt, completion, condition, phrase)
+            question = scorer.ask(sample)
+            messages = (Message("user", question.text),)
+            seed = row_seed(job.id, row)
+            request = GenerateRequest("", messages, scorer.asked, scorer.sampling, seed, logprobs=question.logprobs)
+            yield Row(row, prompt, None, request, sample)
 
     def _model(self, job: Job) -> Model:
         named = job.inputs["model"]

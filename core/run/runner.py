@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import StoreError, WindowshiftError
 from windowshift.core.contract.progress import Progress
-from windowshift.core.contract.records import SAMPLING, ExperimentState, JobKind
+from windowshift.core.contract.records import SAMPLING, ExperimentState
 from windowshift.core.contract.service import Service
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
@@ -18,11 +20,11 @@ from windowshift.core.run.answer_cache import AnswerCache
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.recorder import Recorder
 from windowshift.core.run.requests import RequestMaker
-from windowshift.core.run.sampling_lane import SamplingLane, asks_judge, lane_of
+from windowshift.core.run.sampling_lane import SamplingLane
+from windowshift.core.run.scoring_lane import ScoringLane
 from windowshift.core.run.training_lane import TrainingLane
 from windowshift.core.run.vector_lane import VectorLane
 from windowshift.core.run.vector_work import VectorOrders
-from windowshift.core.settings.judge import is_judged
 
 log = logging.getLogger("windowshift.runner")
 
@@ -30,12 +32,21 @@ POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call to a lane that is under way, and the jobs that it took."""
+
+    lane: str
+    jobs: tuple[Job, ...]
+
+
 class Runner:
     """Runs one plan to its end, as far as failures allow.
 
-    Lanes work side by side: everything that can be sampled now goes to the generating backend in one
-    call, everything that can be trained now to the training backend in another, and vectors that can be
-    made in a third. What becomes ready meanwhile goes into a lane's next call.
+    Lanes work side by side: everything that can be sampled now goes to the generating backend in one call,
+    everything that can be trained now to the training backend in another, vectors that can be made in a third, and
+    slow scorers have lanes of their own. What becomes ready meanwhile goes into a further call at once, beside those
+    under way, where the backend says that calls may overlap; so a slow job idles nobody.
 
     Args:
         plan: what to do.
@@ -59,11 +70,12 @@ class Runner:
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
         maker = RequestMaker(plan, ledger.results, ledger.workspace)
         orders = VectorOrders(ledger, ledger.reader, maker)
-        self._cache = AnswerCache(ledger.workspace / "artifacts") if any(map(asks_judge, plan.jobs)) else None
+        self._cache = AnswerCache(ledger.workspace / "artifacts") if any(map(plan.asks, plan.jobs)) else None
         self._sampling = SamplingLane(ledger, backends, self._recorder, maker, orders, self._cache)
         self._training = TrainingLane(ledger, backends, maker)
         self._vectors = VectorLane(ledger, backends, orders)
-        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._scoring = ScoringLane(ledger)
+        self._calls: dict[asyncio.Task[None], _Call] = {}
         self._paused = False
         self._cancelled = False
 
@@ -85,15 +97,16 @@ class Runner:
                 self._observe(self._ledger.progress())
                 self._reap()
                 if not self._paused:
-                    self._start_lanes()
-                if self._cancelled or (not self._lanes and not self._paused and not self._ledger.held()):
+                    self._start_calls()
+                if self._cancelled or (not self._calls and not self._paused and not self._ledger.held()):
                     break
-                if self._lanes:
-                    await asyncio.wait(self._lanes.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if self._calls:
+                    await asyncio.wait(self._calls, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 else:
                     await asyncio.sleep(POLL_SECONDS)
         finally:
-            await self._stop_lanes()
+            await self._stop_calls()
+            self._scoring.close()
             if self._cache is not None:
                 self._cache.close()
         self._observe(self._ledger.progress())
@@ -105,42 +118,63 @@ class Runner:
             return "done"
         return "planned" if self._only is not None and self._ledger.all_done(self._only) else "failed"
 
-    # -- lanes ----------------------------------------------------------------------------------
+    # -- calls to lanes -------------------------------------------------------------------------
 
-    def _start_lanes(self) -> None:
-        while matches := [job for job in self._ready() if job.kind == "match"]:
-            for job in matches:  # at once, as they make others ready
-                self._vectors.match(job)
+    def _start_calls(self) -> None:
+        while self._do_at_once():  # as it makes others ready
+            pass
         waiting: dict[str, list[Job]] = {}
         for job in self._ready():
-            lane = _lane(job)
-            if lane is None:
-                self._finish_scores(job)
-            else:
-                waiting.setdefault(lane, []).append(job)
+            waiting.setdefault(self._lane(job), []).append(job)
         for lane, jobs in waiting.items():
-            if lane not in self._lanes:
-                self._lanes[lane] = asyncio.create_task(self._work(jobs[0].kind).run(jobs[0].inputs["backend"], jobs))
+            if jobs[0].kind == "score" and not self._plan.asks(jobs[0]):
+                for job in jobs:
+                    self._call(lane, [job], self._scoring.run(job))
+            elif self._joins(jobs[0]) or not any(call.lane == lane for call in self._calls.values()):
+                self._call(lane, jobs, self._work(jobs[0]).run(jobs[0].inputs["backend"], jobs))
 
-    def _work(self, kind: JobKind) -> SamplingLane | TrainingLane | VectorLane:
-        if kind == "train":
+    def _call(self, lane: str, jobs: Sequence[Job], work: Coroutine[Any, Any, None]) -> None:
+        self._calls[asyncio.create_task(work)] = _Call(lane, tuple(jobs))
+
+    def _do_at_once(self) -> bool:
+        """Do what takes no time and may make other jobs ready; whether there was any."""
+        found = False
+        for job in self._ledger.scored_through():
+            self._sampling.calibrate(job)
+            found = True
+        for job in self._ready():
+            if job.kind == "match":
+                self._vectors.match(job)
+                found = True
+            elif job.kind == "score" and not self._plan.asks(job) and self._scoring.nothing_left(job):
+                self._ledger.finish(job)  # all was scored as it arrived
+                found = True
+        return found
+
+    def _work(self, job: Job) -> SamplingLane | TrainingLane | VectorLane:
+        if job.kind == "train":
             return self._training
-        return self._vectors if kind == "extract" else self._sampling
+        return self._vectors if job.kind == "extract" else self._sampling
+
+    def _joins(self, job: Job) -> bool:
+        return self._backends[job.inputs["backend"]].capabilities.joins
 
     def _ready(self) -> list[Job]:
-        return [job for job in self._ledger.ready() if self._only is None or job.id in self._only]
+        taken = {job.id for call in self._calls.values() for job in call.jobs}
+        return [
+            job for job in self._ledger.ready() if job.id not in taken and (self._only is None or job.id in self._only)
+        ]
 
     def _reap(self) -> None:
-        """Take ended lanes out; an error of the store ends the run."""
-        for name, task in list(self._lanes.items()):
-            if task.done():
-                del self._lanes[name]
-                if not task.cancelled():
-                    task.result()
+        """Take ended calls out; an error of the store ends the run."""
+        for task in [task for task in self._calls if task.done()]:
+            del self._calls[task]
+            if not task.cancelled():
+                task.result()
 
-    async def _stop_lanes(self) -> None:
-        tasks = list(self._lanes.values())
-        self._lanes.clear()
+    async def _stop_calls(self) -> None:
+        tasks = list(self._calls)
+        self._calls.clear()
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -148,10 +182,13 @@ class Runner:
                 raise result
         self._recorder.flush()
 
-    def _finish_scores(self, job: Job) -> None:
-        """A rule-based scorer has scored every row as it arrived; score what an older run left unscored."""
-        self._ledger.score_missing(job)
-        self._ledger.finish(job)
+    def _lane(self, job: Job) -> str:
+        """The lane that a job goes through. Those who are asked have one of their own: their answers are cached."""
+        if self._plan.asks(job):
+            return f"ask {job.inputs['backend']}"
+        if job.kind == "score":
+            return f"score {self._ledger.scorer(job).name}"
+        return f"{'sample' if job.kind in SAMPLING else job.kind} {job.inputs.get('backend', '')}"
 
     # -- control --------------------------------------------------------------------------------
 
@@ -169,7 +206,7 @@ class Runner:
                 self._ledger.cancel(number)
                 jobs = [job for job in self._plan.jobs if self._ledger.number(job) == number]
                 self._interrupt(jobs)
-                self._lanes[f"cancel {number}"] = asyncio.create_task(self._cancel_elsewhere(jobs))
+                self._call(f"cancel {number}", (), self._cancel_elsewhere(jobs))
             elif action == "retry":
                 self._ledger.retry(number)
             elif number is not None:
@@ -177,12 +214,12 @@ class Runner:
 
     def _take_job_control(self, action: str, number: int) -> None:
         if action == "pause":
-            changed = self._ledger.pause(number)
+            self._interrupt(self._ledger.pause(number))
         elif action == "resume":
-            changed = self._ledger.resume(number)
+            self._ledger.resume(number)
         else:
-            changed = self._ledger.move(number, first=action == "first")
-        self._interrupt(changed)  # a lane keeps the jobs, and their order, that it began with
+            # A call keeps the jobs, and their order, that it began with.
+            self._interrupt(self._ledger.move(number, first=action == "first"), whole_lanes=True)
 
     async def _cancel_elsewhere(self, jobs: Sequence[Job]) -> None:
         """End what goes on at a service for these jobs: a cancelled job must not go on costing."""
@@ -199,18 +236,10 @@ class Runner:
         self._ledger.set_experiment("paused")
         self._interrupt(self._plan.jobs)
 
-    def _interrupt(self, jobs: Sequence[Job]) -> None:
-        # The rows that arrived stay; what is missing is asked for when the lanes start again.
-        touched = {_lane(job) for job in jobs}
-        for name, task in self._lanes.items():
-            if name in touched:
+    def _interrupt(self, jobs: Sequence[Job], *, whole_lanes: bool = False) -> None:
+        """End the calls that took some jobs, or all calls of their lanes; what is not finished is called for again."""
+        # The rows that arrived stay; what is missing is asked for in the next call.
+        touched, lanes = {job.id for job in jobs}, {self._lane(job) for job in jobs}
+        for task, call in self._calls.items():
+            if any(job.id in touched for job in call.jobs) or (whole_lanes and call.lane in lanes):
                 task.cancel()
-
-
-def _lane(job: Job) -> str | None:
-    """The lane that a job goes through; None for what is done at once."""
-    if job.kind in SAMPLING or is_judged(job.inputs):
-        return lane_of(job)
-    if job.kind in ("train", "extract"):
-        return f"{job.kind} {job.inputs['backend']}"
-    return None

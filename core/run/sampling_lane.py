@@ -1,27 +1,25 @@
-"""The sampling lane: every row that can be asked for now, in one call to a backend."""
+"""The sampling lane: the missing rows of some jobs, in one call to a backend."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
 from windowshift.core.contract.backend import Backend
-from windowshift.core.contract.errors import SpecError, StoreError, WindowshiftError
+from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import GenerateRequest
 from windowshift.core.contract.records import SAMPLING
+from windowshift.core.contract.setting import ModelScorer
+from windowshift.core.measure.summarise import summarised
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.answer_cache import AnswerCache
+from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.recorder import Recorder
 from windowshift.core.run.requests import RequestMaker, Row
 from windowshift.core.run.vector_work import VectorOrders
 from windowshift.core.settings.filtering import choose_by_judge, choose_by_variance
-from windowshift.core.settings.judge import JudgeScorer, is_judged
-from windowshift.core.settings.judge_rows import judge_rows
-
-log = logging.getLogger("windowshift.runner")
 
 
 class SamplingLane:
@@ -44,65 +42,68 @@ class SamplingLane:
         """Ask one backend for every missing row of these jobs in one call."""
         opened: dict[int, Job] = {}
         try:
-            requests: list[GenerateRequest] = []
-            judged = asks_judge(jobs[0])
-            # D first: training waits for it, while base cells have no children.
-            order = jobs if judged else sorted(jobs, key=self._turn)
-            for job in order:
-                number = self._ledger.number(job)
-                done = self._reader.rows_done(number)
-                try:
-                    rows = self._judge_rows(job, done) if is_judged(job.inputs) else list(self._maker.rows(job, done))
-                except SpecError as error:  # its own: a dose that its vector cannot be given in
-                    self._ledger.fail(job, str(error))
-                    continue
-                opened[number] = job
-                self._ledger.start(job)
-                # Of what a judge is asked, failed completions are left out: they count as there.
-                there = job.total - len(rows) if is_judged(job.inputs) else len(done)
-                result = self._ledger.results[job.id]
-                self._recorder.open(job, number, there, rows, self._ledger.scorers(job), result)
-                if not rows:
-                    self._finish_sampling(number, job)
-                # A group of its own, so that every job has its own proof of what steering did.
-                requests.extend(replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows)
-            backend = self._backends[name]
-            cache = self._cache if judged else None
-            asked = backend.generate(requests) if cache is None else cache.generate(backend, name, requests)
-            async with aclosing(asked) as stream:
-                async for completion in stream:
-                    number, row_number = map(int, completion.key.split(":"))
-                    self._recorder.add(number, row_number, completion)
-                    self._recorder.tick()
-                    if self._recorder.complete(number):
-                        self._finish_sampling(number, opened[number])
-            self._ledger.fail_unfinished(opened.values(), f"backend '{name}' ended without an answer to every request")
-        except StoreError:
-            raise
-        except WindowshiftError as error:
-            self._ledger.fail_unfinished(opened.values(), str(error))
-        except Exception as error:
-            log.exception("generation failed")
-            self._ledger.fail_unfinished(
-                opened.values(), f"unexpected error in backend '{name}', see the log: {error!r}"
-            )
+            with call(self._ledger, name, opened.values(), "an answer to every request"):
+                asking = self._ledger.plan.asks(jobs[0])
+                requests: list[GenerateRequest] = []
+                # D first: training waits for it, while base cells have no children.
+                for job in jobs if asking else sorted(jobs, key=self._turn):
+                    requests += await self._open(job, opened)
+                backend = self._backends[name]
+                cache = self._cache if asking else None
+                asked = backend.generate(requests) if cache is None else cache.generate(backend, name, requests)
+                async with aclosing(asked) as stream:
+                    async for completion in stream:
+                        number, row_number = map(int, completion.key.split(":"))
+                        self._recorder.add(number, row_number, completion)
+                        self._recorder.tick()
+                        if self._recorder.complete(number):
+                            await self._finish(number, opened[number])
         finally:
             self._recorder.flush()
-            for number, job in opened.items():
+            for number in opened:
                 self._recorder.close(number)
-                self._ledger.put_back(job)
+
+    async def _open(self, job: Job, opened: dict[int, Job]) -> list[GenerateRequest]:
+        """Expect a job's missing rows, and return what is asked for them."""
+        number = self._ledger.number(job)
+        done = self._reader.rows_done(number)
+        questions = job.kind == "score"
+        try:
+            rows = self._questions(job, done) if questions else list(self._maker.rows(job, done))
+        except SpecError as error:  # its own: a dose that its vector cannot be given in
+            self._ledger.fail(job, str(error))
+            return []
+        opened[number] = job
+        self._ledger.start(job)
+        # Of what a judge is asked, failed completions are left out: they count as there.
+        there = job.total - len(rows) if questions else len(done)
+        scorers = self._ledger.arriving_scorers(job)
+        condition = "" if questions else self._ledger.plan.condition_name(job)
+        self._recorder.open(job, number, there, rows, scorers, self._ledger.results[job.id], condition)
+        if not rows:
+            await self._finish(number, job)
+        # A group of its own, so that every job has its own proof of what steering did.
+        return [replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows]
 
     def _turn(self, job: Job) -> tuple[int, int]:
         return -self._ledger.priority(job), SAMPLING.index(job.kind)
 
-    def _finish_sampling(self, number: int, job: Job) -> None:
+    async def _finish(self, number: int, job: Job) -> None:
+        """End a job whose rows are all there."""
         self._recorder.flush()
         failed = self._reader.failures(number)
-        scorers = self._ledger.scorers(job)
+        # Of a judge's job the scores are the judged completions'.
+        shown = number
+        if job.kind == "score":
+            self._ledger.judged(job)
+            shown = self._ledger.number(self._ledger.job(job.parents[0]))
+        else:
+            self._recorder.drop_half_scored(number)
+        behaviours = [each for scorer in self._ledger.arriving_scorers(job) for each in scorer.behaviours]
+        summaries = await summarised(self._reader, shown, behaviours)
         with self._writer.batch():
-            self._recorder.summarise(number, scorers)
-            if is_judged(job.inputs):
-                self._ledger.judged(job)
+            for behaviour, summary in summaries.items():
+                self._writer.put_summary(shown, behaviour, summary)
             if failed and job.kind != "filter":  # a prompt that cannot be asked is one that is not kept
                 count, first = failed
                 self._ledger.fail(job, f"{count} of {job.total} completions failed; the first: {first}")
@@ -110,13 +111,22 @@ class SamplingLane:
             missing = self._reader.unanswered(number)
             if missing:
                 self._ledger.said(job, f"{missing[0]} of {job.total} completions are missing; the first: {missing[1]}")
-            try:
-                if job.kind == "filter":
+            if job.kind == "filter":
+                try:
                     self._choose(number, job)
-                else:
-                    self._ledger.finish(job, self._orders.calibrated(job) if job.kind in ("sweep", "dose") else None)
-            except SpecError as error:
-                self._ledger.fail(job, str(error))
+                except SpecError as error:
+                    self._ledger.fail(job, str(error))
+            elif job.kind in ("sweep", "dose"):
+                self._ledger.sampled(job)
+            else:
+                self._ledger.finish(job)
+
+    def calibrate(self, job: Job) -> None:
+        """End a sweep, or a dose curve, whose rows have their scores."""
+        try:
+            self._ledger.finish(job, self._orders.calibrated(job))
+        except SpecError as error:
+            self._ledger.fail(job, str(error))
 
     def _choose(self, number: int, job: Job) -> None:
         keep, count = int(job.inputs["keep"]), len(self._maker.prompts(job.inputs["prompts"]))
@@ -130,17 +140,7 @@ class SamplingLane:
             job, {"positions": list(choice.positions), "refused": choice.refused, "missing": choice.missing}
         )
 
-    def _judge_rows(self, job: Job, done: set[int]) -> list[Row]:
-        (judge,) = (scorer for scorer in self._ledger.scorers(job) if isinstance(scorer, JudgeScorer))
-        judged = self._reader.completions(self._ledger.number(self._ledger.job(job.parents[0])), "")
-        return list(judge_rows(judge, job, judged, done))
-
-
-def asks_judge(job: Job) -> bool:
-    """Whether a job's rows are questions to a judge."""
-    return is_judged(job.inputs) or (job.kind == "filter" and job.inputs.get("how") == "judge")
-
-
-def lane_of(job: Job) -> str:
-    """Judges have a lane of their own: their answers are cached."""
-    return f"{'judge' if asks_judge(job) else 'sample'} {job.inputs['backend']}"
+    def _questions(self, job: Job, done: set[int]) -> list[Row]:
+        scorer, parent = self._ledger.scorer(job), self._ledger.job(job.parents[0])
+        assert isinstance(scorer, ModelScorer)  # what comes to this lane asks a model
+        return list(self._maker.questions(scorer, job, parent, self._reader, self._ledger.number(parent), done))

@@ -1,15 +1,14 @@
-"""The training lane: every adapter that can be trained now, in one call to a backend."""
+"""The training lane: adapters that can be trained now, in one call to a backend."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from windowshift.core.contract.backend import Backend
-from windowshift.core.contract.errors import SpecError, StoreError, WindowshiftError
+from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Model
 from windowshift.core.contract.proof import Fired, fired_to_json, total
 from windowshift.core.contract.training import (
@@ -23,11 +22,10 @@ from windowshift.core.contract.training import (
     Validated,
 )
 from windowshift.core.plan.jobs import Job
+from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.requests import RequestMaker, relative_artifact
 from windowshift.core.run.training_set import training_set, write_chat_jsonl
-
-log = logging.getLogger("windowshift.runner")
 
 LOSS_EVENT_SECONDS = 0.5
 
@@ -41,11 +39,11 @@ class TrainingLane:
         self._recorded: dict[str, int] = {}
 
     async def run(self, name: str, jobs: Sequence[Job]) -> None:
-        """Hand one backend every train job that is ready, in one call."""
+        """Hand one backend some train jobs that are ready, in one call."""
         by_key = {job.id: job for job in jobs}
         # A job that goes on takes steps again that are on record: the curve has each of them once.
         self._recorded |= {job.id: self._ledger.reader.last_loss_step(self._ledger.number(job)) for job in jobs}
-        try:
+        with call(self._ledger, name, jobs, "training every job"):
             batch: list[TrainJob] = []
             for job in jobs:
                 try:
@@ -55,20 +53,6 @@ class TrainingLane:
             async with aclosing(self._backends[name].train(batch)) as stream:
                 async for event in stream:
                     self._take(by_key[event.key], event)
-            self._ledger.fail_unfinished(jobs, f"backend '{name}' ended without training every job")
-        except StoreError:
-            raise
-        except WindowshiftError as error:
-            self._ledger.fail_unfinished(jobs, str(error))
-        except OSError as error:
-            place = self._ledger.workspace
-            raise StoreError(f"cannot write to {place}: {error.strerror}; free space and run again") from error
-        except Exception as error:
-            log.exception("training failed")
-            self._ledger.fail_unfinished(jobs, f"unexpected error in backend '{name}', see the log: {error!r}")
-        finally:
-            for job in jobs:
-                self._ledger.put_back(job)
 
     def _take(self, job: Job, event: TrainEvent) -> None:
         if isinstance(event, TrainProgress):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from windowshift.core.contract.backend import Backend, SteeringBackend
-from windowshift.core.contract.errors import SpecError, StoreError, WindowshiftError
+from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.vector_job import VectorJob, VectorMade
 from windowshift.core.plan.jobs import Job
+from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.vector_work import VectorOrders
-
-log = logging.getLogger("windowshift.runner")
 
 
 class VectorLane:
@@ -23,14 +21,14 @@ class VectorLane:
         self._ledger, self._backends, self._orders = ledger, backends, orders
 
     async def run(self, name: str, jobs: Sequence[Job]) -> None:
-        """Hand one backend every vector that can be made, in one call."""
+        """Hand one backend the vectors that can be made, in one call."""
         by_key = {job.id: job for job in jobs}
-        try:
+        with call(self._ledger, name, jobs, "making every vector"):
             orders: list[VectorJob] = []
             for job in jobs:
                 self._ledger.start(job)
                 try:
-                    orders.append(self._orders.order(job))
+                    orders.append(await self._orders.order(job))
                 except (SpecError, StoreError) as error:
                     self._ledger.fail(job, str(error))
             backend = self._backends[name]
@@ -42,17 +40,6 @@ class VectorLane:
                         self._ledger.finish(job, self._orders.made(job))
                     else:
                         self._ledger.fail(job, event.error)
-            self._ledger.fail_unfinished(jobs, f"backend '{name}' ended without making every vector")
-        except StoreError:
-            raise
-        except WindowshiftError as error:
-            self._ledger.fail_unfinished(jobs, str(error))
-        except Exception as error:
-            log.exception("making vectors failed")
-            self._ledger.fail_unfinished(jobs, f"unexpected error in backend '{name}', see the log: {error!r}")
-        finally:
-            for job in jobs:
-                self._ledger.put_back(job)
 
     def match(self, job: Job) -> None:
         """Solve for a matched dose; one that is out of reach is a failure that says how far the vector goes."""

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
-from windowshift.core.contract.generation import Completion, Message, Model
+from windowshift.core.contract.generation import Completion, Model
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
-from windowshift.core.contract.setting import Scorer
+from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Scorer
 from windowshift.core.contract.vector_file import read_header
 from windowshift.core.contract.vector_job import (
     Answered,
@@ -25,6 +25,7 @@ from windowshift.core.measure.trials import dose_points, matched, swept
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.requests import RequestMaker, relative_artifact
+from windowshift.core.run.scoring_workers import ScoringWorkers
 from windowshift.core.store.reader import Reader
 
 VECTOR_FILE = "vector.safetensors"
@@ -51,7 +52,7 @@ class VectorOrders:
         self._plan = ledger.plan
         self._behaviour: Behaviour = self._plan.scorers[0].behaviours[0]
 
-    def order(self, job: Job) -> VectorJob:
+    async def order(self, job: Job) -> VectorJob:
         """An extraction job as a backend takes it.
 
         Raises:
@@ -63,7 +64,7 @@ class VectorOrders:
             key=job.id,
             name=str(job.inputs["name"]),
             model=Model(named["base"], named["revision"], merged=named.get("adapter")),
-            source=self._source(job),
+            source=await self._source(job),
             output=self._ledger.workspace / "artifacts" / job.id / VECTOR_FILE,
         )
 
@@ -127,7 +128,7 @@ class VectorOrders:
             f"{found.curve_high:.4g}; leave it out of match, or raise calibrate.reach"
         )
 
-    def _source(self, job: Job) -> VectorSource:
+    async def _source(self, job: Job) -> VectorSource:
         inputs = job.inputs
         if inputs["how"] == "control":
             return Control(self._maker.vector(inputs["of"]), inputs["control"], inputs["seed"], inputs["source"])
@@ -135,19 +136,24 @@ class VectorOrders:
             return Combination(tuple((self._maker.vector(part), float(weight)) for part, weight in inputs["parts"]))
         if inputs["how"] == "file":
             return Stored(str(self._plan.vector_files[inputs["digest"]]))
-        positive, negative = (self._side(inputs[side]) for side in ("positive", "negative"))
-        positive, negative = _without_unanswered(positive, negative)
         least, how = inputs["min_difference"], ""
+        positive, negative = [
+            await self._side(inputs[side], scored=least is not None) for side in ("positive", "negative")
+        ]
+        positive, negative = _without_unanswered(positive, negative)
         if least is not None:
             positive, negative, how = self._filtered(str(inputs["name"]), positive, negative, float(least))
         labels = (positive.label, negative.label)
         return Difference(positive.answered, negative.answered, inputs["tokens"], labels, how)
 
-    def _side(self, side: Mapping[str, Any]) -> _Side:
+    async def _side(self, side: Mapping[str, Any], *, scored: bool) -> _Side:
         if "file" in side:
             rows = self._plan.answered[side["file"]].rows
-            return _Side(rows, [_score(self._plan.scorers[0], messages, text) for messages, text in rows],
-                         side["label"])  # fmt: skip
+            samples = [
+                Sample(Prompt("", messages[-1].content, turns=tuple(messages[:-1])), Completion("", text, "stop", 0))
+                for messages, text in rows
+            ]
+            return _Side(rows, await _scores(self._plan.scorers[0], samples) if scored else [], side["label"])
         if "data" not in side:
             prompts = self._maker.prompts(side["prompts"])
             first, last = side["rows"]
@@ -203,9 +209,28 @@ def _without_unanswered(positive: _Side, negative: _Side) -> tuple[_Side, _Side]
 
 
 def _picked(side: _Side, kept: Sequence[int]) -> _Side:
-    return _Side([side.answered[index] for index in kept], [side.scores[index] for index in kept], side.label)
+    return _Side(
+        [side.answered[index] for index in kept],
+        [side.scores[index] for index in kept] if side.scores else [],
+        side.label,
+    )
 
 
-def _score(scorer: Scorer, messages: Sequence[Message], text: str) -> float | None:
-    found = scorer.score(Prompt("", messages[-1].content, turns=tuple(messages[:-1])), Completion("", text, "stop", 0))
-    return found[scorer.behaviours[0].name][0]
+async def _scores(scorer: Scorer, samples: Sequence[Sample]) -> list[float | None]:
+    """The primary behaviour of answers that nobody sampled here.
+
+    Raises:
+        SpecError: a model would have to be asked.
+    """
+    if not isinstance(scorer, BatchScorer | RowScorer):
+        raise SpecError(f"min_difference cannot score a file by '{scorer.name}', which asks a model: leave it out")
+    workers = ScoringWorkers(scorer)
+    try:
+        found = [
+            score
+            for at in range(0, len(samples), workers.batch_size)
+            for score in await workers.score(samples[at : at + workers.batch_size])
+        ]
+    finally:
+        workers.close()
+    return [scores[scorer.behaviours[0].name].value for scores in found]

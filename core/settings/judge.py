@@ -9,18 +9,19 @@ from typing import Any
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import BackendError, SpecError
-from windowshift.core.contract.generation import Completion, Sampling
-from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.generation import Completion, Model, Sampling
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.setting import Scores
-from windowshift.core.settings.rubric import Rubric, load_rubric
+from windowshift.core.contract.setting import Question, Sample, Score, Scores
+from windowshift.core.settings.rubric import ALTERNATIVES, Rubric, load_rubric
 from windowshift.core.spec.spec import Spec
+
+_SHOWN = 2000  # characters of an answer that are kept as evidence; a judge is asked for a few tokens
 
 
 @dataclass(frozen=True)
 class JudgeScorer:
-    """Scores by asking a model; its score jobs are sampled like any other job's rows.
+    """Scores by asking a model (a `ModelScorer`).
 
     Attributes:
         name: the behaviour that it measures.
@@ -59,14 +60,20 @@ class JudgeScorer:
             "rubric": self.rubric.model_dump(),
         }
 
-    def score(self, prompt: Prompt, completion: Completion) -> Scores:  # noqa: ARG002 - the protocol's
-        """Read the judge's own answer, which `completion` is."""
-        return {self.name: self.rubric.read(completion)}
+    @property
+    def asked(self) -> Model:
+        """The model that judges."""
+        return Model(self.model)
 
+    def ask(self, sample: Sample) -> Question:
+        """The rubric's question, with prompt and completion in their places."""
+        text = self.rubric.ask(sample.prompt.text, sample.completion.text)
+        return Question(text, ALTERNATIVES if self.rubric.expectation else None)
 
-def is_judged(inputs: Mapping[str, Any]) -> bool:
-    """Whether the inputs of a score job are those of a judge."""
-    return inputs.get("scorer") == "judge"
+    def read(self, sample: Sample, answer: Completion) -> Scores:  # noqa: ARG002 - the protocol's
+        """The answer's score, with what the judge wrote as evidence."""
+        value, reason = self.rubric.read(answer)
+        return {self.name: Score(value, reason, {"judge": self.model, "answer": answer.text[:_SHOWN]})}
 
 
 def judges_of(spec: Spec, folder: Path, backends: Mapping[str, Backend], taken: Sequence[str]) -> list[JudgeScorer]:

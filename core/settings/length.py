@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from windowshift.core.contract.conditions import NO_PREFIX, Condition, NoPrefix, prefix_groups
-from windowshift.core.contract.generation import Completion
-from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.setting import Scores
+from windowshift.core.contract.setting import Sample, Score, Scores
 
 CHARS = Behaviour("length_chars", "characters", Scale.ratio(), "primary")
 WORDS = Behaviour("length_words", "words", Scale.ratio())
@@ -29,13 +27,13 @@ class LengthScorer:
         """As `Scorer.identity`."""
         return {"scorer": "length", "version": 1}
 
-    def score(self, prompt: Prompt, completion: Completion) -> Scores:  # noqa: ARG002 - the protocol's
+    def score(self, sample: Sample) -> Scores:
         """The three lengths; a truncated completion has the length that it was cut off at."""
-        text = completion.text.strip()
+        text = sample.completion.text.strip()
         return {
-            CHARS.name: (float(len(text)), None),
-            WORDS.name: (float(len(text.split())), None),
-            TOKENS.name: (float(completion.tokens), None),
+            CHARS.name: Score(float(len(text))),
+            WORDS.name: Score(float(len(text.split()))),
+            TOKENS.name: Score(float(sample.completion.tokens)),
         }
 
 

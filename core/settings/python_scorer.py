@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -21,7 +21,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
-from windowshift.core.contract.setting import Scores
+from windowshift.core.contract.setting import Sample, Score, Scores
 from windowshift.core.settings.table_file import find_file
 from windowshift.core.spec.spec import read_text
 from windowshift.core.spec.spec_errors import did_you_mean
@@ -54,6 +54,9 @@ class PythonScorer:
     path: str
     rate: bool
     timeout: float = SECONDS
+    batch_size: int = 8
+    workers: int = 1
+    process: bool = True  # a person's own code may never return
 
     @property
     def behaviours(self) -> tuple[Behaviour, ...]:
@@ -65,13 +68,16 @@ class PythonScorer:
         function = self.place.rpartition(":")[2]
         return {"scorer": "python", "version": 1, "name": self.name, "function": function, "source": self.source}
 
-    def score(self, prompt: Prompt, completion: Completion) -> Scores:
-        """Call the function on one completion."""
+    def score_batch(self, samples: Sequence[Sample]) -> list[Scores]:
+        """Call the function on some completions."""
+        return [{self.name: Score(*self._called(sample))} for sample in samples]
+
+    def _called(self, sample: Sample) -> tuple[float | None, str | None]:
         try:
-            found = _function(self.place, self.path, self.source)(prompt, completion)
+            found = _function(self.place, self.path, self.source)(sample.prompt, sample.completion)
         except Exception as error:  # whatever a person's own code raises
-            return {self.name: (None, f"{self.place} raised {_said(error)}")}
-        return {self.name: self._read(found)}
+            return None, f"{self.place} raised {_said(error)}"
+        return self._read(found)
 
     def _read(self, found: object) -> tuple[float | None, str | None]:
         reason = None

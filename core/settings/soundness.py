@@ -6,11 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from windowshift.core.contract.generation import Completion
-from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.setting import Scores
+from windowshift.core.contract.setting import Sample, Score, Scores
 
 COHERENCE = Behaviour("coherence", "nats a token", Scale.difference(), "guard")
 REPETITION = Behaviour("repetition", "share", Scale.rate(percent=False), "guard")
@@ -31,16 +29,16 @@ class SoundnessScorer:
         """As `Scorer.identity`."""
         return {"scorer": "soundness", "version": 1}
 
-    def score(self, prompt: Prompt, completion: Completion) -> Scores:  # noqa: ARG002 - the protocol's
+    def score(self, sample: Sample) -> Scores:
         """Both, of one completion."""
-        coherence: tuple[float | None, str | None]
+        completion = sample.completion
         if not completion.tokens:
-            coherence = None, "an empty completion has no log-probability"
+            coherence = Score(None, "an empty completion has no log-probability")
         elif completion.logprob is None:
-            coherence = None, "no log-probability was asked for or offered"
+            coherence = Score(None, "no log-probability was asked for or offered")
         else:
-            coherence = completion.logprob / completion.tokens, None
-        return {COHERENCE.name: coherence, REPETITION.name: (repetition(completion.text), None)}
+            coherence = Score(completion.logprob / completion.tokens)
+        return {COHERENCE.name: coherence, REPETITION.name: Score(repetition(completion.text))}
 
 
 def repetition(text: str, words: int = 4) -> float:

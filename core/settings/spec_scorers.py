@@ -14,10 +14,9 @@ import regex
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
-from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.setting import Scorer, Scores
+from windowshift.core.contract.setting import Sample, Score, Scorer, Scores
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.settings.python_scorer import load_python_scorer
 from windowshift.core.settings.table_file import find_file
@@ -58,9 +57,9 @@ class RuleScorer:
         """As `Scorer.identity`."""
         return {"scorer": "rule", "version": 1, "name": self.name, **self.rule}
 
-    def score(self, prompt: Prompt, completion: Completion) -> Scores:  # noqa: ARG002 - the protocol's
+    def score(self, sample: Sample) -> Scores:
         """Measure one completion."""
-        return {self.name: self.measure(completion)}
+        return {self.name: Score(*self.measure(sample.completion))}
 
 
 def scorers_of(sections: Sequence[ScorerSection], folder: Path, taken: Sequence[str]) -> list[Scorer]:

@@ -23,7 +23,9 @@ _POINTERS: tuple[tuple[str, str, str], ...] = (
     (
         "scores",
         "a completion",
-        "scores s WHERE NOT EXISTS (SELECT 1 FROM completions c WHERE c.job = s.job AND c.row = s.row)",
+        "scores s WHERE NOT EXISTS (SELECT 1 FROM completions c WHERE c.job = s.job AND c.row = s.row) "
+        # A slow scorer's scores are with its own job until all are there.
+        "AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.n = s.job AND j.kind = 'score' AND j.state != 'done')",
     ),
     ("summaries", "a job", "summaries WHERE job NOT IN (SELECT n FROM jobs)"),
     ("summaries", "a behaviour", "summaries WHERE behaviour NOT IN (SELECT id FROM behaviours)"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
+from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt, stored_prompt
 from windowshift.core.contract.records import CompletionRow, Summary
 from windowshift.core.store.connection import naming
@@ -34,7 +36,7 @@ class ResultReader(Queries):
             found = self.connection.execute("SELECT id FROM behaviours WHERE name = ?", (behaviour,)).fetchone()
             cursor = self.connection.execute(
                 "SELECT c.row, p.key, p.text, f.text, c.finish, c.tokens, c.prompt_tokens, c.logprob, "
-                "c.error, c.text, s.value, s.reason, p.payload, p.turns, c.reasoning, c.reasoning_tokens "
+                "c.error, c.text, s.value, s.reason, p.payload, p.turns, c.reasoning, c.reasoning_tokens, s.evidence "
                 "FROM completions c JOIN prompts p ON p.id = c.prompt "
                 "LEFT JOIN phrases f ON f.id = c.phrase "
                 "LEFT JOIN scores s ON s.job = c.job AND s.behaviour = ? AND s.row = c.row "
@@ -42,7 +44,8 @@ class ResultReader(Queries):
                 (found[0] if found else -1, job, first, -1 if limit is None else limit),
             )
             for row in cursor:
-                yield CompletionRow(*row)
+                evidence = row[-1]
+                yield CompletionRow(*(*row[:-1], None if evidence is None else json.loads(evidence)))
 
     def completion_of_prompt(self, job: int, prompt_id: str, behaviour: str) -> CompletionRow | None:
         """A job's completion for one prompt; None where it is not there (yet)."""
@@ -94,6 +97,72 @@ class ResultReader(Queries):
     def rows_done(self, job: int) -> set[int]:
         """The row numbers that a job's completions have."""
         return {row for (row,) in self._all("SELECT row FROM completions WHERE job = ?", (job,))}
+
+    def samples(
+        self, job: int, unscored: tuple[str, int] | None = None, *, after: int = -1, limit: int = -1
+    ) -> list[tuple[int, str | None, Prompt, Completion]]:
+        """(row, phrase, prompt, completion) of completions that did not fail, in row order.
+
+        Args:
+            job: the job.
+            unscored: (behaviour, score job): only those without a score of it, missing or not, with either job.
+            after: rows above this one.
+            limit: so many at most; below 0: all.
+        """
+        unless = ""
+        values: tuple[object, ...] = ()
+        if unscored is not None:
+            unless = (
+                "AND NOT EXISTS (SELECT 1 FROM scores s WHERE s.job IN (c.job, ?) AND s.row = c.row "
+                "AND s.behaviour = (SELECT id FROM behaviours WHERE name = ?)) "
+            )
+            values = (unscored[1], unscored[0])
+        rows = self._all(
+            "SELECT c.row, f.text, p.key, p.text, p.payload, p.turns, c.finish, c.tokens, c.prompt_tokens, c.logprob, "
+            "c.text, c.reasoning, c.reasoning_tokens FROM completions c JOIN prompts p ON p.id = c.prompt "
+            "LEFT JOIN phrases f ON f.id = c.phrase "
+            f"WHERE c.job = ? AND c.row > ? AND c.finish != 'failed' {unless}ORDER BY c.row LIMIT ?",
+            (job, after, *values, limit),
+        )
+        return [
+            (
+                row,
+                phrase,
+                stored_prompt(key, prompt, payload, turns),
+                Completion(
+                    "", text, finish, tokens, prompt_tokens, logprob, reasoning=thought, reasoning_tokens=thought_tokens
+                ),
+            )
+            for (
+                row,
+                phrase,
+                key,
+                prompt,
+                payload,
+                turns,
+                finish,
+                tokens,
+                prompt_tokens,
+                logprob,
+                text,
+                thought,
+                thought_tokens,
+            ) in rows
+        ]
+
+    def scored(self, job: int, behaviour: str) -> int:
+        """How many of a job's completions have a score of a behaviour, missing ones among them."""
+        query = "SELECT count(*) FROM scores WHERE job = ? AND behaviour = (SELECT id FROM behaviours WHERE name = ?)"
+        return int(self._all(query, (job, behaviour))[0][0])
+
+    def missing_scores(self, job: int, behaviour: str, reason: str) -> tuple[int, str] | None:
+        """How many of a job's scores are missing for a reason that begins so, and the first one's; None: none."""
+        rows = self._all(
+            "SELECT reason FROM scores WHERE job = ? AND behaviour = (SELECT id FROM behaviours WHERE name = ?) "
+            "AND value IS NULL AND substr(reason, 1, ?) = ? ORDER BY row",
+            (job, behaviour, len(reason), reason),
+        )
+        return (len(rows), str(rows[0][0])) if rows else None
 
     def mean_tokens(self, job: int) -> float | None:
         """The mean number of tokens of a job's completions that did not fail; None: there are none."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Summary
-from windowshift.core.store.connection import storable
+from windowshift.core.contract.setting import Score
+from windowshift.core.store.connection import storable, to_json
 from windowshift.core.store.transaction import Transactions
 
 Scored = tuple[int, str, float | None, str | None]
@@ -147,6 +148,47 @@ class ResultWriter(Transactions):
                 for start in range(0, len(flat), 3 * _SCORES_A_STATEMENT):
                     chunk = flat[start : start + 3 * _SCORES_A_STATEMENT]
                     connection.execute(_add_scores(len(chunk) // 3), (*shared, *chunk))
+
+    def put_scores(self, job: int, rows: Iterable[tuple[int, Mapping[str, Score]]]) -> None:
+        """Insert or replace scores of one job's completions, as (row, score by behaviour), with their evidence."""
+        flat: list[Scored] = []
+        evidence: list[tuple[str, int, int, int]] = []
+        with self.batch() as connection:
+            for row, scores in rows:
+                for name, score in scores.items():
+                    flat.append((row, name, score.value, score.reason))
+                    if score.evidence is not None:
+                        evidence.append((storable(to_json(score.evidence)), job, self.behaviour(name), row))
+            self.add_scores(job, flat)
+            if evidence:
+                connection.executemany(
+                    "UPDATE scores SET evidence = ? WHERE job = ? AND behaviour = ? AND row = ?", evidence
+                )
+
+    def move_scores(self, job: int, to: int) -> None:
+        """Give the scores that one job gathered to the completions of another one, all at once."""
+        with self.batch() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason, evidence) "
+                "SELECT ?, behaviour, row, value, reason, evidence FROM scores WHERE job = ?",
+                (to, job),
+            )
+            connection.execute("DELETE FROM scores WHERE job = ?", (job,))
+
+    def drop_scores(self, job: int, behaviours: Iterable[str], reason: str) -> int:
+        """Forget scores that are missing for a reason that begins so, so that they are made anew; how many.
+
+        An empty reason: all scores, the ones with a value too.
+        """
+        dropped = 0
+        with self.batch() as connection:
+            for name in behaviours:
+                dropped += connection.execute(
+                    "DELETE FROM scores WHERE job = ? AND behaviour = ? "
+                    "AND (? = '' OR (value IS NULL AND substr(reason, 1, length(?)) = ?))",
+                    (job, self.behaviour(name), reason, reason, reason),
+                ).rowcount
+        return dropped
 
     def put_summary(self, job: int, behaviour: str, summary: Summary) -> None:
         """Store the summary of one behaviour over one job's completions."""

@@ -185,6 +185,9 @@ MIGRATIONS: tuple[str, ...] = (
     ) WHERE json_valid(behaviours) AND json_array_length(behaviours)
         AND json_extract(behaviours, '$[0].compare') IS NOT NULL;
     """,
+    """
+    ALTER TABLE scores ADD COLUMN evidence TEXT; -- JSON, what a person may want to see of how it was scored
+    """,
 )
 
 VERSION = len(MIGRATIONS)

@@ -17,7 +17,7 @@ from windowshift.backends.local.causal_lm import CausalLM, load
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Decoded, Row, decode
 from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.generation import Sampling
+from windowshift.core.contract.generation import Message, Sampling
 
 OPTIONS = LocalOptions(threads=1, device="cpu")
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
@@ -127,3 +127,15 @@ def test_experts_are_not_among_what_is_trained(tmp_path: Path) -> None:
     assert lm.adapters.targets == ["k_proj", "o_proj", "q_proj", "v_proj"]
     wrapped = loaded(tmp_path, "gemma3_wrapped")
     assert all("vision" not in target for target in wrapped.adapters.targets)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "qwen3_5_text", "jamba", "falcon_h1", "mixtral", "gemma3_wrapped"])
+def test_other_decoders_are_steered_with_a_proof(kind: str, tmp_path: Path) -> None:
+    with LocalModel(str(build(tmp_path / kind, kind)), workers=1, device="cpu") as model:
+        asked = (Message("user", "a"),)
+        vector = model.extract([(asked, "yes no maybe")], [(asked, "the river")], layer=1)
+        plain = model.generate(["hi", "hello you"], sampling=GREEDY)
+        pushed = model.generate(["hi", "hello you"], steer=vector.at(8.0), sampling=GREEDY)
+    assert [each.text for each in plain] != [each.text for each in pushed]
+    assert sum(len(each.proofs) for each in pushed) == 1
+    assert not any(each.proofs for each in plain)

@@ -13,7 +13,7 @@ from tests.backend_contract import answers
 from tests.servers import KEY, KEY_ENV, LimitedAddress, limited
 from windowshift.backends.openai.backend import OpenAIBackend
 from windowshift.backends.openai.batch_journal import read_batch_journals
-from windowshift.backends.openai.key import find_key
+from windowshift.backends.shared.key import find_key
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling

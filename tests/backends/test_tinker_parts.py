@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from windowshift.backends.local.chat_format import TrainingTokens
-from windowshift.backends.openai.faults import Fault, ServiceError
+from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter, complete
 from windowshift.backends.tinker.advice import advice, of_width, recommended
 from windowshift.backends.tinker.backend import TinkerBackend

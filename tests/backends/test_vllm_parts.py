@@ -44,7 +44,7 @@ SIZE = ModelSize(4, 128)
         ({"base_url": "localhost:8000"}, "must be like http://"),
         ({"base_url": "http://user:secret@localhost"}, "must hold no user"),
         ({"concurrency": 0}, "at least 1"),
-        ({"adapters": True}, "at least 1"),
+        ({"adapters": True}, "adapters must be a whole number"),
         ({"steering": "yes"}, "true or false"),
         ({"key_env": "sk-secret-123456"}, "must be the NAME"),
         ({"engine": {"model": "x"}}, "engine.model"),
@@ -149,6 +149,23 @@ def test_a_damaged_adapter_is_refused(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(BackendError, match=r"has no adapter_model\.safetensors"):
         AdapterFolder.at(model.adapter, "microworld", SIZE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"init_lora_weights": "pissa"}, "pissa"),
+        ({"use_dora": True}, "use_dora"),
+        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
+        ({"field_of_next_year": 1}, "field_of_next_year"),
+    ],
+)
+def test_what_vllm_would_read_over_is_refused(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    (model,) = make_adapters(tmp_path, 1)
+    config = Path(str(model.adapter)) / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | fields), encoding="utf-8")
+    with pytest.raises(BackendError, match=said):
+        AdapterFolder.at(str(model.adapter), "microworld", SIZE)
 
 
 def test_what_shares_work_goes_out_side_by_side(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_a_store_of_before_opens_without_reasoning(tmp_path: Path) -> None:
     raw = sqlite3.connect(store_path(tmp_path))
     raw.execute("ALTER TABLE completions DROP COLUMN reasoning")
     raw.execute("ALTER TABLE completions DROP COLUMN reasoning_tokens")
+    raw.execute("ALTER TABLE scores DROP COLUMN evidence")
     raw.execute("PRAGMA user_version=2")
     raw.commit()
     raw.close()

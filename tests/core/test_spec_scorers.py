@@ -14,6 +14,7 @@ from tests.runs import windowshift, write_spec
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.setting import BatchScorer, Sample, Score, Scores
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import plan_spec
 from windowshift.core.settings.spec_scorers import PATIENCE, scorers_of
@@ -37,16 +38,22 @@ def scorer(folder: Path = Path(), **entry: Any) -> Any:
     return made
 
 
+def score(made: Any, prompt: Prompt, text: str) -> Score:
+    sample = Sample(prompt, Completion("", text, "stop", 3))
+    scores: Scores = made.score_batch([sample])[0] if isinstance(made, BatchScorer) else made.score(sample)
+    return scores["it"]
+
+
 def measured(made: Any, text: str, prompt: Prompt | None = None) -> float | None:
-    value, reason = made.score(prompt or Prompt("a", "b"), Completion("", text, "stop", 3))["it"]
-    assert (value is None) == (reason is not None)
-    return value
+    found = score(made, prompt or Prompt("a", "b"), text)
+    assert (found.value is None) == (found.reason is not None)
+    return found.value
 
 
 def why(made: Any, text: str) -> str:
-    value, reason = made.score(Prompt("a", "b", {"claim": 3}), Completion("", text, "stop", 3))["it"]
-    assert value is None
-    return str(reason)
+    found = score(made, Prompt("a", "b", {"claim": 3}), text)
+    assert found.value is None
+    return str(found.reason)
 
 
 def plan(more: str, folder: Path = Path()) -> Plan:
@@ -166,8 +173,8 @@ def test_a_function_of_ones_own(own: Path) -> None:
     ):  # fmt: skip
         assert says in why(made, text)
     assert measured(scorer(own, python="own:given"), "large") == 7
-    missing = scorer(own, python="own:claim").score(Prompt("a", "b"), Completion("", "x", "stop", 1))["it"]
-    assert missing == (None, "own:claim raised KeyError: 'claim' (line 7 of own.py)")
+    missing = score(scorer(own, python="own:claim"), Prompt("a", "b"), "x")
+    assert missing == Score(None, "own:claim raised KeyError: 'claim' (line 7 of own.py)")
 
 
 def test_the_text_of_the_module_is_the_identity_of_its_scores(own: Path) -> None:

@@ -106,7 +106,8 @@ def test_pairs_may_be_filtered() -> None:
     others = [row for row, flag in zip(rows(1), keep, strict=True) if flag]
     filtered = made(points("llama"), "response", keep=keep)
     plain = extract(points("llama"), kept, others, name="v", model="tiny", fingerprint="f")
-    assert np.allclose(filtered.directions, plain.directions, atol=1e-6)
+    # Equal to rounding in float32, whose size depends on the machine: the batches differ in shape.
+    assert np.allclose(filtered.directions, plain.directions, atol=2e-5)
     assert filtered.provenance.positive_count == 4
     assert "filtered" in filtered.provenance.how
     with pytest.raises(SpecError, match="no pair passes the filter for 'positive'"):

@@ -41,6 +41,8 @@ async def test_the_screens_in_a_browser(tmp_path: Path) -> None:
             await shown.command("Page.navigate", url=url)
             await shown.until(lambda: b"med-short" in shown.received, "the list of experiments")
             before = await drawn(shown.ink)
+            # Nobody has clicked: the terminal has the keys from the start.
+            assert "xterm-helper-textarea" in await shown.evaluate("document.activeElement.className")
             await shown.press("Enter", 13, "\r")
             await shown.until(lambda: b"very_long" in shown.received, "the grid")
             # The grid has many more letters than the list with one line.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from textual.app import ComposeResult
 
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.report.behaviour_figures import behaviour_figures
 from windowshift.core.report.figure import Plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, read_experiment
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlotsSnapshot:
-    """An experiment's measures, and the pages (arm, generation condition) that figures can be of."""
+    """An experiment's measures, the pages (arm, generation condition) that figures can be of.
+
+    `several` are the figures of several behaviours at once.
+    """
 
     experiment: ExperimentView
     behaviour: Behaviour
     pages: tuple[Page, ...]
     measures: Measures
     published: Published | None
+    several: dict[Page, tuple[Plot, ...]]
 
 
 def read_plots(reader: Reader, name: str, behaviour_name: str | None) -> PlotsSnapshot | None:
@@ -53,7 +58,8 @@ def read_plots(reader: Reader, name: str, behaviour_name: str | None) -> PlotsSn
         for generate in found.generates
     )
     known = published(view.row.setting, behaviour.name)
-    return PlotsSnapshot(view, behaviour, pages, measures, known)
+    several = {page: behaviour_figures(reader, view.row, *page) for page in pages}
+    return PlotsSnapshot(view, behaviour, pages, measures, known, several)
 
 
 class PlotsScreen(StoreScreen[PlotsSnapshot]):
@@ -107,18 +113,15 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
             return
         if self.page not in found.pages:
             self.page = found.pages[0]
-        self.plots = gallery(found.measures, found.published, *self.page)
+        self.plots = (*gallery(found.measures, found.published, *self.page), *found.several[self.page])
+        self.number = min(self.number, len(self.plots) - 1)
         plot = self.plots[self.number]
         count: Pieces = [(f"{self.number + 1} of {len(self.plots)} ", ink.dim)]
         self.head((self.experiment, "plots"), count, found.experiment.row)
-        names: Pieces = [(" ", ink.dim)]
-        for place, one in enumerate(self.plots):
-            word = one.name.replace("-", " ")
-            if self.size.width < 100:
-                word = word.removesuffix(" over training")  # all of them fit, and the title says the rest
-            names += [(word, ink.accent if place == self.number else ink.dim), ("   ", ink.dim)]
+        names = self._names()
         several = len(found.pages) > 1
-        page = f"{self.page.arm} · {sanitise.line(self.page.generate, 30)} · {found.behaviour.unit}"
+        page = f"{self.page.arm} · {sanitise.line(self.page.generate, 30)}"
+        page += "" if self._of_several else f" · {found.behaviour.unit}"
         right: Pieces = [(f"‹ {page} › " if several else f"{page} ", ink.dim)]
         title: Pieces = [(f" {sanitise.line(plot.title, 200)}", ink.strong)]
         lines: list[tuple[Pieces, Pieces]] = [(names, []), (title, right)]
@@ -127,6 +130,28 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
             lines = [(names, []), *(([(" ", ink.strong), *row], []) for row in rows), ([], right)]
         self.query_one("#controls", Headline).show(*lines)
         self.query_one(Picture).show(plot)
+
+    @property
+    def _of_several(self) -> bool:
+        """Whether the figure on screen is of several behaviours, whichever is chosen."""
+        several = self.snapshot.several.get(self.page, ()) if self.snapshot and self.page else ()
+        return self.number >= len(self.plots) - len(several)
+
+    def _names(self) -> Pieces:
+        """Return the names of the figures; where not all fit, those around the one on screen."""
+        ink, narrow = self.ink, self.size.width < 100
+        words = []
+        for one in self.plots:
+            word = sanitise.line(one.name.partition("-under-")[0].replace("-", " "), 40)
+            # The title says the rest.
+            words.append(word.removesuffix(" over training").partition(" of ")[0] if narrow else word)
+        first = 0
+        while first < self.number and sum(len(word) + 3 for word in words[first : self.number + 1]) >= self.size.width:
+            first += 1
+        names: Pieces = [(" " if first == 0 else " … ", ink.dim)]
+        for place, word in enumerate(words[first:], first):
+            names += [(word, ink.accent if place == self.number else ink.dim), ("   ", ink.dim)]
+        return names
 
     def on_resize(self) -> None:
         """Lay the title out for the new width."""
@@ -186,5 +211,6 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
         row, name = self.snapshot.experiment.row, self.snapshot.behaviour.name
         every = " and ".join(f"{arm} arm" for arm in self.snapshot.measures.arms)
         what = (every,) if self.number == 0 else (f"{self.page.arm} arm", f"{self.page.generate} data")
-        plot = replace(self.plot, of=subject(row, *what, name))
+        what = what if self._of_several else (*what, name)
+        plot = replace(self.plot, of=subject(row, *what))
         self.shift.write_figure(plot, self.experiment, *([] if self.number == 0 else self.page), plot.name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.ansi import AnsiDecoder
@@ -15,7 +16,7 @@ from rich.text import Text
 from windowshift.core.report.figure import Heat, Plot, Series
 from windowshift.tui.read.cell_labels import labels, short_label
 from windowshift.tui.text import formats, sanitise
-from windowshift.tui.text.pieces import Pieces, fit
+from windowshift.tui.text.pieces import Pieces, fit, length
 from windowshift.tui.text.theme import Ink, scale, step_of
 
 _LOCK = threading.Lock()
@@ -36,10 +37,11 @@ def draw(plot: Plot, width: int, height: int, ink: Ink, *, few_colours: bool = F
         return [[(" too small for a figure", ink.dim)]]
     if plot.heat is not None:
         return _heat(plot.heat, width, ink, few_colours)
+    legend = _legend(plot, width, ink)[: max(1, height // 6)]
     with _LOCK:
-        drawn = _plotext(plot, width, height - 1)
+        drawn = _plotext(plot, width, height - len(legend))
     lines = [_pieces(line, ink) for line in AnsiDecoder().decode(drawn)]
-    return [*lines[: height - 1], _legend(plot, width, ink)]
+    return [*lines[: height - len(legend)], *legend]
 
 
 def _plotext(plot: Plot, width: int, height: int) -> str:
@@ -57,7 +59,7 @@ def _plotext(plot: Plot, width: int, height: int) -> str:
         end = max(xs) if rule.end is None else rule.end
         plt.plot([min(xs), end], [up(rule.y)] * 2, marker="braille", color=_CODES["faint"])
     # Bands under lines, and points on them.
-    for one in sorted(plot.series, key=lambda series: ("band", "line", "bars", "points").index(series.kind)):
+    for one in sorted(_piled(plot), key=lambda series: ("band", "line", "bars", "points").index(series.kind)):
         _series(plt, one, up)
     for x, y, word in plot.marks:
         plt.text(sanitise.line(word, 12), x, y, color=_CODES["strong"], alignment="center")
@@ -76,6 +78,18 @@ def _plotext(plot: Plot, width: int, height: int) -> str:
     else:
         plt.yticks(*_marks(low, high, max(2, height // 3)))
     return str(plt.build())
+
+
+def _piled(plot: Plot) -> Sequence[Series]:
+    """Return the series; stacked bars reach up to where theirs ends, the highest first: the next covers its rest."""
+    if not plot.stacked:
+        return plot.series
+    tops = [0.0] * max((len(one.xs) for one in plot.series), default=0)
+    found: list[Series] = []
+    for one in plot.series:
+        tops = [top + y for top, y in zip(tops, one.ys, strict=True)]
+        found.append(replace(one, ys=tuple(tops)))
+    return found[::-1]
 
 
 def _series(plt: Any, one: Series, up: Callable[[float], float]) -> None:
@@ -132,7 +146,7 @@ def _heights(
 
 def _span(plot: Plot, up: Callable[[float], float]) -> tuple[float, float]:
     """Return the lower and the upper end of the y axis, with a little air."""
-    ys = [up(y) for one in plot.series for y in one.ys]
+    ys = [up(y) for one in _piled(plot) for y in one.ys]
     ends = [end for one in plot.series if one.kind == "band" for end in (*one.low, *one.high)]
     ys += [up(end) for end in ends if end is not None]
     ys += [up(rule.y) for rule in plot.rules]
@@ -165,20 +179,18 @@ def _style(style: str | Style, ink: Ink) -> Style:
     return ink.dim
 
 
-def _legend(plot: Plot, width: int, ink: Ink) -> Pieces:
-    pieces: Pieces = [(" ", ink.dim)]
-    room = width - 1
-    if plot.y:
-        pieces.append((f"↑ {plot.y}   ", ink.dim))
-        room -= len(plot.y) + 5
+def _legend(plot: Plot, width: int, ink: Ink) -> list[Pieces]:
+    """Return what the y axis and the series are, in as many lines as it takes."""
+    parts: list[Pieces] = [[(f"↑ {plot.y}   ", ink.dim)]] if plot.y else []
     for one in plot.series:
         glyph = {"line": "─", "bars": "█", "band": "┄"}.get(one.kind, one.glyph)
-        text = f"{sanitise.line(one.name, 40)}  "
-        room -= len(text) + 2
-        if room < 0:
-            break
-        pieces += [(f"{glyph} ", getattr(ink, one.tone)), (text, ink.text)]
-    return pieces
+        parts.append([(f"{glyph} ", getattr(ink, one.tone)), (f"{sanitise.line(one.name, 40)}  ", ink.text)])
+    lines: list[Pieces] = [[(" ", ink.dim)]]
+    for part in parts:
+        if length([*lines[-1], *part]) > width + 1 and len(lines[-1]) > 1:
+            lines.append([(" ", ink.dim)])
+        lines[-1] += part
+    return lines
 
 
 def _heat(heat: Heat, width: int, ink: Ink, few_colours: bool) -> list[Pieces]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+from windowshift.backends.shared.redaction import Redactor
 from windowshift.core.contract.errors import BackendError
 
 KEYRING_SERVICE = "windowshift"
-REDACTED = "[key]"
-# What keys of known services look like, for those that a server repeats and that are not our own.
-_LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk|tml|hf|gsk|xai)[-_][A-Za-z0-9_\-*]{8,}|(?i:bearer)\s+[A-Za-z0-9._\-]{8,}")
 _NO_KEY = "none"
 
 
@@ -23,11 +21,10 @@ class Key:
     value: str
     source: Literal["environment", "keyring", "none needed"]
 
-    def redact(self, text: str) -> str:
-        """Take this key, and what looks like one, out of a text."""
-        if self.source != "none needed":
-            text = text.replace(self.value, REDACTED)
-        return _LOOKS_LIKE_A_KEY.sub(REDACTED, text)
+    @cached_property
+    def redactor(self) -> Redactor:
+        """What takes this key, and what looks like one, out of everything that a server says."""
+        return Redactor(() if self.source == "none needed" else (self.value,))
 
 
 def find_key(name: str | None, backend: str = "openai") -> Key:

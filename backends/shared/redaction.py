@@ -1,0 +1,150 @@
+"""The redactor: takes keys out of what servers say, before it is cut, shown, logged or stored."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote
+
+REDACTED = "[key]"
+SHOWN = 400  # characters of a server's sentence that people get to read
+_FRAGMENT = 8  # so many characters of a key in a row are a part of it
+_WORD_FRAGMENT = 5  # a word of so many characters that begins or ends as the key does
+_MASKED_FRAGMENT = 3  # the same beside a mask, as in  sk-1234****6789
+_LONGEST = 65_536  # what is beyond is never shown, and not looked at
+_WORD = re.compile(r"[^\s\"'<>(),;]+")
+_MASK = re.compile(r"([^\s\"'<>(),;*•…#]{0,64}?)([*•…#]{2,}|\.{3,}|…)([^\s\"'<>(),;*•…#]{0,64})")
+# What keys of known services look like, for those that a server repeats and that are not our own.
+_LOOKS_LIKE_A_KEY = re.compile(
+    r"\b(?:(?:sk|tml|hf|gsk|xai|pplx|nvapi|r8|ghp|gho|rk|pk)[-_]|github_pat_|AIza|AKIA)[A-Za-z0-9_\-*]{8,}"
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)?"
+    r"|(?i:\b(?:bearer|basic))\s+[A-Za-z0-9._~+/=\-]{8,}"
+)
+_NAMED = re.compile(
+    r"(?i)(\b(?:(?:x[-_])?api[-_]?key|authorization|access[-_]?token|auth[-_]?token|password|passwd|secret)\s*[=:]\s*"
+    r"[\"']?|[?&][\w\-]*(?:key|token|secret|sig|signature)=)(?:(?:bearer|basic)\s+)?[A-Za-z0-9._~+/=%\-]{8,}"
+)
+_PLAIN = {"Cc": " ", "Zl": " ", "Zp": " ", "Cf": "", "Cs": "?"}  # by Unicode's categories
+_PLACEHOLDERS = ("none", "null", "empty", "dummy", "no-key")  # what servers without a key are given for one
+_USERINFO = re.compile(r"(?<=://)[^\s/@\"'<>]+@")
+
+
+class Redactor:
+    """Knows keys, in every form in which a server may repeat them: cut up, masked, base64, URL-encoded, hex.
+
+    Args:
+        secrets: the keys; empty ones are passed over.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = tuple(
+            sorted({one for one in secrets if one and one.lower() not in _PLACEHOLDERS}, key=len, reverse=True)
+        )
+        forms = [form.lower() for secret in self._secrets for form in _forms(secret)]
+        self._forms = tuple(form for form in forms if len(form) >= _FRAGMENT)
+        self._fragments = frozenset(
+            form[at : at + _FRAGMENT] for form in self._forms for at in range(len(form) - _FRAGMENT + 1)
+        )
+        # A short key could be a part of any word: only the whole of it, alone, is one.
+        self._short = [
+            re.compile(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])")
+            for secret in self._secrets
+            if len(secret) < _FRAGMENT
+        ]
+
+    def redact(self, text: str) -> str:
+        """Take the keys, their parts, and what looks like a key out of a sentence.
+
+        A sentence longer than 65,536 characters loses its end.
+        """
+        if len(text) > _LONGEST:
+            text = text[:_LONGEST].rsplit(None, 1)[0]  # never half of a key at the end
+        text = self._without_fragments(text)
+        for short in self._short:
+            text = short.sub(REDACTED, text)
+        text = _USERINFO.sub(f"{REDACTED}@", text)
+        text = _LOOKS_LIKE_A_KEY.sub(REDACTED, text)
+        text = _NAMED.sub(rf"\1{REDACTED}", text)
+        if self._secrets:
+            text = _MASK.sub(self._masked, text)
+            text = _WORD.sub(self._word, text)
+        return text
+
+    def said(self, value: object, most: int = SHOWN) -> str:
+        """What a server said, as people read it: without keys, in one line, printable, and only then cut."""
+        text = " ".join(self.redact(plain(str(value))).split())
+        return text if len(text) <= most else f"{text[:most]} ..."
+
+    def holds(self, text: str) -> bool:
+        """Whether a text repeats a whole key, plain or encoded: one that may not be kept."""
+        low = text.lower()
+        return any(form in low for form in self._forms)
+
+    def _without_fragments(self, text: str) -> str:
+        low = text.lower()
+        if len(low) != len(text):  # a few characters grow in lower case
+            low = "".join(character.lower()[:1] or character for character in text)
+        found: list[str] = []
+        at = copied = 0
+        while at <= len(low) - _FRAGMENT:
+            if low[at : at + _FRAGMENT] not in self._fragments:
+                at += 1
+                continue
+            end = at + _FRAGMENT
+            while low[end - _FRAGMENT + 1 : end + 1] in self._fragments and end < len(low):
+                end += 1
+            found += [text[copied:at], REDACTED]
+            at = copied = end
+        return "".join([*found, text[copied:]]).replace(REDACTED * 2, REDACTED)
+
+    def _masked(self, match: re.Match[str]) -> str:
+        before, _, after = match.groups()
+        after = after.rstrip(".:!?")
+        for secret in self._secrets:
+            if len(secret) < 2 * _FRAGMENT:
+                continue
+            if _ends_with_start(before, secret) or after.startswith(secret[-_MASKED_FRAGMENT:]) or (
+                len(after) >= _MASKED_FRAGMENT and secret.endswith(after)
+            ):  # fmt: skip
+                return REDACTED
+        return match.group()
+
+    def _word(self, match: re.Match[str]) -> str:
+        word = match.group().rstrip(".:!?")
+        if len(word) < _WORD_FRAGMENT:
+            return match.group()
+        for secret in self._secrets:
+            if len(secret) >= 2 * _FRAGMENT and (secret.startswith(word) or secret.endswith(word)):
+                return REDACTED + match.group()[len(word) :]
+        return match.group()
+
+
+def plain(text: str) -> str:
+    """A text without what a terminal would obey: control characters become spaces, invisible ones are left out."""
+    return "".join(_PLAIN.get(unicodedata.category(each), each) for each in text)
+
+
+def _ends_with_start(text: str, secret: str) -> bool:
+    return any(text.endswith(secret[:size]) for size in range(_MASKED_FRAGMENT, _FRAGMENT + 1))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A key as it is, and as servers, proxies and logs write it."""
+    raw = secret.encode()
+    yield secret
+    yield quote(secret, safe="")
+    yield "".join(f"%{byte:02x}" for byte in raw)
+    yield raw.hex()
+    yield html.escape(secret)
+    yield "".join(f"\\u{ord(each):04x}" for each in secret)
+    for before in range(3):  # in base64 it looks otherwise by where it begins: after "Bearer ", after "user:"
+        text = base64.b64encode(b"\0" * before + raw)
+        whole = text.rstrip(b"=").decode()
+        if text.endswith(b"="):
+            whole = whole[:-1]  # mixed with what follows
+        whole = whole[(0, 2, 3)[before] :]
+        yield whole
+        yield whole.replace("+", "-").replace("/", "_")
