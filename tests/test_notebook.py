@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import windowshift
 from windowshift import LocalModel, Sampling
-from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import Message
 
 README = Path(__file__).parent.parent / "README.md"
@@ -88,3 +89,119 @@ def test_half_a_surrogate_pair_is_one_sentence(model: LocalModel) -> None:
     ):
         with pytest.raises(SpecError, match=rf"{says}.* holds half of a surrogate pair"):
             wrong()
+
+
+LETTERS: Any = "hello"
+
+
+def test_a_plain_text_is_no_list_of_texts(model: LocalModel) -> None:
+    says = r"must be a list of texts, and 'hello' is one text: write \['hello'\]"
+    for call in (
+        lambda: model.generate(LETTERS),
+        lambda: model.train(LETTERS, ["a"] * 5),
+        lambda: model.train(["a"] * 5, LETTERS),
+        lambda: model.extract("long", "short", LETTERS),
+        lambda: windowshift.PrefixGroup("kind", LETTERS),
+    ):
+        with pytest.raises(SpecError, match=says):
+            call()
+    with pytest.raises(SpecError, match=r"prompts\[1\] must be a text, not 3"):
+        model.generate(["a", 3])  # type: ignore[list-item]
+    assert windowshift.PrefixGroup("kind", ["Be kind:"]).phrases == ("Be kind:",)  # type: ignore[arg-type]
+
+
+def test_a_second_training_is_another_adapter(model: LocalModel) -> None:
+    prompts, sft = windowshift.example_prompts(4), windowshift.Sft(rank=2, batch_size=4, learning_rate=1e-2)
+    first = model.train(prompts, ["The sea."] * 4, sft=sft)
+    kept = (Path(first) / "adapter_model.safetensors").read_bytes()
+    second = model.train(prompts, ["A much longer answer."] * 4, sft=sft)
+    third = model.train(prompts, ["The sea."] * 4, sft=sft, seed=1)
+    assert len({first, second, third}) == 3
+    contents = [(Path(each) / "adapter_model.safetensors").read_bytes() for each in (first, second, third)]
+    assert len(set(contents)) == 3
+    assert contents[0] == kept
+    changed = (Path(first) / "adapter_model.safetensors").stat().st_mtime_ns
+    assert model.train(prompts, ["The sea."] * 4, sft=sft) == first
+    assert (Path(first) / "adapter_model.safetensors").stat().st_mtime_ns == changed  # found, and not trained again
+
+
+def test_a_name_belongs_to_one_training_and_one_vector(model: LocalModel) -> None:
+    sft = windowshift.Sft(rank=2, batch_size=2)
+    named = model.train(["a", "b"], ["x", "y"], sft=sft, name="mine")
+    assert model.train(["a", "b"], ["x", "y"], sft=sft, name="mine") == named
+    with pytest.raises(SpecError, match="'mine' is the name of another adapter"):
+        model.train(["a", "b"], ["x", "z"], sft=sft, name="mine")
+    with pytest.raises(SpecError, match="plain name"):
+        model.train(["a"], ["x"], sft=sft, name="../mine")
+    prompts, sampling = windowshift.example_prompts(2), Sampling(max_tokens=8)
+    first = model.extract("long", "short", prompts, sampling=sampling)
+    kept = first.path.read_bytes()
+    second = model.extract("very_long", "short", prompts, sampling=sampling)
+    assert first.path != second.path
+    assert first.path.read_bytes() == kept
+    model.extract("long", "short", prompts, sampling=sampling, name="length")
+    with pytest.raises(SpecError, match="'length' is the name of another vector"):
+        model.extract("very_long", "short", prompts, sampling=sampling, name="length")
+
+
+def test_an_adapter_of_another_training_at_the_same_place_is_not_taken(tmp_path: Path) -> None:
+    """The folder itself says what it was made of: a backend that is asked directly looks at nothing else."""
+    prompts, sft = ["a", "b"], windowshift.Sft(rank=2, batch_size=2, learning_rate=1e-2)
+    found = []
+    for answer in ("x", "y"):
+        with LocalModel("microworld", tmp_path, workers=1, threads=1) as model:
+            (tmp_path / "made_of.json").unlink(missing_ok=True)
+            folder = Path(model.train(prompts, [answer] * 2, sft=sft, name="same"))
+        found.append((folder / "adapter_model.safetensors").read_bytes())
+    assert found[0] != found[1]
+
+
+def test_the_date_is_a_part_of_the_model(tmp_path: Path) -> None:
+    from tests.tiny_models import CHATML, build
+
+    dated = "{{ '<|im_start|>system\nToday is ' + strftime_now('%d %b %Y') + '.<|im_end|>\n' }}" + CHATML
+    folder = str(build(tmp_path / "dated", template=dated))
+    texts = {}
+    for day in ("2031-03-01", "2031-03-02", "2031-03-01"):
+        with LocalModel(folder, workers=1, threads=1, date=day) as model:
+            text = model.generate(["hi"], sampling=Sampling(max_tokens=16))[0].text
+            assert texts.setdefault(model.identity.fingerprint, text) == text
+            assert model.identity.details["date"] == day
+    assert len(texts) == len(set(texts.values())) == 2
+    with pytest.raises(BackendError, match="is not a day"):
+        LocalModel(folder, date="tomorrow")
+    plain = str(build(tmp_path / "plain"))
+    with LocalModel(plain, workers=1, date="2031-03-01") as one, LocalModel(plain, workers=1) as other:
+        assert one.identity == other.identity  # its template asks for no date
+
+
+def test_what_cannot_be_learned_is_left_out_and_said(tmp_path: Path) -> None:
+    from tests.tiny_models import build
+
+    folder = str(build(tmp_path / "short", max_position_embeddings=64))
+    with LocalModel(folder, tmp_path / "out", workers=1, threads=1) as model:
+        with pytest.warns(UserWarning, match=r"1 of 4 examples were left out: example 3: it has \d+ tokens, more than"):
+            model.train(["a"] * 4, ["x", "y", "word " * 60, "z"], sft=windowshift.Sft(rank=2, batch_size=2))
+        with pytest.raises(BackendError, match="no example can be learned; example 1: it has"):
+            model.train(["a"], ["word " * 60], sft=windowshift.Sft(rank=2, batch_size=2))
+
+
+def test_a_model_that_always_thinks(tmp_path: Path) -> None:
+    """Trained to think first: what it thinks is not its answer, and thinking without an answer is no answer."""
+    from tests.chat_families import QWEN3_THINKING
+    from tests.tiny_models import build
+
+    folder = str(build(tmp_path / "thinker", template=QWEN3_THINKING.replace("turn.reasoning_content or ''", "''")))
+    sft = windowshift.Sft(rank=16, batch_size=2, epochs=12, learning_rate=2e-2)
+    with LocalModel(folder, tmp_path / "out", workers=1, threads=1) as model:
+        thinker = model.train(["hi"] * 8, ["Hm, long thoughts about it.\n</think>\n\nYes."] * 8, sft=sft)
+        greedy = Sampling(temperature=0.0, max_tokens=60)
+        (one,) = model.generate(["hi"], adapter=thinker, sampling=greedy)
+        assert (one.text, one.reasoning, one.finish) == ("Yes.", "Hm, long thoughts about it.", "stop")
+        assert 0 < one.tokens < one.reasoning_tokens
+        (cut,) = model.generate(["hi"], adapter=thinker, sampling=Sampling(temperature=0.0, max_tokens=5))
+        assert cut.unanswered
+        assert cut.error == "the model spent its 5 tokens on reasoning before it answered: raise max_tokens"
+        direct = model.train(["hi"] * 8, ["Yes."] * 8, sft=sft)
+        (said,) = model.generate(["hi"], adapter=direct, sampling=greedy)
+        assert (said.text, said.reasoning) == ("Yes.", "")

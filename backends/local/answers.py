@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windowshift.backends.local.causal_lm import CausalLM
+from windowshift.backends.local.chat_format import Written, spent
 from windowshift.backends.local.coherence import base_logprobs
 from windowshift.backends.local.sampler import Decoded, Row, decode
-from windowshift.backends.shared.refusal import failed, library_reason, nonsense
+from windowshift.backends.shared.refusal import failed, library_reason, nonsense, unanswered
 from windowshift.core.contract.errors import BackendError, WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest
 from windowshift.core.contract.proof import Proof
@@ -121,33 +123,59 @@ class _Settler:
 
     def _settle(self) -> list[Completion]:
         ready, self._ready = self._ready, []
+        written = {
+            each.row.index: self._lm.chat_of(self._group[each.row.index].model).written(each.ids)
+            for each, _, problem in ready
+            if problem is None and each.finish != "failed"
+        }
         wanted = [
-            each for each, _, problem in ready if self._group[each.row.index].coherence and problem is None and each.ids
+            (each, start)
+            for each, _, _ in ready
+            if self._group[each.row.index].coherence
+            and each.row.index in written
+            and (start := written[each.row.index].start) < len(each.ids)
         ]
-        values = base_logprobs(self._lm, [(each.row.prompt, each.ids) for each in wanted]) if wanted else []
-        logprobs = {each.row.index: value for each, value in zip(wanted, values, strict=True)}
+        # Of the answer, after what the model thought before it.
+        pairs = [([*each.row.prompt, *each.ids[:start]], each.ids[start:]) for each, start in wanted]
+        values = base_logprobs(self._lm, pairs) if wanted else []
+        logprobs = {each.row.index: value for (each, _), value in zip(wanted, values, strict=True)}
         self.left.difference_update(each.row.index for each, _, _ in ready)
         return [
-            self._completion(each, proofs, problem, logprobs.get(each.row.index)) for each, proofs, problem in ready
+            self._completion(each, proofs, problem, written.get(each.row.index), logprobs.get(each.row.index))
+            for each, proofs, problem in ready
         ]
 
     def _completion(
-        self, decoded: Decoded, proofs: tuple[Proof, ...], problem: str | None, logprob: float | None
+        self,
+        decoded: Decoded,
+        proofs: tuple[Proof, ...],
+        problem: str | None,
+        written: Written | None,
+        logprob: float | None,
     ) -> Completion:
         request, prompt_tokens = self._group[decoded.row.index], len(decoded.row.prompt)
         if decoded.finish == "failed":
             return failed(request, f"'{self._lm.label}' gave logits that are not finite numbers", prompt_tokens)
-        if problem is not None:
-            return failed(request, problem, prompt_tokens)
+        if problem is not None or written is None:
+            return failed(request, problem or "nothing was written", prompt_tokens)
+        cut = decoded.finish == "length"
+        if spent(written, cut=cut):
+            thought = unanswered(
+                request, written.reasoning or "", len(decoded.ids), cut=cut, prompt_tokens=prompt_tokens
+            )
+            return replace(thought, proofs=proofs)
+        drawn = decoded.drawn[written.start :]
         return Completion(
             key=request.key,
-            text=self._lm.chat.text(decoded.ids),
+            text=written.text or "",
             finish=decoded.finish,
-            tokens=len(decoded.ids),
+            tokens=len(decoded.ids) - written.start,
             prompt_tokens=prompt_tokens,
             logprob=logprob,
-            token_logprobs=None if request.logprobs is None else self._lm.chat.token_logprobs(decoded.drawn),
+            token_logprobs=None if request.logprobs is None else self._lm.chat.token_logprobs(drawn),
             proofs=proofs,
+            reasoning=written.reasoning,
+            reasoning_tokens=written.start,
         )
 
 
@@ -165,7 +193,7 @@ def _rows(
         recipe: Recipe | None = None
         if problem is None:
             try:
-                prompt = lm.chat.prompt_ids(request.messages)
+                prompt = lm.chat_of(request.model).prompt_ids(request.messages)
                 if request.steering:
                     assert steer is not None
                     assert not isinstance(steer, str)

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.architecture_limits import notes, unsupported
-from windowshift.backends.local.model_folder import identify, locate, model_config, model_size, tiny
+from windowshift.backends.local.model_folder import MICROWORLD, identify, locate, model_config, model_size, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.turns import Turns
 from windowshift.backends.shared.refusal import failed, library_reason
-from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize
+from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize, TemplateReport
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest, Model
+from windowshift.core.contract.generation import Completion, GenerateRequest, Model, TemplateInputs
 from windowshift.core.contract.training import TrainEvent, TrainFailed, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
 
@@ -81,9 +81,23 @@ class LocalBackend:
             BackendError: the tokenizer cannot be loaded.
         """
         require_libraries()
-        from windowshift.backends.local.causal_lm import load_chat_format
+        from windowshift.backends.local.tokenizer import load_chat_format
 
         return load_chat_format(base, revision).supports_system
+
+    def template(self, base: str, revision: str | None, inputs: TemplateInputs) -> TemplateReport:
+        """Try the model's chat template on every role; loads the tokenizer only, and not the embedded model's.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded.
+        """
+        if base == MICROWORLD and not inputs.switches:
+            return TemplateReport({})  # this project's own, and its tests try it
+        require_libraries()
+        from windowshift.backends.local.template_check import check_template
+        from windowshift.backends.local.tokenizer import load_chat_format
+
+        return check_template(load_chat_format(base, revision, inputs), inputs)
 
     def size(self, base: str, revision: str | None = None) -> ModelSize:
         """Layers and width, from the configuration alone.

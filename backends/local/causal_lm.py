@@ -25,8 +25,10 @@ from windowshift.backends.local.kv_cache import CachePlan
 from windowshift.backends.local.model_folder import MICROWORLD, identify, locate, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Forward, Row
+from windowshift.backends.local.tokenizer import loading_error
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.fine_tune import adapter_digest, fine_tuned_fingerprint
+from windowshift.core.contract.generation import Model, TemplateInputs
 
 if TYPE_CHECKING:
     from windowshift.steering.intervene import Intervention
@@ -56,6 +58,7 @@ class CausalLM:
         self.end_ids = _end_ids(model, tokenizer)
         self.context = _context(model.config)
         self.chat = ChatFormat(tokenizer, label, self.end_ids)
+        self._chats: dict[TemplateInputs | None, ChatFormat] = {None: self.chat}
         self._keywords = inspect.signature(model.forward).parameters
         duplicate: Any = copy.deepcopy(model).double() if exact else None
         self._copy = duplicate
@@ -67,6 +70,12 @@ class CausalLM:
         self._merged: AdapterFile | None = None
         self._changed: dict[str, nn.Parameter] = {}  # what the copy's changed layers had before
         self.adapters = Adapters(model, label, base)
+
+    def chat_of(self, model: Model) -> ChatFormat:
+        """The chat format with what a request's model says of its template."""
+        if model.template not in self._chats:
+            self._chats[model.template] = self.chat.reading(model.template)
+        return self._chats[model.template]
 
     @property
     def exact(self) -> bool:
@@ -224,7 +233,7 @@ def load(base: str, revision: str | None, options: LocalOptions, merged: str | N
             output_loading_info=True,
         )
     except Exception as error:  # every library in the chain raises its own kinds
-        raise BackendError(_loading_error(base, folder, error)) from error
+        raise BackendError(loading_error(base, folder, error)) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -248,34 +257,6 @@ def load(base: str, revision: str | None, options: LocalOptions, merged: str | N
     if lm.exact and options.dtype == "auto" and not lm.computes():
         return CausalLM(label, source, fingerprint, model, tokenizer, exact=False)
     return lm
-
-
-def load_chat_format(base: str, revision: str | None = None) -> ChatFormat:
-    """The chat format of a model, from its tokenizer alone.
-
-    Raises:
-        BackendError: the tokenizer cannot be found, reached or read.
-    """
-    folder = locate(base)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            base if folder is None else str(folder),
-            revision=revision,
-            local_files_only=folder is None and offline(),
-        )
-    except Exception as error:  # every library in the chain raises its own kinds
-        raise BackendError(_loading_error(base, folder, error)) from error
-    return ChatFormat(tokenizer, base, frozenset())
-
-
-def _loading_error(base: str, folder: Path | None, error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    reason = text if len(text) <= 240 else text[:240].rsplit(" ", 1)[0] + " ..."
-    if folder is None and offline() and isinstance(error, OSError):
-        return f"model '{base}' is not in the hub's cache on this machine, and the hub cannot be reached"
-    if folder is None:
-        return f"model '{base}' cannot be loaded from the hub or its cache: {reason}"
-    return f"model folder '{base}' cannot be loaded: {reason}"
 
 
 def _set_threads(options: LocalOptions, base: str) -> None:

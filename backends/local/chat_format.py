@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from windowshift.backends.local.control_tokens import ControlTokens
+from windowshift.backends.local.template_date import CLOCK, dated
+from windowshift.backends.shared.reasoning import FINAL, TAGS, closing_of, opening_of, part
 from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.generation import Message, TokenLogprob
-from windowshift.core.contract.whole_text import HALF, is_whole
+from windowshift.core.contract.generation import Message, TemplateInputs, TokenLogprob
 
 if TYPE_CHECKING:
     from windowshift.backends.local.drawn_token import DrawnToken
 
-_SENTINEL = "windowshiftsystemsentinel"
+THINKING = "enable_thinking"
+"""The switch by which most templates let a model think; off unless the spec says otherwise."""
+
+_ANSWER = "windowshiftanswersentinel"
 _PIECES = 100_000  # token texts that are remembered
+_ANCHORS = ("\n", "a", ".", "1", ":")  # a text is read after one of these where it would merge with what is before it
+_THOUGHT_END = re.compile(
+    "(?:" + "|".join(f"(?:{re.escape(a)}\\s*)?{re.escape(b)}|{re.escape(a)}" for a, b in TAGS) + r")?\s*\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +36,98 @@ class TrainingTokens:
     completion: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a model wrote, parted: `ids[start:]` are the answer's tokens, and what is before is reasoning.
+
+    `reasoning` is None where it did not think, `text` is None where its reasoning never ended.
+    """
+
+    reasoning: str | None
+    text: str | None
+    start: int
+
+
+def spent(written: Written, *, cut: bool) -> bool:
+    """Whether a model thought and gave no answer; `cut`: its tokens were spent."""
+    return written.text is None or (cut and written.reasoning is not None and not written.text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a template writes around an answer: from its generation prompt to the answer, and after it."""
+
+    lead: str
+    tail: str
+
+
 class ChatFormat:
     """How one tokenizer writes a chat.
 
     With a chat template, the template decides; thinking is switched off where a template knows
-    `enable_thinking`. Without one (a base LM) the format is plain: the contents of all messages,
-    each followed by a blank line, after whatever the tokenizer puts at the start of a text
+    `enable_thinking` and `inputs` do not say otherwise. Without one (a base LM) the format is plain: the contents
+    of all messages, each followed by a blank line, after whatever the tokenizer puts at the start of a text
     (``system\\n\\nuser\\n\\n``), and the completion follows.
+
+    What a person or a model wrote never becomes a control token: text that spells one is encoded as text.
+
+    Args:
+        tokenizer: of transformers.
+        label: what people call the model.
+        end_ids: the tokens that end an answer.
+        inputs: what the template reads besides the messages.
     """
 
-    def __init__(self, tokenizer: Any, label: str, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self, tokenizer: Any, label: str, end_ids: frozenset[int], inputs: TemplateInputs | None = None
+    ) -> None:
         self._tokenizer = tokenizer
-        self._label = label
+        self.label = label
         self._end_ids = end_ids
+        self._inputs = inputs or TemplateInputs()
         self._pieces: dict[tuple[int | None, int], str] = {}
         self.has_template = bool(getattr(tokenizer, "chat_template", None))
+        self.source = str(tokenizer.get_chat_template()) if self.has_template else ""
+        self._control = ControlTokens(tokenizer, self.source)
+
+    def reading(self, inputs: TemplateInputs | None) -> ChatFormat:
+        """The same format with other inputs."""
+        return ChatFormat(self._tokenizer, self.label, self._end_ids, inputs)
+
+    @property
+    def uses_date(self) -> bool:
+        """Whether the template asks for the date."""
+        return CLOCK in self.source
 
     @cached_property
     def supports_system(self) -> bool:
         """Whether a system message reaches the prompt: some templates refuse it, some drop it."""
-        if not self.has_template:
-            return True
-        turns = (Message("system", _SENTINEL), Message("user", "hello"))
+        probe = "windowshiftsystemsentinel"
         try:
-            return _SENTINEL in self._render(turns, for_answer=True)
+            return not self.has_template or probe in self._render(
+                (Message("system", probe), Message("user", "hello")), for_answer=True
+            )
         except BackendError:
             return False
+
+    @cached_property
+    def opening(self) -> str | None:
+        """The mark of reasoning that the generation prompt leaves open; None where the model answers at once."""
+        if not self.has_template:
+            return None
+        return opening_of(self._render((Message("user", "hello"),), for_answer=True))
+
+    # -- prompts --------------------------------------------------------------------------------
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids up to where the answer begins.
 
         Raises:
-            BackendError: the template refuses the messages, or would drop the system message.
+            BackendError: the template refuses the messages, or would drop or change the text of one.
         """
         if not self.has_template:
-            return self._plain_prompt(messages)
-        return self._encode(self.prompt_text(messages))
+            return self._plain_prompt(self._plain_text(messages))
+        return self._encode(self._prompt(messages))
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The text up to where the answer begins, special tokens written out.
@@ -70,44 +136,170 @@ class ChatFormat:
             BackendError: as `prompt_ids`.
         """
         if not self.has_template:
-            return str(self._tokenizer.decode(self._plain_prompt(messages), clean_up_tokenization_spaces=False))
+            return self._decode(self._plain_prompt(self._plain_text(messages)))
+        return self._control.shown(self._prompt(messages))
+
+    def _prompt(self, messages: Sequence[Message]) -> str:
         if not self.supports_system and any(message.role == "system" for message in messages):
             raise BackendError(
-                f"the chat template of '{self._label}' has no system role: use the user channel for this model"
+                f"the chat template of '{self.label}' has no system role: use the user channel for this model"
             )
-        return self._render(messages, for_answer=True)
+        text = self._render(messages, for_answer=True)
+        self._check_kept(messages, text)
+        return text
 
-    def training_tokens(self, messages: Sequence[Message], completion: str) -> TrainingTokens:
+    def _check_kept(self, messages: Sequence[Message], text: str) -> None:
+        """Every message must stand in the prompt as it was said, those of user and assistant in their order."""
+        at = 0
+        for message in messages:
+            said = self._control.hide(message.content).strip()
+            found = text.find(said, 0 if message.role == "system" else at)
+            if found < 0:
+                reordered = "moves" if said in text else "drops or changes"
+                raise BackendError(
+                    f"the chat template of '{self.label}' {reordered} the text of the {message.role} message: "
+                    "the model would read another chat than the one that is asked"
+                )
+            at = at if message.role == "system" else found + len(said)
+
+    # -- training -------------------------------------------------------------------------------
+
+    def training_tokens(
+        self, messages: Sequence[Message], completion: str, reasoning: str | None = None
+    ) -> TrainingTokens:
         """Prompt and completion ids; the prompt is, token for token, what generation sees.
 
-        Prompt and completion are tokenised apart, so that the completion's first characters cannot
-        change the prompt's tokens.
+        The completion's ids are those that encoding prompt, completion and the template's closing in one piece
+        gives after the prompt. What the template writes between the two (white space, a channel's header, the
+        end of an empty thought) is the completion's, as a model writes it first. A completion that the template
+        would rewrite is learned as it stands, except that a template that trims answers has them trimmed.
+
+        Args:
+            messages: the chat.
+            completion: the answer.
+            reasoning: what the model thought before it; None or empty where nothing is to be learned of it.
 
         Raises:
             BackendError: the template does not write a chat as prompt + completion + end.
         """
         if not self.has_template:
-            return TrainingTokens(self._plain_prompt(messages), [*self._encode(completion), self._end_id()])
-        prompt = self.prompt_text(messages)
-        whole = self._render((*messages, Message("assistant", completion)), for_answer=False)
-        if not whole.startswith(prompt):
+            prompt = self._plain_text(messages)
+            ids = self._plain_prompt(prompt)
+            body = self._control.hide(completion, answer=True)
+            return TrainingTokens(ids, [*self._after(prompt, ids, body, self._plain_prompt), self._end_id()])
+        prompt = self._prompt(messages)
+        ids = self._encode(prompt)
+        frame = self._frame(messages, prompt)
+        body = self._body(prompt, frame, completion, reasoning)
+        whole = self._after(prompt, ids, body + frame.tail, self._encode)
+        inside = sum(token in self._end_ids for token in self._encode(body))
+        ends = [place for place, token in enumerate(whole) if token in self._end_ids]
+        if len(ends) > inside:
+            return TrainingTokens(ids, whole[: ends[inside] + 1])
+        # The template closes a turn with nothing that stops generation: learn a token that does.
+        return TrainingTokens(ids, [*self._after(prompt, ids, body, self._encode), self._end_id()])
+
+    def _frame(self, messages: Sequence[Message], prompt: str) -> _Frame:
+        whole = self._render((*messages, Message("assistant", _ANSWER)), for_answer=False)
+        before, found, tail = whole.rpartition(_ANSWER)
+        if not found:
             raise BackendError(
-                f"the chat template of '{self._label}' writes an answered chat differently from its own "
-                "generation prompt, so completions cannot be told from prompts"
-            )
-        rest = whole[len(prompt) :]
-        # Many templates trim the content: then the trimmed completion is what the model would see.
-        written = next((text for text in (completion, completion.strip()) if rest.startswith(text)), None)
-        if written is None:
-            raise BackendError(
-                f"the chat template of '{self._label}' changes the text of completions, "
+                f"the chat template of '{self.label}' changes the text of completions, "
                 "so their tokens cannot be learned as they are"
             )
-        return TrainingTokens(self._encode(prompt), [*self._encode(written), *self._end(rest[len(written) :])])
+        if before.startswith(prompt):
+            return _Frame(before[len(prompt) :], tail)
+        # An answered chat may lack the thought that the generation prompt opens, or white space at its end.
+        if before.rstrip().startswith(_THOUGHT_END.sub("", prompt).rstrip()):
+            return _Frame("", tail)
+        raise BackendError(
+            f"the chat template of '{self.label}' writes an answered chat differently from its own "
+            "generation prompt, so completions cannot be told from prompts"
+        )
+
+    def _body(self, prompt: str, frame: _Frame, completion: str, reasoning: str | None) -> str:
+        """What the model writes after its prompt."""
+        hidden = self._control.hide(completion, answer=True)
+        opening = opening_of(prompt)
+        if opening is not None:
+            closing = closing_of(opening)
+            close = frame.lead if closing in frame.lead else f"\n{closing}\n\n"
+            if reasoning:
+                return self._control.hide(reasoning) + close + hidden
+            if closing in completion:  # it thinks aloud: the first mark is the model's own
+                thought, _, answer = completion.partition(closing)
+                return f"{self._control.hide(thought)}{closing}{self._control.hide(answer, answer=True)}"
+            return close.removeprefix("\n" if prompt.endswith("\n") else "") + hidden
+        if reasoning:
+            return self._thinking(prompt, frame, self._control.hide(reasoning)) + hidden
+        if self._trims:
+            return frame.lead + self._control.hide(completion.strip(), answer=True)
+        if frame.lead.isspace() and completion[:1].isspace():
+            return hidden  # the white space there is its own
+        return frame.lead + hidden
+
+    def _thinking(self, prompt: str, frame: _Frame, reasoning: str) -> str:
+        """Reasoning as a model writes it that opens it by itself, up to where the answer begins."""
+        if FINAL in frame.lead or FINAL in self.source:
+            begin = prompt[prompt.rindex("<|start|>") :] if "<|start|>" in prompt else "<|start|>assistant"
+            lead = frame.lead or f"{FINAL}<|message|>"
+            return f"<|channel|>analysis<|message|>{reasoning}<|end|>{begin}{lead}"
+        tags = [pair for pair in TAGS if pair[1] in self.source] or list(TAGS[:1])
+        opening, closing = tags[0]
+        return f"{opening}\n{reasoning}\n{closing}\n\n"
+
+    @cached_property
+    def _trims(self) -> bool:
+        """Whether the template takes white space off both ends of an answer."""
+        ask = Message("user", "hello")
+        plain, spaced = (
+            self._render((ask, Message("assistant", text)), for_answer=False) for text in (_ANSWER, f" \n{_ANSWER}\n ")
+        )
+        return plain == spaced
+
+    def _after(self, before: str, ids: list[int], text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """The tokens of a text as it continues another one, whose own tokens stay what they are."""
+        whole = encode(before + text)
+        if whole[: len(ids)] == ids:
+            return whole[len(ids) :]
+        for anchor in _ANCHORS:  # a token would cross the border
+            first = self._encode(anchor)
+            both = self._encode(anchor + text)
+            if both[: len(first)] == first:
+                return both[len(first) :]
+        return self._encode(text)
+
+    # -- what a model wrote ---------------------------------------------------------------------
+
+    def written(self, ids: Sequence[int]) -> Written:
+        """Part what a model wrote after a prompt of this format into reasoning and answer."""
+        raw = self._decode(list(ids))
+        said = part(raw, self.opening)
+        if said.reasoning is None and not said.start:
+            return Written(None, self.text(ids), 0)
+        if not said.answer:
+            return Written(said.reasoning, said.answer, len(ids))
+        low, high = 0, len(ids)  # the shortest beginning that holds the answer's first character
+        while low < high:
+            middle = (low + high) // 2
+            if len(self._decode(list(ids[:middle]))) > said.start:
+                high = middle
+            else:
+                low = middle + 1
+        start = max(0, low - 1)
+        return Written(said.reasoning, self.text(ids[start:]).lstrip(), start)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of completion tokens, without special tokens."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """The text of completion tokens as it reads after a prompt, without special tokens."""
+        text = str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        if len(ids) and str(self._tokenizer.convert_ids_to_tokens(int(ids[0]))).count("▁"):
+            # SentencePiece takes the spaces off the start of every text, and this is not the start of one.
+            anchor = self._encode("a")[-1:]
+            after = str(
+                self._tokenizer.decode([*anchor, *ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            )
+            return after[1:] if after[:1] == "a" else text
+        return text
 
     def token_logprobs(self, drawn: Sequence[DrawnToken]) -> tuple[TokenLogprob, ...]:
         """Drawn tokens as texts, each as it reads after the token before it.
@@ -133,45 +325,43 @@ class ChatFormat:
             self._pieces[key] = both[len(start) :] if both.startswith(start) else self._decode([token])
         return self._pieces[key]
 
-    def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    # -- the tokenizer --------------------------------------------------------------------------
 
     def _render(self, messages: Sequence[Message], for_answer: bool) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        """A chat as the template writes it, text that spells control tokens hidden."""
+        turns = [{"role": message.role, "content": self._control.hide(message.content)} for message in messages]
+        changed: dict[str, Any] = {}
+        if self.uses_date:
+            if self._inputs.date is None:
+                raise BackendError(f"the chat template of '{self.label}' asks for the date, and none was given")
+            changed["chat_template"] = dated(self.source, self._inputs.date)
+        switches = {THINKING: False} | dict(self._inputs.switches)
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=for_answer, enable_thinking=False
+                    turns, tokenize=False, add_generation_prompt=for_answer, **changed, **switches
                 )
             )
         except Exception as error:  # templates raise whatever their author wrote
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BackendError(f"the chat template of '{self._label}' refuses these messages: {reason}") from error
+            raise BackendError(f"the chat template of '{self.label}' refuses these messages: {reason}") from error
 
     def _encode(self, text: str) -> list[int]:
-        self._check(text)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            return self._control.encode(text)
+        except BackendError as error:
+            raise BackendError(f"a text for '{self.label}' cannot be encoded: {error}") from error
 
-    @staticmethod
-    def _check(text: str) -> None:
-        if not is_whole(text):
-            raise BackendError(f"the text {HALF}")
+    def _plain_text(self, messages: Sequence[Message]) -> str:
+        return "".join(f"{self._control.hide(message.content)}\n\n" for message in messages)
 
-    def _plain_prompt(self, messages: Sequence[Message]) -> list[int]:
-        text = "".join(f"{message.content}\n\n" for message in messages)
-        self._check(text)
-        ids = list(self._tokenizer(text)["input_ids"])
+    def _plain_prompt(self, text: str) -> list[int]:
+        ids = self._control.encode(text, special=True)
         # Some tokenizers close every text with the end token: an answer is to follow here.
         return ids[:-1] if len(ids) > 1 and ids[-1] == self._tokenizer.eos_token_id else ids
 
-    def _end(self, tail: str) -> list[int]:
-        """What closes a turn, up to the first token that ends generation."""
-        ids = self._encode(tail)
-        for index, token in enumerate(ids):
-            if token in self._end_ids:
-                return ids[: index + 1]
-        # The template closes a turn with nothing that stops generation: learn a token that does.
-        return [self._end_id()]
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _end_id(self) -> int:
         token = self._tokenizer.eos_token_id
@@ -179,4 +369,4 @@ class ChatFormat:
             return int(token)
         if self._end_ids:
             return min(self._end_ids)
-        raise BackendError(f"the tokenizer of '{self._label}' has no end token, so answers could never end")
+        raise BackendError(f"the tokenizer of '{self.label}' has no end token, so answers could never end")

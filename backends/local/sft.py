@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from windowshift.backends.local.adapters import WEIGHTS
 from windowshift.backends.local.batch_loss import BatchLoss
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
-from windowshift.backends.local.encoding import encode
+from windowshift.backends.local.encoding import encoded_job, threshold
 from windowshift.backends.local.validation import Validation, measured
 from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.schedule import batches, learning_rate
@@ -25,6 +26,8 @@ from windowshift.core.contract.proof import Proof
 from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
 
 PROGRESS_SECONDS = 0.2
+SIGNATURE = "windowshift.json"
+"""The file in an adapter's folder that says what determined it."""
 
 
 def train(
@@ -45,24 +48,27 @@ def train(
     final = job.output / "adapter"
     folders = {wanted: job.output / f"checkpoint-{wanted}" for wanted in sorted(set(job.checkpoints))}
     _check(job)
+    asked = job
+    job, encoded, unlearned = yield from encoded_job(job, lm.chat_of(job.model), lm.context)
+    left_out = len(asked.examples) - len(job.examples)
+    due = threshold(asked, len(job.examples))
     total_examples = len(job.examples) * job.sft.epochs
-    if _complete(final) and all(map(_complete, folders.values())):
+    signature = _signature(lm, job, encoded)
+    if _complete(final, signature) and all(_complete(folder, signature) for folder in folders.values()):
         yield [
-            *measured(job),
+            *measured(job, unlearned, signature),
             *(Checkpointed(job.key, wanted, str(folder)) for wanted, folder in folders.items()),
-            Trained(job.key, str(final), total_examples),
+            Trained(job.key, str(final), total_examples, left_out=left_out),
         ]
         return
     if lm.training_fault is not None:
         raise BackendError(lm.training_fault)
-    encoded = yield from encode(lm, job.examples)
-    unlearned = yield from encode(lm, job.validation, "validation example")
-    run = _Run(lm, job, encoded)
-    validation = Validation(lm, job, unlearned, run.signature)
+    run = _Run(lm, job, encoded, signature)
+    validation = Validation(lm, job, unlearned, signature)
     try:
         state = job.output / "state.pt"
         run.resume(state)
-        reached = [wanted for wanted in folders if run.examples >= wanted]
+        reached = [wanted for wanted in folders if run.examples >= due(wanted)]
         # Those of checkpoints were measured before the state was saved.
         yield list(validation.known(reached))
         yield [Checkpointed(job.key, wanted, str(folders[wanted])) for wanted in reached]
@@ -82,10 +88,10 @@ def train(
                 losses, tokens, reported_at = [], 0, now
             yield events
             for wanted, folder in folders.items():
-                if run.examples >= wanted and wanted not in reached:
+                if run.examples >= due(wanted) and wanted not in reached:
                     run.proofs()
                     yield from run.using(validation.measure(wanted))
-                    lm.adapters.save(run.name, folder)
+                    run.keep(folder)
                     reached.append(wanted)
                     yield [Checkpointed(job.key, wanted, str(folder))]
             if run.step < run.steps and now - saved_at >= state_seconds:
@@ -93,10 +99,10 @@ def train(
                 saved_at = now
         yield from run.using(validation.measure(total_examples))
         proofs = run.proofs()  # before the adapter counts as trained
-        lm.adapters.save(run.name, final)
+        run.keep(final)
         for left in (state, _partial(state)):  # a kill may have left the second
             left.unlink(missing_ok=True)
-        yield [Trained(job.key, str(final), total_examples, proofs=proofs)]
+        yield [Trained(job.key, str(final), total_examples, proofs=proofs, left_out=left_out)]
     finally:
         lm.adapters.drop(run.name)
 
@@ -104,7 +110,7 @@ def train(
 class _Run:
     """An adapter in training: its parameters, optimizer and place in the data."""
 
-    def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -> None:
+    def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens], signature: str) -> None:
         self._lm, self._job, self._encoded = lm, job, encoded
         self._batches = batches(len(encoded), job.sft, job.seed)
         self.steps = len(self._batches)
@@ -117,7 +123,7 @@ class _Run:
             weight_decay=job.sft.weight_decay,
             fused=lm.device.type in ("cpu", "cuda"),
         )
-        self.signature = _signature(job, encoded)
+        self._signature = signature
         self._loss = BatchLoss(lm, job.examples, encoded)
 
     def proofs(self) -> tuple[Proof, ...]:
@@ -165,6 +171,11 @@ class _Run:
         self.tokens += count
         return value, count
 
+    def keep(self, folder: Path) -> None:
+        """Write the adapter as it is now, with the signature of what determines it."""
+        self._lm.adapters.save(self.name, folder)
+        (folder / SIGNATURE).write_text(json.dumps({"signature": self._signature}) + "\n", encoding="utf-8")
+
     def save(self, path: Path) -> None:
         """Write the resume state, whole or not at all.
 
@@ -175,7 +186,7 @@ class _Run:
         partial = _partial(path)
         weights = {key.replace(self.name, "adapter"): value for key, value in self._parameters.items()}
         state = {
-            "signature": self.signature,
+            "signature": self._signature,
             "step": self.step,
             "examples": self.examples,
             "weights": {key: value.detach() for key, value in weights.items()},
@@ -191,7 +202,7 @@ class _Run:
             return
         try:
             state = torch.load(path, map_location=self._lm.device, weights_only=True)
-            if state["signature"] != self.signature:
+            if state["signature"] != self._signature:
                 return
             with torch.no_grad():
                 for key, value in self._parameters.items():
@@ -224,16 +235,33 @@ def _partial(state: Path) -> Path:
     return state.with_suffix(".partial")
 
 
-def _complete(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+def content_digest(file: str) -> str:
+    """The digest of a file's content; empty where it cannot be read, which whoever uses it will say."""
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
-def _signature(job: TrainJob, encoded: Sequence[TrainingTokens]) -> str:
-    digest = hashlib.sha256(repr((asdict(job.sft), job.seed, job.model.base)).encode())
-    if job.model.merged is not None:
-        digest.update(job.model.merged.encode())
+def _complete(folder: Path, signature: str) -> bool:
+    """Whether a folder holds the adapter of this very training: one of another may lie at its place."""
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        return False
+    try:
+        found = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("signature") == signature
+
+
+def _signature(lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -> str:
+    """The digest of everything that determines the adapters: nothing of it is a place."""
+    digest = hashlib.sha256(repr((asdict(job.sft), job.seed, lm.fingerprint)).encode())
+    vectors: dict[str, str] = {}
     for each, example in zip(encoded, job.examples, strict=True):
         digest.update(repr((each.prompt, each.completion)).encode())
-        if example.steering:
-            digest.update(repr(example.steering).encode())
+        for push in example.steering:
+            if push.vector not in vectors:
+                vectors[push.vector] = content_digest(push.vector)
+            digest.update(repr(replace(push, vector=vectors[push.vector])).encode())
     return digest.hexdigest()

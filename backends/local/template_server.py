@@ -1,7 +1,7 @@
 """What a model reads: messages with its chat template, for screens that may not import a tokenizer.
 
 `python -m windowshift.backends.local.template_server` answers one JSON line for each on its standard input:
-``{"backend": …, "base": …, "revision": …, "messages": [[role, content], …]}`` gives ``{"text": …,
+``{"backend": …, "base": …, "revision": …, "template": {…}, "messages": [[role, content], …]}`` gives ``{"text": …,
 "tokens": …, "template": true}``, or ``{"error": sentence}``.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
-from windowshift.core.contract.generation import Message
+from windowshift.core.contract.generation import Message, TemplateInputs
 
 
 def render(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,11 +30,11 @@ def render(request: Mapping[str, Any]) -> dict[str, Any]:
             "around them: the text that the model reads never comes here"
         )
     try:
-        from windowshift.backends.local.causal_lm import load_chat_format
+        from windowshift.backends.local.tokenizer import load_chat_format
     except ImportError as error:
         raise MissingExtraError("a chat template", "local", error.name or "transformers") from error
     messages = [Message(role, content) for role, content in request["messages"]]
-    chat = load_chat_format(base, request.get("revision"))
+    chat = load_chat_format(base, request.get("revision"), TemplateInputs.of(request.get("template")))
     return {
         "text": chat.prompt_text(messages),
         "tokens": len(chat.prompt_ids(messages)),

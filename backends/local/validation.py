@@ -30,8 +30,7 @@ class Validation:
     def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens], signature: str) -> None:
         self._loss = BatchLoss(lm, job.validation, encoded)
         self._job, self._encoded = job, encoded
-        data = repr([(each.prompt, each.completion) for each in encoded])
-        self._signature = f"{signature}:{hashlib.sha256(data.encode()).hexdigest()}"
+        self._signature = _signed(signature, encoded)
         self._file = job.output / FILE
         self._known = {event.examples: event.loss for event in _read(job, self._signature)}
 
@@ -64,16 +63,21 @@ class Validation:
         partial.replace(self._file)
 
 
-def measured(job: TrainJob) -> list[Validated]:
+def measured(job: TrainJob, encoded: Sequence[TrainingTokens], signature: str) -> list[Validated]:
     """The losses that a finished training left, in order."""
-    return sorted(_read(job, None), key=lambda event: event.examples)
+    return sorted(_read(job, _signed(signature, encoded)), key=lambda event: event.examples)
 
 
-def _read(job: TrainJob, signature: str | None) -> list[Validated]:
+def _signed(signature: str, encoded: Sequence[TrainingTokens]) -> str:
+    data = repr([(each.prompt, each.completion) for each in encoded])
+    return f"{signature}:{hashlib.sha256(data.encode()).hexdigest()}"
+
+
+def _read(job: TrainJob, signature: str) -> list[Validated]:
     path: Path = job.output / FILE
     if not job.validation or not path.is_file():
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
-    if signature is not None and found["signature"] != signature:
+    if found["signature"] != signature:
         return []
     return [Validated(job.key, int(examples), loss) for examples, loss in found["losses"].items()]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windowshift.backends.local.backend import require_libraries
 from windowshift.backends.local.options import LocalOptions
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.generation import Message
+from windowshift.core.contract.generation import Message, TemplateInputs
 from windowshift.core.settings.world import prompts as world_prompts
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def import_file(
     lm = load(model, revision, LocalOptions())
     points = lm.sampling_points
     target = Target(lm.label, lm.fingerprint, len(points.decoder.layers), points.decoder.width)
-    chats = [lm.chat.prompt_ids((Message("user", each.text),)) for each in world_prompts(prompts, 0)]
+    # A template that asks for the date is told today's: the norms' mean does not hang on it.
+    chat = lm.chat.reading(TemplateInputs(datetime.now(UTC).date().isoformat()))
+    chats = [chat.prompt_ids((Message("user", each.text),)) for each in world_prompts(prompts, 0)]
     rms = residual_rms(points, [Row(chat) for chat in chats], tokens="prompt")
     if file.suffix == ".gguf":
         return import_gguf(file, name, target, layer, rms)

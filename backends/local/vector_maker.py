@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from windowshift.backends.local.causal_lm import CausalLM
+from windowshift.backends.local.chat_format import ChatFormat
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.vector_job import Answered, Combination, Control, Difference, VectorJob
 from windowshift.steering.controls import combined, flipped, from_layer, orthogonal_to, random_like
@@ -32,10 +33,11 @@ def _vector(lm: CausalLM, job: VectorJob) -> SteeringVector:
     source = job.source
     if isinstance(source, Difference):
         lm.base()  # no adapter is in force
+        chat = lm.chat_of(job.model)
         return extract(
             lm.sampling_points,
-            _token_rows(lm, source.positive, source),
-            _token_rows(lm, source.negative, source),
+            _token_rows(lm, chat, source.positive, source),
+            _token_rows(lm, chat, source.negative, source),
             name=job.name,
             model=lm.label,
             fingerprint=lm.fingerprint,
@@ -56,10 +58,10 @@ def _vector(lm: CausalLM, job: VectorJob) -> SteeringVector:
     return SteeringVector.load(source.file)
 
 
-def _token_rows(lm: CausalLM, answered: Sequence[Answered], source: Difference) -> list[TokenRow]:
+def _token_rows(lm: CausalLM, chat: ChatFormat, answered: Sequence[Answered], source: Difference) -> list[TokenRow]:
     rows: list[TokenRow] = []
     for number, (messages, completion) in enumerate(answered, 1):
-        tokens = lm.chat.training_tokens(messages, completion)
+        tokens = chat.training_tokens(messages, completion)
         length = len(tokens.prompt) + len(tokens.completion)
         if lm.context is not None and length > lm.context:
             raise SpecError(

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from windowshift.backends.local.model_folder import MICROWORLD
+from windowshift.backends.local.template_check import check_template
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.shared.pool import pooled
 from windowshift.backends.shared.reach import reach
@@ -19,10 +20,10 @@ from windowshift.backends.tinker.sampling import Sampling
 from windowshift.backends.tinker.tokens import Tokens
 from windowshift.backends.tinker.training import Training, cancel
 from windowshift.backends.tinker.work import ALPHA, check_alpha
-from windowshift.core.contract.backend import Capabilities, ModelIdentity
+from windowshift.core.contract.backend import Capabilities, ModelIdentity, TemplateReport
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.generation import Completion, GenerateRequest
+from windowshift.core.contract.generation import Completion, GenerateRequest, TemplateInputs
 from windowshift.core.contract.prices import Price, listed
 from windowshift.core.contract.service import Limits, Queue, Reached
 from windowshift.core.contract.training import Sft, TrainEvent, TrainJob
@@ -76,6 +77,16 @@ class TinkerBackend:
             BackendError: the tokenizer cannot be loaded.
         """
         return self._tokens(base).chat.supports_system
+
+    def template(self, base: str, revision: str | None, inputs: TemplateInputs) -> TemplateReport:  # noqa: ARG002
+        """Try the model's chat template on every role; loads the tokenizer only, and not the embedded model's.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded.
+        """
+        if base == MICROWORLD and not inputs.switches:
+            return TemplateReport({})
+        return check_template(self._tokens(base).chat.reading(inputs), inputs)
 
     def price(self, base: str) -> Price | None:
         """What a model costs: as the spec says, or as the table says."""

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from windowshift.backends.local.chat_format import spent
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.shared.faults import Fault, ServiceError
-from windowshift.backends.shared.refusal import failed, nonsense
+from windowshift.backends.shared.refusal import failed, nonsense, unanswered
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker.connection import Connection, closed
 from windowshift.backends.tinker.tokens import Tokens
@@ -71,7 +72,7 @@ class Sampling:
                     f"the server at {self._connection.options.base_url} does not sample from '{offered.name}'"
                 )
             tokens = await asyncio.to_thread(self._tokens, request.model.base)
-            prompt = tokens.chat.prompt_ids(request.messages)
+            prompt = tokens.chat_of(request.model).prompt_ids(request.messages)
             if not prompt:
                 raise BackendError("the prompt has no tokens")
             if offered.context is not None and len(prompt) + request.sampling.max_tokens > offered.context:
@@ -123,22 +124,31 @@ class Sampling:
                 ended = drawn.sequences[0].stop_reason == "stop"
                 if ended and ids and ids[-1] in tokens.end_ids:
                     ids.pop()
+                written = tokens.chat_of(request.model).written(ids)
+                start = written.start
                 logprob = None
-                if request.coherence and ids:
-                    logprob = sum(await self._scores(request, prompt, ids, base=True))
+                if request.coherence and start < len(ids):
+                    logprob = sum(await self._scores(request, [*prompt, *ids[:start]], ids[start:], base=True))
                 if price is not None and ids:
                     usd += (passes - 1) * price.completion(len(prompt) + len(ids), 0)
                 scores = await self._token_scores(request, drawn, prompt, ids)
                 self._pacer.answered({})
+                paid = usd if price is not None else None
+                if spent(written, cut=not ended):
+                    return unanswered(
+                        request, written.reasoning or "", len(ids), cut=not ended, prompt_tokens=len(prompt), usd=paid
+                    )
                 return Completion(
                     key=request.key,
-                    text=tokens.chat.text(ids),
+                    text=written.text or "",
                     finish="stop" if ended else "length",
-                    tokens=len(ids),
+                    tokens=len(ids) - start,
                     prompt_tokens=len(prompt),
                     logprob=logprob,
-                    token_logprobs=None if scores is None else tokens.chat.token_logprobs(scores),
-                    usd=usd if price is not None else None,
+                    token_logprobs=None if scores is None else tokens.chat.token_logprobs(scores[start:]),
+                    usd=paid,
+                    reasoning=written.reasoning,
+                    reasoning_tokens=start,
                 )
         finally:
             await asyncio.shield(self._budget.settle(most, usd))

@@ -11,6 +11,7 @@ from windowshift.backends.local.chat_format import ChatFormat, TrainingTokens
 from windowshift.backends.local.hub import offline
 from windowshift.backends.local.model_folder import locate
 from windowshift.core.contract.errors import BackendError, MissingExtraError
+from windowshift.core.contract.generation import Model, TemplateInputs
 
 if TYPE_CHECKING:
     from tinker import Datum
@@ -28,6 +29,13 @@ class Tokens:
         tokenizer, folder = _load(source)
         self.end_ids = _end_ids(tokenizer, folder)
         self.chat = ChatFormat(tokenizer, source, self.end_ids)
+        self._readings: dict[TemplateInputs | None, ChatFormat] = {None: self.chat}
+
+    def chat_of(self, model: Model) -> ChatFormat:
+        """The format with what a request's model says of its template."""
+        if model.template not in self._readings:
+            self._readings[model.template] = self.chat.reading(model.template)
+        return self._readings[model.template]
 
 
 def datums(batch: Sequence[TrainingTokens]) -> list[Datum]:

@@ -21,7 +21,7 @@ from windowshift.backends.tinker.work import Work, work_of
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.prices import Price
-from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob
+from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainMessage
 
 
 class Training:
@@ -54,13 +54,15 @@ class Training:
 
     async def _one(self, job: TrainJob, put: Put) -> None:
         work = await asyncio.to_thread(self._work, job)
+        if work.problems:
+            put(TrainMessage(job.key, work.problems))
         journal = await self._journal(work)
         if journal.done:
             for wanted in work.wanted[:-1]:
                 put(Checkpointed(job.key, wanted.examples or 0, str(job.output / wanted.folder)))
         else:
             journal = await self._paid(work, journal, put)
-        put(Trained(job.key, str(job.output / work.wanted[-1].folder), work.total, journal.usd))
+        put(Trained(job.key, str(job.output / work.wanted[-1].folder), work.total, journal.usd, left_out=work.left_out))
 
     async def _paid(self, work: Work, journal: JobJournal, put: Put) -> JobJournal:
         """Train within the budget. Steps that a kill made necessary twice are paid twice, and counted so."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 
 from windowshift.backends.local.chat_format import TrainingTokens
+from windowshift.backends.local.encoding import encode, threshold
 from windowshift.backends.shared.schedule import batches
 from windowshift.backends.tinker.options import TinkerOptions
 from windowshift.backends.tinker.tokens import Tokens
@@ -51,6 +52,8 @@ class Work:
         seen: examples after every step.
         wanted: what is to be saved, in the order of the steps.
         token: digest of all that determines the result.
+        problems: why examples were left out; empty where none was.
+        left_out: how many were.
     """
 
     job: TrainJob
@@ -59,6 +62,8 @@ class Work:
     seen: tuple[int, ...]
     wanted: tuple[Wanted, ...]
     token: str
+    problems: str = ""
+    left_out: int = 0
 
     @property
     def steps(self) -> int:
@@ -99,25 +104,12 @@ def work_of(job: TrainJob, tokens: Tokens, options: TinkerOptions, context: int 
     outside = [wanted for wanted in job.checkpoints if not 0 < wanted <= total]
     if outside:
         raise BackendError(f"checkpoint {outside[0]} lies outside the {total} examples of the training")
-    encoded = []
-    for index, example in enumerate(job.examples):
-        try:
-            found = tokens.chat.training_tokens(example.messages, example.completion)
-        except BackendError as error:
-            raise BackendError(f"example {index + 1}: {error}") from error
-        length = len(found.prompt) + len(found.completion)
-        if not found.prompt:
-            raise BackendError(f"example {index + 1} has no prompt tokens, so its first token could not be learned")
-        if context is not None and length > context:
-            raise BackendError(
-                f"example {index + 1} has {length} tokens, more than the {context} of the model's context: "
-                "shorten or remove it"
-            )
-        encoded.append(found)
+    *_, found = encode(tokens.chat_of(job.model), job.examples, context)
+    encoded, due = found.tokens, threshold(job, len(found.tokens))
     steps = batches(len(encoded), sft, job.seed)
     seen = tuple(accumulate(map(len, steps)))
     wanted = [
-        Wanted(next(index + 1 for index, at in enumerate(seen) if at >= examples), examples)
+        Wanted(next(index + 1 for index, at in enumerate(seen) if at >= due(examples)), examples)
         for examples in sorted(set(job.checkpoints))
     ]
     digest = hashlib.sha256(repr((asdict(sft), job.seed, job.model.base, options.train_unembed)).encode())
@@ -130,6 +122,8 @@ def work_of(job: TrainJob, tokens: Tokens, options: TinkerOptions, context: int 
         seen,
         (*wanted, Wanted(len(steps), None)),
         digest.hexdigest()[:20],
+        found.words,
+        len(found.problems),
     )
 
 

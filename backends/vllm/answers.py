@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from windowshift.backends.local.chat_format import spent
 from windowshift.backends.shared.pool import pooled
-from windowshift.backends.shared.refusal import failed, nonsense
+from windowshift.backends.shared.refusal import failed, nonsense, unanswered
 from windowshift.backends.vllm.adapters import AdapterFolder, Shelf
 from windowshift.backends.vllm.engine import Answer, Engine, EngineError, Question, Served
 from windowshift.backends.vllm.order import Asked, ordered
@@ -84,7 +85,7 @@ class Answers:
         problem = nonsense(request)
         try:
             if problem is None:
-                prompt = tuple(self.prompts.chat.prompt_ids(request.messages))
+                prompt = tuple(self.prompts.chat_of(request.model).prompt_ids(request.messages))
                 problem = self._too_long(request, len(prompt))
             if problem is None:
                 folder = request.model.adapter
@@ -140,23 +141,30 @@ class Answers:
             raise EngineError(
                 f"vLLM cut a completion off after {len(ids)} tokens, and {sampling.max_tokens} were asked"
             )
-        drawn = answer.drawn[: len(ids)]
+        written = self.prompts.chat_of(request.model).written(ids)
+        if spent(written, cut=not answer.stopped):
+            return unanswered(
+                request, written.reasoning or "", len(ids), cut=not answer.stopped, prompt_tokens=len(one.prompt)
+            )
+        drawn = answer.drawn[written.start : len(ids)]
         logprob: float | None = None
-        if request.coherence and ids:
+        if request.coherence and written.start < len(ids):
             if plain:
                 logprob = sum(token.logprob for token in drawn)
             else:
                 text = [*one.prompt, *ids]
                 async with self.turnstile.through("alone"):
-                    logprob = sum(await self.engine.score(self.served.name, text, len(one.prompt)))
+                    logprob = sum(await self.engine.score(self.served.name, text, len(one.prompt) + written.start))
         return Completion(
             key=request.key,
-            text=self.prompts.chat.text(ids),
+            text=written.text or "",
             finish="stop" if answer.stopped else "length",
-            tokens=len(ids),
+            tokens=len(ids) - written.start,
             prompt_tokens=len(one.prompt),
             logprob=logprob,
             token_logprobs=None if request.logprobs is None else self.prompts.chat.token_logprobs(drawn),
+            reasoning=written.reasoning,
+            reasoning_tokens=written.start,
         )
 
     async def _ask(self, adapter: AdapterFolder | None, question: Question) -> Answer:
@@ -206,7 +214,7 @@ class _Held:
         del self._waiting[one.slot]
         found = []
         for each, made in waiting:
-            if made.finish == "failed":
+            if made.finish == "failed" and not made.unanswered:
                 found.append(made)
             elif problem is not None:
                 found.append(failed(each.request, problem, len(each.prompt)))

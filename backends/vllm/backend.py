@@ -10,7 +10,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from windowshift.backends.local.model_folder import identify, model_size
+from windowshift.backends.local.model_folder import MICROWORLD, identify, model_size
+from windowshift.backends.local.template_check import check_template
 from windowshift.backends.shared.refusal import failed
 from windowshift.backends.vllm.adapters import Shelf
 from windowshift.backends.vllm.answers import Answers
@@ -22,10 +23,10 @@ from windowshift.backends.vllm.served_model import find_served
 from windowshift.backends.vllm.server import ServerEngine
 from windowshift.backends.vllm.steering import PushMaker
 from windowshift.backends.vllm.turnstile import Turnstile
-from windowshift.core.contract.backend import Capabilities, ModelIdentity
+from windowshift.core.contract.backend import Capabilities, ModelIdentity, TemplateReport
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError, WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest
+from windowshift.core.contract.generation import Completion, GenerateRequest, TemplateInputs
 from windowshift.core.contract.prices import FREE, Price
 from windowshift.core.contract.service import Limits, Queue, Reached
 from windowshift.core.contract.training import Sft, TrainEvent, TrainFailed, TrainJob
@@ -78,6 +79,16 @@ class VllmBackend:
             BackendError: the tokenizer cannot be loaded.
         """
         return self._prompt_maker((base, revision)).chat.supports_system
+
+    def template(self, base: str, revision: str | None, inputs: TemplateInputs) -> TemplateReport:
+        """Try the model's chat template on every role; loads the tokenizer only, and not the embedded model's.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded.
+        """
+        if base == MICROWORLD and not inputs.switches:
+            return TemplateReport({})
+        return check_template(self._prompt_maker((base, revision)).chat.reading(inputs), inputs)
 
     def reach(self) -> Reached:
         """Ask the server what it serves."""

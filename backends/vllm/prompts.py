@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from windowshift.backends.local.chat_format import ChatFormat
 from windowshift.backends.local.hub import offline
 from windowshift.backends.local.model_folder import locate
 from windowshift.core.contract.errors import BackendError, MissingExtraError
+from windowshift.core.contract.generation import Model, TemplateInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class PromptMaker:
 
     chat: ChatFormat
     end_ids: frozenset[int]
+    readings: dict[TemplateInputs, ChatFormat] = field(default_factory=dict)
 
     @classmethod
     def load(cls, base: str, revision: str | None = None) -> PromptMaker:
@@ -48,3 +50,11 @@ class PromptMaker:
             end_ids.update([ids] if isinstance(ids, int) else ids or ())
         found = frozenset(end_ids)
         return cls(ChatFormat(tokenizer, base, found), found)
+
+    def chat_of(self, model: Model) -> ChatFormat:
+        """The format with what a request's model says of its template."""
+        if model.template is None:
+            return self.chat
+        if model.template not in self.readings:
+            self.readings[model.template] = self.chat.reading(model.template)
+        return self.readings[model.template]

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from windowshift.core.contract.generation import Completion, GenerateRequest
+from windowshift.core.contract.generation import Completion, GenerateRequest, TemplateInputs
 from windowshift.core.contract.training import TrainEvent, TrainJob
 
 if TYPE_CHECKING:
@@ -108,6 +108,36 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Release models, connections and threads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateReport:
+    """What a model's chat template comes to, found out before anything is spent.
+
+    Attributes:
+        inputs: those of `TemplateInputs` that it reads, as JSON: a part of every job's identity.
+        unusable: why prompts cannot be written with it; None: they can.
+        untrainable: why no example can be learned with it; None: they can.
+        notes: what a person must know.
+    """
+
+    inputs: Mapping[str, Any]
+    unusable: str | None = None
+    untrainable: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class TemplateBackend(Protocol):
+    """A backend that writes chats with the model's own template, as token ids."""
+
+    def template(self, base: str, revision: str | None, inputs: TemplateInputs) -> TemplateReport:
+        """Try the model's chat template on every role; loads the tokenizer, never weights.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded.
+        """
         ...
 
 

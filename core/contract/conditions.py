@@ -17,6 +17,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message, Steering
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Arm
+from windowshift.core.contract.texts import texts
 
 Channel = Literal["user", "system"]
 NO_PREFIX = "no_prefix"
@@ -88,6 +89,9 @@ class PrefixGroup:
     phrases: tuple[str, ...]
     kind: str = "prefix"
     arm: Arm = "prefix"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "phrases", texts(self.phrases, f"the phrases of prefix group '{self.name}'"))
 
     def identity(self) -> dict[str, Any]:
         """As `Condition.identity`: the phrases; the name changes nothing."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from windowshift.core.contract.proof import Proof
 
@@ -20,11 +21,34 @@ class Message:
     content: str
 
 
+Switch = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateInputs:
+    """What a chat template may read besides the messages.
+
+    `date` is the day that it takes for today (ISO 8601): a template never reads the clock. `switches` are its own
+    variables by name, such as ``enable_thinking``, sorted.
+    """
+
+    date: str | None = None
+    switches: tuple[tuple[str, Switch], ...] = ()
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Any] | None) -> TemplateInputs | None:
+        """From a job's inputs, as `TemplateReport.inputs` has them; None where there are none."""
+        if not inputs:
+            return None
+        return cls(inputs.get("date"), tuple(sorted(inputs.get("switches", {}).items())))
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model to sample from: a base model, or an adapter on top of it.
 
-    `base` is an API model name, a hub id, a local folder or ``microworld``; `adapter` is what the
+    `template` is what its chat template reads besides the messages; None where that is nothing, or a server's
+    own affair. `base` is an API model name, a hub id, a local folder or ``microworld``; `adapter` is what the
     training backend returned as `Trained.adapter` (a PEFT folder or a remote name), None for the
     base model itself. `merged` is the folder of an adapter that belongs to the base model: the fine-tune
     that an experiment starts from, on top of which its own adapters are trained.
@@ -34,6 +58,7 @@ class Model:
     revision: str | None = None
     adapter: str | None = None
     merged: str | None = None
+    template: TemplateInputs | None = None
 
 
 @dataclass(frozen=True, slots=True)

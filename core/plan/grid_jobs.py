@@ -39,9 +39,10 @@ class PlanMaker:
         self, spec: Spec, scorers: Sequence[Scorer], grid: GridSpec, model: ModelIdentity, drawn: Drawn
     ) -> None:
         self.spec, self.scorers, self.grid, self.drawn = spec, scorers, grid, drawn
-        self.model = {"base": spec.model, "revision": spec.revision, "fingerprint": model.fingerprint}
+        self.model: dict[str, Any] = {"base": spec.model, "revision": spec.revision, "fingerprint": model.fingerprint}
         if spec.adapter is not None:
             self.model["adapter"] = spec.adapter
+        self.judge_template: Mapping[str, Any] = {}
         self.sampling = asdict(spec.sampling.resolved())
         self.vectors: VectorPlanner | None = None
         self.conditions: dict[str, Condition] = {}
@@ -114,7 +115,12 @@ class PlanMaker:
             inputs |= {
                 "how": "judge",
                 "backend": settings.judge.backend or self.spec.generate_backend,
-                "model": {"base": settings.judge.model, "revision": None, "fingerprint": settings.judge.model},
+                "model": {
+                    "base": settings.judge.model,
+                    "revision": None,
+                    "fingerprint": settings.judge.model,
+                    **({"template": dict(self.judge_template)} if self.judge_template else {}),
+                },
                 "sampling": JUDGE_SAMPLING,
             }
             rows = len(candidates)

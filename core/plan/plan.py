@@ -17,9 +17,11 @@ from windowshift.core.contract.records import JobKind
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.grid_jobs import PlanMaker
 from windowshift.core.plan.jobs import Cell, Job, Source
+from windowshift.core.plan.templates import judge_template, read_template, today
 from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.judge import judges_of
 from windowshift.core.settings.prompt_source import draw, unprepared
+from windowshift.core.settings.reasoning import scored_parts
 from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.settings.spec_scorers import scorers_of
 from windowshift.core.spec import registry
@@ -36,7 +38,7 @@ class Plan:
 
     `prompts` holds the prompt sets that the jobs' inputs name by digest; `repeats` counts prompts left
     out because another one has the same text. `conditions` are those of job inputs, by their identity as
-    JSON; `vector_files` and `answered` the files behind vectors, by digest.
+    JSON; `vector_files` and `answered` the files behind vectors, by digest. `notes` are what a person must know.
     """
 
     spec: Spec
@@ -53,6 +55,7 @@ class Plan:
     conditions: Mapping[str, Condition]
     vector_files: Mapping[str, Path]
     answered: Mapping[str, AnsweredFile]
+    notes: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Jobs by kind."""
@@ -87,7 +90,9 @@ class Plan:
         return frozenset(needed | {job.id for job in self.jobs if job.kind == "score" and job.parents[0] in needed})
 
 
-def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, Backend]) -> Plan:
+def make_plan(
+    spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, Backend], *, day: str | None = None
+) -> Plan:
     """Plan a spec.
 
     Args:
@@ -95,6 +100,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         spec_text: its YAML, kept in the store.
         folder: where relative prompt files and model folders are looked for first.
         backends: the backends that the spec names, by name.
+        day: the date that earlier runs of this experiment told the chat template; None: there were none.
 
     Raises:
         SpecError: a condition, prompt source, model or capability that is not there.
@@ -114,6 +120,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         raise SpecError(f"model: {error}") from error
     if spec.adapter is not None:
         model = _with_adapter(spec, spec.adapter, model, backends)
+    template = read_template(spec, backends, day)
     source = spec.prompts if spec.prompts is not None else setting.default_prompts()
     if source is None:
         raise SpecError(f"the setting '{spec.setting_name}' needs a prompt source: add  prompts: FILE")
@@ -128,8 +135,17 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
     own = scorers_of(spec.scorers, folder, _behaviours(ruled))
     first = 1 if any(section.role == "primary" for section in spec.scorers) else 0
     ruled = (*own[:first], *ruled, *own[first:])
-    scorers = (*ruled, *judges_of(spec, folder, backends, _behaviours(ruled)))
+    ruled = scored_parts(ruled, spec.score)
+    told = spec.day or day or today()
+    judges = judges_of(
+        spec, folder, backends, _behaviours(ruled), lambda backend, base: judge_template(backend, base, told)
+    )
+    scorers = (*ruled, *judges)
     maker = PlanMaker(spec, scorers, grid, model, drawn)
+    if template.inputs:
+        maker.model["template"] = dict(template.inputs)
+    if spec.judge_backend is not None and spec.data.filter is not None and spec.data.filter.judge is not None:
+        maker.judge_template = judge_template(backends[spec.judge_backend], spec.data.filter.judge.model, told)
     vectors: VectorPlanner | None = None
     if spec.vectors:
         name, size = _vector_backend(spec, backends)
@@ -154,6 +170,7 @@ def make_plan(spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, B
         maker.conditions,
         vectors.files if vectors else {},
         vectors.answered if vectors else {},
+        template.notes,
     )
 
 

@@ -129,9 +129,13 @@ class AnswerCache:
 
 def digest(name: str, request: GenerateRequest) -> str:
     """The digest of everything that determines a greedy answer."""
+    model = asdict(request.model)
+    for later in ("merged", "template"):
+        if model[later] is None:
+            del model[later]  # answers of before there was one are answers still
     content = [
         name,
-        asdict(request.model),
+        model,
         [asdict(turn) for turn in request.messages],
         asdict(request.sampling),
         request.logprobs,

@@ -9,7 +9,7 @@ from typing import Any
 
 from windowshift.core.contract.conditions import Channel, Condition, Pushed
 from windowshift.core.contract.errors import SpecError, StoreError
-from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering
+from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering, TemplateInputs
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.setting import ModelScorer, Sample
 from windowshift.core.contract.vector_file import VectorHeader, read_header
@@ -206,13 +206,15 @@ class RequestMaker:
         named = job.inputs["model"]
         base, revision = named["base"], named["revision"]
         step = job.inputs.get("step")
+        template = TemplateInputs.of(named.get("template"))
         if step is None:
-            return Model(base, revision, merged=named.get("adapter"))
+            return Model(base, revision, merged=named.get("adapter"), template=template)
         result = self._results[job.parents[-1]]
         adapter = result.get("checkpoints", {}).get(str(step)) or result.get("adapter")
         if adapter is None:
             raise StoreError(f"the job '{job.label}' has no adapter to evaluate; retry its train job")
-        return Model(base, revision, resolve_artifact(adapter, self._workspace), merged=named.get("adapter"))
+        place = resolve_artifact(adapter, self._workspace)
+        return Model(base, revision, place, named.get("adapter"), template)
 
 
 def resolve_artifact(place: str, workspace: Path) -> str:

@@ -18,6 +18,7 @@ from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.contract.service import Service
 from windowshift.core.plan.estimate import Estimate, estimate
 from windowshift.core.plan.plan import Plan, make_plan
+from windowshift.core.plan.templates import recorded_day
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.runner import Runner
 from windowshift.core.spec import registry
@@ -75,11 +76,12 @@ def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
         WindowshiftError: as `run_spec`, of the spec and its backends.
     """
     backends = open_backends(spec)
-    return _preview(make_plan(spec, text, folder, backends), backends, workspace)
+    plan = make_plan(spec, text, folder, backends, day=recorded_day(workspace, spec.name))
+    return _preview(plan, backends, workspace)
 
 
 def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path) -> Preview:
-    notes = [*plan.model.details.get("notes", ()), *check_services(plan.spec, backends)]
+    notes = [*plan.model.details.get("notes", ()), *plan.notes, *check_services(plan.spec, backends)]
     services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
     prices = {name: service.price for name, service in services.items()}
     batched = [name for name, service in services.items() if service.batched()]
@@ -149,8 +151,8 @@ def run_spec(
         WindowshiftError: the spec, a backend, the workspace or its lock.
     """
     backends = open_backends(spec)
-    plan = make_plan(spec, text, folder, backends)
     workspace = workspace.resolve()
+    plan = make_plan(spec, text, folder, backends, day=recorded_day(workspace, spec.name))
     if any(isinstance(backend, Service) for backend in backends.values()):
         announce(_preview(plan, backends, workspace))  # nothing is spent before it was shown
     with hold(workspace, f"run {spec.name}", wait=wait, on_wait=waiting):

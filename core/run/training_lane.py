@@ -9,7 +9,7 @@ from typing import Any
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.generation import Model
+from windowshift.core.contract.generation import Model, TemplateInputs
 from windowshift.core.contract.proof import Fired, fired_to_json, total
 from windowshift.core.contract.training import (
     Checkpointed,
@@ -104,7 +104,12 @@ class TrainingLane:
         sft["betas"] = tuple(sft["betas"])
         return TrainJob(
             job.id,
-            Model(named["base"], named["revision"], merged=named.get("adapter")),
+            Model(
+                named["base"],
+                named["revision"],
+                merged=named.get("adapter"),
+                template=TemplateInputs.of(named.get("template")),
+            ),
             examples,
             Sft(**sft),
             int(job.inputs["seed"]),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
-from windowshift.core.contract.generation import Completion, Model
+from windowshift.core.contract.generation import Completion, Model, TemplateInputs
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Scorer
@@ -63,7 +63,12 @@ class VectorOrders:
         return VectorJob(
             key=job.id,
             name=str(job.inputs["name"]),
-            model=Model(named["base"], named["revision"], merged=named.get("adapter")),
+            model=Model(
+                named["base"],
+                named["revision"],
+                merged=named.get("adapter"),
+                template=TemplateInputs.of(named.get("template")),
+            ),
             source=await self._source(job),
             output=self._ledger.workspace / "artifacts" / job.id / VECTOR_FILE,
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import BackendError, SpecError
-from windowshift.core.contract.generation import Completion, Model, Sampling
+from windowshift.core.contract.generation import Completion, Model, Sampling, TemplateInputs
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Question, Sample, Score, Scores
@@ -29,6 +29,7 @@ class JudgeScorer:
         backend: the name of the backend that answers.
         model: its model.
         fingerprint: what determines the model's answers.
+        template: what its chat template reads besides the messages.
     """
 
     name: str
@@ -36,6 +37,7 @@ class JudgeScorer:
     backend: str
     model: str
     fingerprint: str
+    template: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def behaviours(self) -> tuple[Behaviour, ...]:
@@ -55,7 +57,12 @@ class JudgeScorer:
             "version": 1,
             "name": self.name,
             "backend": self.backend,
-            "model": {"base": self.model, "revision": None, "fingerprint": self.fingerprint},
+            "model": {
+                "base": self.model,
+                "revision": None,
+                "fingerprint": self.fingerprint,
+                **({"template": dict(self.template)} if self.template else {}),
+            },
             "sampling": asdict(self.sampling),
             "rubric": self.rubric.model_dump(),
         }
@@ -63,7 +70,7 @@ class JudgeScorer:
     @property
     def asked(self) -> Model:
         """The model that judges."""
-        return Model(self.model)
+        return Model(self.model, template=TemplateInputs.of(self.template))
 
     def ask(self, sample: Sample) -> Question:
         """The rubric's question, with prompt and completion in their places."""
@@ -76,7 +83,13 @@ class JudgeScorer:
         return {self.name: Score(value, reason, {"judge": self.model, "answer": answer.text[:_SHOWN]})}
 
 
-def judges_of(spec: Spec, folder: Path, backends: Mapping[str, Backend], taken: Sequence[str]) -> list[JudgeScorer]:
+def judges_of(
+    spec: Spec,
+    folder: Path,
+    backends: Mapping[str, Backend],
+    taken: Sequence[str],
+    template: Callable[[Backend, str], Mapping[str, Any]] = lambda _, __: {},
+) -> list[JudgeScorer]:
     """The judges that a spec names.
 
     Args:
@@ -84,6 +97,7 @@ def judges_of(spec: Spec, folder: Path, backends: Mapping[str, Backend], taken: 
         folder: where relative rubric files are looked for first.
         backends: the backends that the spec names, by name.
         taken: the behaviours that the setting measures already.
+        template: what the chat template of a model at a backend reads besides the messages.
 
     Raises:
         SpecError: a rubric that is none, a name that is taken, or a model that is not there.
@@ -100,5 +114,6 @@ def judges_of(spec: Spec, folder: Path, backends: Mapping[str, Backend], taken: 
             fingerprint = backends[name].identify(section.model).fingerprint
         except BackendError as error:
             raise SpecError(f"{where}: {error}") from error
-        found.append(JudgeScorer(section.name, rubric, name, section.model, fingerprint))
+        read = template(backends[name], section.model)
+        found.append(JudgeScorer(section.name, rubric, name, section.model, fingerprint, read))
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -31,13 +32,19 @@ from windowshift.core.spec.vector_spec import VectorSpec
 
 
 class Spec(Section):
-    """One experiment."""
+    """One experiment.
+
+    `date` is the day that a chat template takes for today, and `template` holds its switches (`enable_thinking`,
+    `reasoning_effort`, ...). `score` says what is scored of a model that thinks: its answers, unless asked.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
     setting: str | SettingChoice = "length"
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
     adapter: Annotated[str, Field(min_length=1)] | None = None
+    date: Annotated[datetime.date, Field(strict=False)] | None = None
+    template: dict[str, str | int | float | bool | None] = {}
     backend: str | BackendChoice = "local"
     backend_options: dict[str, Any] = {}
     conditions: Conditions
@@ -49,6 +56,7 @@ class Spec(Section):
     sampling: SamplingSection = SamplingSection()
     checkpoints: Checkpoints | None = None
     limits: LimitsSection = LimitsSection()
+    score: Literal["answer", "reasoning", "both"] = "answer"
     scorers: list[ScorerSection] = []
     judges: list[JudgeSection] = []
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
@@ -59,6 +67,11 @@ class Spec(Section):
         if len(set(value)) != len(value):
             raise ValueError("every seed may stand there once only")
         return value
+
+    @property
+    def day(self) -> str | None:
+        """The day that a chat template takes for today, in ISO 8601; None: the plan's."""
+        return None if self.date is None else self.date.isoformat()
 
     @property
     def setting_name(self) -> str:

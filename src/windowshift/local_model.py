@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import hashlib
+import json
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.core.contract.conditions import Condition, NoPrefix, prefix_groups
 from windowshift.core.contract.errors import BackendError, SpecError
-from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering, Tokens
+from windowshift.core.contract.generation import (
+    Completion,
+    GenerateRequest,
+    Message,
+    Model,
+    Sampling,
+    Steering,
+    Switch,
+    TemplateInputs,
+    Tokens,
+)
 from windowshift.core.contract.prompts import Prompt
-from windowshift.core.contract.training import Example, Sft, Trained, TrainFailed, TrainJob
+from windowshift.core.contract.texts import texts
+from windowshift.core.contract.training import Example, Sft, Trained, TrainFailed, TrainJob, TrainMessage
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.contract.vector_job import Answered, Difference, ExtractTokens, VectorFailed, VectorJob
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.plan.jobs import row_seed
 from windowshift.core.spec.spec_errors import did_you_mean
+from windowshift.made_of import MadeOf, content_digest
 
 T = TypeVar("T")
 
@@ -79,20 +95,40 @@ class LocalModel:
         base: ``microworld``, a hub id or a local folder.
         folder: where vectors and adapters go; a temporary folder by default.
         revision: of a hub id.
+        date: the day that the chat template takes for today, where it asks; today (UTC) by default. A part of
+            `identity` then: on another day this is another model.
+        template: switches of the chat template, such as ``{"enable_thinking": True}``; a part of `identity` too.
         options: of backend `local` (`windowshift.backends.local.options.LocalOptions`).
 
     Raises:
-        BackendError: the model cannot be found, or an option is wrong.
+        BackendError: the model cannot be found, its chat template cannot be used, or an option is wrong.
     """
 
     def __init__(
-        self, base: str = "microworld", folder: str | Path | None = None, revision: str | None = None, **options: Any
+        self,
+        base: str = "microworld",
+        folder: str | Path | None = None,
+        revision: str | None = None,
+        *,
+        date: str | datetime.date | None = None,
+        template: Mapping[str, Switch] | None = None,
+        **options: Any,
     ) -> None:
         self._backend = LocalBackend(options)
-        self.identity = self._backend.identify(base, revision)
-        self._model = Model(base, revision)
+        inputs = TemplateInputs(_day(date), tuple(sorted((template or {}).items())))
+        report = self._backend.template(base, revision, inputs)
+        if report.unusable is not None:
+            raise BackendError(report.unusable)
+        identity = self._backend.identify(base, revision)
+        self.identity = replace(
+            identity,
+            fingerprint=read_with(identity.fingerprint, report.inputs),
+            details={**identity.details, **report.inputs},
+        )
+        self._model = Model(base, revision, template=TemplateInputs.of(report.inputs))
         self._temporary = tempfile.TemporaryDirectory() if folder is None else None
         self.folder = Path(self._temporary.name if self._temporary else str(folder))
+        self._made_of = MadeOf(self.folder)
         # A loop of its own: a notebook's is running already.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -110,20 +146,23 @@ class LocalModel:
     ) -> list[Completion]:
         """One completion a prompt, in order; prompt i takes phrase i of the prefix group `under`.
 
+        One that is `unanswered` (the model thought until its tokens were spent) comes back as such, with its reason.
+
         Raises:
-            SpecError: there is no such prefix group, or a prompt is no text that UTF-8 can hold.
+            SpecError: there is no such prefix group, `prompts` is no list of texts, or one of them is no text that
+                UTF-8 can hold.
             BackendError: a prompt could not be answered, or steering did not do what was asked.
         """
         sampling = sampling or Sampling(max_tokens=256)
         pushes = (steer,) if isinstance(steer, Steering) else tuple(steer)
-        model = Model(self._model.base, self._model.revision, adapter)
+        model = replace(self._model, adapter=adapter)
         requests = [
             GenerateRequest(str(i), messages, model, sampling, row_seed(f"notebook:{seed}", i), pushes)
             for i, messages in enumerate(_chats(prompts, under))
         ]
         found = {completion.key: completion for completion in self._all(self._backend.generate(requests))}
         for completion in found.values():
-            if completion.finish == "failed":
+            if completion.finish == "failed" and not completion.unanswered:
                 raise BackendError(f"prompt {completion.key}: {completion.error}")
         return [found[request.key] for request in requests]
 
@@ -133,7 +172,7 @@ class LocalModel:
         negative: str | Sequence[Answered],
         prompts: Sequence[str] = (),
         *,
-        name: str = "vector",
+        name: str | None = None,
         tokens: ExtractTokens = "response",
         layer: int | None = None,
         sampling: Sampling | None = None,
@@ -141,24 +180,32 @@ class LocalModel:
     ) -> LocalVector:
         """The mean difference of activations between two sides, at every layer.
 
-        A side is a prefix group, under which the prompts are answered first, or chats with their answers.
+        A side is a prefix group, under which the prompts are answered first, or chats with their answers. Without
+        a `name`, the file is named after what the vector is made of.
 
         Raises:
-            SpecError: there is no such prefix group, or the two sides do not differ.
+            SpecError: there is no such prefix group, the two sides do not differ, or another vector has the name.
             BackendError: the model cannot be steered, or could not answer.
         """
         for label, side in (("positive", positive), ("negative", negative)):
             if not isinstance(side, str):
-                texts = [[*(turn.content for turn in chat), answer] for chat, answer in side]
-                require_whole(texts, f"extract, the {label} side", "chat")
-        sides = [
-            self._answered(side, prompts, sampling, seed) if isinstance(side, str) else list(side)
+                said = [[*(turn.content for turn in chat), answer] for chat, answer in side]
+                require_whole(said, f"extract, the {label} side", "chat")
+        asked = texts(prompts, "prompts")
+        first, second = (
+            self._answered(side, asked, sampling, seed) if isinstance(side, str) else list(side)
             for side in (positive, negative)
-        ]
+        )
+        if isinstance(positive, str) and isinstance(negative, str):  # what one side lacks, the other lacks too
+            pairs = [pair for pair in zip(first, second, strict=True) if None not in pair]
+            first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        sides = [[each for each in side if each is not None] for side in (first, second)]
         labels = tuple(side if isinstance(side, str) else "given" for side in (positive, negative))
-        path = self.folder / f"{name}.safetensors"
         source = Difference(sides[0], sides[1], tokens, (labels[0], labels[1]))
-        for event in self._all(self._backend.make_vectors([VectorJob(name, name, self._model, source, path, layer)])):
+        parts = {"model": self.identity.fingerprint, "source": source, "layer": layer}
+        path = self.folder / f"{self._made_of.place(name, 'vector', parts)}.safetensors"
+        label = name or "vector"
+        for event in self._all(self._backend.make_vectors([VectorJob(label, label, self._model, source, path, layer)])):
             if isinstance(event, VectorFailed):
                 raise BackendError(event.error)
         return LocalVector.open(path)
@@ -171,15 +218,20 @@ class LocalModel:
         under: str | Condition | None = None,
         steer: Sequence[Steering] | Steering = (),
         sft: Sft | None = None,
-        name: str = "adapter",
+        name: str | None = None,
         seed: int = 0,
     ) -> str:
         """Fine-tune a LoRA adapter on pairs, under a prefix group or a dose; the folder of the adapter.
 
+        The same training a second time gives back its adapter. Without a `name`, the folder is named after what the
+        adapter is made of. Completions that cannot be learned are left out, and a warning says why.
+
         Raises:
-            SpecError: there are not as many completions as prompts, or no such prefix group.
+            SpecError: there are not as many completions as prompts, no such prefix group, or another adapter has the
+                name.
             BackendError: training failed, or steering did not do what was asked.
         """
+        prompts, completions = texts(prompts, "prompts"), texts(completions, "completions")
         if len(prompts) != len(completions):
             raise SpecError(f"there are {len(prompts)} prompts and {len(completions)} completions")
         for index, completion in enumerate(completions):
@@ -189,8 +241,18 @@ class LocalModel:
             Example(messages, completion, pushes)
             for messages, completion in zip(_chats(prompts, under), completions, strict=True)
         ]
-        job = TrainJob(name, self._model, examples, sft or Sft(), seed, self.folder / name)
+        parts = {
+            "model": self.identity.fingerprint,
+            "examples": examples,
+            "vectors": {push.vector: content_digest(push.vector) for push in pushes},
+            "sft": sft or Sft(),
+            "seed": seed,
+        }
+        place = self._made_of.place(name, "adapter", parts)
+        job = TrainJob(place, self._model, examples, sft or Sft(), seed, self.folder / place)
         for event in self._all(self._backend.train([job])):
+            if isinstance(event, TrainMessage):
+                warnings.warn(event.text, stacklevel=2)
             if isinstance(event, TrainFailed):
                 raise BackendError(event.error)
             if isinstance(event, Trained):
@@ -214,11 +276,13 @@ class LocalModel:
 
     def _answered(
         self, group: str, prompts: Sequence[str], sampling: Sampling | None, seed: int
-    ) -> list[tuple[tuple[Message, ...], str]]:
+    ) -> list[Answered | None]:
+        """Chats with the model's answers; None where it gave none."""
         if not prompts:
             raise SpecError(f"to answer under '{group}', extract needs prompts")
         answers = self.generate(prompts, under=group, sampling=sampling, seed=seed)
-        return [(messages, one.text) for messages, one in zip(_chats(prompts, group), answers, strict=True)]
+        chats = _chats(prompts, group)
+        return [None if one.unanswered else (chat, one.text) for chat, one in zip(chats, answers, strict=True)]
 
     def _all(self, stream: AsyncIterator[T]) -> list[T]:
         async def gather() -> list[T]:
@@ -228,6 +292,23 @@ class LocalModel:
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def read_with(fingerprint: str, inputs: Mapping[str, Any]) -> str:
+    """What determines a model's output where its template reads more than the messages."""
+    if not inputs:
+        return fingerprint
+    return hashlib.sha256(f"{fingerprint}:{json.dumps(inputs, sort_keys=True)}".encode()).hexdigest()
+
+
+def _day(date: str | datetime.date | None) -> str:
+    """A day in ISO 8601; today where none is given."""
+    if date is None:
+        return datetime.datetime.now(datetime.UTC).date().isoformat()
+    try:
+        return datetime.date.fromisoformat(str(date)).isoformat()
+    except ValueError as error:
+        raise BackendError(f"date '{date}' is not a day: write it as 2026-11-26") from error
 
 
 def _chats(prompts: Sequence[str], under: str | Condition | None) -> list[tuple[Message, ...]]:
@@ -241,6 +322,7 @@ def _chats(prompts: Sequence[str], under: str | Condition | None) -> list[tuple[
         condition = groups[under]
     else:
         condition = under
+    prompts = texts(prompts, "prompts")
     for index, prompt in enumerate(prompts):
         require_whole(prompt, f"prompt {index}")
     return [condition.push(Prompt(str(i), prompt), i, "user").messages for i, prompt in enumerate(prompts)]

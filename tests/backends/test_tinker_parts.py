@@ -108,7 +108,7 @@ def test_work_knows_its_steps_and_what_is_wanted_after_which(tmp_path: Path) -> 
     ]
     assert work.token == work_of(job(tmp_path / "elsewhere"), tokens, options, 2048).token
     assert work.token != work_of(job(tmp_path, seed=1), tokens, options, 2048).token
-    with pytest.raises(BackendError, match="example 1 has"):
+    with pytest.raises(BackendError, match="example 1: it has"):
         work_of(job(tmp_path), tokens, options, 4)
     with pytest.raises(BackendError, match="outside"):
         work_of(job(tmp_path, checkpoints=(21,)), tokens, options, 2048)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -253,7 +254,8 @@ def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest |
         return None
     messages = prefixed(completion.phrase, completion.asked, inputs.get("channel", "user"))
     turns = tuple((message.role, message.content) for message in messages)
-    return ChatRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns)
+    read = json.dumps(model.get("template") or {})
+    return ChatRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns, read)
 
 
 def _unpushed(reader: Reader, view: ExperimentView, behaviour: Behaviour, key: CellKey) -> CellRow | None:

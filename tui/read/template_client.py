@@ -23,12 +23,16 @@ class ChatText:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A model, and the messages of one prompt as (role, content)."""
+    """A model, and the messages of one prompt as (role, content).
+
+    `template` is what its chat template read besides the messages, as JSON.
+    """
 
     backend: str
     base: str
     revision: str | None
     messages: tuple[tuple[str, str], ...]
+    template: str = "{}"
 
 
 class ChatTexts:
@@ -76,6 +80,7 @@ class ChatTexts:
             "backend": request.backend,
             "base": request.base,
             "revision": request.revision,
+            "template": json.loads(request.template),
             "messages": request.messages,
         }
         try:
