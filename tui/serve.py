@@ -7,11 +7,11 @@ import ipaddress
 import secrets
 import shlex
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import MissingExtraError, SpecError
 
 LOOPBACK = "127.0.0.1"
@@ -63,14 +63,7 @@ def serve(
     address = host or LOOPBACK
     chosen = _free_port(address, port)
     secret = token or secrets.token_urlsafe(24)
-    command = [
-        sys.executable,
-        "-m",
-        "windowshift",
-        "tui",
-        str(workspace.resolve()),
-        *(["--open", link] if link else []),
-    ]
+    command = python_module("windowshift", "tui", str(workspace.resolve()), *(["--open", link] if link else []))
 
     async def keep_to_ourselves(request: Any, response: Any) -> None:  # noqa: ARG001 - the library's signature
         response.headers.update(HEADERS)

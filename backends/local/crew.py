@@ -11,7 +11,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -20,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from windowshift.backends.local.messages import Cancel, Ended, Order, Yielded
+from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import BackendError
 
 
@@ -105,7 +105,7 @@ class Crew:
             ours, theirs = socket.socketpair()
             with theirs:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "windowshift.backends.local.worker", str(theirs.fileno())],
+                    python_module("windowshift.backends.local.worker", str(theirs.fileno())),
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     # One thread a worker, from the first import on: OpenMP pools of several processes fight.

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any
 
+from windowshift.core.contract.child import python_module
 from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Score, Scores
 from windowshift.core.run.scoring import FAILED, checked, failure, missing, score_row
 
@@ -176,7 +177,7 @@ class ScoringProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             # -P: no module of the working folder stands in for one of the library's.
-            command = [sys.executable, "-P", "-m", "windowshift.core.run.scoring_process", str(theirs.fileno())]
+            command = python_module("windowshift.core.run.scoring_process", str(theirs.fileno()))
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         connection = self._connection = Connection(ours.detach())
         try:

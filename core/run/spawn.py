@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
+
+from windowshift.core.contract.child import python_module
 
 
 def launch(spec_file: Path, workspace: Path) -> int:
@@ -14,7 +15,7 @@ def launch(spec_file: Path, workspace: Path) -> int:
     """
     logs = workspace / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "windowshift", "run", str(spec_file), "--workspace", str(workspace)]
+    command = python_module("windowshift", "run", str(spec_file), "--workspace", str(workspace))
     with (logs / "launch.log").open("ab") as out:
         # A new session: closing the terminal, or losing ssh, does not end the run.
         process = subprocess.Popen(

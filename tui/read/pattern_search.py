@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.row_filter import FilterError, Pattern
@@ -45,7 +46,7 @@ def find_rows(
         FilterError: it takes longer, or the process failed.
     """
     flags = "i" if pattern.any_case else "-"
-    command = [sys.executable, "-m", "windowshift.tui.read.pattern_search"]
+    command = python_module("windowshift.tui.read.pattern_search")
     process = subprocess.Popen(
         [*command, str(workspace), str(job), str(patience), flags, pattern.pattern],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",

@@ -7,10 +7,10 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import SpecError, StoreError
 
 PLAN_SECONDS = 120
@@ -102,7 +102,7 @@ def plan(path: Path, workspace: Path) -> Planned:
     Raises:
         SpecError: the spec is wrong; the sentence is the one of `windowshift plan`.
     """
-    command = [sys.executable, "-m", "windowshift", "plan", str(path), "--workspace", str(workspace), "--json"]
+    command = python_module("windowshift", "plan", str(path), "--workspace", str(workspace), "--json")
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PLAN_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

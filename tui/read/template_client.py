@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from windowshift.core.contract.child import python_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class ChatTexts:
         command: what answers, one JSON line for each line.
     """
 
-    COMMAND = (sys.executable, "-m", "windowshift.backends.local.template_server")
+    COMMAND = tuple(python_module("windowshift.backends.local.template_server"))
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._command = list(command)
