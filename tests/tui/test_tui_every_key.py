@@ -171,6 +171,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "diff": ([], of("snapshot.new"), []),
         "roles": ([], lambda pilot: str(pilot.app.screen.query_one("#prompt-text").content), []),
         "template": ([], lambda pilot: str(pilot.app.screen.query_one("#prompt-text").content), []),
+        "evidence": ([], said, []),
         "copy": ([], said, []),
         "cursor_first": (["end"], scrolled, []),
         "cursor_last": (["home"], scrolled, []),

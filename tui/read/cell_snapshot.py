@@ -180,6 +180,17 @@ def _against(
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What a scorer said of a completion beside its score: a reason, and evidence as JSON values."""
+
+    behaviour: str
+    shown: str
+    scored: bool
+    reason: str | None
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class CompletionSnapshot:
     """A completion, and the base model's for the same prompt under the same eval condition.
 
@@ -199,6 +210,7 @@ class CompletionSnapshot:
     gone: Marked | None = None
     pinned_new: Marked | None = None
     chat: ChatRequest | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 def read_completion(
@@ -241,8 +253,20 @@ def read_completion(
     key_beside = pinned_key if beside_pinned else None
     chat = _chat(reader.job(cell.job).inputs, own)
     return CompletionSnapshot(
-        view, behaviour, key, own, base, channel, tuple(scores), key_beside, pinned, new, gone, pinned_new, chat
-    )
+        view, behaviour, key, own, base, channel, tuple(scores), key_beside, pinned, new, gone, pinned_new, chat,
+        _findings(reader, view.row.behaviours, cell.job, own.row),
+    )  # fmt: skip
+
+
+def _findings(reader: Reader, behaviours: Sequence[Behaviour], job: int, row: int) -> tuple[Finding, ...]:
+    """What the scorers of a completion kept for people to see; nothing of those that gave a number alone."""
+    found = []
+    for one in behaviours:
+        scored = next(iter(reader.completions_at(job, one.name, [row])), None)
+        if scored is not None and (scored.reason or scored.evidence):
+            shown = "missing" if scored.score is None else one.value_text(scored.score, narrow=True)
+            found.append(Finding(one.name, shown, scored.score is not None, scored.reason, scored.evidence or {}))
+    return tuple(found)
 
 
 def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest | None:

@@ -46,6 +46,10 @@ SETTLED = ("done", "failed", "cancelled")
 """States of a job whose numbers change no more."""
 
 
+BASE_ROW = -1
+"""The number of the base model's row, which stands above the first one."""
+
+
 class Page(NamedTuple):
     """One page of the grid: everything that was trained on one generation condition's data."""
 
@@ -168,6 +172,19 @@ class GridSnapshot:
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The train and the eval conditions, in order."""
         return tuple(row.train for row in self.rows), self.columns
+
+    def place_of(self, train: str | None, evaluate: str | None) -> tuple[int, int]:
+        """Return the row and the column of two conditions; the first ones for what is not on this page."""
+        trains, columns = self.names
+        row = BASE_ROW if train == BASE else trains.index(train) if train in trains else 0
+        return row, columns.index(evaluate) if evaluate in columns else 0
+
+    def at(self, row: int, column: int) -> GridCell | None:
+        """Return the cell at a row and a column; None where there is none."""
+        if row >= len(self.rows):
+            return None
+        cells = (self.base if row == BASE_ROW else self.rows[row]).cells
+        return cells[column] if column < len(cells) else None
 
     @property
     def chosen(self) -> tuple[object, ...]:

@@ -130,6 +130,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("diff", "d", "d", "diff", "mark the words that differ from the base model's text", rank=1),
         Action("roles", "r", "r", "roles", "show the prompt as messages with their roles", rank=3),
         Action("template", "t", "t", "template", "show the prompt with the model's chat template", rank=3),
+        Action("evidence", "e", "e", "evidence", "show all that the scorers kept, in place of the texts", rank=2),
         COPY,
         Action("scroll_up", "up,k", "↑ k", "up", "scroll both texts up"),
         Action("scroll_down", "down,j", "↓ j", "down", "scroll both texts down"),

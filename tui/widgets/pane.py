@@ -80,6 +80,17 @@ def marked_text(text: str, marked: Marked | None, ink: Ink) -> Text:
     return shown
 
 
+def said_text(completion: CompletionRow, marked: Marked | None, ink: Ink) -> Text:
+    """Return what the model thought, apart, then what it said, or why there is nothing."""
+    text = Text()
+    if completion.reasoning is not None:
+        text.append(f"thought, {completion.reasoning_tokens} tokens, not scored\n", ink.faint)
+        text.append(f"{sanitise.block(completion.reasoning)}\n\n", ink.dim)
+    if completion.error:
+        return text.append(sanitise.block(completion.error), ink.bad)
+    return text.append_text(marked_text(completion.text, marked, ink))
+
+
 class Pane(VerticalScroll, can_focus=False):
     """A completion in a frame with a title."""
 
@@ -108,12 +119,16 @@ class Pane(VerticalScroll, can_focus=False):
 class Panes(Screen[None]):
     """A screen whose panes scroll together."""
 
+    def scrolled(self) -> list[VerticalScroll]:
+        """Return what the keys scroll."""
+        return list(self.query(Pane))
+
     def _scroll(self, by: int) -> None:
-        for pane in self.query(Pane):
-            pane.scroll_relative(y=by, animate=False)
+        for part in self.scrolled():
+            part.scroll_relative(y=by, animate=False)
 
     def _page(self) -> int:
-        return max(1, next((pane.size.height for pane in self.query(Pane) if pane.display), 3) - 2)
+        return max(1, next((part.size.height for part in self.scrolled() if part.display), 3) - 2)
 
     def action_scroll_up(self) -> None:
         """Scroll all texts up."""
@@ -133,10 +148,10 @@ class Panes(Screen[None]):
 
     def action_cursor_first(self) -> None:
         """Go to the start."""
-        for pane in self.query(Pane):
-            pane.scroll_home(animate=False)
+        for part in self.scrolled():
+            part.scroll_home(animate=False)
 
     def action_cursor_last(self) -> None:
         """Go to the end."""
-        for pane in self.query(Pane):
-            pane.scroll_end(animate=False)
+        for part in self.scrolled():
+            part.scroll_end(animate=False)

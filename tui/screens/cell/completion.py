@@ -19,11 +19,12 @@ from windowshift.tui.read.template_client import ChatRequest, ChatTexts
 from windowshift.tui.screens.cell.screen import CellScreen, cell_name
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions, formats, sanitise
-from windowshift.tui.text.pieces import Pieces
+from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.status import FINISH
 from windowshift.tui.text.word_diff import Marked
-from windowshift.tui.widgets.headline import Headline
-from windowshift.tui.widgets.pane import Pane, Panes, marked_text, prompt_text, template_text
+from windowshift.tui.widgets.evidence import evidence_text
+from windowshift.tui.widgets.headline import Headline, KeyLine
+from windowshift.tui.widgets.pane import Pane, Panes, prompt_text, said_text, template_text
 
 
 class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
@@ -46,6 +47,7 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         self.diff = False
         self.roles = False
         self.template = False
+        self.evidence = False
         self._chats = ChatTexts()
 
     def body(self) -> ComposeResult:
@@ -57,6 +59,8 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
             yield Pane(id="own")
             yield Pane(id="base")
             yield Pane(id="pinned")
+        with VerticalScroll(id="evidence", can_focus=False):
+            yield Static("", id="evidence-text", markup=False)
 
     def place(self) -> tuple[str, ...]:
         """Return the way here."""
@@ -77,8 +81,9 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         ink, own = self.ink, snapshot.completion
         names = (self.cell.experiment, cell_name(snapshot.key), f"row {own.row}")
         self.head(names, [(f"{self.position + 1} of {len(self.order)} ", ink.dim)], snapshot.experiment.row)
-        self.query_one("#scores", Headline).show((self._scores(snapshot), self._end(own)))
+        self.query_one("#scores", Headline).show(*self._score_lines(snapshot))
         self._show_prompt(snapshot)
+        self._show_evidence(snapshot)
         # Panes are redrawn only for another text: a run that goes on must not scroll them back.
         self._fill("own", "this" if snapshot.key.train != BASE else "base model", own, snapshot.new)
         base = self.query_one("#base", Pane)
@@ -92,6 +97,22 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
             same = other.generate == snapshot.key.generate
             name = f"{other.train} → {other.evaluate}" if same else cell_name(other)
             self._fill("pinned", f"pinned {name}", snapshot.pinned, snapshot.pinned_new)
+
+    def scrolled(self) -> list[VerticalScroll]:
+        """Return what the keys scroll: the evidence where it alone is shown, else the texts with the prompt."""
+        if self.evidence and self.snapshot is not None and self.snapshot.findings:
+            return [self.query_one("#evidence", VerticalScroll)]
+        return [*self.query(Pane), self.query_one("#prompt", VerticalScroll)]
+
+    def _show_evidence(self, snapshot: CompletionSnapshot) -> None:
+        """Show what the scorers kept, below the texts, or in place of them."""
+        found = self.query_one("#evidence", VerticalScroll)
+        found.display = bool(snapshot.findings)
+        found.border_title = "how it was scored" + ("" if self.evidence else " · e shows all of it")
+        found.set_class(self.evidence, "-whole")
+        self.query_one("#panes").display = not (self.evidence and snapshot.findings)
+        self.query_one("#evidence-text", Static).update(evidence_text(snapshot.findings, self.ink))
+        self.query_one(KeyLine).hide(frozenset() if snapshot.findings else frozenset({"evidence"}))
 
     def _show_prompt(self, snapshot: CompletionSnapshot) -> None:
         ink, own = self.ink, snapshot.completion
@@ -136,31 +157,42 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         if completion is None:
             wanted: tuple[str, Text] = (title, Text("not there yet", ink.dim))
         elif completion.error:
-            wanted = (f"{title} · failed", Text(sanitise.block(completion.error), ink.bad))
+            wanted = (f"{title} · failed", said_text(completion, marked, ink))
         else:
             score = formats.plain(completion.score)
             end = FINISH.get(completion.finish, (completion.finish, ""))[0]
-            wanted = (
-                f"{title} · {f'{score} {self._unit}'.rstrip()} · {end}",
-                marked_text(completion.text, marked, ink),
-            )
+            wanted = (f"{title} · {f'{score} {self._unit}'.rstrip()} · {end}", said_text(completion, marked, ink))
         self.query_one(f"#{pane}", Pane).keep(sanitise.line(wanted[0], 120), wanted[1], ink)
 
     @property
     def _unit(self) -> str:
         return self.snapshot.behaviour.score_unit if self.snapshot else ""
 
-    def _scores(self, snapshot: CompletionSnapshot) -> Pieces:
-        ink = self.ink
-        pieces: Pieces = []
+    def _scores(self, snapshot: CompletionSnapshot) -> list[Pieces]:
+        """Return the score of each behaviour, the base model's beside it."""
+        ink, found = self.ink, []
         for _, unit, own, base in snapshot.scores:
-            pieces += [(f" {unit} ", ink.dim), (formats.plain(own), ink.strong)]
+            pieces: Pieces = [(f" {unit} ", ink.dim), (formats.plain(own), ink.strong)]
             if base is not None:
                 pieces.append((f" base {formats.plain(base)}", ink.blue))
-            pieces.append((" ", ink.dim))
-        if snapshot.completion.reason:
-            pieces.append((f" {sanitise.line(snapshot.completion.reason, 120)}", ink.text))
-        return pieces
+            found.append([*pieces, (" ", ink.dim)])
+        return found
+
+    def _score_lines(self, snapshot: CompletionSnapshot) -> list[tuple[Pieces, Pieces]]:
+        """Return the scores in as many lines as they take, and how the completion ended behind the first."""
+        end = self._end(snapshot.completion)
+        lines: list[tuple[Pieces, Pieces]] = [([], end)]
+        for score in self._scores(snapshot):
+            left, right = lines[-1]
+            if left and length([*left, *score, *right]) >= self.size.width:
+                lines.append(([], []))
+            lines[-1][0].extend(score)
+        return lines
+
+    def on_resize(self) -> None:
+        """Lay the scores out for the new width."""
+        if self.snapshot is not None and self.ready:
+            self.query_one("#scores", Headline).show(*self._score_lines(self.snapshot))
 
     def _end(self, own: CompletionRow) -> Pieces:
         ink = self.ink
@@ -177,6 +209,7 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         place = max(0, min(len(self.order) - 1, self.position + by))
         if place != self.position:
             self.position = place
+            self.query_one("#evidence", VerticalScroll).scroll_home(animate=False)
             self.cell.completions.move(place)
             self.choose()
 
@@ -198,6 +231,16 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         self.roles, self.template = not self.roles, False
         if self.snapshot is not None:
             self._show_prompt(self.snapshot)
+
+    def action_evidence(self) -> None:
+        """Show all that the scorers kept in place of the texts, or the texts again."""
+        if self.snapshot is None:
+            return
+        if not self.snapshot.findings:
+            self.shift.say("The scorers of this completion kept nothing but their numbers.")
+            return
+        self.evidence = not self.evidence
+        self._show_evidence(self.snapshot)
 
     def action_template(self) -> None:
         """Show the prompt with the model's chat template, or without."""

@@ -25,7 +25,7 @@ from windowshift.tui.text import actions, formats, sanitise
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.status import FINISH
 from windowshift.tui.text.table import Table
-from windowshift.tui.widgets.pane import Pane, Panes, marked_text, prompt_text
+from windowshift.tui.widgets.pane import Pane, Panes, prompt_text, said_text
 from windowshift.tui.widgets.picture import Picture
 
 VIEWS = ("all", "completions", "scatter")
@@ -154,10 +154,10 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
         if completion is None:
             return name, Text("not there yet", ink.dim)
         if completion.error:
-            return f"{name} · failed", Text(sanitise.block(completion.error), ink.bad)
+            return f"{name} · failed", said_text(completion, None, ink)
         score = f"{formats.plain(completion.score)} {found.behaviour.score_unit}".rstrip()
         end = FINISH.get(completion.finish, (completion.finish, ""))[0]
-        return f"{name} · {score} · {end}", marked_text(completion.text, column.marked, ink)
+        return f"{name} · {score} · {end}", said_text(completion, column.marked, ink)
 
     @work(thread=True, exit_on_error=False, exclusive=True, group="measures")
     def _measure(self, asked: tuple[object, ...], name: str, behaviour: str, keys: tuple[CellKey, ...]) -> None:

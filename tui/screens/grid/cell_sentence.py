@@ -6,8 +6,7 @@ from windowshift.core.contract.number_format import NumberFormat
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.fits import Fits, Number, effect_of
-from windowshift.tui.read.snapshot import GridCell, GridSnapshot
-from windowshift.tui.screens.grid.matrix_view import BASE_ROW
+from windowshift.tui.read.snapshot import BASE_ROW, GridCell, GridSnapshot
 from windowshift.tui.text import formats, sanitise
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.theme import Ink

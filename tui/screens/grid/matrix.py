@@ -11,7 +11,8 @@ from textual.message import Message
 from textual.strip import Strip
 
 from windowshift.tui.read.cell_labels import FaceRow, MatrixModel
-from windowshift.tui.screens.grid.matrix_view import BASE_ROW, Layout, MatrixLines, MatrixView, layout_of
+from windowshift.tui.read.snapshot import BASE_ROW
+from windowshift.tui.screens.grid.matrix_view import Layout, MatrixLines, MatrixView, layout_of
 from windowshift.tui.widgets.inked import Drawn, few_colours, ink_of
 
 _EMPTY = MatrixModel((), (), FaceRow("base", (), ()), ())

@@ -8,10 +8,10 @@ from rich.style import Style
 from textual.geometry import Region
 
 from windowshift.tui.read.cell_labels import Face, MatrixModel, column_labels
+from windowshift.tui.read.snapshot import BASE_ROW
 from windowshift.tui.text.pieces import Pieces, fit
 from windowshift.tui.text.theme import Ink, scale, step_of
 
-BASE_ROW = -1
 FOLD = 2
 """Columns of screen between the arm's own conditions and the other arm's."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from textual import work
@@ -26,7 +26,6 @@ from windowshift.tui.screens.grid.cell_sentence import explanation
 from windowshift.tui.screens.grid.controls import controls, idle_actions
 from windowshift.tui.screens.grid.fit_line import FitLine
 from windowshift.tui.screens.grid.matrix import Matrix
-from windowshift.tui.screens.grid.matrix_view import BASE_ROW
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions, sanitise
 from windowshift.tui.text.table import Table, number
@@ -46,13 +45,12 @@ class GridScreen(StoreScreen[GridSnapshot]):
     SCREEN_NAME = "grid"
     BINDINGS = actions.bindings("grid")
 
+    @dataclass
     class FitsRead(Message):
         """The fit was computed."""
 
-        def __init__(self, fits: Fits | None, cost: float) -> None:
-            super().__init__()
-            self.fits = fits
-            self.cost = cost
+        fits: Fits | None
+        cost: float
 
     def __init__(self, name: str, link: DeepLink | None = None) -> None:
         super().__init__()
@@ -86,11 +84,8 @@ class GridScreen(StoreScreen[GridSnapshot]):
     @property
     def selected(self) -> GridCell | None:
         """The cell under the cursor."""
-        grid, row, column = self.snapshot, self.matrix.row, self.matrix.column
-        if grid is None or not grid.columns or row >= len(grid.rows):
-            return None
-        shown = grid.base if row == BASE_ROW else grid.rows[row]
-        return shown.cells[column] if column < len(shown.cells) else None
+        grid = self.snapshot
+        return grid.at(self.matrix.row, self.matrix.column) if grid is not None and grid.columns else None
 
     # -- the place ------------------------------------------------------------------------------
 
@@ -129,21 +124,17 @@ class GridScreen(StoreScreen[GridSnapshot]):
             self.choose()
             return
         self._link = None
-        trains = {row.train: place for place, row in enumerate(grid.rows)} | {BASE: BASE_ROW}
-        row = trains.get(link.train or "", 0)
-        column = grid.columns.index(link.evaluate) if link.evaluate in grid.columns else 0
+        place = grid.place_of(link.train, link.evaluate)
         # The matrix learns its size with the first layout, and cannot place a cursor before it.
-        self.call_after_refresh(self.matrix.move, row, column)
+        self.call_after_refresh(self.matrix.move, *place)
         if link.generate is None:
             return
-        missing = [
-            name for name, known in ((link.train, trains), (link.evaluate, grid.columns)) if name and name not in known
-        ]
+        known = ((link.train, (BASE, *grid.names[0])), (link.evaluate, grid.columns))
+        missing = [name for name, there in known if name and name not in there]
         if missing:
             self.shift.say(f"There is no condition '{missing[0]}' on this page.", bad=True)
         elif link.evaluate is not None:
-            shown = grid.base if row == BASE_ROW else grid.rows[row]
-            cell = shown.cells[column]
+            cell = grid.at(*place)
             if cell is not None:
                 self.shift.open("cell", self.experiment, cell.key, grid.behaviour.name)
 
@@ -162,9 +153,8 @@ class GridScreen(StoreScreen[GridSnapshot]):
         """The experiment is not there yet: a run that has just been started writes it in a moment."""
         self.query_one(Headline).show((self.crumbs(self.experiment), []))
         name = sanitise.line(self.experiment, 80)
-        self.query_one(Words).show(
-            [(f"There is no experiment '{name}' here yet; it appears as soon as a run writes it.", self.ink.text)]
-        )
+        sentence = f"There is no experiment '{name}' here yet; it appears as soon as a run writes it."
+        self.query_one(Words).show([(sentence, self.ink.text)])
 
     def show(self, snapshot: GridSnapshot) -> None:
         """Show a page."""
@@ -193,14 +183,10 @@ class GridScreen(StoreScreen[GridSnapshot]):
         before, self._before = self._before, grid
         if before is None or before.chosen != grid.chosen or before.names == grid.names:
             return
-        (trains, columns), (now_trains, now_columns) = before.names, grid.names
-        row, column = self.matrix.row, self.matrix.column
-        if 0 <= row < len(trains) and trains[row] in now_trains:
-            row = now_trains.index(trains[row])
-        if column < len(columns) and columns[column] in now_columns:
-            column = now_columns.index(columns[column])
-        self.matrix.move(row, column)
-        if (set(trains), set(columns)) == (set(now_trains), set(now_columns)):
+        found = before.at(self.matrix.row, self.matrix.column)
+        if found is not None:
+            self.matrix.move(*grid.place_of(found.key.train, found.key.evaluate))
+        if [set(names) for names in before.names] == [set(names) for names in grid.names]:
             self.shift.say("Rows and columns now stand in the order of the base model's means: all of them are there.")
 
     def tick(self) -> None:
@@ -208,10 +194,8 @@ class GridScreen(StoreScreen[GridSnapshot]):
         if self.snapshot is None:
             return
         view, now = self.snapshot.experiment, self.shift.now()
-        self.query_one(Headline).show(
-            (self.crumbs(view.row.name), experiment_line(view, now, self.ink)),
-            *model_line(view, now, self.ink),
-        )
+        first = (self.crumbs(view.row.name), experiment_line(view, now, self.ink))
+        self.query_one(Headline).show(first, *model_line(view, now, self.ink))
 
     def on_resize(self) -> None:
         """Say more where there is room."""
