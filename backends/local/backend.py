@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.architecture_limits import notes, unsupported
-from windowshift.backends.local.model_folder import MICROWORLD, identify, locate, model_config, model_size, tiny
+from windowshift.backends.local.model_folder import identify, locate, model_config, model_size, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.turns import Turns
 from windowshift.backends.shared.refusal import failed, library_reason
+from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize, TemplateReport
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Model, TemplateInputs
@@ -91,7 +92,7 @@ class LocalBackend:
         Raises:
             BackendError: the tokenizer cannot be loaded.
         """
-        if base == MICROWORLD and not inputs.switches:
+        if is_embedded(base) and not inputs.switches:
             return TemplateReport({})  # this project's own, and its tests try it
         require_libraries()
         from windowshift.backends.local.template_check import check_template

@@ -22,10 +22,11 @@ from windowshift.backends.local.chunked_attention import NAME as CHUNKED
 from windowshift.backends.local.chunked_attention import decoding
 from windowshift.backends.local.hub import offline, resolved
 from windowshift.backends.local.kv_cache import CachePlan
-from windowshift.backends.local.model_folder import MICROWORLD, identify, locate, tiny
+from windowshift.backends.local.model_folder import identify, locate, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Forward, Row
 from windowshift.backends.local.tokenizer import loading_error
+from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.fine_tune import adapter_digest, fine_tuned_fingerprint
 from windowshift.core.contract.generation import Model, TemplateInputs
@@ -247,7 +248,7 @@ def load(base: str, revision: str | None, options: LocalOptions, merged: str | N
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise BackendError(f"'{base}' cannot be put on device '{device}': {str(error).splitlines()[0]}") from error
-    label = base if folder is None or base == MICROWORLD else folder.name
+    label = base if folder is None or is_embedded(base) else folder.name
     fingerprint = identify(base, revision).fingerprint
     if merged is not None:
         Adapters(model, label, source).merge(AdapterFile.at(merged))

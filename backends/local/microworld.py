@@ -23,7 +23,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from windowshift.backends.local.model_folder import MICROWORLD
+from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.settings.world import examples
 from windowshift.core.settings.worlds import WORLDS, world
 

@@ -19,10 +19,10 @@ from windowshift.backends.local.weight_files import (
     parameters,
     weight_files,
 )
+from windowshift.core.contract.assets import MICROWORLD, is_embedded
 from windowshift.core.contract.backend import ModelIdentity, ModelSize
 from windowshift.core.contract.errors import BackendError
 
-MICROWORLD = "microworld"
 _UNSEEN = "the commit behind this name is not known: neither the hub nor its cache on disk has told of"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -58,8 +58,8 @@ def locate(base: str) -> Path | None:
     Raises:
         BackendError: `base` looks like a path and is no folder, or is no possible hub id.
     """
-    if base == MICROWORLD:
-        folder = Path(windowshift.__file__).parent / "assets" / MICROWORLD
+    if base == MICROWORLD or is_embedded(base):
+        folder = Path(windowshift.__file__).parent / "assets" / base
         if not folder.is_dir():
             raise BackendError(f"the embedded model 'microworld' is missing from this installation ({folder})")
         return folder
@@ -106,9 +106,9 @@ def identify(base: str, revision: str | None = None) -> ModelIdentity:
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise BackendError(f"model folder '{base}' has no tokenizer ({', '.join(_TOKENIZERS[:3])}, ...)")
     return ModelIdentity(
-        label=MICROWORLD if base == MICROWORLD else folder.resolve().name,
+        label=base if is_embedded(base) else folder.resolve().name,
         fingerprint=_fingerprint(base, folder, weights),
-        rehearsal=base == MICROWORLD,
+        rehearsal=is_embedded(base),
         details={"path": str(folder), "model_type": config.get("model_type", "unknown")},
     )
 
@@ -188,7 +188,7 @@ def _fingerprint(base: str, folder: Path, weights: list[Path]) -> str:
         for path in weights:
             digest_ends(digest, path)
         # A small file is whole in its ends; and what ships with windowshift does not change between releases.
-        for path in weights if base != MICROWORLD else ():
+        for path in weights if not is_embedded(base) else ():
             if path.stat().st_size > 2 * MIB:
                 digest_samples(digest, base, path)
     except OSError as error:

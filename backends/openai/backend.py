@@ -16,6 +16,7 @@ from windowshift.backends.openai.options import HOSTED, OpenAIOptions
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.shared.pool import pooled
 from windowshift.backends.shared.reach import reach
+from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
@@ -69,7 +70,7 @@ class OpenAIBackend:
         said = self._connection.model(base)
         name = f"openai:{self._options.host}:{base}"
         fingerprint = said.fingerprint or hashlib.sha256(name.encode()).hexdigest()[:20]
-        rehearsal = base == "microworld" and self._connection.is_own(base)
+        rehearsal = is_embedded(base) and self._connection.is_own(base)
         return ModelIdentity(base, fingerprint, rehearsal)
 
     def supports_system(self, base: str, revision: str | None = None) -> bool:  # noqa: ARG002 - the protocol's

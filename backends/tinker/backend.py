@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from windowshift.backends.local.model_folder import MICROWORLD
 from windowshift.backends.local.template_check import check_template
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.shared.pool import pooled
@@ -20,6 +19,7 @@ from windowshift.backends.tinker.sampling import Sampling
 from windowshift.backends.tinker.tokens import Tokens
 from windowshift.backends.tinker.training import Training, cancel
 from windowshift.backends.tinker.work import ALPHA, check_alpha
+from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, TemplateReport
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
@@ -68,7 +68,7 @@ class TinkerBackend:
             raise BackendError(f"backend 'tinker' takes no revision: '{base}' is whatever the server calls so")
         self._connection.model(base)
         name = f"tinker:{self._options.host}:{base}"
-        return ModelIdentity(base, hashlib.sha256(name.encode()).hexdigest()[:20], base == MICROWORLD)
+        return ModelIdentity(base, hashlib.sha256(name.encode()).hexdigest()[:20], is_embedded(base))
 
     def supports_system(self, base: str, revision: str | None = None) -> bool:  # noqa: ARG002 - the protocol's
         """Whether the chat template passes a system message on; loads the tokenizer.
@@ -84,7 +84,7 @@ class TinkerBackend:
         Raises:
             BackendError: the tokenizer cannot be loaded.
         """
-        if base == MICROWORLD and not inputs.switches:
+        if is_embedded(base) and not inputs.switches:
             return TemplateReport({})
         return check_template(self._tokens(base).chat.reading(inputs), inputs)
 

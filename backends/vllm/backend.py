@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from windowshift.backends.local.model_folder import MICROWORLD, identify, model_size
+from windowshift.backends.local.model_folder import identify, model_size
 from windowshift.backends.local.template_check import check_template
 from windowshift.backends.shared.refusal import failed
 from windowshift.backends.vllm.adapters import Shelf
@@ -23,6 +23,7 @@ from windowshift.backends.vllm.served_model import find_served
 from windowshift.backends.vllm.server import ServerEngine
 from windowshift.backends.vllm.steering import PushMaker
 from windowshift.backends.vllm.turnstile import Turnstile
+from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, TemplateReport
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError, WindowshiftError
@@ -86,7 +87,7 @@ class VllmBackend:
         Raises:
             BackendError: the tokenizer cannot be loaded.
         """
-        if base == MICROWORLD and not inputs.switches:
+        if is_embedded(base) and not inputs.switches:
             return TemplateReport({})
         return check_template(self._prompt_maker((base, revision)).chat.reading(inputs), inputs)
 

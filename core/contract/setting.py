@@ -172,5 +172,9 @@ class Setting(Protocol):
         ...
 
     def default_prompts(self) -> str | None:
-        """The prompt source where a spec names none; None: a spec must name one."""
+        """The prompt source where a spec names none; None: a spec must name one.
+
+        A setting whose rehearsal has a world of its own names it here, and as its attribute `rehearsal`: the
+        embedded model that ``model: microworld`` then is.
+        """
         ...

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
 from windowshift.core.contract.conditions import Condition
 from windowshift.core.contract.errors import BackendError, SpecError
@@ -110,6 +111,9 @@ def make_plan(
     if spec.adapter is not None and (folder / spec.adapter / "adapter_config.json").is_file():
         spec = spec.model_copy(update={"adapter": str(folder / spec.adapter)})
     setting = registry.setting(spec.setting_name, spec.setting_options, folder)
+    rehearsal = getattr(setting, "rehearsal", MICROWORLD)
+    if spec.model == MICROWORLD and rehearsal != MICROWORLD:  # the embedded model is that of the setting's own world
+        spec = spec.model_copy(update={"model": rehearsal})
     grid = resolve_grid(spec, setting.conditions())
     _check_capabilities(spec, grid, backends)
     _check_checkpoints(spec, grid)

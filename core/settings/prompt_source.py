@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message
 from windowshift.core.contract.payload import Payload
 from windowshift.core.contract.prompts import Prompt
-from windowshift.core.settings import world
+from windowshift.core.settings import world, worlds
 from windowshift.core.settings.table_file import TableRow, find_file, read_dataset, read_table
+from windowshift.core.settings.worlds import WORLDS, WorldRow
 from windowshift.core.spec.sections import PayloadColumns, PromptDataset, PromptFile
 
-MICROWORLD = "microworld"
 TEXT_COLUMNS = ("prompt", "instruction", "question", "text", "problem", "messages")
 ID_COLUMNS = ("id", "prompt_id", "task_id")
 ROLES = ("system", "user", "assistant")
@@ -64,6 +65,9 @@ def draw(
         read = (Prompt(prompt.id, prompt.text) for prompt in world.prompts(world.world_size(), seed))
         prompts = [prepared(prompt, prepare, f"{MICROWORLD} prompt {prompt.id}") for prompt in read]
         where, repeats = MICROWORLD, 0
+    elif isinstance(source, str) and source in WORLDS:
+        prompts = [prepared(_of_world(row), prepare, f"{source} row {row.id}") for row in _world_rows(source, seed)]
+        where, repeats = source, 0
     else:
         if isinstance(source, str):
             source = PromptFile(file=source)
@@ -86,6 +90,18 @@ def draw(
             "(data.size + sampling.prompts, times the filter's candidates): lower one of them"
         )
     return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[-evaluation:])), repeats)
+
+
+def _world_rows(name: str, seed: int) -> list[WorldRow]:
+    found = worlds.world(name)
+    return found.rows(found.size(), seed)
+
+
+def _of_world(row: WorldRow) -> Prompt:
+    """A row of a rehearsal world, as one of a file: its text, and all else as the payload."""
+    column = next(name for name in TEXT_COLUMNS if name in row.fields)
+    payload = {name: value for name, value in row.fields.items() if name != column and value is not None}
+    return Prompt(row.id, str(row.fields[column]), payload)
 
 
 def read_prompts(path: Path, source: PromptFile, prepare: Prepare = unprepared) -> list[Prompt]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from windowshift.core.contract.assets import asset
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.spec import registry
 from windowshift.core.spec.spec_errors import did_you_mean
 
 
@@ -30,6 +31,13 @@ class Template:
 def templates() -> list[Template]:
     """All templates by name."""
     return [Template(path.stem, path.read_text(encoding="utf-8")) for path in sorted(asset("specs").glob("*.yaml"))]
+
+
+def rehearsals() -> dict[str, Template]:
+    """The rehearsals of settings on their embedded models, by setting, that of lengths first."""
+    found = {item.name: item for item in templates()}
+    settings = [name for name in registry.names(registry.SETTINGS) if name.replace("_", "-") in found]
+    return {"length": found["demo"], **{name: found[name.replace("_", "-")] for name in settings}}
 
 
 def find_template(name: str) -> Template:

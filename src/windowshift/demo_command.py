@@ -1,4 +1,4 @@
-"""The demo: both arms of the med_short grid on the embedded model."""
+"""The demo: a setting rehearsed on its embedded model; both arms of the med_short grid where none is named."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from windowshift.core.contract.errors import SpecError
 from windowshift.options import Workspace
 from windowshift.results_command import comparison, report
 from windowshift.run_command import run_here
@@ -18,20 +19,30 @@ def demo(
     workspace: Workspace = Path("demo"),
     headless: Annotated[bool, typer.Option("--headless", help="No screens: a progress bar, then the report.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
+    setting: Annotated[str, typer.Option("--setting", help="What to rehearse; 'list' shows all.")] = "length",
 ) -> None:
-    """Run the med_short grid on the embedded model, both arms, live on screen; it ends on their comparison."""
+    """Rehearse a setting on the embedded model, live on screen; it ends on the report."""
     from windowshift.core.spec.spec import parse_spec
-    from windowshift.core.spec.template import find_template
+    from windowshift.core.spec.spec_errors import did_you_mean
+    from windowshift.core.spec.template import rehearsals
 
-    text = find_template("demo").text.replace("seeds: [0]", f"seeds: [{seed}]")
+    if setting == "list":
+        for name, template in rehearsals().items():
+            typer.echo(f"{name:28} {template.summary}")
+        return
+    if setting not in rehearsals():
+        raise SpecError(f"there is no rehearsal of '{setting}'{did_you_mean(setting, rehearsals())}")
+    template = rehearsals()[setting]
+    text = template.text.replace("seeds: [0]", f"seeds: [{seed}]")
     if seed:
-        text = text.replace("name: demo", f"name: demo-seed{seed}")
+        text = text.replace(f"name: {template.name}", f"name: {template.name}-seed{seed}")
     spec = parse_spec(text, "the demo's spec")
     if headless or not sys.stdout.isatty():
         code = run_here(spec, text, Path(), workspace)
         if code in (0, 1):
             report(spec.name, workspace)
-            comparison(spec.name, workspace)
+            if spec.vectors:
+                comparison(spec.name, workspace)
         raise typer.Exit(code)
     from windowshift.core.run.spawn import launch
     from windowshift.tui.launch import run as run_app
@@ -41,12 +52,13 @@ def demo(
     spec_file.write_text(text, encoding="utf-8")
     launch(spec_file, workspace)
     code = run_app(workspace, experiment=spec.name)
-    if _state(spec.name, workspace) in ("done", "failed"):
+    if _state(spec.name, workspace) not in ("done", "failed"):
+        what = "compare" if spec.vectors else "report"
+        typer.echo(f"the demo runs on: windowshift tui {workspace}, then windowshift {what} {spec.name} -w {workspace}")
+    elif spec.vectors:
         comparison(spec.name, workspace)
     else:
-        typer.echo(
-            f"the demo runs on: windowshift tui {workspace}, then windowshift compare {spec.name} -w {workspace}"
-        )
+        report(spec.name, workspace)
     raise typer.Exit(code)
 
 

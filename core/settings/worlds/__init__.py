@@ -8,6 +8,8 @@ from typing import Any, Protocol, cast
 
 from windowshift.core.settings.worlds.chat import WorldChat, WorldRow
 
+__all__ = ["WORLDS", "World", "WorldChat", "WorldRow", "world"]
+
 WORLDS = {
     "microworld-code": "windowshift.core.settings.worlds.code",
     "microworld-claims": "windowshift.core.settings.worlds.claims",
