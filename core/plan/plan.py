@@ -14,7 +14,7 @@ from windowshift.core.contract.conditions import Condition
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
-from windowshift.core.contract.records import JobKind
+from windowshift.core.contract.records import JobKind, primary_of
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.grid_jobs import PlanMaker
 from windowshift.core.plan.jobs import Cell, Job, Source
@@ -145,6 +145,12 @@ def make_plan(
         spec, folder, backends, _behaviours(ruled), lambda backend, base: judge_template(backend, base, told)
     )
     scorers = (*ruled, *judges)
+    measured = [behaviour for scorer in scorers for behaviour in scorer.behaviours]
+    if measured and (primary := primary_of(measured)) != measured[0]:
+        raise SpecError(
+            f"the setting '{spec.setting_name}' declares '{primary.name}' as its primary behaviour and measures "
+            f"'{measured[0].name}' first: its scorers must give the primary behaviour first"
+        )
     maker = PlanMaker(spec, scorers, grid, model, drawn)
     if template.inputs:
         maker.model["template"] = dict(template.inputs)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import ModelScorer, RowScorer, Sample, Score, Scorer, Scores
 
 FAILED = "the scorer failed: "
@@ -49,15 +50,15 @@ def failure(error: BaseException) -> str:
 
 def checked(scorer: Scorer, found: Scores) -> dict[str, Score]:
     """Scores as the store takes them: one for each behaviour, finite or missing, with JSON for evidence."""
-    return {behaviour.name: _checked(found.get(behaviour.name)) for behaviour in scorer.behaviours}
+    return {behaviour.name: _checked(behaviour.scale, found.get(behaviour.name)) for behaviour in scorer.behaviours}
 
 
-def _checked(score: Score | None) -> Score:
+def _checked(scale: Scale, score: Score | None) -> Score:
     if not isinstance(score, Score):
         return Score(
             None, f"{FAILED}it gave no Score" if score is None else f"{FAILED}it gave a {type(score).__name__}"
         )
-    if score.evidence is None and type(score.value) is float and math.isfinite(score.value):
+    if score.evidence is None and type(score.value) is float and scale.problem(score.value) is None:
         return score  # nearly all: nothing to look at
     evidence = None if score.evidence is None else _json(score.evidence)
     if score.value is None:
@@ -68,6 +69,8 @@ def _checked(score: Score | None) -> Score:
         return Score(None, f"{FAILED}it gave a value that is no number", evidence)
     if not math.isfinite(value):
         return Score(None, f"{FAILED}it gave {value}", evidence)
+    if (problem := scale.problem(value)) is not None:
+        return Score(None, f"{FAILED}{problem}", evidence)
     return replace(score, value=value, evidence=evidence)
 
 

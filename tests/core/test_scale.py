@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from tests.generated_store import generate_store
 from windowshift.core.contract.records import Behaviour, primary_of
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.setting import Score
 from windowshift.core.contract.stats import Estimate
+from windowshift.core.run.scoring import checked
 from windowshift.core.store import schema
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.reader import Reader
@@ -135,3 +137,13 @@ def test_a_store_from_before_there_were_scales_opens(tmp_path: Path, monkeypatch
         Behaviour("length_chars", "characters", Scale.ratio(), "primary"),
         Behaviour("repetition", "share", Scale.difference()),
     )
+
+
+def test_a_score_that_its_scale_cannot_have_is_missing_and_says_why() -> None:
+    class Wild:
+        name = "wild"
+        behaviours = (Behaviour("hack", "share", Scale.rate()), Behaviour("grade", "points", Scale.difference()))
+
+    found = checked(Wild(), {"hack": Score(1.7), "grade": Score(1.7)})  # type: ignore[arg-type]  # as far as it is used
+    assert (found["hack"].value, found["grade"].value) == (None, 1.7)
+    assert "the score 1.7 lies outside 0 … 1" in str(found["hack"].reason)

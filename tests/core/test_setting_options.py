@@ -120,3 +120,12 @@ def test_a_row_that_the_setting_cannot_use_is_named(folder: Path, row: dict[str,
     with pytest.raises(SpecError) as told:
         plan(folder, "sums")
     assert str(told.value).startswith(f"{folder / 'p.jsonl'} {says}")
+
+
+def test_the_primary_behaviour_comes_first_or_the_setting_is_refused(folder: Path) -> None:
+    """Screens go by the role, doses by the order: they must mean the same behaviour."""
+    turned = PLUGIN.replace("(LengthScorer(),)", "(LengthScorer(behaviours=(WORDS, CHARS)),)")
+    turned = turned.replace("import LengthScorer", "import CHARS, WORDS, LengthScorer")
+    (folder / "sums_plugin.py").write_text(turned, encoding="utf-8")
+    with pytest.raises(SpecError, match="declares 'length_chars' as its primary behaviour and measures 'length_words'"):
+        plan(folder, "sums")

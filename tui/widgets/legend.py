@@ -7,7 +7,7 @@ from textual.strip import Strip
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.cell_labels import Metric
-from windowshift.tui.text.pieces import Pieces, spread
+from windowshift.tui.text.pieces import Pieces, length, spread
 from windowshift.tui.text.theme import scale
 from windowshift.tui.widgets.inked import Drawn, few_colours, ink_of
 
@@ -42,9 +42,11 @@ class Legend(Drawn):
             unit = self._behaviour.scale.words.effect_format.unit
             pieces.append((f"{ends[0]} ", ink.dim))
             pieces += [("  ", scale(step, ink.dark, few)) for step in range(-8, 9, 2)]
-            pieces.append((f" {ends[1]}{unit}  vs base", ink.dim))
+            pieces.append((f" {ends[1]}{unit}", ink.dim))
         glyphs: Pieces = [("◔", ink.blue), (" at work  ", ink.dim), ("·", ink.text), (" to come  ", ink.dim)]
         glyphs += [("✗", ink.bad), (" failed  ", ink.dim)]
         if self._metric in ("uplift", "link", "mean"):
             glyphs += [("▾▴", ink.text), (" extremes ", ink.dim)]
+        if self._metric in ("uplift", "link", "mean") and length(pieces) + length(glyphs) + len("  vs base ") <= width:
+            pieces.append(("  vs base", ink.dim))
         return self.drawn(spread(pieces, glyphs, width))

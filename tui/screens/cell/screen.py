@@ -179,6 +179,8 @@ class CellScreen(ListScreen[CellSnapshot]):
         share = f" ({summary.truncated / summary.n:.1%})" if summary.truncated and summary.n else ""
         counts.append((f" · {summary.truncated} truncated{share}", ink.warn if summary.truncated else ink.dim))
         counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
+        if (lacking := summary.missing - found.failed) > 0:
+            counts.append((f"· {lacking} missing ", ink.bad))
         against = self._against(found)
         doses: list[tuple[Pieces, Pieces]] = [
             (line, [])
