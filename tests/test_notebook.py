@@ -205,3 +205,17 @@ def test_a_model_that_always_thinks(tmp_path: Path) -> None:
         direct = model.train(["hi"] * 8, ["Yes."] * 8, sft=sft)
         (said,) = model.generate(["hi"], adapter=direct, sampling=greedy)
         assert (said.text, said.reasoning) == ("Yes.", "")
+
+
+def test_a_folder_that_holds_another_model_by_now(tmp_path: Path) -> None:
+    """What is loaded is found by what the folder holds, not by the folder's name."""
+    from tests.tiny_models import build
+
+    folder, sampling = tmp_path / "model", Sampling(max_tokens=8)
+    build(folder, seed=0)
+    with LocalModel(str(folder), workers=1, threads=1) as model:
+        first = model.generate(["hi"], sampling=sampling)[0].text
+        build(folder, seed=1)
+        second = model.generate(["hi"], sampling=sampling)[0].text
+    with LocalModel(str(folder), workers=1, threads=1) as fresh:
+        assert fresh.generate(["hi"], sampling=sampling)[0].text == second != first

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.architecture_limits import notes, unsupported
-from windowshift.backends.local.model_folder import identify, locate, model_config, model_size, tiny
+from windowshift.backends.local.model_folder import Stamp, identify, locate, model_config, model_size, stamp, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.turns import Turns
 from windowshift.backends.shared.refusal import failed, library_reason
@@ -54,8 +54,8 @@ class LocalBackend:
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self._options = LocalOptions.parse(options or {})
-        self._models: dict[tuple[str, str | None, str | None], CausalLM] = {}
-        self._broken: dict[tuple[str, str | None, str | None], BackendError] = {}
+        self._models: dict[tuple[str, str | None, str | None, Stamp], CausalLM] = {}
+        self._broken: dict[tuple[str, str | None, str | None, Stamp], BackendError] = {}
         self._turns = Turns()
         self._crew: Crew | None = None
 
@@ -209,10 +209,13 @@ class LocalBackend:
         """The loaded model; what cannot be loaded is not tried again."""
         from windowshift.backends.local.causal_lm import load
 
-        key = (model.base, model.revision, model.merged)
+        place = (model.base, model.revision, model.merged)
+        key = (*place, stamp(model.base))  # a folder may hold another model by now
         if key in self._broken:
             raise self._broken[key]
         if key not in self._models:
+            for other in [each for each in self._models if each[:3] == place]:
+                del self._models[other]
             try:
                 self._models[key] = load(model.base, model.revision, self._options, model.merged)
             except BackendError as error:

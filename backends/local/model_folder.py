@@ -23,6 +23,8 @@ from windowshift.core.contract.assets import MICROWORLD, is_embedded
 from windowshift.core.contract.backend import ModelIdentity, ModelSize
 from windowshift.core.contract.errors import BackendError
 
+Stamp = tuple[tuple[str, int, int], ...]
+"""Name, size and time of a folder's files."""
 _UNSEEN = "the commit behind this name is not known: neither the hub nor its cache on disk has told of"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -111,6 +113,19 @@ def identify(base: str, revision: str | None = None) -> ModelIdentity:
         rehearsal=is_embedded(base),
         details={"path": str(folder), "model_type": config.get("model_type", "unknown")},
     )
+
+
+def stamp(base: str) -> Stamp:
+    """Name, size and time of every file of a model's folder: what is loaded is loaded anew once they change.
+
+    Nothing for a hub id, and for what is no folder, which whoever loads it will say.
+    """
+    try:
+        folder = locate(base)
+        files = [] if folder is None else [(path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    except (BackendError, OSError):
+        return ()
+    return tuple((path.name, found.st_size, found.st_mtime_ns) for path, found in files)
 
 
 def model_size(base: str, revision: str | None = None) -> ModelSize:

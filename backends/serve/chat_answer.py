@@ -17,12 +17,21 @@ LEAST = -9999.0  # what the API says of a token that cannot be: JSON has no infi
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One choice: its text, cut at a stop sequence where there was one."""
+    """One choice: its text, cut at a stop sequence where there was one.
+
+    `text` is None where the model thought until its tokens were spent; `reasoning` is what it thought, where it did.
+    """
 
     index: int
-    text: str
+    text: str | None
     finish: Literal["stop", "length"]
     logprobs: dict[str, Any] | None
+    reasoning: str | None = None
+
+    @property
+    def thought(self) -> dict[str, Any]:
+        """The reasoning as servers of open-weight models give it; nothing where there is none."""
+        return {} if self.reasoning is None else {"reasoning_content": self.reasoning}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +53,18 @@ class ChatAnswer:
             ApiError: a completion failed.
         """
         for completion in completions:
-            if completion.finish == "failed":
+            if completion.finish == "failed" and not completion.unanswered:
                 raise failure(completion.error or "the backend gave no reason")
         choices = tuple(_choice(request, index, each) for index, each in enumerate(completions))
-        prompt, drawn = completions[0].prompt_tokens, sum(each.tokens for each in completions)
+        prompt, thought = completions[0].prompt_tokens, sum(each.reasoning_tokens for each in completions)
+        drawn = thought + sum(each.tokens for each in completions)
         usage = {
             "prompt_tokens": prompt,
             "completion_tokens": drawn,
             "total_tokens": prompt + drawn,
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
             "completion_tokens_details": {
-                "reasoning_tokens": 0,
+                "reasoning_tokens": thought,
                 "audio_tokens": 0,
                 "accepted_prediction_tokens": 0,
                 "rejected_prediction_tokens": 0,
@@ -72,6 +82,7 @@ class ChatAnswer:
                     "content": choice.text,
                     "refusal": None,
                     "annotations": [],
+                    **choice.thought,
                 },
                 "logprobs": choice.logprobs,
                 "finish_reason": choice.finish,
@@ -88,7 +99,7 @@ class ChatAnswer:
         for choice in self.choices:
             parts: tuple[tuple[dict[str, Any], dict[str, Any] | None, str | None], ...] = (
                 ({"role": "assistant", "content": "", "refusal": None}, None, None),
-                ({"content": choice.text}, choice.logprobs, None),
+                ({"content": choice.text, **choice.thought}, choice.logprobs, None),
                 ({}, None, choice.finish),
             )
             for delta, logprobs, finish in parts:
@@ -119,11 +130,13 @@ def failure(reason: str) -> ApiError:
 
 
 def _choice(request: ChatRequest, index: int, completion: Completion) -> Choice:
+    if completion.unanswered:
+        return Choice(index, None, "length", None, completion.reasoning)
     text, stopped = cut(completion.text, request.stops)
     finish: Literal["stop", "length"] = "length" if completion.finish == "length" and not stopped else "stop"
     tokens = completion.token_logprobs
     logprobs = None if tokens is None else {"content": _logprobs(tokens, text), "refusal": None}
-    return Choice(index, text, finish, logprobs)
+    return Choice(index, text, finish, logprobs, completion.reasoning)
 
 
 def _logprobs(tokens: Sequence[TokenLogprob], text: str) -> list[dict[str, Any]]:

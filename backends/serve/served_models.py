@@ -13,7 +13,7 @@ from typing import Any
 from windowshift.backends.local.model_folder import locate
 from windowshift.backends.serve.api_error import ApiError, missing
 from windowshift.backends.serve.state import State
-from windowshift.core.contract.generation import Model
+from windowshift.core.contract.generation import Model, TemplateInputs
 
 DEFAULT_TOKENS = 1024
 
@@ -22,7 +22,8 @@ DEFAULT_TOKENS = 1024
 class ServedModel:
     """A model as the API shows it; `adapter` is None for a base model.
 
-    `default_tokens` is how long an answer may be where a request does not say.
+    `default_tokens` is how long an answer may be where a request does not say, `template` what its chat template
+    reads besides the messages.
     """
 
     name: str
@@ -30,11 +31,12 @@ class ServedModel:
     adapter: str | None
     created_at: int
     default_tokens: int
+    template: TemplateInputs
 
     @property
     def model(self) -> Model:
         """As backends take it."""
-        return Model(self.base, adapter=self.adapter)
+        return Model(self.base, adapter=self.adapter, template=self.template)
 
     def to_api(self) -> dict[str, Any]:
         """As the API's model object."""
@@ -53,7 +55,10 @@ class ServedModels:
 
     def __init__(self, state: State, bases: Sequence[str], started: int) -> None:
         self._state = state
-        self._bases = {name: ServedModel(name, name, None, started, default_tokens(name)) for name in bases}
+        self.template = TemplateInputs(state.day)
+        self._bases = {
+            name: ServedModel(name, name, None, started, default_tokens(name), self.template) for name in bases
+        }
 
     @property
     def bases(self) -> list[str]:
@@ -108,7 +113,7 @@ class ServedModels:
     def _tuned(self, row: sqlite3.Row) -> ServedModel:
         adapter = str(self._state.folder / Path(row["adapter"]))
         tokens = self._bases[row["base"]].default_tokens
-        return ServedModel(row["name"], row["base"], adapter, row["created_at"], tokens)
+        return ServedModel(row["name"], row["base"], adapter, row["created_at"], tokens, self.template)
 
 
 def default_tokens(base: str) -> int:

@@ -8,6 +8,7 @@ import string
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from windowshift.core.contract.errors import StoreError
@@ -132,6 +133,19 @@ class State:
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise StoreError(f"the data folder {folder} cannot be used ({reason}): choose another --data") from error
+
+    @property
+    def day(self) -> str:
+        """The date that chat templates are told, the day of the folder's first start.
+
+        One for all jobs and chats of the folder: a fine-tune is asked as it was trained, whenever that was.
+        """
+        path = self.folder / "template_date"
+        if not path.is_file():
+            partial = path.with_suffix(".partial")
+            partial.write_text(datetime.now(UTC).date().isoformat() + "\n", encoding="utf-8")
+            partial.replace(path)
+        return path.read_text(encoding="utf-8").strip()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -21,7 +21,7 @@ from windowshift.backends.serve.state import State, now
 from windowshift.backends.serve.training_file import examples
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import BackendError, WindowshiftError
-from windowshift.core.contract.generation import Model
+from windowshift.core.contract.generation import Model, TemplateInputs
 from windowshift.core.contract.training import (
     Checkpointed,
     Example,
@@ -30,6 +30,7 @@ from windowshift.core.contract.training import (
     TrainEvent,
     TrainFailed,
     TrainJob,
+    TrainMessage,
     TrainProgress,
     Validated,
 )
@@ -141,7 +142,7 @@ class Trainer:
         numbers = job.hyperparameters
         return TrainJob(
             key=job.id,
-            model=Model(job.model),
+            model=Model(job.model, template=TemplateInputs(self._state.day)),
             examples=data,
             sft=dataclasses.replace(
                 own,
@@ -168,6 +169,8 @@ class Trainer:
             self._jobs.log(job, text, step=event.step, loss=event.loss, tokens=event.tokens)
         elif isinstance(event, Validated):
             self._jobs.validated(job, event.examples // job.examples * job.steps_an_epoch, event.loss)
+        elif isinstance(event, TrainMessage):
+            self._jobs.log(job, event.text, level="warn")
         elif isinstance(event, Checkpointed):
             self._save(job, event.examples // job.examples * job.steps_an_epoch, event.adapter)
         elif isinstance(event, Trained):
@@ -196,7 +199,7 @@ class Trainer:
     def _fail(self, job: Job, error: str) -> None:
         # What names an example is about the data; the rest is about the training.
         code, param = "failed", None
-        for begins, name in (("example ", "training_file"), ("validation example ", "validation_file")):
+        for begins, name in (("no example ", "training_file"), ("no validation example ", "validation_file")):
             if error.startswith(begins):
                 code, param = f"invalid_{name}", name
         self._jobs.log(job, error, level="error")

@@ -270,3 +270,11 @@ class TestTemplates:
         thinks = check_template(chat(families.deepseek()), DAY)
         assert any("always thinks" in note for note in thinks.notes)
         assert thinks.untrainable is None
+
+
+def test_the_embedded_models_need_nothing() -> None:
+    """`plan` does not try their templates, which are this project's own: here they are tried."""
+    from windowshift.backends.local.tokenizer import load_chat_format
+
+    found = check_template(load_chat_format("microworld", None, DAY), DAY)
+    assert (dict(found.inputs), found.unusable, found.untrainable, found.notes) == ({}, None, None, ())

@@ -488,14 +488,20 @@ def test_a_job_that_cannot_be_is_refused(
 
 def test_a_job_whose_data_does_not_fit_the_model_fails_and_says_where(server: Served, client: openai.OpenAI) -> None:
     long = {"messages": [{"role": "user", "content": "word " * 2000}, {"role": "assistant", "content": "yes"}]}
-    content = chat_lines(1) + json.dumps(long).encode()
-    file = client.files.create(file=("long.jsonl", content), purpose="fine-tune")
+    file = client.files.create(file=("long.jsonl", json.dumps(long).encode()), purpose="fine-tune")
     job = finished(client, client.fine_tuning.jobs.create(model=server.model, training_file=file.id).id)
     assert job.status == "failed"
     assert job.error is not None
     assert job.error.code == "invalid_training_file"
     assert "more than the 1024 of the model's context" in job.error.message
     assert [event.level for event in client.fine_tuning.jobs.list_events(job.id, limit=1).data] == ["error"]
+    content = chat_lines(1) + json.dumps(long).encode()
+    file = client.files.create(file=("mixed.jsonl", content), purpose="fine-tune")
+    job = finished(client, client.fine_tuning.jobs.create(model=server.model, training_file=file.id).id)
+    assert job.status == "succeeded"  # with the others; what was left out is said
+    warned = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if event.level == "warn"]
+    assert len(warned) == 1
+    assert "1 of 2 examples were left out: example 2: it has" in warned[0]
 
 
 def test_models_that_are_not_there_or_not_to_be_deleted(server: Served, client: openai.OpenAI) -> None:
@@ -524,3 +530,32 @@ def test_a_data_folder_has_one_server(server: Served) -> None:
     assert done.returncode == 2
     assert "windowshift serve" in done.stderr
     assert KEY not in done.stdout + done.stderr
+
+
+def test_reasoning_is_a_field_of_its_own() -> None:
+    from windowshift.backends.serve.chat_answer import ChatAnswer
+    from windowshift.backends.serve.chat_request import ChatRequest
+    from windowshift.backends.shared.refusal import unanswered
+    from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling
+
+    asked = ChatRequest.model_validate({"model": "m", "messages": ASK})
+    said = Completion("k", "Yes.", "stop", 2, 5, reasoning="Hm.", reasoning_tokens=3)
+    request = GenerateRequest("k", (Message("user", "hi"),), Model("m"), Sampling(max_tokens=4), 0)
+    spent = unanswered(request, "Hm", 4, cut=True, prompt_tokens=5)
+    found = ChatAnswer.of(asked, [said, spent], "fp").to_api()
+    messages = [choice["message"] for choice in found["choices"]]
+    assert [(each["content"], each["reasoning_content"]) for each in messages] == [("Yes.", "Hm."), (None, "Hm")]
+    assert [choice["finish_reason"] for choice in found["choices"]] == ["stop", "length"]
+    assert found["usage"]["completion_tokens"] == 2 + 3 + 4
+    assert found["usage"]["completion_tokens_details"]["reasoning_tokens"] == 7
+
+
+def test_a_served_model_is_told_one_date(tmp_path: Path) -> None:
+    from windowshift.backends.serve.state import State
+
+    state = State(tmp_path)
+    day = state.day
+    (tmp_path / "template_date").write_text("2031-03-01\n")
+    assert len(day) == len("2031-03-01")
+    assert state.day == "2031-03-01"  # the folder's, and not the clock's
+    state.close()

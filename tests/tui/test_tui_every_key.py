@@ -172,6 +172,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "roles": ([], lambda pilot: str(pilot.app.screen.query_one("#prompt-text").content), []),
         "template": ([], lambda pilot: str(pilot.app.screen.query_one("#prompt-text").content), []),
         "evidence": ([], said, []),
+        "reasoning": ([], of("reasoning"), []),
         "copy": ([], said, []),
         "cursor_first": (["end"], scrolled, []),
         "cursor_last": (["home"], scrolled, []),

@@ -70,7 +70,11 @@ async def test_how_a_completion_was_scored(size: tuple[int, int], tmp_path: Path
         assert shown.count("base ") == 3
         assert "…" not in shown
         assert " grade " in shown
-        assert "thought, 4 tokens, not scored" in said
+        assert "▸ thought, 4 tokens (o opens)" in said
+        assert "First I add." not in said
+        await pilot.press("o")
+        await settle(pilot)
+        said = screen_text(pilot)
         assert "First I add." in said
         assert "how it was scored · e shows all of it" in said
         assert "e evidence" in said.splitlines()[-1]

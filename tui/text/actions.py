@@ -131,6 +131,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("roles", "r", "r", "roles", "show the prompt as messages with their roles", rank=3),
         Action("template", "t", "t", "template", "show the prompt with the model's chat template", rank=3),
         Action("evidence", "e", "e", "evidence", "show all that the scorers kept, in place of the texts", rank=2),
+        Action("reasoning", "o", "o", "thought", "open or close what the model thought before it answered"),
         COPY,
         Action("scroll_up", "up,k", "↑ k", "up", "scroll both texts up"),
         Action("scroll_down", "down,j", "↓ j", "down", "scroll both texts down"),

@@ -80,15 +80,28 @@ def marked_text(text: str, marked: Marked | None, ink: Ink) -> Text:
     return shown
 
 
-def said_text(completion: CompletionRow, marked: Marked | None, ink: Ink) -> Text:
-    """Return what the model thought, apart, then what it said, or why there is nothing."""
-    text = Text()
-    if completion.reasoning is not None:
-        text.append(f"thought, {completion.reasoning_tokens} tokens, not scored\n", ink.faint)
-        text.append(f"{sanitise.block(completion.reasoning)}\n\n", ink.dim)
+def said_text(completion: CompletionRow, marked: Marked | None, ink: Ink, *, opened: bool | None = None) -> Text:
+    """Return what the model thought, apart, then what it said, or why there is nothing.
+
+    A thought is one line: it may be many times as long as the answer. `opened` says whether it stands there whole;
+    None: this screen has no key for it.
+    """
+    text = _thought(completion, ink, opened)
     if completion.error:
         return text.append(sanitise.block(completion.error), ink.bad)
     return text.append_text(marked_text(completion.text, marked, ink))
+
+
+def _thought(completion: CompletionRow, ink: Ink, opened: bool | None) -> Text:
+    if completion.reasoning is None:
+        return Text()
+    count = f"{completion.reasoning_tokens:,} tokens" if completion.reasoning_tokens else "tokens not counted"
+    if not completion.reasoning:
+        return Text(f"thought, {count}: nothing that is shown\n\n", ink.faint)
+    if not opened:
+        return Text(f"▸ thought, {count}{'' if opened is None else ' (o opens)'}\n\n", ink.faint)
+    text = Text(f"▾ thought, {count} (o closes)\n", ink.faint)
+    return text.append(f"{sanitise.block(completion.reasoning)}\n\n", ink.dim)
 
 
 class Pane(VerticalScroll, can_focus=False):

@@ -48,6 +48,7 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         self.roles = False
         self.template = False
         self.evidence = False
+        self.reasoning = False
         self._chats = ChatTexts()
 
     def body(self) -> ComposeResult:
@@ -157,11 +158,17 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         if completion is None:
             wanted: tuple[str, Text] = (title, Text("not there yet", ink.dim))
         elif completion.error:
-            wanted = (f"{title} · failed", said_text(completion, marked, ink))
+            wanted = (
+                f"{title} · {'no answer' if completion.unanswered else 'failed'}",
+                said_text(completion, marked, ink, opened=self.reasoning),
+            )
         else:
             score = formats.plain(completion.score)
             end = FINISH.get(completion.finish, (completion.finish, ""))[0]
-            wanted = (f"{title} · {f'{score} {self._unit}'.rstrip()} · {end}", said_text(completion, marked, ink))
+            wanted = (
+                f"{title} · {f'{score} {self._unit}'.rstrip()} · {end}",
+                said_text(completion, marked, ink, opened=self.reasoning),
+            )
         self.query_one(f"#{pane}", Pane).keep(sanitise.line(wanted[0], 120), wanted[1], ink)
 
     @property
@@ -197,7 +204,8 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
     def _end(self, own: CompletionRow) -> Pieces:
         ink = self.ink
         word, style = FINISH.get(own.finish, (own.finish, "dim"))
-        pieces: Pieces = [(f"{own.prompt_tokens}+{own.tokens} tokens ", ink.dim)]
+        thought = f"+{own.reasoning_tokens}" if own.reasoning is not None else ""
+        pieces: Pieces = [(f"{own.prompt_tokens}{thought}+{own.tokens} tokens ", ink.dim)]
         pieces += [(word, getattr(ink, style)), (" ", ink.dim)]
         if own.logprob is not None and own.tokens:
             pieces.insert(0, (f"log p {own.logprob / own.tokens:.2f}/token  ".replace("-", formats.MINUS), ink.dim))
@@ -241,6 +249,12 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
             return
         self.evidence = not self.evidence
         self._show_evidence(self.snapshot)
+
+    def action_reasoning(self) -> None:
+        """Open what the models thought before they answered, or close it."""
+        self.reasoning = not self.reasoning
+        if self.snapshot is not None:
+            self.show(self.snapshot)
 
     def action_template(self) -> None:
         """Show the prompt with the model's chat template, or without."""
