@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -368,7 +369,8 @@ def test_lists_have_pages_and_filters(server: Served, client: openai.OpenAI, tun
     for job in made:
         cancelled = client.fine_tuning.jobs.retrieve(job)
         if cancelled.finished_at is None:
-            client.fine_tuning.jobs.cancel(job)
+            with suppress(openai.BadRequestError):  # it may end in between
+                client.fine_tuning.jobs.cancel(job)
     files = [file.id for file in client.files.list(order="asc", limit=1)]
     assert files == [file.id for file in client.files.list()][::-1]
     assert tuned.training_file not in [file.id for file in client.files.list(purpose="batch")]
