@@ -94,7 +94,7 @@ def _means(report: Report, arm: ArmMeasures, generate: str, width: int | None) -
     legend = [f"n = {usual} completions a cell" + (f", {len(arm.seeds)} seeds pooled" if len(arm.seeds) > 1 else "")]
     if way == 0:
         legend.append("brackets: 95% interval, bootstrap clustered by prompt")
-    elif halves := _halves(there, arm.scale):
+    elif halves := half_widths(there, arm.scale):
         legend.append(f"95% intervals: {halves}")
     if any(cell.tally.truncated for cell in there):
         legend.append(f"†k: k truncated at the token limit; {arm.scale.words.truncated}")
@@ -107,7 +107,7 @@ def _means(report: Report, arm: ArmMeasures, generate: str, width: int | None) -
     yield Line("; ".join(legend) + ".", "dim")
 
 
-def _halves(cells: list[CellMeasure], scale: Scale) -> str:
+def half_widths(cells: list[CellMeasure], scale: Scale) -> str:
     """The half widths of the intervals, from the narrowest to the widest: of the mean for ratios, else plain."""
     found = [cell.mean for cell in cells if cell.mean]
     ratio = scale.kind == "ratio"

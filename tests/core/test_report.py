@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,18 @@ import pytest
 
 from tests.generated_store import CONDITIONS, generate_store
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.number_format import number
+from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.stats import Estimate
+from windowshift.core.measure.calibration import DosePoint
+from windowshift.core.measure.steering_results import DoseCurve
 from windowshift.core.measure.summarise import put_summaries, summarise
+from windowshift.core.report.blocks import half_widths
 from windowshift.core.report.frames import cells_frame, completions_frame, fits_frame, points_frame
+from windowshift.core.report.gallery import coherence_plot, dose_plot
+from windowshift.core.report.page import Line, Table
 from windowshift.core.report.report import Report, report
+from windowshift.core.report.steering_blocks import curve_blocks
 from windowshift.core.report.text import markdown, print_report, report_text
 from windowshift.core.settings.length import CHARS, WORDS
 from windowshift.core.settings.published import published
@@ -219,3 +229,46 @@ def test_a_report_is_quick(tmp_path: Path) -> None:
     start = time.perf_counter()
     report_text(report(tmp_path, "med-short"), 100)
     assert time.perf_counter() - start < 2.0  # half a second on an idle core
+
+
+def test_half_widths_go_from_the_narrowest_to_the_widest(finished: Report) -> None:
+    cell = finished.measures.arms["prefix"].cells[0]
+    cells = [replace(cell, mean=Estimate(100.0, 100.0 - half, 100.0 + half, 9)) for half in (24.0, 14.0, 19.0)]
+    assert half_widths(cells, Scale.ratio()) == "±14% to ±24% of the mean"
+    assert half_widths([replace(cell, mean=Estimate(0.5, 0.4, 0.6, 9))], Scale.rate()) == "±10.0 pp"
+
+
+def test_truncated_cells_are_marked_where_they_are_the_extreme(tmp_path: Path) -> None:
+    writer = generate_store(tmp_path, prompts=20, data_size=20)
+    found = report(tmp_path, "med-short").measures.arms["prefix"].whole.extremes[0]
+    label = f"med_short: {found.train} → {found.evaluate}"
+    with writer.batch() as connection:
+        connection.execute("UPDATE completions SET finish = 'stop'")
+        connection.execute(
+            "UPDATE completions SET finish = 'length' WHERE row < 3 AND job = (SELECT n FROM jobs WHERE label = ?)",
+            (label,),
+        )
+    writer.close()
+    cut = report(tmp_path, "med-short")
+    assert cut.to_json()["arms"]["prefix"]["extreme"]["truncated"] == 3
+    text = " ".join(report_text(cut, 200).split())
+    assert f"evaluated under {found.evaluate}: {number(found.mean)}†3; against the base model" in text
+    assert "†k: k of its completions are truncated; their scores are lower bounds" in text
+
+
+def test_a_dose_table_says_what_each_number_rests_on() -> None:
+    points = (
+        DosePoint(-1.0, 80.0, 70.0, 90.0, -1.2, 0.01, dose=-0.1, n=100, truncated=3, coherence_n=32, repetition_n=100),
+        DosePoint(0.0, 100.0, 90.0, 110.0, -0.5, 0.0, dose=0.0, n=100, coherence_n=100, repetition_n=100),
+    )
+    curve = DoseCurve("v", 2, "all", points)
+    _, table, note = curve_blocks(curve, CHARS)
+    assert isinstance(table, Table)
+    rows = [[item.text for item in row] for row in table.rows]
+    assert rows[0] == ["−1.00", "−0.100", "80.0 [70.0, 90.0]†3", "100", "−1.20 (32)", "0.01"]
+    assert rows[1][2:] == ["100 [90, 110]", "100", "−0.50", "0.00"]
+    assert isinstance(note, Line)
+    assert "†k: k truncated" in note.text
+    assert "(k): over k completions only" in note.text
+    assert dose_plot(curve, (), CHARS).series[0].name == "mean (n 100, †3)"
+    assert coherence_plot(curve).series[0].name == "coherence (n 32 to 100)"

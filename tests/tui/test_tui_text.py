@@ -213,3 +213,25 @@ def test_only_the_columns_that_differ() -> None:
 def test_words_break_at_spaces_only() -> None:
     lines = wrapped([("one two", PLAIN), (" [1,\u00a02] three", PLAIN)], 9)
     assert ["".join(text for text, _ in line).strip() for line in lines] == ["one two", "[1, 2]", "three"]
+
+
+def test_extremes_are_those_of_the_metric_that_is_shown(tmp_path: Path) -> None:
+    generate_store(tmp_path, prompts=12, data_size=8).close()
+    reader = Reader(tmp_path)
+    grid = read_grid(reader, "med-short", GridChoice())
+    reader.close()
+    assert grid is not None
+    for metric in ("uplift", "mean"):
+        numbers = {
+            (r, c): cell_labels.value(cell, metric, grid.behaviour)  # type: ignore[arg-type]  # a loop over literals
+            for r, row in enumerate(grid.rows)
+            for c, cell in enumerate(row.own_cells)
+            if cell
+        }
+        low, high = cell_labels.extremes(grid, metric)  # type: ignore[arg-type]
+        assert (low, high) == (min(numbers, key=numbers.__getitem__), max(numbers, key=numbers.__getitem__))  # type: ignore[arg-type]
+        faces = [face.mark for row in cell_labels.model(grid, metric).rows for face in row.faces]  # type: ignore[arg-type]
+        assert sorted(filter(None, faces)) == ["▴", "▾"]
+    assert cell_labels.extremes(grid, "mean") != cell_labels.extremes(grid, "uplift")
+    for other in ("width", "n", "truncated"):
+        assert cell_labels.extremes(grid, other) == (None, None)  # type: ignore[arg-type]
