@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.control_tokens import ControlTokens
 from windowshift.backends.local.template_date import CLOCK, dated
-from windowshift.backends.shared.reasoning import FINAL, TAGS, closing_of, opening_of, part
+from windowshift.backends.shared.reasoning import FINAL, TAGS, apart, closing_of, opening_of
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Message, TemplateInputs, TokenLogprob
 
@@ -274,7 +274,7 @@ class ChatFormat:
     def written(self, ids: Sequence[int]) -> Written:
         """Part what a model wrote after a prompt of this format into reasoning and answer."""
         raw = self._decode(list(ids))
-        said = part(raw, self.opening)
+        said = apart(raw, self.opening)
         if said.reasoning is None and not said.start:
             return Written(None, self.text(ids), 0)
         if not said.answer:

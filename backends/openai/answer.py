@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from windowshift.backends.shared.faults import BrokenAnswerError
+from windowshift.backends.shared.reasoning import apart
 from windowshift.backends.shared.redaction import Redactor
 from windowshift.backends.shared.said import REPEATS_KEY, Count, Finite, Said, read
-from windowshift.backends.shared.think_tags import apart
 from windowshift.core.contract.generation import Completion, Finish, GenerateRequest, TokenLogprob
 from windowshift.core.contract.prices import Price
 
@@ -187,7 +187,7 @@ def _spoken(message: _Message) -> _Spoken:
     if text is None and message.refusal:  # a refusal is what the model said, in a field of its own
         text = message.refusal
     if text is not None and reasoning is None:
-        found = apart(text)
+        found = apart(text, guess=True)
         text, reasoning = found.answer, found.reasoning
     return _Spoken(text, reasoning, other)
 

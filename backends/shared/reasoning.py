@@ -7,13 +7,16 @@ Known are think tags (Qwen3, DeepSeek-R1 and most others), Magistral's ``[THINK]
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TAGS: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
     ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
+    ("<reason>", "</reason>"),
+    ("<|thinking|>", "<|/thinking|>"),
     ("<seed:think>", "</seed:think>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("◁think▷", "◁/think▷"),
@@ -25,6 +28,8 @@ FINAL = "<|channel|>final"
 
 _CHANNEL = "<|channel|>"
 _HARMONY_MARK = re.compile(r"<\|(?:start|end|return|call)\|>(?:assistant)?|<\|channel\|>\w*[^<]*?(?:<\|message\|>|$)")
+_BARE = re.compile(r"\s*(?:assistant)?analysis(.*?)assistantfinal", re.DOTALL)
+_HARMONY_END = re.compile(r"<\|(?:return|end|call)\|>\s*\Z")
 _FINAL = re.compile(r"<\|channel\|>final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 
 
@@ -41,13 +46,14 @@ class Said:
     start: int
 
 
-def part(text: str, opened: str | None = None, *, guess: bool = False) -> Said:
+def apart(text: str, opened: str | None = None, *, guess: bool = False) -> Said:
     """Part what a model wrote, marks included, into reasoning and answer.
 
     Args:
         text: what it wrote.
         opened: the mark that its prompt ended in, e.g. ``<think>``: the text begins inside the reasoning.
-        guess: the prompt is not known, as at a server: a mark that closes what nothing opened ends reasoning too.
+        guess: the prompt is not known, as at a server: a mark that closes what nothing opened ends reasoning too,
+            and so does what is left of Harmony's channels once its special tokens are skipped.
     """
     if _CHANNEL in text[: len(text) - len(text.lstrip()) + len(_CHANNEL)]:
         return _harmony(text)
@@ -61,6 +67,9 @@ def part(text: str, opened: str | None = None, *, guess: bool = False) -> Said:
             end = text.find(closing)
             if end >= 0 and opening not in text[:end]:
                 return _tagged(text, 0, closing)
+        bare = _BARE.match(text)
+        if bare is not None:
+            return _said(bare[1].strip(), text, bare.end())
     return Said(None, text, 0)
 
 
@@ -89,7 +98,8 @@ def _harmony(text: str) -> Said:
     thought = reasoning if reasoning or "analysis" in before or "commentary" in before else None
     if final is None:
         return Said(thought or "", None, len(text))
-    return _said(thought, text, final.end())
+    found = _said(thought, text, final.end())
+    return replace(found, answer=_HARMONY_END.sub("", found.answer or ""))
 
 
 def _said(reasoning: str | None, text: str, end: int) -> Said:

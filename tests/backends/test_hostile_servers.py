@@ -21,7 +21,7 @@ from windowshift.backends.openai.connection import Connection
 from windowshift.backends.openai.options import OpenAIOptions
 from windowshift.backends.shared import bounded
 from windowshift.backends.shared.faults import wait_asked
-from windowshift.backends.shared.think_tags import apart
+from windowshift.backends.shared.reasoning import apart
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling
 from windowshift.core.contract.prices import Price
@@ -444,7 +444,7 @@ class TestThought:
         ],
     )
     async def test_marks_in_the_text(self, content: str, thought: str | None, answer: str | None) -> None:
-        assert (apart(content).reasoning, apart(content).answer) == (thought, answer)
+        assert (apart(content, guess=True).reasoning, apart(content, guess=True).answer) == (thought, answer)
         found = await ask(Reply(completion({"content": content}, "stop" if answer is not None else "length")))
         assert found.text == (answer or "")
         assert (found.finish == "failed") == (answer is None)

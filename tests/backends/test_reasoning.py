@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from windowshift.backends.shared.reasoning import closing_of, opening_of, part
+from windowshift.backends.shared.reasoning import apart, closing_of, opening_of
 from windowshift.backends.shared.refusal import unanswered
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
 
@@ -35,14 +35,14 @@ HARMONY = "<|channel|>analysis<|message|>Users asks.<|end|><|start|>assistant<|c
     ],
 )  # fmt: skip
 def test_parts(text: str, opened: str | None, reasoning: str | None, answer: str | None) -> None:
-    said = part(text, opened)
+    said = apart(text, opened)
     assert (said.reasoning, said.answer) == (reasoning, answer)
     assert answer is None or text[said.start :] == answer
 
 
 def test_a_servers_text_whose_prompt_opened_the_tag() -> None:
-    assert part("Hm.\n</think>\n\nYes.", guess=True).reasoning == "Hm."
-    assert part("Write <think> and </think>.", guess=True).reasoning is None
+    assert apart("Hm.\n</think>\n\nYes.", guess=True).reasoning == "Hm."
+    assert apart("Write <think> and </think>.", guess=True).reasoning is None
 
 
 def test_prompts_that_leave_a_tag_open() -> None:
