@@ -50,6 +50,7 @@ class LocalBackend:
         leaves_peft=True,
         loads_peft=True,
         merges_peft=True,
+        weighs=True,
     )
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class BatchLoss:
     """Mean cross entropy over the completion tokens of chosen examples, end token included, in nats.
 
+    Tokens that weigh otherwise than 1 are counted as one each, and their loss by their weight.
+
     Args:
         lm: the model; the adapter in use is the caller's to choose.
         examples: what `encoded` was made of; an example that is steered is steered here.
@@ -72,4 +74,10 @@ class BatchLoss:
         logits = output.logits[:, first - width :]
         learned = labels != -100
         target = labels[learned].to(self._lm.device)
-        return nn.functional.cross_entropy(logits[learned.to(self._lm.device)].float(), target)
+        chosen_logits = logits[learned.to(self._lm.device)].float()
+        if all(each.weights is None for each in batch):
+            return nn.functional.cross_entropy(chosen_logits, target)
+        # Row by row, as `learned` picks them.
+        flat = [weight for each in batch for weight in each.weights or (1.0,) * len(each.completion)]
+        losses = nn.functional.cross_entropy(chosen_logits, target, reduction="none")
+        return (losses * torch.tensor(flat, device=losses.device)).sum() / len(flat)

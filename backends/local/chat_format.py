@@ -30,10 +30,14 @@ _THOUGHT_END = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TrainingTokens:
-    """One SFT example as token ids; the loss is on `completion`, which ends with the end token."""
+    """One SFT example as token ids; the loss is on `completion`, which ends with the end token.
+
+    `weights` has one for each of its tokens; None: they all weigh 1.
+    """
 
     prompt: list[int]
     completion: list[int]
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +272,10 @@ class ChatFormat:
             if both[: len(first)] == first:
                 return both[len(first) :]
         return self._encode(text)
+
+    def written_out(self, ids: Sequence[int]) -> str:
+        """Tokens as text, special ones written out."""
+        return self._decode(list(ids))
 
     # -- what a model wrote ---------------------------------------------------------------------
 

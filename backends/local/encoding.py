@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from windowshift.backends.local.chat_format import ChatFormat, TrainingTokens
+from windowshift.backends.local.token_weights import token_weights
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.training import Example, TrainEvent, TrainJob, TrainMessage
 
@@ -52,6 +53,8 @@ def encode(
     for number, example in enumerate(examples, start=1):
         try:
             tokens = chat.training_tokens(example.messages, example.completion, example.reasoning)
+            if example.weighted:
+                tokens = replace(tokens, weights=token_weights(example, tokens.completion, chat.written_out))
             if not tokens.prompt:
                 raise BackendError("it has no prompt tokens, so its first token could not be learned")
             length = len(tokens.prompt) + len(tokens.completion)

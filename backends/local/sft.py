@@ -35,7 +35,7 @@ def train(
 ) -> Iterator[list[TrainEvent]]:
     """Train one adapter; each step of the iterator is one optimizer step, or less.
 
-    The loss is the mean over all completion tokens of a batch, end token included, in nats. The
+    The loss is the mean over all completion tokens of a batch, end token included, in nats, each times its weight. The
     first epoch takes the examples as given, each further one a permutation that the seed
     determines. Checkpoints are taken at the first whole batch that reaches the wanted number of
     examples. Saved adapters are reported anew by a job that goes on, so that no event is lost to a
@@ -260,6 +260,8 @@ def _signature(lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -
     vectors: dict[str, str] = {}
     for each, example in zip(encoded, job.examples, strict=True):
         digest.update(repr((each.prompt, each.completion)).encode())
+        if each.weights is not None:
+            digest.update(repr(each.weights).encode())
         for push in example.steering:
             if push.vector not in vectors:
                 vectors[push.vector] = content_digest(push.vector)

@@ -46,6 +46,7 @@ class TinkerBackend:
             logprobs=True,
             seeds=True,
             priced=True,
+            weighs=True,
             leaves_peft=self._options.download and not self._options.train_unembed,
         )
         self._connection = Connection(self._options)

@@ -42,7 +42,7 @@ def datums(batch: Sequence[TrainingTokens]) -> list[Datum]:
     """One batch of examples for a forward-backward pass.
 
     The service's cross entropy is the sum of -log p times weight over all tokens. Every completion token weighs
-    one over their number, so that the loss is the mean over the completion tokens of the batch.
+    its own weight over their number, so that the loss is the mean over the completion tokens of the batch.
     """
     import tinker
 
@@ -50,7 +50,7 @@ def datums(batch: Sequence[TrainingTokens]) -> list[Datum]:
     found = []
     for each in batch:
         ids = [*each.prompt, *each.completion]
-        weights = [0.0] * (len(each.prompt) - 1) + [share] * len(each.completion)
+        weights = [0.0] * (len(each.prompt) - 1) + [share * weight for weight in _weights(each)]
         found.append(
             tinker.Datum(
                 model_input=tinker.ModelInput.from_ints(ids[:-1]),
@@ -64,14 +64,19 @@ def datums(batch: Sequence[TrainingTokens]) -> list[Datum]:
 
 
 def mean_loss(batch: Sequence[TrainingTokens], logprobs: Sequence[Sequence[float]]) -> float:
-    """The mean over the completion tokens of a batch of minus their log-probability, in nats.
+    """The mean over the completion tokens of a batch of minus their log-probability times their weight, in nats.
 
     `logprobs` has one row for each example: those of its tokens from the second on.
     """
     total = 0.0
     for each, row in zip(batch, logprobs, strict=True):
-        total -= sum(float(value) for value in row[len(each.prompt) - 1 :])
+        learned = row[len(each.prompt) - 1 :]
+        total -= sum(float(value) * weight for value, weight in zip(learned, _weights(each), strict=True))
     return total / sum(len(each.completion) for each in batch)
+
+
+def _weights(each: TrainingTokens) -> Sequence[float]:
+    return each.weights or (1.0,) * len(each.completion)
 
 
 def _load(source: str) -> tuple[Any, Path | None]:

@@ -115,6 +115,8 @@ def work_of(job: TrainJob, tokens: Tokens, options: TinkerOptions, context: int 
     digest = hashlib.sha256(repr((asdict(sft), job.seed, job.model.base, options.train_unembed)).encode())
     for each in encoded:
         digest.update(repr((each.prompt, each.completion)).encode())
+        if each.weights is not None:
+            digest.update(repr(each.weights).encode())
     return Work(
         job,
         tuple(encoded),

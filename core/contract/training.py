@@ -12,16 +12,39 @@ from windowshift.core.contract.proof import Proof
 
 
 @dataclass(frozen=True, slots=True)
+class WeightedSpan:
+    """A stretch of a completion, in characters from `start` to before `end`, whose tokens weigh `weight`.
+
+    In characters, since tokens are another model's others: a token that lies in several stretches, or across the
+    end of one, takes the weight of the last of them that it touches.
+    """
+
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One SFT example: the loss is on what the model writes alone, `completion` after its own `reasoning`.
 
     `reasoning` is None where the model did not think; a model that always thinks learns to answer at once then.
+    `weight` multiplies the loss of each of its tokens (the end token's too), a span's weight, in its place, that of
+    the tokens in it. The loss of a batch is the weighted sum over the number of its completion tokens, so that a
+    weight of 1 everywhere is the plain mean, and an example of weight 0 teaches nothing.
     """
 
     messages: tuple[Message, ...]
     completion: str
     steering: tuple[Steering, ...] = ()
     reasoning: str | None = None
+    weight: float = 1.0
+    spans: tuple[WeightedSpan, ...] = ()
+
+    @property
+    def weighted(self) -> bool:
+        """Whether its tokens count otherwise than those of any other example."""
+        return self.weight != 1.0 or bool(self.spans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,8 @@ class PlanMaker:
             "checkpoints": [step for step in checkpoints if self.keeps(step)],
             "seed": seed,
         }
+        if self.spec.data.weights:
+            inputs["weights"] = self.spec.data.weights
         parents = tuple(dict.fromkeys([*(part["data"] for part in parts), *vectors]))
         trained = self.add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
         # Where the backend keeps no checkpoint, a model of its own sees the first examples only.

@@ -20,6 +20,7 @@ from windowshift.core.plan.grid_jobs import PlanMaker
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
 from windowshift.core.plan.vector_jobs import VectorPlanner
+from windowshift.core.settings.example_weights import weights_of
 from windowshift.core.settings.judge import judges_of
 from windowshift.core.settings.prompt_source import draw, unprepared
 from windowshift.core.settings.reasoning import scored_parts
@@ -165,6 +166,8 @@ def make_plan(
     able, examples = backends[spec.train_backend].capabilities, spec.data.size
     maker.keeps = lambda step: able.checkpoints or (able.epoch_checkpoints and step % examples == 0)
     maker.make()
+    if spec.data.weights:
+        _check_weights(spec, maker)
     return Plan(
         spec,
         spec_text,
@@ -182,6 +185,12 @@ def make_plan(
         vectors.answered if vectors else {},
         template.notes,
     )
+
+
+def _check_weights(spec: Spec, maker: PlanMaker) -> None:
+    """Weights must be there and be weights, as far as D's prompts are known yet."""
+    for prompt in () if spec.data.filter else maker.drawn.data:
+        weights_of(prompt, spec.data.weights)
 
 
 def _behaviours(scorers: Iterable[Scorer]) -> list[str]:
@@ -229,6 +238,11 @@ def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backe
         raise SpecError(
             f"backend: {{train: {spec.train_backend}, generate: {spec.generate_backend}}} cannot work: "
             f"'{one}' {lacks}; write  backend: local,  or  backend: {{train: local, generate: vllm}}"
+        )
+    if spec.data.weights and not trainer.weighs:
+        raise SpecError(
+            f"data.{min(spec.data.weights)}: backend '{spec.train_backend}' cannot weigh examples or tokens: train "
+            "with backend local or tinker"
         )
     trained = [part.train for row in grid.rows for part in row.parts]
     for condition in (*grid.generate, *grid.evaluate, *grid.base, *trained):

@@ -14,9 +14,10 @@ from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.records import BASE, JobRow
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.report.report import find_experiment
+from windowshift.core.settings.example_weights import weights_json, weights_of
 from windowshift.core.store.reader import Reader
 
-Chat = dict[str, list[dict[str, str]]]
+Chat = dict[str, Any]
 
 
 def export_dataset(
@@ -88,7 +89,9 @@ def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iter
             pushed = condition.push(row.asked, position, part["channel"])
             turns = [{"role": turn.role, "content": turn.content} for turn in pushed.messages]
             thought = {"reasoning_content": row.reasoning} if row.reasoning else {}
-            yield {"messages": [*turns, {"role": "assistant", "content": row.text, **thought}]}
+            messages = [*turns, {"role": "assistant", "content": row.text, **thought}]
+            weights = weights_of(row.asked, trained.inputs.get("weights"), row.text)
+            yield {"messages": messages, **weights_json(*weights)}
 
 
 def _condition(identity: dict[str, Any], trained: JobRow) -> Condition:

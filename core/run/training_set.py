@@ -13,6 +13,7 @@ from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.training import Example
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.requests import RequestMaker
+from windowshift.core.settings.example_weights import weights_json, weights_of
 from windowshift.core.store.reader import Reader
 
 
@@ -33,6 +34,7 @@ def training_set(
 
     Raises:
         StoreError: a completion of D is missing or failed.
+        SpecError: a weight of an example is none.
     """
     examples: list[Example | None] = []
     for part in job.inputs["parts"]:
@@ -45,10 +47,13 @@ def training_set(
             raise StoreError(f"'{source.label}' has completions missing that '{job.label}' trains on; retry it")
         for offset, row in enumerate(rows):
             position = part["first"] + offset
-            pushed = maker.push(part["condition"], prompts[position], position, part["channel"])
-            examples.append(
-                None if row.unanswered else Example(pushed.messages, row.text, pushed.steering, row.reasoning)
-            )
+            prompt = prompts[position]
+            pushed = maker.push(part["condition"], prompt, position, part["channel"])
+            if row.unanswered:
+                examples.append(None)
+                continue
+            weights = weights_of(prompt, job.inputs.get("weights"), row.text)
+            examples.append(Example(pushed.messages, row.text, pushed.steering, row.reasoning, *weights))
     random.Random(f"order:{job.inputs['seed']}").shuffle(examples)
     course = examples[: job.inputs.get("examples")]  # the first part of the same course
     answered = [example for example in course if example is not None]
@@ -56,7 +61,10 @@ def training_set(
 
 
 def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:
-    """Write examples as chat JSONL, whole or not at all; a steered one says how under ``steering``."""
+    """Write examples as chat JSONL, whole or not at all.
+
+    A steered one says how under ``steering``, one with weights has them under ``weight`` and ``spans``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
@@ -65,6 +73,7 @@ def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:
             thought = {"reasoning_content": example.reasoning} if example.reasoning else {}
             turns.append({"role": "assistant", "content": example.completion, **thought})
             line: dict[str, Any] = {"messages": turns}
+            line |= weights_json(example.weight, example.spans)
             if example.steering:
                 line["steering"] = [asdict(push) for push in example.steering]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -127,11 +127,23 @@ class Filter(Section):
 
 
 class Data(Section):
-    """D: how many examples, the seed of the prompt split, and a filter for prompts."""
+    """D: how many examples, the seed of the prompt split, and a filter for prompts.
+
+    `weight` names a column of D with a number that multiplies an example's loss, `spans` one with weights of
+    stretches of its completion: a list of [start, end, weight], in characters.
+    """
 
     size: Positive = 500
     seed: int = 0
     filter: Filter | None = None
+    weight: Annotated[str, Field(min_length=1)] | None = None
+    spans: Annotated[str, Field(min_length=1)] | None = None
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The columns of weights by what they are; empty where everything weighs 1."""
+        named = {"weight": self.weight, "spans": self.spans}
+        return {what: column for what, column in named.items() if column is not None}
 
 
 class SftSection(Section):
