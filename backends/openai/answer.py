@@ -150,7 +150,7 @@ def read_answer(
         key=request.key,
         text=spoken.text,
         finish=finish,
-        tokens=_count(usage, thought_tokens, tokens, reasoned=spoken.reasoning is not None) or 0,
+        tokens=_count(usage, thought_tokens, tokens, reasoned=spoken.reasoning is not None),
         prompt_tokens=usage.prompt_tokens or 0,
         # Of the base model: what a fine-tune thinks of its own words is another measure.
         logprob=None if tokens is None or request.model.adapter else sum(one.logprob for one in tokens),

@@ -57,7 +57,7 @@ class ChatAnswer:
                 raise failure(completion.error or "the backend gave no reason")
         choices = tuple(_choice(request, index, each) for index, each in enumerate(completions))
         prompt, thought = completions[0].prompt_tokens, sum(each.reasoning_tokens for each in completions)
-        drawn = thought + sum(each.tokens for each in completions)
+        drawn = thought + sum(each.tokens or 0 for each in completions)
         usage = {
             "prompt_tokens": prompt,
             "completion_tokens": drawn,

@@ -127,7 +127,7 @@ class Completion:
     `finish` is ``stop`` (the model ended), ``length`` (cut off at `max_tokens`) or ``failed``
     (`error` says why, `text` is empty). One that failed with a `reasoning` is `unanswered`: the model thought, and
     gave no answer. `tokens` counts completion tokens without the end token and without `reasoning_tokens`, those
-    of the reasoning and of the marks around it.
+    of the reasoning and of the marks around it; None where a server does not say how many there are.
     `logprob` is the sum over those tokens of their log-probability under the base model, without adapter
     and without steering, given the same messages and its own reasoning, in nats; None where it was not asked
     for, where the backend does not offer it, and for an empty completion. `proofs` says what steering did to this
@@ -140,7 +140,7 @@ class Completion:
     key: str
     text: str
     finish: Finish
-    tokens: int
+    tokens: int | None
     prompt_tokens: int = 0
     logprob: float | None = None
     error: str | None = None

@@ -214,7 +214,7 @@ class CompletionRow:
     prompt: str
     phrase: str | None
     finish: str
-    tokens: int
+    tokens: int | None
     prompt_tokens: int
     logprob: float | None
     error: str | None

@@ -94,7 +94,7 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
         )
         query = (
             "SELECT p.key, f.text, p.turns, p.text, p.payload, iif(c.finish = 'failed', NULL, c.text), c.finish, "
-            f"c.tokens, c.reasoning, c.reasoning_tokens, c.error{values} FROM completions c "
+            f"nullif(c.tokens, -1), c.reasoning, c.reasoning_tokens, c.error{values} FROM completions c "
             f"JOIN prompts p ON p.id = c.prompt LEFT JOIN phrases f ON f.id = c.phrase{joins} "
             "WHERE c.job = ? ORDER BY c.row"
         )

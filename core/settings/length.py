@@ -14,6 +14,7 @@ from windowshift.core.contract.setting import Sample, Score, Scores
 CHARS = Behaviour("length_chars", "characters", Scale.ratio(), "primary")
 WORDS = Behaviour("length_words", "words", Scale.ratio())
 TOKENS = Behaviour("length_tokens", "tokens", Scale.ratio())
+UNCOUNTED = "the server does not say how many tokens it used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,11 @@ class LengthScorer:
 
     def score(self, sample: Sample) -> Scores:
         """The three lengths; a truncated completion has the length that it was cut off at."""
-        text = sample.completion.text.strip()
+        text, tokens = sample.completion.text.strip(), sample.completion.tokens
         return {
             CHARS.name: Score(float(len(text))),
             WORDS.name: Score(float(len(text.split()))),
-            TOKENS.name: Score(float(sample.completion.tokens)),
+            TOKENS.name: Score(None, UNCOUNTED) if tokens is None else Score(float(tokens)),
         }
 
 

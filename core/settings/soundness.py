@@ -32,7 +32,9 @@ class SoundnessScorer:
     def score(self, sample: Sample) -> Scores:
         """Both, of one completion."""
         completion = sample.completion
-        if not completion.tokens:
+        if completion.tokens is None:
+            coherence = Score(None, "the server does not say how many tokens it used")
+        elif not completion.tokens:
             coherence = Score(None, "an empty completion has no log-probability")
         elif completion.logprob is None:
             coherence = Score(None, "no log-probability was asked for or offered")

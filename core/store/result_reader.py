@@ -35,7 +35,7 @@ class ResultReader(Queries):
         with naming(self.path):
             found = self.connection.execute("SELECT id FROM behaviours WHERE name = ?", (behaviour,)).fetchone()
             cursor = self.connection.execute(
-                "SELECT c.row, p.key, p.text, f.text, c.finish, c.tokens, c.prompt_tokens, c.logprob, "
+                "SELECT c.row, p.key, p.text, f.text, c.finish, nullif(c.tokens, -1), c.prompt_tokens, c.logprob, "
                 "c.error, c.text, s.value, s.reason, p.payload, p.turns, c.reasoning, c.reasoning_tokens, s.evidence "
                 "FROM completions c JOIN prompts p ON p.id = c.prompt "
                 "LEFT JOIN phrases f ON f.id = c.phrase "
@@ -82,11 +82,11 @@ class ResultReader(Queries):
             found for row in rows for found in self.completions(job, behaviour, first=row, limit=1) if found.row == row
         ]
 
-    def text_sizes(self, job: int) -> list[tuple[int, int, int]]:
-        """(row, characters, tokens) of a job's completions."""
+    def text_sizes(self, job: int) -> list[tuple[int, int, int | None]]:
+        """(row, characters, tokens) of a job's completions; tokens None where nobody counted them."""
         with naming(self.path):
             # SQLite's own length() ends at a NUL, which a completion may contain.
-            query = "SELECT row, text, tokens FROM completions WHERE job = ? ORDER BY row"
+            query = "SELECT row, text, nullif(tokens, -1) FROM completions WHERE job = ? ORDER BY row"
             return [(row, len(text), tokens) for row, text, tokens in self.connection.execute(query, (job,))]
 
     def rows_by_text(self, job: int) -> list[int]:
@@ -118,7 +118,8 @@ class ResultReader(Queries):
             )
             values = (unscored[1], unscored[0])
         rows = self._all(
-            "SELECT c.row, f.text, p.key, p.text, p.payload, p.turns, c.finish, c.tokens, c.prompt_tokens, c.logprob, "
+            "SELECT c.row, f.text, p.key, p.text, p.payload, p.turns, c.finish, nullif(c.tokens, -1), "
+            "c.prompt_tokens, c.logprob, "
             "c.text, c.reasoning, c.reasoning_tokens FROM completions c JOIN prompts p ON p.id = c.prompt "
             "LEFT JOIN phrases f ON f.id = c.phrase "
             f"WHERE c.job = ? AND c.row > ? AND c.finish != 'failed' {unless}ORDER BY c.row LIMIT ?",
@@ -166,7 +167,7 @@ class ResultReader(Queries):
 
     def mean_tokens(self, job: int) -> float | None:
         """The mean number of tokens of a job's completions that did not fail; None: there are none."""
-        query = "SELECT avg(tokens) FROM completions WHERE job = ? AND finish != 'failed'"
+        query = "SELECT avg(tokens) FROM completions WHERE job = ? AND finish != 'failed' AND tokens >= 0"
         mean = self._all(query, (job,))[0][0]
         return None if mean is None else float(mean)
 

@@ -17,9 +17,10 @@ from windowshift.core.store.transaction import Transactions
 Scored = tuple[int, str, float | None, str | None]
 """A score: row, behaviour, value (None: missing), reason."""
 
+# Tokens that nobody counted are -1: the column is older than servers that do not say how many there are.
 _ADD_COMPLETION = (
     "INSERT INTO completions (job, row, prompt, phrase, finish, tokens, prompt_tokens, logprob, error, text, "
-    "reasoning, reasoning_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "reasoning, reasoning_tokens) VALUES (?, ?, ?, ?, ?, coalesce(?, -1), ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (job, row) DO UPDATE SET prompt = excluded.prompt, "
     "phrase = excluded.phrase, finish = excluded.finish, tokens = excluded.tokens, "
     "prompt_tokens = excluded.prompt_tokens, logprob = excluded.logprob, error = excluded.error, "

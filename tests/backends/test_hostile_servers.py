@@ -451,8 +451,15 @@ class TestThought:
 
     async def test_what_it_cost_without_a_count_is_the_most(self) -> None:
         found = await ask(Reply(completion(usage=None)), prices={"m": {"input": 0, "output": 1_000_000}})
-        assert found.finish == "stop"
+        assert (found.finish, found.text, found.tokens) == ("stop", "Yes.", None)
         assert found.usd == Price(0, 1e6).completion(0, 64)
+
+    async def test_tokens_of_the_answer_alone_are_counted_where_they_can_be(self) -> None:
+        thought = {"content": "Yes.", "reasoning_content": "Hm"}
+        assert (await ask(Reply(completion(thought)))).tokens is None  # 3 with what was thought
+        details = {"prompt_tokens": 5, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}}
+        found = await ask(Reply(completion(thought, usage=details)))
+        assert (found.tokens, found.reasoning, found.reasoning_tokens) == (2, "Hm", 7)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def arrange(
         StoreError: the store cannot be read.
     """
     kept = {entry.row: entry for entry in entries}
-    sizes: dict[int, tuple[int, int]] = {}
+    sizes: dict[int, tuple[int, int | None]] = {}
     if wanted.sort == "length" or any(isinstance(t, Compare) and t.field in ("len", "tokens") for t in wanted.terms):
         sizes = {row: (characters, tokens) for row, characters, tokens in reader.text_sizes(job)}
     # The cheap terms first: a regular expression then has less to add to.
@@ -90,7 +90,7 @@ def _passing(
     reader: Reader,
     job: int,
     kept: dict[int, Entry],
-    sizes: dict[int, tuple[int, int]],
+    sizes: dict[int, tuple[int, int | None]],
     term: Term,
     cancelled: Callable[[], bool],
 ) -> set[int] | frozenset[int]:
@@ -111,7 +111,7 @@ def _passing(
     return set(kept) - found if term.without else found
 
 
-def _value(term: Compare, entry: Entry, sizes: dict[int, tuple[int, int]]) -> float | None:
+def _value(term: Compare, entry: Entry, sizes: dict[int, tuple[int, int | None]]) -> float | None:
     if term.field == "score":
         return entry.score
     if term.field == "row":
@@ -122,7 +122,7 @@ def _value(term: Compare, entry: Entry, sizes: dict[int, tuple[int, int]]) -> fl
 
 
 def _ordered(
-    reader: Reader, job: int, kept: dict[int, Entry], sizes: dict[int, tuple[int, int]], wanted: Arrangement
+    reader: Reader, job: int, kept: dict[int, Entry], sizes: dict[int, tuple[int, int | None]], wanted: Arrangement
 ) -> list[int]:
     if wanted.sort == "text":
         rows = [row for row in reader.rows_by_text(job) if row in kept]

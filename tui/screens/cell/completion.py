@@ -205,7 +205,9 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         ink = self.ink
         word, style = FINISH.get(own.finish, (own.finish, "dim"))
         thought = f"+{own.reasoning_tokens}" if own.reasoning is not None else ""
-        pieces: Pieces = [(f"{own.prompt_tokens}{thought}+{own.tokens} tokens ", ink.dim)]
+        pieces: Pieces = [
+            (f"{own.prompt_tokens}{thought}+{'?' if own.tokens is None else own.tokens} tokens ", ink.dim)
+        ]
         pieces += [(word, getattr(ink, style)), (" ", ink.dim)]
         if own.logprob is not None and own.tokens:
             pieces.insert(0, (f"log p {own.logprob / own.tokens:.2f}/token  ".replace("-", formats.MINUS), ink.dim))

@@ -147,7 +147,7 @@ class CompletionList(LineList):
             [
                 (str(entry.row), ink.dim),
                 (formats.plain(entry.score), ink.strong),
-                ("" if text is None else str(text.tokens), ink.dim),
+                ("" if text is None else "?" if text.tokens is None else str(text.tokens), ink.dim),
                 (word, getattr(ink, style)),
                 (sanitise.line(entry.phrase or "", 100), ink.dim),
                 first,
