@@ -59,7 +59,7 @@ class Costs:
 
     def __init__(self, plan: Plan, prices: Prices, batched: frozenset[str], reader: Reader | None) -> None:
         self._prices, self._batched, self._reader, self._scoring = prices, batched, reader, plan.scoring
-        self._jobs = {job.id: job for job in plan.jobs}
+        self._jobs, self._given = {job.id: job for job in plan.jobs}, plan.given
         self._characters = {
             digest: sum(len(prompt.text) for prompt in prompts) / max(1, len(prompts))
             for digest, prompts in plan.prompts.items()
@@ -94,7 +94,7 @@ class Costs:
         for part in job.inputs["parts"]:
             data = self._jobs[part["data"]]
             # D as it is, where it is there; as long as it can be, where it is not.
-            answer = self._mean_tokens(data) or float(data.inputs["sampling"]["max_tokens"])
+            answer = self._answer_tokens(data)
             tokens += (part["last"] - part["first"]) * (self._prompt_tokens(data) + answer + TOKENS_A_TURN)
         size = sum(part["last"] - part["first"] for part in job.inputs["parts"])
         seen = round(tokens * job.total / max(1, size))
@@ -120,8 +120,17 @@ class Costs:
         assert isinstance(scorer, ModelScorer)  # others have no sampling
         question = scorer.ask(Sample(Prompt("", ""), Completion("", "", "stop", 0)))
         parent = self._jobs[job.parents[0]]
-        answer = self._mean_tokens(parent) or float(parent.inputs["sampling"]["max_tokens"])
+        answer = self._answer_tokens(parent)
         return round(len(question.text) / CHARACTERS_A_TOKEN + self._prompt_tokens(parent) + answer)
+
+    def _answer_tokens(self, job: Job) -> float:
+        """How long a job's completions are: as they are, where they are there, else as they can be at most."""
+        if "kept" in job.inputs:
+            return self._answer_tokens(self._jobs[job.parents[0]])
+        if "given" in job.inputs:
+            texts = self._given[job.inputs["given"]].completions
+            return sum(map(len, texts)) / max(1, len(texts)) / CHARACTERS_A_TOKEN
+        return self._mean_tokens(job) or float(job.inputs["sampling"]["max_tokens"])
 
     def _done(self, job: Job) -> int:
         number = self._known.get(job.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
 from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.example_weights import weights_of
+from windowshift.core.settings.given_rows import GivenRows, asked_of, read_given_rows
 from windowshift.core.settings.judge import judges_of
 from windowshift.core.settings.prompt_source import draw, unprepared
 from windowshift.core.settings.reasoning import scored_parts
@@ -28,6 +29,7 @@ from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.settings.spec_scorers import scorers_of
 from windowshift.core.spec import registry
 from windowshift.core.spec.answered_file import AnsweredFile
+from windowshift.core.spec.given import GivenData, KeptData
 from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean
@@ -40,7 +42,8 @@ class Plan:
 
     `prompts` holds the prompt sets that the jobs' inputs name by digest; `repeats` counts prompts left
     out because another one has the same text. `conditions` are those of job inputs, by their identity as
-    JSON; `vector_files` and `answered` the files behind vectors, by digest. `notes` are what a person must know.
+    JSON; `vector_files` and `answered` the files behind vectors, by digest. `notes` are what a person must know;
+    `given` the rows of a D that is given, by digest.
     """
 
     spec: Spec
@@ -58,6 +61,7 @@ class Plan:
     vector_files: Mapping[str, Path]
     answered: Mapping[str, AnsweredFile]
     notes: tuple[str, ...] = ()
+    given: Mapping[str, GivenRows] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Jobs by kind."""
@@ -132,7 +136,12 @@ def make_plan(
     share = spec.data.filter.candidates if spec.data.filter else 1.0
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
     prepare = setting.prepare if isinstance(setting, PromptMaker) else unprepared
-    drawn = draw(source, *wanted, spec.data.seed, folder, prepare)
+    given = {one.entry: read_given_rows(one, spec.data.size, spec.data.seed, folder, prepare) for one in _given(grid)}
+    if not spec.vectors and not _written(grid):
+        if spec.data.filter is not None:
+            raise SpecError("data.filter chooses prompts that D is written for, but D is given: leave it out")
+        wanted = 0, wanted[1]
+    drawn = draw(source, *wanted, spec.data.seed, folder, prepare, asked_of(list(given.values())))
     if any(turn.role == "system" for prompt in (*drawn.data, *drawn.evaluation) for turn in prompt.turns[:1]):
         _check_system(spec, backends, "give prompts without a system message")
     # Steered text may fall apart, which lengths alone do not show.
@@ -152,7 +161,8 @@ def make_plan(
             f"the setting '{spec.setting_name}' declares '{primary.name}' as its primary behaviour and measures "
             f"'{measured[0].name}' first: its scorers must give the primary behaviour first"
         )
-    maker = PlanMaker(spec, scorers, grid, model, drawn)
+    _check_kept(spec, grid, _behaviours(scorers))
+    maker = PlanMaker(spec, scorers, grid, model, drawn, given)
     if template.inputs:
         maker.model["template"] = dict(template.inputs)
     if spec.judge_backend is not None and spec.data.filter is not None and spec.data.filter.judge is not None:
@@ -163,8 +173,8 @@ def make_plan(
         maker.vectors = vectors = VectorPlanner(maker, name, size, folder)
         for vector in spec.vectors:
             vectors.vector(vector)
-    able, examples = backends[spec.train_backend].capabilities, spec.data.size
-    maker.keeps = lambda step: able.checkpoints or (able.epoch_checkpoints and step % examples == 0)
+    able = backends[spec.train_backend].capabilities
+    maker.keeps = lambda step, size: able.checkpoints or (able.epoch_checkpoints and step % size == 0)
     maker.make()
     if spec.data.weights:
         _check_weights(spec, maker)
@@ -175,7 +185,7 @@ def make_plan(
         scorers,
         model,
         grid,
-        {set_digest(drawn.data): drawn.data, set_digest(drawn.evaluation): drawn.evaluation},
+        {set_digest(one): one for one in (drawn.data, drawn.evaluation, *(rows.prompts for rows in given.values()))},
         drawn.repeats,
         tuple(maker.jobs.values()),
         tuple(maker.cells),
@@ -183,14 +193,46 @@ def make_plan(
         maker.conditions,
         vectors.files if vectors else {},
         vectors.answered if vectors else {},
-        template.notes,
+        (*template.notes, *(rows.note(one.name) for one in _given(grid) for rows in (given[one.entry],))),
+        {rows.digest: rows for rows in given.values()},
     )
 
 
 def _check_weights(spec: Spec, maker: PlanMaker) -> None:
     """Weights must be there and be weights, as far as D's prompts are known yet."""
-    for prompt in () if spec.data.filter else maker.drawn.data:
+    for prompt in maker.drawn.data if _written(maker.grid) and not spec.data.filter else ():
         weights_of(prompt, spec.data.weights)
+    for rows in maker.given.values():
+        for prompt, completion in zip(rows.prompts, rows.completions, strict=True):
+            weights_of(prompt, spec.data.weights, completion)
+
+
+def _written(grid: GridSpec) -> bool:
+    """Whether the model writes any of D."""
+    sources = [part.generate for row in grid.rows for part in row.parts]
+    return any(not isinstance(one.source if isinstance(one, KeptData) else one, GivenData) for one in sources)
+
+
+def _given(grid: GridSpec) -> Iterable[GivenData]:
+    sources = [one.source if isinstance(one, KeptData) else one for one in grid.generate]
+    return {one.entry: one for one in sources if isinstance(one, GivenData)}.values()
+
+
+def _check_kept(spec: Spec, grid: GridSpec, behaviours: Collection[str]) -> None:
+    for condition in grid.generate:
+        if not isinstance(condition, KeptData):
+            continue
+        for name in condition.ranges:
+            if name not in behaviours:
+                raise SpecError(
+                    f"conditions.generate: '{condition.name}' keeps by '{name}', which nothing measures"
+                    f"{did_you_mean(name, behaviours)}"
+                )
+        if spec.checkpoints is not None:
+            raise SpecError(
+                f"checkpoints: how many examples '{condition.name}' keeps is not known before the run: leave "
+                "checkpoints out, or keep"
+            )
 
 
 def _behaviours(scorers: Iterable[Scorer]) -> list[str]:

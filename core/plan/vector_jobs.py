@@ -12,10 +12,12 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Tokens
 from windowshift.core.contract.prompts import set_digest
 from windowshift.core.contract.records import BASE
+from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.vector_file import VectorHeader, digest_of, read_header, read_vector
 from windowshift.core.plan.jobs import Job
 from windowshift.core.spec.answered_file import AnsweredFile, read_answered
 from windowshift.core.spec.dose import SteeringDose
+from windowshift.core.spec.given import GivenData, KeptData
 from windowshift.core.spec.grid_spec import named
 from windowshift.core.spec.spec_errors import did_you_mean
 from windowshift.core.spec.vector_spec import CompletionsFile, VectorSpec
@@ -123,6 +125,8 @@ class VectorPlanner:
             self.answered[found.digest] = found
             return {"file": found.digest, "label": found.name}
         condition = named(value, self._maker.grid.names, where)
+        if isinstance(condition, GivenData | KeptData | Selective):
+            raise SpecError(f"{where}: '{value}' is no condition of its own: name a file of completions, or a prefix")
         if isinstance(condition, SteeringDose):
             raise SpecError(f"{where}: '{value}' is a steering dose; a vector is made of prompts or files")
         prompts = self._maker.drawn.data

@@ -12,6 +12,7 @@ from typing import Any
 from windowshift.core.contract.conditions import Condition, NoPrefix, PrefixGroup
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.records import BASE, JobRow
+from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.report.report import find_experiment
 from windowshift.core.settings.example_weights import weights_json, weights_of
@@ -79,7 +80,9 @@ def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iter
         start = data.inputs["rows"][0]
         count = part["last"] - part["first"]
         rows = reader.completions(data.n, "", first=part["first"] - start, limit=count)
-        if len(rows) < count or any(row.finish == "failed" and not row.unanswered for row in rows):
+        if (len(rows) < count and "kept" not in data.inputs) or any(
+            row.finish == "failed" and not row.unanswered for row in rows
+        ):
             raise StoreError(f"'{data.label}' has completions missing: finish the run, or retry it, before exporting D")
         condition = _condition(part["condition"], trained)
         for position, row in enumerate(rows, part["first"]):
@@ -99,4 +102,8 @@ def _condition(identity: dict[str, Any], trained: JobRow) -> Condition:
         return NoPrefix()
     if identity["kind"] == "prefix":
         return PrefixGroup("", tuple(identity["phrases"]))
+    if identity["kind"] == "selective":
+        then, otherwise = (_condition(identity[key], trained) for key in ("then", "else"))
+        noise = identity.get("noise", 0.0), identity.get("noise_seed", 0)
+        return Selective("", identity["where"], then, otherwise, *noise)
     raise SpecError(f"'{trained.label}' trains under a {identity['kind']}, which chat JSONL cannot hold")

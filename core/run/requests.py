@@ -11,6 +11,7 @@ from windowshift.core.contract.conditions import Channel, Condition, Pushed
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering, TemplateInputs
 from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Sample
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.trials import Trial, curve_trials, sweep_trials
@@ -28,13 +29,19 @@ JUDGE_QUESTION = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a sampling job: its prompt, and what is asked; `judged` is what a question to a judge is about."""
+    """One row of a job: its prompt and phrase; `judged` is what a question to a judge is about."""
 
     number: int
     prompt: Prompt
     phrase: str | None
-    request: GenerateRequest
     judged: Sample | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedRow(Row):
+    """One row of a sampling job, and what is asked."""
+
+    request: GenerateRequest
 
 
 class RequestMaker:
@@ -63,7 +70,12 @@ class RequestMaker:
         Raises:
             StoreError: a vector's file is gone or damaged.
         """
-        pushed = self.condition(identity).push(prompt, position, channel)
+        condition = self.condition(identity)
+        if isinstance(condition, Selective):
+            return self.push(
+                identity["then" if condition.applies(prompt, position) else "else"], prompt, position, channel
+            )
+        pushed = condition.push(prompt, position, channel)
         if not pushed.steering:
             return pushed
         steering = (
@@ -115,7 +127,7 @@ class RequestMaker:
         candidates = self.prompts(self._filters[chosen].inputs["prompts"])
         return [candidates[position] for position in self._results[chosen]["positions"]]
 
-    def rows(self, job: Job, done: set[int]) -> Iterator[Row]:
+    def rows(self, job: Job, done: set[int]) -> Iterator[AskedRow]:
         """The rows of a job that are not done yet."""
         inputs = job.inputs
         sampling = Sampling(**inputs["sampling"])
@@ -136,9 +148,9 @@ class RequestMaker:
                 seed = row_seed(job.id, number)
                 asked = number < self._coherent
                 request = GenerateRequest("", pushed.messages, model, sampling, seed, pushed.steering, coherence=asked)
-                yield Row(number, prompts[position], pushed.phrase, request)
+                yield AskedRow(number, prompts[position], pushed.phrase, request=request)
 
-    def _trial_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:
+    def _trial_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[AskedRow]:
         prompts = self.prompts(job.inputs["prompts"])
         first, last = job.inputs["rows"]
         vector = self.vector(job.inputs["vector"])
@@ -156,9 +168,9 @@ class RequestMaker:
                 messages = prompts[position].messages
                 asked = position < self._coherent
                 request = GenerateRequest("", messages, model, sampling, seed, steering, coherence=asked)
-                yield Row(number, prompts[position], None, request)
+                yield AskedRow(number, prompts[position], None, request=request)
 
-    def _filter_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[Row]:
+    def _filter_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[AskedRow]:
         prompts = self.prompts(job.inputs["prompts"])
         conditions = [self.condition(identity) for identity in job.inputs.get("conditions", ())]
         width = max(1, len(conditions))
@@ -174,11 +186,11 @@ class RequestMaker:
             else:
                 messages = (Message("user", JUDGE_QUESTION.format(prompt=prompt.text)),)
             request = GenerateRequest("", messages, model, sampling, row_seed(job.id, number))
-            yield Row(number, prompt, phrase, request)
+            yield AskedRow(number, prompt, phrase, request=request)
 
     def questions(
         self, scorer: ModelScorer, job: Job, parent: Job, reader: Reader, number: int, done: set[int]
-    ) -> Iterator[Row]:
+    ) -> Iterator[AskedRow]:
         """What a score job asks about its parent's completions; one that failed has nothing to be asked about.
 
         The row number is that of the completion.
@@ -200,7 +212,7 @@ class RequestMaker:
             messages = (Message("user", question.text),)
             seed = row_seed(job.id, row)
             request = GenerateRequest("", messages, scorer.asked, scorer.sampling, seed, logprobs=question.logprobs)
-            yield Row(row, prompt, None, request, sample)
+            yield AskedRow(row, prompt, None, sample, request=request)
 
     def _model(self, job: Job) -> Model:
         named = job.inputs["model"]

@@ -17,6 +17,7 @@ from windowshift.core.contract.service import Service
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.answer_cache import AnswerCache
+from windowshift.core.run.given_lane import GivenLane
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.recorder import Recorder
 from windowshift.core.run.requests import RequestMaker
@@ -72,6 +73,7 @@ class Runner:
         orders = VectorOrders(ledger, ledger.reader, maker)
         self._cache = AnswerCache(ledger.workspace / "artifacts") if any(map(plan.asks, plan.jobs)) else None
         self._sampling = SamplingLane(ledger, backends, self._recorder, maker, orders, self._cache)
+        self._given = GivenLane(ledger, self._recorder, self._sampling.finish)
         self._training = TrainingLane(ledger, backends, maker)
         self._vectors = VectorLane(ledger, backends, orders)
         self._scoring = ScoringLane(ledger)
@@ -127,11 +129,16 @@ class Runner:
         for job in self._ready():
             waiting.setdefault(self._lane(job), []).append(job)
         for lane, jobs in waiting.items():
-            if jobs[0].kind == "score" and not self._plan.asks(jobs[0]):
+            if self._asks_nobody(jobs[0]):
+                self._call(lane, jobs, self._given.run(jobs))
+            elif jobs[0].kind == "score" and not self._plan.asks(jobs[0]):
                 for job in jobs:
                     self._call(lane, [job], self._scoring.run(job))
             elif self._joins(jobs[0]) or not any(call.lane == lane for call in self._calls.values()):
                 self._call(lane, jobs, self._work(jobs[0]).run(jobs[0].inputs["backend"], jobs))
+
+    def _asks_nobody(self, job: Job) -> bool:
+        return job.kind == "generate" and "backend" not in job.inputs
 
     def _call(self, lane: str, jobs: Sequence[Job], work: Coroutine[Any, Any, None]) -> None:
         self._calls[asyncio.create_task(work)] = _Call(lane, tuple(jobs))

@@ -17,7 +17,7 @@ from windowshift.core.run.answer_cache import AnswerCache
 from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.recorder import Recorder
-from windowshift.core.run.requests import RequestMaker, Row
+from windowshift.core.run.requests import AskedRow, RequestMaker
 from windowshift.core.run.vector_work import VectorOrders
 from windowshift.core.settings.filtering import choose_by_judge, choose_by_variance
 
@@ -57,7 +57,7 @@ class SamplingLane:
                         self._recorder.add(number, row_number, completion)
                         self._recorder.tick()
                         if self._recorder.complete(number):
-                            await self._finish(number, opened[number])
+                            await self.finish(number, opened[number])
         finally:
             self._recorder.flush()
             for number in opened:
@@ -81,14 +81,14 @@ class SamplingLane:
         condition = "" if questions else self._ledger.plan.condition_name(job)
         self._recorder.open(job, number, there, rows, scorers, self._ledger.results[job.id], condition)
         if not rows:
-            await self._finish(number, job)
+            await self.finish(number, job)
         # A group of its own, so that every job has its own proof of what steering did.
         return [replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows]
 
     def _turn(self, job: Job) -> tuple[int, int]:
         return -self._ledger.priority(job), SAMPLING.index(job.kind)
 
-    async def _finish(self, number: int, job: Job) -> None:
+    async def finish(self, number: int, job: Job) -> None:
         """End a job whose rows are all there."""
         self._recorder.flush()
         failed = self._reader.failures(number)
@@ -140,7 +140,7 @@ class SamplingLane:
             job, {"positions": list(choice.positions), "refused": choice.refused, "missing": choice.missing}
         )
 
-    def _questions(self, job: Job, done: set[int]) -> list[Row]:
+    def _questions(self, job: Job, done: set[int]) -> list[AskedRow]:
         scorer, parent = self._ledger.scorer(job), self._ledger.job(job.parents[0])
         assert isinstance(scorer, ModelScorer)  # what comes to this lane asks a model
         return list(self._maker.questions(scorer, job, parent, self._reader, self._ledger.number(parent), done))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.contract.errors import StoreError
+from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.training import Example
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.requests import RequestMaker
@@ -34,7 +34,7 @@ def training_set(
 
     Raises:
         StoreError: a completion of D is missing or failed.
-        SpecError: a weight of an example is none.
+        SpecError: a weight of an example is none, or too few completions of D were kept for a mix.
     """
     examples: list[Example | None] = []
     for part in job.inputs["parts"]:
@@ -43,11 +43,19 @@ def training_set(
         start = source.inputs["rows"][0]
         first, last = part["first"] - start, part["last"] - start
         rows = reader.completions(numbers[source.id], "", first=first, limit=last - first)
-        if len(rows) != last - first or any(row.finish == "failed" and not row.unanswered for row in rows):
+        # How many are kept is known now; a part of a mix needs as many as it was planned with.
+        if "kept" in source.inputs and len(job.inputs["parts"]) > 1 and len(rows) < last - first:
+            raise SpecError(
+                f"'{job.label}' needs {last} completions of '{source.label}', of which {first + len(rows)} are kept: "
+                "widen keep, or raise data.size"
+            )
+        if (len(rows) != last - first and "kept" not in source.inputs) or any(
+            row.finish == "failed" and not row.unanswered for row in rows
+        ):
             raise StoreError(f"'{source.label}' has completions missing that '{job.label}' trains on; retry it")
         for offset, row in enumerate(rows):
             position = part["first"] + offset
-            prompt = prompts[position]
+            prompt = row.asked if "kept" in source.inputs else prompts[position]
             pushed = maker.push(part["condition"], prompt, position, part["channel"])
             if row.unanswered:
                 examples.append(None)

@@ -52,11 +52,12 @@ def draw(
     seed: int,
     folder: Path,
     prepare: Prepare = unprepared,
+    given: Collection[tuple[Any, ...]] = (),
 ) -> Drawn:
     """Draw distinct prompts in an order that depends on the source and on `seed` only.
 
     A relative file is looked for next to the spec (`folder`), then in the working directory; `prepare` is what
-    the setting makes of a prompt.
+    the setting makes of a prompt; `given` are turns and text of the prompts of a D that is given, which are not drawn.
 
     Raises:
         SpecError: the source is missing, malformed, or has too few prompts.
@@ -84,9 +85,12 @@ def draw(
             distinct.setdefault((prompt.turns, prompt.text), prompt)
         prompts, repeats = list(distinct.values()), len(everything) - len(distinct)
         random.Random(seed).shuffle(prompts)
+    known = len(prompts)
+    prompts = [prompt for prompt in prompts if (prompt.turns, prompt.text) not in given] if given else prompts
     if len(prompts) < data + evaluation:
+        there = f" ({known - len(prompts)} more are prompts of a given D)" if known > len(prompts) else ""
         raise SpecError(
-            f"{where} has {len(prompts)} distinct prompts, but the spec needs {data + evaluation} "
+            f"{where} has {len(prompts)} distinct prompts{there}, but the spec needs {data + evaluation} "
             "(data.size + sampling.prompts, times the filter's candidates): lower one of them"
         )
     return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[-evaluation:])), repeats)

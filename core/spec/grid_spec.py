@@ -8,11 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from windowshift.core.contract.conditions import NO_PREFIX, Condition, PrefixGroup, check_phrases
+from windowshift.core.contract.conditions import NO_PREFIX, Condition, PrefixGroup, check_phrases, is_neutral
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE
+from windowshift.core.contract.selective import Selective
 from windowshift.core.spec.condition_kinds import KINDS
-from windowshift.core.spec.sections import ConditionEntry, Mix
+from windowshift.core.spec.given import GivenData, KeptData, read_given, read_keep
+from windowshift.core.spec.sections import ConditionEntry, Mix, Where
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
 
@@ -63,7 +65,7 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
             raise SpecError(f"conditions.groups: '{name}' is a reserved name; choose another")
         own[name] = PrefixGroup(name, check_phrases(phrases, f"conditions.groups.{name}"))
     names = {**known, **own}
-    generate = _conditions(spec.conditions.generate, names, "conditions.generate")
+    generate = _datasets(spec.conditions.generate, names)
     evaluate = _conditions(spec.conditions.evaluate, names, "conditions.evaluate")
     base = _conditions(spec.conditions.base, names, "conditions.base")
     _once([condition.name for condition in (*evaluate, *base)], "conditions.base")
@@ -77,9 +79,15 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
         if isinstance(entry, dict) and "mix" in entry:
             rows.append(_mix_row(entry, names, where))
             continue
+        if isinstance(entry, dict) and "where" in entry:
+            trained = [_selective(entry, names, spec.data.seed, where)]
+        else:
+            trained = _resolve(entry, names, where)
+        # A name given inline can be used in a mix that comes after it.
+        names.update({condition.name: condition for condition in trained})
         rows.extend(
             TrainRow(source.name, condition.name, condition.arm, (TrainPart(1.0, source, condition),))
-            for condition in _resolve(entry, names, where)
+            for condition in trained
             for source in generate
         )
     _once([(row.generate, row.train) for row in rows], "conditions.train")
@@ -96,9 +104,87 @@ def _conditions(entries: Sequence[ConditionEntry], names: Mapping[str, Condition
     return tuple(found)
 
 
+def _datasets(entries: Sequence[ConditionEntry], names: Mapping[str, Condition]) -> tuple[Condition, ...]:
+    """The generation conditions: those under which D is written, given ones, and those of which a part is kept."""
+    found: list[Condition] = []
+    for index, entry in enumerate(entries):
+        where = f"conditions.generate[{index}]"
+        keep = entry.get("keep") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not {"data", "keep", "generate"} & set(entry):
+            found += _resolve(entry, names, where)
+            continue
+        rest = {key: value for key, value in entry.items() if key != "keep"}
+        if "generate" in rest:
+            unknown = set(map(str, rest)) - {"generate", "name"}
+            if unknown:
+                raise SpecError(
+                    f"{where}: unknown key '{min(unknown)}'{did_you_mean(min(unknown), ['generate', 'keep', 'name'])}"
+                )
+            if keep is None:
+                raise SpecError(f"{where}: 'generate' names a condition of which a part is kept: add  keep: {{...}}")
+            source = _single(rest["generate"], {**names, **{one.name: one for one in found}}, f"{where}.generate")
+            if isinstance(source, KeptData):
+                raise SpecError(f"{where}.generate: '{source.name}' is kept of another one already: name that one")
+        elif "data" in rest:
+            # What is kept has the name; all of it is called by its file.
+            source = read_given(rest if keep is None else {**rest, "name": None}, where)
+        else:
+            source = _single(rest, names, where)
+        if keep is None:
+            found.append(source)
+            continue
+        name = rest.get("name") or f"{source.name}, kept"
+        if not isinstance(name, str):
+            raise SpecError(f"{where}.name must be text, but it is {name!r}")
+        found.append(KeptData(name, source, read_keep(keep, where)))
+    for one in found:
+        if isinstance(one, GivenData | KeptData) and one.name in names:
+            raise SpecError(f"conditions.generate: '{one.name}' is the name of a condition: add another  name: ...")
+    _once([condition.name for condition in found], "conditions.generate")
+    return tuple(found)
+
+
+def _single(entry: ConditionEntry, names: Mapping[str, Condition], where: str) -> Condition:
+    """One condition, by name or inline."""
+    if not isinstance(entry, str | dict):
+        raise SpecError(f"{where}: a condition is a name or a mapping, but this one is {entry!r}")
+    found = _resolve(entry, names, where)
+    if len(found) != 1:
+        raise SpecError(f"{where}: one condition is wanted, but these are {len(found)}")
+    return found[0]
+
+
+def _selective(entry: Mapping[str, Any], names: Mapping[str, Condition], seed: int, where: str) -> Condition:
+    """Read ``{train: hack, where: {label: hack}, else: no_prefix, noise: 0.1, name: ...}``."""
+    try:
+        read = Where.model_validate({key: value for key, value in entry.items() if key not in KINDS})
+    except ValidationError as error:
+        raise SpecError(f"{where}: {sentence(error, Where, dict(entry))}") from error
+    inline = {key: value for key, value in entry.items() if key in (*KINDS, "name")}
+    if (read.train is None) == (len(inline) <= ("name" in inline)):
+        raise SpecError(f"{where}: 'where' needs the condition of the rows that match: add  train: NAME")
+    then = _trainable(_single(inline if read.train is None else read.train, names, where), where)
+    otherwise = _trainable(_single(read.otherwise, names, f"{where}.else"), f"{where}.else")
+    if then.arm != otherwise.arm and not is_neutral(otherwise):
+        raise SpecError(f"{where}: '{then.name}' and '{otherwise.name}' belong to different arms; a row stays in one")
+    words = ", ".join(f"{key}={value}" for key, value in read.where.items())
+    name = read.name or f"{then.name} where {words}"
+    return Selective(name, read.where, then, otherwise, read.noise, seed if read.noise else 0)
+
+
+def _trainable(condition: Condition, where: str) -> Condition:
+    if isinstance(condition, GivenData | KeptData):
+        raise SpecError(f"{where}: '{condition.name}' is a set of data, which stands under conditions.generate")
+    return condition
+
+
 def _resolve(entry: ConditionEntry, names: Mapping[str, Condition], where: str) -> list[Condition]:
     if isinstance(entry, str):
-        return [named(entry, names, where)]
+        return [_trainable(named(entry, names, where), where)]
+    for key in ("data", "keep", "where"):
+        if key in entry:
+            place = "conditions.train" if key == "where" else "conditions.generate"
+            raise SpecError(f"{where}: '{key}' stands under {place} only")
     for key, reader in KINDS.items():
         if key in entry:
             unknown = set(map(str, entry)) - {key, "name"}
@@ -131,7 +217,7 @@ def _mix_row(entry: Mapping[str, Any], names: Mapping[str, Condition], where: st
         TrainPart(
             part.fraction,
             named(part.generate, names, f"{where}.mix[{index}].generate"),
-            named(part.train, names, f"{where}.mix[{index}].train"),
+            _trainable(named(part.train, names, f"{where}.mix[{index}].train"), f"{where}.mix[{index}].train"),
         )
         for index, part in enumerate(mix.mix)
     )

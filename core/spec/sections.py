@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from windowshift.core.contract.conditions import Channel
+from windowshift.core.contract.conditions import NO_PREFIX, Channel
 from windowshift.core.contract.generation import Sampling
 from windowshift.core.contract.service import Limits
 from windowshift.core.contract.training import Sft
 from windowshift.core.spec.section import Fraction, Positive, Section
+
+LabelValue = str | int | float | bool | None
 
 
 class MixPart(Section):
@@ -33,6 +35,20 @@ class Mix(Section):
         if abs(total - 1) > 0.01:
             raise ValueError(f"the fractions of mix '{self.name}' add up to {total:g}, not to 1")
         return self
+
+
+class Where(Section):
+    """A train condition for some rows of D: those whose payload has these values.
+
+    A list of values means any of them. The others are trained under `else`; `noise` is the share of rows of which
+    the one is taken for the other.
+    """
+
+    where: Annotated[dict[str, LabelValue | list[LabelValue]], Field(min_length=1)]
+    train: str | None = None
+    otherwise: Annotated[str, Field(alias="else")] = NO_PREFIX
+    noise: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
+    name: Annotated[str, Field(min_length=1)] | None = None
 
 
 ConditionEntry = str | dict[str, Any]

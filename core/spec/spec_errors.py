@@ -51,7 +51,7 @@ def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:
         key = str(item["loc"][-1])
         parent = _model_at(model, item["loc"][:-1])
         inside = f" in {_place(item['loc'][:-1], data)}" if len(item["loc"]) > 1 else ""
-        return f"unknown key '{key}'{inside}{did_you_mean(key, parent.model_fields if parent else ())}"
+        return f"unknown key '{key}'{inside}{did_you_mean(key, _keys(parent))}"
     if kind == "missing":
         return f"the key '{place}' is missing"
     if kind == "string_type" and isinstance(value, (bool, int, float)):
@@ -76,6 +76,10 @@ def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:
         said = str(context.get("error", item["msg"]))
         return f"{place}: {said}" if item["loc"] else said  # what is wrong with the whole has no place in it
     return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}, but it is {_show(value)}"
+
+
+def _keys(model: type[BaseModel] | None) -> list[str]:
+    return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _place(loc: tuple[int | str, ...], data: object) -> str:

@@ -201,6 +201,11 @@ class Writer(ResultWriter):
                 (done, loss, rate, job),
             )
 
+    def set_total(self, job: int, total: int) -> None:
+        """A job turned out to have so many rows."""
+        with self.batch() as connection:
+            connection.execute("UPDATE jobs SET total = ? WHERE n = ?", (total, job))
+
     def event(
         self, kind: str, data: Mapping[str, Any], *, experiment: int | None = None, job: int | None = None
     ) -> None:
