@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.tiny_models import tokenizer
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import plan_spec
@@ -26,15 +28,20 @@ sampling: {{prompts: 2, max_tokens: 8}}
 """
 
 
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with a model folder (only identified, never loaded) and a prompt file."""
+def folder(tmp_path: Path, tokenizer_folder: Path) -> Path:
+    """A folder with a model folder (whose weights are never loaded) and a prompt file."""
     model = tmp_path / "model"
-    model.mkdir()
+    shutil.copytree(tokenizer_folder, model)
     (model / "config.json").write_text('{"model_type": "llama"}')
     (model / "model.safetensors").write_bytes(b"\0" * 64)
-    (model / "tokenizer.json").write_text("{}")
-    (model / "tokenizer_config.json").write_text('{"chat_template": "x"}')
     rows = [json.dumps({"id": i, "prompt": f"What is {i}?"}) for i in range(8)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
     return tmp_path
