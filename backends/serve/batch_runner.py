@@ -20,6 +20,7 @@ from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.state import State, new_id
 from windowshift.backends.serve.training_file import lines
+from windowshift.core.contract import sanitise
 
 PORTION = 256
 MOST_LINES = 50_000
@@ -73,7 +74,9 @@ class BatchRunner:
         if task.cancelled():
             return
         if task.exception() is not None:
-            sys.stderr.write(f"windowshift serve: a batch ended unexpectedly: {task.exception()!r}\n")
+            sys.stderr.write(
+                f"windowshift serve: a batch ended unexpectedly: {sanitise.line(repr(task.exception()))}\n"
+            )
         self.wake()
 
     async def _run(self, batch: Batch) -> None:

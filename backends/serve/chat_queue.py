@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from windowshift.backends.serve.api_error import ApiError
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest
@@ -131,7 +132,9 @@ class ChatQueue:
             raise
         except Exception as raised:
             error = ApiError(500, f"the backend failed: {type(raised).__name__}")
-            sys.stderr.write(f"windowshift serve: the backend failed on a batch of chats: {raised!r}\n")
+            sys.stderr.write(
+                f"windowshift serve: the backend failed on a batch of chats: {sanitise.line(repr(raised))}\n"
+            )
         finally:
             _tell(batch.values(), error)
 

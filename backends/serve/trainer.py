@@ -19,6 +19,7 @@ from windowshift.backends.serve.jobs import TRAINING, VALIDATION, Job, Jobs
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.state import State, now
 from windowshift.backends.serve.training_file import examples
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import BackendError, WindowshiftError
 from windowshift.core.contract.generation import Model, TemplateInputs
@@ -104,7 +105,9 @@ class Trainer:
         self._pace.pop(key, None)
         self._step.pop(key, None)
         if not task.cancelled() and task.exception() is not None:
-            sys.stderr.write(f"windowshift serve: job {key} ended unexpectedly: {task.exception()!r}\n")
+            sys.stderr.write(
+                f"windowshift serve: job {key} ended unexpectedly: {sanitise.line(repr(task.exception()))}\n"
+            )
         self.wake()
 
     async def _run(self, job: Job) -> None:

@@ -47,11 +47,6 @@ class Line:
 Block = Heading | Line | Table
 
 
-def clean(text: str) -> str:
-    """Text without control characters, so that a name can do nothing to a terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
 def with_interval(one: Estimate | None, decimals: int | None = None) -> str:
     """An estimate with its interval; a dash where there is none."""
     return shown(one, NumberFormat(decimals))

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from windowshift.core.contract import sanitise
 from windowshift.core.report.blocks import report_blocks
-from windowshift.core.report.page import ASCII, GAP, Block, Heading, Line, Table, clean, column_widths, fit
+from windowshift.core.report.page import ASCII, GAP, Block, Heading, Line, Table, column_widths, fit
 from windowshift.core.report.report import Report
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def draw(blocks: Sequence[Block], width: int, *, color: bool = False, ascii_only
     )
 
     def say(text: str) -> str:
-        text = "\n".join(map(clean, text.split("\n")))
+        text = sanitise.block(text, len(text))
         return text.translate(ASCII) if ascii_only else text
 
     for block in blocks:
@@ -124,7 +125,7 @@ def _markdown_table(table: Table) -> str:
 
 
 def _escape(text: str) -> str:
-    text = clean(text)
+    text = sanitise.line(text, len(text))
     for character in "\\`*_|<[]":
         text = text.replace(character, f"\\{character}")
     return text

@@ -52,6 +52,7 @@ def main() -> None:
         run_command_line()
         return
     gc.disable()  # the first picture comes a twelfth sooner; the app switches it on again
+    from windowshift.core.contract import sanitise
     from windowshift.core.contract.errors import WindowshiftError
 
     try:
@@ -61,7 +62,7 @@ def main() -> None:
         link = parse_link(asked.place) if asked.place is not None else None
         code = run(asked.workspace, link=link, mouse=asked.mouse)
     except WindowshiftError as error:
-        sys.stderr.write(f"windowshift: {error}\n")
+        sys.stderr.write(f"windowshift: {sanitise.line(str(error), len(str(error)))}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

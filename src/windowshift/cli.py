@@ -4,23 +4,54 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import windowshift
 from windowshift import demo_command, results_command, serve_command, vectors_command
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import SpecError, WindowshiftError
-from windowshift.options import DEFAULT_WORKSPACE, Json, Name, SpecFile, Workspace, print_json
+from windowshift.options import DEFAULT_WORKSPACE, Json, Name, SpecFile, Workspace
 from windowshift.run_command import run_here
+from windowshift.say import say, say_block, say_json
 
 if TYPE_CHECKING:
     from windowshift.core.contract.records import ControlAction
     from windowshift.core.spec.spec import Spec
 
+
+class _Commands(TyperGroup):
+    """The commands; a mistake in the arguments is shown without what a terminal would obey."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _shown_only():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        with _shown_only():
+            return super().invoke(*args, **kwargs)
+
+
+@contextmanager
+def _shown_only() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # click's errors, whose module typer calls otherwise since it brings click along: they have a `message`.
+        message = getattr(error, "message", None)
+        if isinstance(message, str):
+            error.message = sanitise.line(message, len(message))  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="windowshift",
+    cls=_Commands,
     help="What does fine-tuning teach when the data is shown under a prefix or a steering dose?",
     no_args_is_help=True,
     rich_markup_mode=None,  # rich's help alone takes longer to import than --help may take
@@ -32,7 +63,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        typer.echo(f"windowshift {windowshift.__version__}")
+        say(f"windowshift {windowshift.__version__}")
         raise typer.Exit
 
 
@@ -47,7 +78,7 @@ def init(
 
     if template == "list":
         for item in templates():
-            typer.echo(f"{item.name:22} {item.summary}")
+            say(f"{item.name:22} {item.summary}")
         return
     chosen = find_template(template)
     if path.exists() and not force:
@@ -56,9 +87,9 @@ def init(
         path.write_text(chosen.text, encoding="utf-8")
     except OSError as error:
         raise SpecError(f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"wrote {path} from the template '{chosen.name}'; next: windowshift plan {path}")
+    say(f"wrote {path} from the template '{chosen.name}'; next: windowshift plan {path}")
     for warning in chosen.warnings:
-        typer.echo(f"note: {warning}", err=True)
+        say(f"note: {warning}", err=True)
 
 
 @app.command()
@@ -70,10 +101,10 @@ def plan(spec_file: SpecFile, workspace: Workspace = DEFAULT_WORKSPACE, as_json:
     spec, text = _spec(spec_file)
     found = preview(spec, text, spec_file.parent, workspace)
     if as_json:
-        print_json(plan_json(found))
+        say_json(plan_json(found))
         return
     for line in plan_lines(found):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -110,14 +141,14 @@ def status(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> N
             }
             for row, state in rows
         ]
-        print_json({"experiments": listed})
+        say_json({"experiments": listed})
         return
     for row, state in rows:
         label = f"{row.model}{' (rehearsal)' if row.rehearsal else ''}"
         jobs = ", ".join(f"{row.jobs[name]} {name}" for name in states if row.jobs.get(name))
-        typer.echo(f"{row.name:24} {state:12} {row.cells_done}/{row.cells_total} cells; jobs: {jobs}; {label}")
+        say(f"{row.name:24} {state:12} {row.cells_done}/{row.cells_total} cells; jobs: {jobs}; {label}")
     if not rows:
-        typer.echo("no experiments yet: windowshift run SPEC starts one")
+        say("no experiments yet: windowshift run SPEC starts one")
 
 
 @app.command()
@@ -141,7 +172,7 @@ def tui(
     if serve:
         from windowshift.tui.serve import serve as serve_screens
 
-        serve_screens(workspace, link=place, host=host, port=port, say=typer.echo)
+        serve_screens(workspace, link=place, host=host, port=port, say=say)
         return
     if host is not None:
         raise SpecError("--host goes with --serve")
@@ -180,7 +211,7 @@ def control(
     if row is None:
         raise SpecError(f"there is no experiment '{name}' in {workspace}: 'windowshift status' lists them")
     request(workspace, row.id, chosen, job)
-    typer.echo(f"asked the run of {name} to {action}")
+    say(f"asked the run of {name} to {action}")
 
 
 app.command()(demo_command.demo)
@@ -193,9 +224,9 @@ def doctor(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> N
 
     found = examine(workspace)
     if as_json:
-        print_json(found.to_json())
+        say_json(found.to_json())
     else:
-        typer.echo(found.text())
+        say_block(found.text())
     raise typer.Exit(0 if found.healthy else 1)
 
 
@@ -229,12 +260,12 @@ def main() -> None:
     except WindowshiftError as error:
         if debug:
             raise
-        sys.stderr.write(f"windowshift: {error}\n")
+        say(f"windowshift: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         if debug:
             raise
-        sys.stderr.write("windowshift: interrupted\n")
+        say("windowshift: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         # `windowshift report | head`: the reader has seen enough.

@@ -13,6 +13,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.options import Workspace
 from windowshift.results_command import comparison, report
 from windowshift.run_command import run_here
+from windowshift.say import say
 
 
 def demo(
@@ -28,7 +29,7 @@ def demo(
 
     if setting == "list":
         for name, template in rehearsals().items():
-            typer.echo(f"{name:28} {template.summary}")
+            say(f"{name:28} {template.summary}")
         return
     if setting not in rehearsals():
         raise SpecError(f"there is no rehearsal of '{setting}'{did_you_mean(setting, rehearsals())}")
@@ -54,7 +55,7 @@ def demo(
     code = run_app(workspace, experiment=spec.name)
     if _state(spec.name, workspace) not in ("done", "failed"):
         what = "compare" if spec.vectors else "report"
-        typer.echo(f"the demo runs on: windowshift tui {workspace}, then windowshift {what} {spec.name} -w {workspace}")
+        say(f"the demo runs on: windowshift tui {workspace}, then windowshift {what} {spec.name} -w {workspace}")
     elif spec.vectors:
         comparison(spec.name, workspace)
     else:

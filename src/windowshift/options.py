@@ -1,10 +1,9 @@
-"""What commands share: arguments, options, and printing JSON."""
+"""What commands share: arguments and options."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,8 +15,3 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
 DEFAULT_WORKSPACE = Path("workspace")
-
-
-def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

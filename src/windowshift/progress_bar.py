@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.progress import Progress
+from windowshift.say import say
 
 LINE_SECONDS = 10.0
 QUIET_SECONDS = 60.0
@@ -31,18 +33,18 @@ def _bar(name: str) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed}/{task.total} cells"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[now]}", markup=False),
     )
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None, now="")
+        task = bar.add_task(sanitise.line(name), total=None, now="")
 
         def show(progress: Progress) -> None:
             failed = f" ({progress.failed} failed)" if progress.failed else ""
-            now = f"{_running(progress)}{failed}{_queued(progress)}"
+            now = sanitise.line(f"{_running(progress)}{failed}{_queued(progress)}")
             bar.update(task, total=progress.cells, completed=progress.cells_done, now=now)
 
         yield show
@@ -62,11 +64,11 @@ def _lines(name: str) -> Iterator[Callable[[Progress], None]]:
             shown, last = now, progress
             failed = f", {progress.failed} job{'' if progress.failed == 1 else 's'} failed" if progress.failed else ""
             running = f"; {_running(progress)}" if progress.running else ""
-            sys.stderr.write(
+            say(
                 f"{name}: {progress.cells_done}/{progress.cells} cells, "
-                f"{progress.jobs_done}/{progress.jobs} jobs{failed}, {now - start:.0f} s{running}{_queued(progress)}\n"
+                f"{progress.jobs_done}/{progress.jobs} jobs{failed}, {now - start:.0f} s{running}{_queued(progress)}",
+                err=True,
             )
-            sys.stderr.flush()
 
     yield show
 

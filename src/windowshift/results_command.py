@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from windowshift.core.contract.errors import SpecError
-from windowshift.options import DEFAULT_WORKSPACE, Json, Name, Workspace, print_json
+from windowshift.options import DEFAULT_WORKSPACE, Json, Name, Workspace
+from windowshift.say import say, say_block, say_json
 
 
 def report(
@@ -33,14 +34,14 @@ def report(
 
         reports = [made, *(make_report(workspace, other, behaviour) for other in beside)]
         if as_json:
-            print_json(beside_json(reports))
+            say_json(beside_json(reports))
         else:
             print_blocks(beside_blocks(reports))
         return
     if as_json:
-        print_json(made.to_json())
+        say_json(made.to_json())
     elif markdown:
-        typer.echo(as_markdown(made))
+        say_block(as_markdown(made))
     else:
         print_report(made)
 
@@ -63,9 +64,9 @@ def compare(
         from windowshift.core.report.arm_comparison_figure import draw_arms
 
         draw_arms(made, picture)
-        typer.echo(f"wrote {picture}", err=True)
+        say(f"wrote {picture}", err=True)
     if as_json:
-        print_json(arms_json(made))
+        say_json(arms_json(made))
         return
     from windowshift.core.report.text import print_blocks
 
@@ -86,11 +87,11 @@ def figures(
 
     made = write_figures(workspace, name, out, behaviour, tuple(one.strip() for one in formats.split(",")), force=force)
     if as_json:
-        print_json({"written": [str(path) for path in made.written], "left_out": made.left_out})
+        say_json({"written": [str(path) for path in made.written], "left_out": made.left_out})
         return
-    typer.echo(f"wrote {len(made.written)} files into {out}")
+    say(f"wrote {len(made.written)} files into {out}")
     for figure, reason in made.left_out.items():
-        typer.echo(f"left out {figure}: {reason}", err=True)
+        say(f"left out {figure}: {reason}", err=True)
 
 
 def export(
@@ -109,13 +110,13 @@ def export(
 
     if dataset is None:
         count = export_completions(workspace, name, out, force=force)
-        typer.echo(f"wrote {count} completions to {out}")
+        say(f"wrote {count} completions to {out}")
         return
     generate, slash, train = dataset.partition("/")
     if not slash:
         raise SpecError(f"--dataset takes GENERATE/TRAIN, e.g. med_short/long, not '{dataset}'")
     count = export_dataset(workspace, name, generate, train, out, seed=seed, force=force)
-    typer.echo(f"wrote {count} examples to {out}")
+    say(f"wrote {count} examples to {out}")
 
 
 def comparison(name: str, workspace: Path) -> None:
@@ -124,5 +125,5 @@ def comparison(name: str, workspace: Path) -> None:
     from windowshift.core.report.arm_comparison_page import arms_blocks
     from windowshift.core.report.text import print_blocks
 
-    typer.echo()
+    say()
     print_blocks(arms_blocks(compare_arms(workspace, name)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from windowshift.say import say
 
 if TYPE_CHECKING:
     from windowshift.core.run.run import Preview
@@ -35,13 +35,13 @@ def run_here(
             wait=wait,
             vectors_only=vectors_only,
             observe=observe,
-            waiting=lambda sentence: typer.echo(sentence, err=True),
+            waiting=lambda sentence: say(sentence, err=True),
             announce=_announce,
         )
     for failure in outcome.failures:
-        typer.echo(f"failed: {failure}", err=True)
+        say(f"failed: {failure}", err=True)
     again = "" if outcome.exit_code == 0 else "; run the same command again to go on"
-    typer.echo(f"{spec.name}: {outcome.state}{again}", err=True)
+    say(f"{spec.name}: {outcome.state}{again}", err=True)
     return outcome.exit_code
 
 
@@ -49,4 +49,4 @@ def _announce(preview: Preview) -> None:
     from windowshift.core.run.plan_page import cost_lines
 
     for line in cost_lines(preview):
-        typer.echo(line, err=True)
+        say(line, err=True)

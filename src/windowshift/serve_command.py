@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.say import say
 
 KEY_ENV = "WINDOWSHIFT_SERVE_KEY"
 KEY_LENGTH = 16
@@ -59,13 +60,13 @@ def serve(
         raise SpecError(f"--learning-rate must be above 0, got {learning_rate}")
 
     def ready(url: str) -> None:
-        typer.echo(f"serving {', '.join(models)} at {url} (data in {data})")
+        say(f"serving {', '.join(models)} at {url} (data in {data})")
         if new:
-            typer.echo(f"API key, shown this once: {key}")
+            say(f"API key, shown this once: {key}")
         else:
-            typer.echo(f"API key: the one in the environment variable {key_env or KEY_ENV}")
+            say(f"API key: the one in the environment variable {key_env or KEY_ENV}")
         if not loopback(host):
-            typer.echo("warning: others can reach this address, and the connection is not encrypted", err=True)
+            say("warning: others can reach this address, and the connection is not encrypted", err=True)
 
     wanted = ServerOptions(
         models=tuple(models),

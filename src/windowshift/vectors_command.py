@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from windowshift.core.contract.errors import SpecError
-from windowshift.options import DEFAULT_WORKSPACE, Json, SpecFile, Workspace, print_json
+from windowshift.options import DEFAULT_WORKSPACE, Json, SpecFile, Workspace
 from windowshift.run_command import run_here
+from windowshift.say import say, say_json
 
 if TYPE_CHECKING:
     from windowshift.steering.vector import SteeringVector
@@ -61,21 +62,21 @@ def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False
                             line["error"] = f"{error}; run again to make it anew"
                     lines.append(line)
     if as_json:
-        print_json({"vectors": lines})
+        say_json({"vectors": lines})
         return
     for line in lines:
         header = line.get("header")
         if header is None:
-            typer.echo(f"{line['vector']:32} {line['state']}{': ' + line['error'] if line['error'] else ''}")
+            say(f"{line['vector']:32} {line['state']}{': ' + line['error'] if line['error'] else ''}")
             continue
         origin = header["provenance"]
         sides = (
             f", {origin['positive']} − {origin['negative']}, {origin['tokens']} tokens" if origin["positive"] else ""
         )
         shape = f"{header['layers']} layers × {header['width']}"
-        typer.echo(f"{line['vector']:32} {origin['how']}{sides}; {shape}; on {origin['model']}; {line['file']}")
+        say(f"{line['vector']:32} {origin['how']}{sides}; {shape}; on {origin['model']}; {line['file']}")
     if not lines:
-        typer.echo("no vectors yet: windowshift vectors make SPEC makes a spec's")
+        say("no vectors yet: windowshift vectors make SPEC makes a spec's")
 
 
 @app.command("show")
@@ -86,22 +87,22 @@ def show(vector: VectorName, workspace: Workspace = DEFAULT_WORKSPACE, as_json: 
     found = _load(vector, workspace)
     header, similar = found.header, across_layers(found)
     if as_json:
-        print_json({**asdict(header), "digest": found.digest, "cosine_across_layers": _numbers(similar)})
+        say_json({**asdict(header), "digest": found.digest, "cosine_across_layers": _numbers(similar)})
         return
     origin = header.provenance
-    typer.echo(f"{header.name}: {origin.how}, on {origin.model} ({origin.fingerprint[:12]}), digest {found.digest}")
+    say(f"{header.name}: {origin.how}, on {origin.model} ({origin.fingerprint[:12]}), digest {found.digest}")
     if origin.positive:
-        typer.echo(f"  {origin.positive} ({origin.positive_count}) − {origin.negative} ({origin.negative_count}), "
+        say(f"  {origin.positive} ({origin.positive_count}) − {origin.negative} ({origin.negative_count}), "
                    f"{origin.tokens} tokens, prompts {origin.prompts}")  # fmt: skip
     if origin.parents:
-        typer.echo(f"  made of {', '.join(origin.parents)}")
-    typer.echo("  layer     norm  residual RMS  norm/RMS  cosine with each layer")
+        say(f"  made of {', '.join(origin.parents)}")
+    say("  layer     norm  residual RMS  norm/RMS  cosine with each layer")
     for layer, norm in enumerate(header.norms):
         rms = header.rms[layer] if header.rms else None
         ratio = f"{rms:12.3f}  {norm / rms:8.3f}" if rms else f"{'—':>12}  {'—':>8}"
         chosen = "*" if layer == header.layer else " "
         row = " ".join("   — " if value != value else f"{value:5.2f}" for value in similar[layer])
-        typer.echo(f"  {layer:4}{chosen} {norm:8.3f}  {ratio}  {row}")
+        say(f"  {layer:4}{chosen} {norm:8.3f}  {ratio}  {row}")
 
 
 @app.command("cosine")
@@ -120,12 +121,12 @@ def cosine(
     layers = range(min(one.layers for one in found)) if layer is None else [layer]
     tables = {at: table(found, at) for at in layers}
     if as_json:
-        print_json({"vectors": vectors, "layers": {str(at): _numbers(values) for at, values in tables.items()}})
+        say_json({"vectors": vectors, "layers": {str(at): _numbers(values) for at, values in tables.items()}})
         return
     for at, values in tables.items():
-        typer.echo(f"layer {at}")
+        say(f"layer {at}")
         for name, row in zip(vectors, values, strict=True):
-            typer.echo(f"  {name:32} " + " ".join(f"{value:6.3f}" for value in row))
+            say(f"  {name:32} " + " ".join(f"{value:6.3f}" for value in row))
 
 
 @app.command("import")
@@ -143,7 +144,7 @@ def import_vector(
 
     found = import_file(file, model, name=name or file.stem, layer=layer, prompts=prompts)
     found.save(out, force)
-    typer.echo(f"wrote {out}: {found.layers} layers × {found.width}, {found.provenance.how}, bound to {model}")
+    say(f"wrote {out}: {found.layers} layers × {found.width}, {found.provenance.how}, bound to {model}")
 
 
 @app.command("export")
@@ -169,7 +170,7 @@ def export_vector(
         found.save(out, force)
     else:
         raise SpecError(f"there is no format '{to}'; known are persona, gguf, steering-vectors, safetensors")
-    typer.echo(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 def _load(vector: str, workspace: Path) -> SteeringVector:

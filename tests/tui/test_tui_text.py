@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.generated_store import CONDITIONS, generate_store
+from windowshift.core.contract import sanitise
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.snapshot import GridChoice, Page, read_grid
-from windowshift.tui.text import actions, columns, formats, sanitise
+from windowshift.tui.text import actions, columns, formats
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import PLAIN, fit, length, spread
 from windowshift.tui.text.theme import scale, step_of

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.records import BASE, Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.column_heads import ColumnHead
 from windowshift.tui.read.fits import Fits, effect_of
 from windowshift.tui.read.snapshot import CellKey, GridCell, GridRow, GridSnapshot
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import formats
 from windowshift.tui.text.table import Table, number, table
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from textual.app import ComposeResult
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.report.behaviour_figures import behaviour_figures
 from windowshift.core.report.figure import Plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, read_experiment
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import actions, sanitise
+from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.table import Table, table
 from windowshift.tui.text.words import wrapped

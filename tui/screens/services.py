@@ -14,13 +14,13 @@ from textual import work
 from textual.app import App
 from textual.screen import Screen
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import ControlAction, JobRow
 from windowshift.core.store import control
 from windowshift.tui.read.places import Places
 from windowshift.tui.read.snapshot import CellKey, ExperimentView
 from windowshift.tui.read.store_pool import StorePool
-from windowshift.tui.text import sanitise
 from windowshift.tui.text.status import alive, experiment_status
 from windowshift.tui.text.theme import THEMES
 from windowshift.tui.widgets import clipboard

@@ -14,11 +14,11 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Static
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import ExperimentRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.screens.services import Services
-from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.table import Table
 from windowshift.tui.text.theme import Ink

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.style import Style
 
-from windowshift.tui.text import sanitise
+from windowshift.core.contract import sanitise
 from windowshift.tui.text.pieces import Pieces, fit
 from windowshift.tui.text.table import Table, table
 from windowshift.tui.text.theme import Ink

@@ -11,7 +11,8 @@ from textual.geometry import Region
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from windowshift.tui.text import actions, sanitise
+from windowshift.core.contract import sanitise
+from windowshift.tui.text import actions
 from windowshift.tui.widgets.headline import KeyLine
 from windowshift.tui.widgets.inked import ink_of
 

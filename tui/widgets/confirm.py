@@ -8,7 +8,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from windowshift.tui.text import actions, sanitise
+from windowshift.core.contract import sanitise
+from windowshift.tui.text import actions
 from windowshift.tui.widgets.headline import KeyLine
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.text import Text
 
+from windowshift.core.contract import sanitise
 from windowshift.tui.read.cell_snapshot import Finding
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import formats
 from windowshift.tui.text.theme import Ink
 
 _LINE = 2000

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import ExperimentRow
 from windowshift.tui.read.snapshot import ExperimentView
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.status import elapsed, experiment_status
 from windowshift.tui.text.theme import Ink

@@ -10,9 +10,9 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Static
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import CompletionRow
 from windowshift.tui.read.template_client import ChatText
-from windowshift.tui.text import sanitise
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.text.word_diff import Marked
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from textual.strip import Strip
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.cell_snapshot import PhraseMean
-from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces, fit
 from windowshift.tui.widgets.inked import Drawn, ink_of
 

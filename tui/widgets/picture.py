@@ -7,8 +7,8 @@ from pathlib import Path
 from textual.message import Message
 from textual.strip import Strip
 
+from windowshift.core.contract import sanitise
 from windowshift.core.report.figure import Plot
-from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.widgets.inked import Drawn, few_colours, ink_of
 

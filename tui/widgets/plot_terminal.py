@@ -13,9 +13,10 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from windowshift.core.contract import sanitise
 from windowshift.core.report.figure import Heat, Plot, Series
 from windowshift.tui.read.cell_labels import labels, short_label
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, fit, length
 from windowshift.tui.text.theme import Ink, scale, step_of
 

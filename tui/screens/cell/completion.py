@@ -12,13 +12,14 @@ from textual.containers import Container, VerticalScroll
 from textual.message import Message
 from textual.widgets import Static
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import BASE, CompletionRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.cell_snapshot import CompletionSnapshot, read_completion
 from windowshift.tui.read.template_client import ChatRequest, ChatTexts
 from windowshift.tui.screens.cell.screen import CellScreen, cell_name
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import actions, formats, sanitise
+from windowshift.tui.text import actions, formats
 from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.status import FINISH
 from windowshift.tui.text.word_diff import Marked

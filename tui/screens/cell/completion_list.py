@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from textual.cache import LRUCache
 from textual.message import Message
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import CompletionRow
 from windowshift.tui.read.cell_snapshot import Entry
-from windowshift.tui.text import columns, formats, sanitise
+from windowshift.tui.text import columns, formats
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import Piece, Pieces
 from windowshift.tui.text.status import FINISH

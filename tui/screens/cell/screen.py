@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import BASE, CompletionRow
 from windowshift.core.contract.scale import ScaleWords
@@ -25,7 +26,7 @@ from windowshift.tui.read.row_filter import FilterError, parse
 from windowshift.tui.read.snapshot import CellKey, finished
 from windowshift.tui.screens.cell.completion_list import CompletionList
 from windowshift.tui.screens.list_screen import FilterLine, ListScreen
-from windowshift.tui.text import actions, sanitise
+from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.status import status
 from windowshift.tui.text.table import Table, number, table

@@ -12,6 +12,7 @@ from textual.containers import Container
 from textual.message import Message
 from textual.widgets import Static
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.freed_memory import give_back
@@ -21,7 +22,7 @@ from windowshift.tui.screens.compare.aligned import Beside, BesideChoice, Beside
 from windowshift.tui.screens.compare.table import CompareTable, Measured, as_table
 from windowshift.tui.screens.services import Services
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import actions, formats, sanitise
+from windowshift.tui.text import actions, formats
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.status import FINISH
 from windowshift.tui.text.table import Table

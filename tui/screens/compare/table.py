@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from textual.geometry import Size
 from textual.strip import Strip
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.scale import Scale
 from windowshift.core.report.figure import Plot
 from windowshift.tui.read.snapshot import CellKey
 from windowshift.tui.screens.compare.aligned import title
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, fit
 from windowshift.tui.text.table import Table, table
 from windowshift.tui.text.theme import Ink

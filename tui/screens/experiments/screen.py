@@ -8,11 +8,12 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Static
 
+from windowshift.core.contract import sanitise
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.snapshot import ExperimentView, read_experiments
 from windowshift.tui.screens.experiments.commands import ExperimentCommands
 from windowshift.tui.screens.list_screen import FilterLine
-from windowshift.tui.text import actions, columns, formats, sanitise
+from windowshift.tui.text import actions, columns, formats
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import Pieces, fit, text_of
 from windowshift.tui.text.status import alive, elapsed, experiment_status

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.fits import Fits, Number, effect_of
 from windowshift.tui.read.snapshot import BASE_ROW, GridCell, GridSnapshot
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.theme import Ink
 

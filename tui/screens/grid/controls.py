@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from windowshift.core.contract import sanitise
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.snapshot import GridSnapshot
-from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.theme import Ink
 

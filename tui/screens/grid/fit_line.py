@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from textual.strip import Strip
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.fits import Fit, Fits
 from windowshift.tui.read.snapshot import Page
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, length, spread
 from windowshift.tui.widgets.inked import Drawn, ink_of
 

@@ -11,6 +11,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.message import Message
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import BASE
 from windowshift.core.store.reader import Reader
@@ -27,7 +28,7 @@ from windowshift.tui.screens.grid.controls import controls, idle_actions
 from windowshift.tui.screens.grid.fit_line import FitLine
 from windowshift.tui.screens.grid.matrix import Matrix
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import actions, sanitise
+from windowshift.tui.text import actions
 from windowshift.tui.text.table import Table, number
 from windowshift.tui.widgets.experiment_line import experiment_line, model_line
 from windowshift.tui.widgets.headline import Headline, KeyLine

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import JobRow
 from windowshift.tui.read.job_snapshot import Losses, remaining
 from windowshift.tui.screens.jobs.job_result import short_name
-from windowshift.tui.text import columns, formats, sanitise
+from windowshift.tui.text import columns, formats
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.status import status

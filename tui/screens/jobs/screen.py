@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Static
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import VECTOR_KINDS, Event, JobRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.job_snapshot import JobsSnapshot, Losses, folded, read_jobs
@@ -18,7 +19,7 @@ from windowshift.tui.read.snapshot import ExperimentView
 from windowshift.tui.screens.jobs.job_list import JobList
 from windowshift.tui.screens.jobs.job_result import result_lines
 from windowshift.tui.screens.list_screen import FilterLine, ListScreen
-from windowshift.tui.text import actions, formats, sanitise
+from windowshift.tui.text import actions, formats
 from windowshift.tui.text.pieces import Pieces, text_of
 from windowshift.tui.text.status import alive, status
 from windowshift.tui.text.table import Table, number, table

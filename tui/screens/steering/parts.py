@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import JobKind
 from windowshift.tui.read.steering_snapshot import SteeringSnapshot
 from windowshift.tui.screens.steering.vector_lines import cosine_lines, cosine_table, vector_lines, vector_table
-from windowshift.tui.text import sanitise
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.table import Table, table
 from windowshift.tui.text.theme import Ink

@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Container
 from textual.message import Message
 
+from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.report.figure import Plot
 from windowshift.core.report.gallery import coherence_plot, dose_plot
@@ -20,7 +21,7 @@ from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.steering_snapshot import SteeringSnapshot, read_steering
 from windowshift.tui.screens.steering.parts import PARTS, Part, Shown, part_lines, part_table, stacked
 from windowshift.tui.screens.store_screen import StoreScreen
-from windowshift.tui.text import actions, sanitise
+from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.table import Table
 from windowshift.tui.text.theme import Ink

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from windowshift.core.contract import sanitise
 from windowshift.tui.read.cell_labels import labels
 from windowshift.tui.read.steering_snapshot import Matrix, SteeringSnapshot
-from windowshift.tui.text import formats, sanitise
+from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, fit
 from windowshift.tui.text.table import Table, number, table
 from windowshift.tui.text.theme import Ink, scale, step_of

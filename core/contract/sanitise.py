@@ -1,9 +1,16 @@
-"""Text that others wrote, made safe for a terminal."""
+"""Text that others wrote, made safe for a terminal: by the screens, and wherever the command line writes.
+
+Server errors, model ids, values of a spec, file names, completions and a received store's texts can hold
+escape sequences (a title, OSC 52 that writes the clipboard), C1 codes that act like them, and bidirectional
+overrides that show another text than the one there is.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+from typing import Any
 
 LONGEST = 20_000
 """Characters of one text that a screen shows; the rest is counted, not shown."""
@@ -40,6 +47,19 @@ def line(text: str, limit: int = 400) -> str:
     cut = len(text) > limit
     shown = block(text[:limit], limit).replace("\n", "⏎")
     return f"{shown}…" if cut else shown
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON that reads back as it was and that a terminal only shows: what it would obey is escaped.
+
+    Raises:
+        ValueError: a number that JSON has not (NaN, an infinity).
+    """
+    return _SUSPECT.sub(_escaped, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return json.dumps(match.group())[1:-1]  # ASCII: \uXXXX, two of them above U+FFFF
 
 
 def _visible(match: re.Match[str]) -> str:
