@@ -29,7 +29,7 @@ from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.settings.spec_scorers import scorers_of
 from windowshift.core.spec import registry
 from windowshift.core.spec.answered_file import AnsweredFile
-from windowshift.core.spec.given import GivenData, KeptData
+from windowshift.core.spec.given import GivenData, GivenEntry, KeptData
 from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean
@@ -137,6 +137,7 @@ def make_plan(
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
     prepare = setting.prepare if isinstance(setting, PromptMaker) else unprepared
     given = {one.entry: read_given_rows(one, spec.data.size, spec.data.seed, folder, prepare) for one in _given(grid)}
+    _check_given_checkpoints(spec, given, backends)
     if not spec.vectors and not _written(grid):
         if spec.data.filter is not None:
             raise SpecError("data.filter chooses prompts that D is written for, but D is given: leave it out")
@@ -216,6 +217,20 @@ def _written(grid: GridSpec) -> bool:
 def _given(grid: GridSpec) -> Iterable[GivenData]:
     sources = [one.source if isinstance(one, KeptData) else one for one in grid.generate]
     return {one.entry: one for one in sources if isinstance(one, GivenData)}.values()
+
+
+def _check_given_checkpoints(
+    spec: Spec, given: Mapping[GivenEntry, GivenRows], backends: Mapping[str, Backend]
+) -> None:
+    """A given D may be smaller than `data.size`, which the other checks go by."""
+    able, checkpoints = backends[spec.train_backend].capabilities, spec.checkpoints
+    for entry, rows in given.items() if checkpoints else ():
+        count, size = len(rows.prompts), spec.data.size
+        last = max(checkpoints.at or [checkpoints.every or 0]) if checkpoints else 0
+        if count < size and (last > count * spec.sft.epochs or (last > count and not able.checkpoints)):
+            raise SpecError(
+                f"checkpoints: {last} examples are more than the {count} rows of {entry.source} have: lower it"
+            )
 
 
 def _check_kept(spec: Spec, grid: GridSpec, behaviours: Collection[str]) -> None:

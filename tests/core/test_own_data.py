@@ -14,6 +14,8 @@ from windowshift.core.contract.conditions import NO_PREFIX, NoPrefix, PrefixGrou
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.selective import Selective, flipped
+from windowshift.core.measure.grid import load_grid
+from windowshift.core.measure.resampled import Resampled
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import plan_spec
 from windowshift.core.settings.given_rows import read_given_rows
@@ -21,6 +23,7 @@ from windowshift.core.settings.prompt_source import unprepared
 from windowshift.core.spec.given import read_given
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.reader import Reader
+from windowshift.tui.screens.jobs.job_result import result_lines
 
 SPEC = """\
 name: own
@@ -299,6 +302,11 @@ def test_what_a_score_keeps_is_trained_on(folder: Path) -> None:
     trained = next(job for job in jobs if job.kind == "train")
     lines = (folder / "ws" / "artifacts" / trained.id / "dataset.jsonl").read_text().splitlines()
     assert len(lines) == 6
+    assert result_lines(data) == ["6 of 20 completions are kept"]
+    # What is measured of D is measured of what is kept: its mean length is 17.5, those of all rows 10.5.
+    grid = load_grid(reader, experiment, experiment.behaviours[0])
+    mean, _, count = Resampled(grid, resamples=10).dataset([0])
+    assert (mean, count) == (17.5, 6)
     reader.close()
     spec.write_text(text_of(kept.replace("15", "150"), "[no_prefix]", 20), encoding="utf-8")
     failed = windowshift("run", spec, "--workspace", folder / "ws", check=None)
@@ -357,3 +365,36 @@ def test_weights_of_given_rows_are_checked_before_anything_is_done(folder: Path)
         write(folder / "weighed.jsonl", [*weighed[:-1], {**weighed[-1], **bad}])
         with pytest.raises(SpecError, match=says):
             plan_spec(parse_spec(text), text, folder)
+
+
+def test_a_setting_prepares_given_rows_and_labels_stay(tmp_path: Path) -> None:
+    def prepare(prompt: Prompt) -> Prompt:
+        return Prompt(prompt.id, f"Q: {prompt.text} {prompt.payload['claim']}", {"claim": "read"})
+
+    entry = read_given({"data": "d.jsonl"}, "conditions.generate[0]")
+    row = {"id": 1, "prompt": "p", "completion": "c", "claim": "x", "label": "hack"}
+    write(tmp_path / "d.jsonl", [row])
+    found = read_given_rows(entry, 9, 0, tmp_path, prepare)
+    assert found.prompts == (Prompt("1", "Q: p x", {"claim": "read", "label": "hack"}),)
+    write(tmp_path / "d.jsonl", [row, {"prompt": "p", "completion": "c"}])
+    with pytest.raises(SpecError, match=r"d\.jsonl line 2 has no 'claim', which the setting needs"):
+        read_given_rows(entry, 9, 0, tmp_path, prepare)
+
+
+def test_checkpoints_go_by_the_rows_that_there_are(folder: Path) -> None:
+    plan = planned(folder, "[{data: hacks.jsonl}]", size=100, more="checkpoints: {at: [8, 16]}\n")
+    assert sorted({cell.step for cell in plan.cells}) == [0, 8, 16, 20]
+    with pytest.raises(SpecError, match=r"checkpoints: 50 examples are more than the 20 rows of hacks\.jsonl"):
+        planned(folder, "[{data: hacks.jsonl}]", size=100, more="checkpoints: {at: [50]}\n")
+
+
+def test_steered_rows_stand_beside_plain_ones(folder: Path) -> None:
+    more = "vectors: {longer: {positive: very_long, negative: short, layer: 2, prompts: 4}}\n"
+    train = "[{steer: longer, alpha: 1, name: dose}, {train: dose, where: {label: hack}, name: some}]"
+    text = text_of("[{data: hacks.jsonl}]", train, more=more)
+    plan = plan_spec(parse_spec(text), text, folder)
+    job = next(job for job in plan.jobs if job.kind == "train" and "some" in job.label)
+    condition = job.inputs["parts"][0]["condition"]
+    assert condition["then"]["vectors"]
+    assert condition["else"] == {"kind": "none"}
+    assert {one.part_train for one in plan.sources if one.train == "some"} == {"dose", "no_prefix"}

@@ -22,6 +22,9 @@ def result_lines(job: JobRow) -> list[str]:
     lines = [f"adapter {found['adapter']}"] if "adapter" in found else []
     if found.get("left_out"):
         lines.append(f"{found['left_out']} examples were left out: the messages of the job say why")
+    if "kept" in found:
+        without = f"; {found['unscored_of_source']} have no score" if found.get("unscored_of_source") else ""
+        lines.append(f"{found['kept']} of {found['of']} completions are kept{without}")
     if job.kind == "extract" and "vector" in found:
         kind = f", {found['control']} control of {found['of']}" if found.get("control") else ""
         lines.append(f"{found['layers']} layers of width {found['width']}{kind}: {found['vector']}")
