@@ -21,6 +21,7 @@ from windowshift.backends.local.encoding import encoded_job, threshold
 from windowshift.backends.local.validation import Validation, measured
 from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.schedule import batches, learning_rate
+from windowshift.core.contract.artifacts import is_whole
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.proof import Proof
 from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
@@ -245,7 +246,7 @@ def content_digest(file: str) -> str:
 
 def _complete(folder: Path, signature: str) -> bool:
     """Whether a folder holds the adapter of this very training: one of another may lie at its place."""
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file() or not is_whole(folder):
         return False
     try:
         found = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))

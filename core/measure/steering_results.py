@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.proof import Fired, fired_from_json
 from windowshift.core.contract.records import ExperimentRow, JobRow
@@ -16,7 +17,6 @@ from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.calibration import DosePoint, LayerRange
 from windowshift.core.measure.effect import against, shown_effect
 from windowshift.core.measure.resampled import Resampled
-from windowshift.core.run.requests import resolve_artifact
 from windowshift.core.store.reader import Reader
 
 
@@ -140,7 +140,7 @@ def _vector(reader: Reader, job: JobRow) -> VectorLine:
     name = str(job.inputs["name"])
     if job.state != "done":
         return VectorLine(name, None, None, None, None, job.error or f"not made yet: {job.state}")
-    file = resolve_artifact(job.result["vector"], reader.workspace)
+    file = Artifacts(reader.workspace).resolve(str(job.result["vector"]))
     control, of = job.result.get("control"), job.result.get("of")
     try:
         return VectorLine(name, file, read_header(file), control, of, None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from windowshift.core.contract.artifacts import Artifacts
+from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import ExperimentState, JobState
 from windowshift.core.contract.setting import ModelScorer, RowScorer, Score, Scorer
@@ -13,7 +14,6 @@ from windowshift.core.contract.training import TrainProgress
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.register import register
-from windowshift.core.run.requests import resolve_artifact
 from windowshift.core.run.scoring import FAILED
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
@@ -34,6 +34,7 @@ class Ledger:
         self.plan, self.writer, self.workspace = plan, writer, writer.workspace
         self.reader = Reader(writer.workspace, writer.connection)
         self.experiment, self.numbers = register(plan, writer)
+        self._artifacts = Artifacts(writer.workspace)
         self.results: dict[str, dict[str, Any]] = {}
         self._jobs = {job.id: job for job in plan.jobs}
         self._by_number = {number: self._jobs[identifier] for identifier, number in self.numbers.items()}
@@ -79,10 +80,12 @@ class Ledger:
             self._states[row.id] = state
 
     def _artifacts_there(self, result: Mapping[str, Any]) -> bool:
-        made = result.get("adapter") or result.get("vector") or "artifacts/?"
+        made = result.get("adapter") or result.get("vector")
         places = [made, *result.get("checkpoints", {}).values()]
-        local = [place for place in places if place.startswith("artifacts/")]
-        return all(Path(resolve_artifact(place, self.workspace)).exists() for place in local)
+        try:
+            return made is not None and all(self._artifacts.is_there(str(place)) for place in places)
+        except StoreError:  # a place that leads elsewhere: what is there is not ours
+            return False
 
     # -- what there is to do --------------------------------------------------------------------
 
@@ -264,6 +267,14 @@ class Ledger:
                 if self._states[job.id] not in ("done", "failed"):
                     self._set(job, "cancelled")
 
+    def _make_anew_what_is_damaged(self, job: Job) -> None:
+        """Put parents back whose adapter or vector is gone or cut off: to ask for it again would fail again."""
+        for parent in map(self._jobs.__getitem__, job.parents):
+            made = parent.kind in ("train", "extract") and self._states[parent.id] == "done"
+            if made and not self._artifacts_there(self.results[parent.id]):
+                self.said(parent, f"what '{parent.label}' made is damaged; it is made again")
+                self._set(parent, "pending")
+
     def retry(self, number: int | None) -> None:
         """Failed and cancelled jobs, or one of them, wait again; failed completions are asked for anew.
 
@@ -273,6 +284,7 @@ class Ledger:
             state = self._states[job.id]
             with self.writer.batch():
                 if state in ("failed", "cancelled"):
+                    self._make_anew_what_is_damaged(job)
                     self.writer.drop_failed_completions(self.number(job))
                     self._set(job, "pending")
                 elif job.kind == "score" and state == "done" and self.results[job.id].get("unscored"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.conditions import Channel, Condition, Pushed
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering, TemplateInputs
@@ -54,7 +55,7 @@ class RequestMaker:
     """
 
     def __init__(self, plan: Plan, results: Mapping[str, Mapping[str, Any]], workspace: Path) -> None:
-        self._plan, self._results, self._workspace = plan, results, workspace
+        self._plan, self._results, self._artifacts = plan, results, Artifacts(workspace)
         self._filters = {job.id: job for job in plan.jobs if job.kind == "filter"}
         sound = any(isinstance(scorer, SoundnessScorer) for scorer in plan.scorers)
         self._coherent = plan.spec.sampling.coherence if sound else 0
@@ -86,7 +87,7 @@ class RequestMaker:
 
     def vector(self, job: str) -> str:
         """The file of the vector that a job made."""
-        return resolve_artifact(str(self._results[job]["vector"]), self._workspace)
+        return self._artifacts.resolve(str(self._results[job]["vector"]))
 
     def header(self, job: str) -> VectorHeader:
         """What is known of the vector that a job made.
@@ -225,16 +226,5 @@ class RequestMaker:
         adapter = result.get("checkpoints", {}).get(str(step)) or result.get("adapter")
         if adapter is None:
             raise StoreError(f"the job '{job.label}' has no adapter to evaluate; retry its train job")
-        place = resolve_artifact(adapter, self._workspace)
+        place = self._artifacts.resolve(adapter)
         return Model(base, revision, place, named.get("adapter"), template)
-
-
-def resolve_artifact(place: str, workspace: Path) -> str:
-    """Turn a stored artifact place into one that a backend can open; remote names stay as they are."""
-    return str(workspace / place) if place.startswith("artifacts/") else place
-
-
-def relative_artifact(place: str, workspace: Path) -> str:
-    """The inverse of `resolve_artifact`: paths inside the workspace survive its move."""
-    path = Path(place)
-    return path.relative_to(workspace).as_posix() if path.is_relative_to(workspace) else place

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import StoreError, WindowshiftError
 from windowshift.core.contract.progress import Progress
@@ -71,7 +72,7 @@ class Runner:
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
         maker = RequestMaker(plan, ledger.results, ledger.workspace)
         orders = VectorOrders(ledger, ledger.reader, maker)
-        self._cache = AnswerCache(ledger.workspace / "artifacts") if any(map(plan.asks, plan.jobs)) else None
+        self._cache = AnswerCache(Artifacts(ledger.workspace).root) if any(map(plan.asks, plan.jobs)) else None
         self._sampling = SamplingLane(ledger, backends, self._recorder, maker, orders, self._cache)
         self._given = GivenLane(ledger, self._recorder, self._sampling.finish)
         self._training = TrainingLane(ledger, backends, maker)
@@ -234,7 +235,7 @@ class Runner:
             backend = self._backends[job.inputs["backend"]] if job.kind == "train" else None
             if isinstance(backend, Service):
                 try:
-                    await backend.cancel(job.id, self._ledger.workspace / "artifacts" / job.id)
+                    await backend.cancel(job.id, Artifacts(self._ledger.workspace).folder(job.id))
                 except WindowshiftError as error:
                     self._ledger.said(job, f"could not be cancelled: {error}")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Model, TemplateInputs
@@ -24,7 +25,7 @@ from windowshift.core.contract.training import (
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
-from windowshift.core.run.requests import RequestMaker, relative_artifact
+from windowshift.core.run.requests import RequestMaker
 from windowshift.core.run.training_set import training_set, write_chat_jsonl
 
 LOSS_EVENT_SECONDS = 0.5
@@ -89,7 +90,7 @@ class TrainingLane:
             self._recorded[job.id] = max(recorded, event.step)
 
     def _order(self, job: Job) -> TrainJob:
-        folder = self._ledger.workspace / "artifacts" / job.id
+        folder = Artifacts(self._ledger.workspace).folder(job.id)
         data = {parent: self._ledger.job(parent) for parent in job.parents}
         examples, unanswered = training_set(job, data, self._ledger.numbers, self._ledger.reader, self._maker)
         if not examples:
@@ -118,4 +119,4 @@ class TrainingLane:
         )
 
     def _place(self, adapter: str) -> str:
-        return relative_artifact(adapter, self._ledger.workspace)
+        return Artifacts(self._ledger.workspace).place(adapter)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.generation import Completion, Model, TemplateInputs
 from windowshift.core.contract.prompts import Prompt
@@ -24,7 +25,7 @@ from windowshift.core.contract.vector_job import (
 from windowshift.core.measure.trials import dose_points, matched, swept
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.ledger import Ledger
-from windowshift.core.run.requests import RequestMaker, relative_artifact
+from windowshift.core.run.requests import RequestMaker
 from windowshift.core.run.scoring_workers import ScoringWorkers
 from windowshift.core.store.reader import Reader
 
@@ -70,14 +71,14 @@ class VectorOrders:
                 template=TemplateInputs.of(named.get("template")),
             ),
             source=await self._source(job),
-            output=self._ledger.workspace / "artifacts" / job.id / VECTOR_FILE,
+            output=Artifacts(self._ledger.workspace).folder(job.id) / VECTOR_FILE,
         )
 
     def made(self, job: Job) -> dict[str, Any]:
         """The result of an extraction whose file is there."""
-        path = self._ledger.workspace / "artifacts" / job.id / VECTOR_FILE
+        path = Artifacts(self._ledger.workspace).folder(job.id) / VECTOR_FILE
         header = read_header(path)
-        place = relative_artifact(str(path), self._ledger.workspace)
+        place = Artifacts(self._ledger.workspace).place(str(path))
         found = {"vector": place, "name": header.name, "layers": header.layers, "width": header.width}
         if job.inputs["how"] == "control":
             parent = self._ledger.job(job.inputs["of"])

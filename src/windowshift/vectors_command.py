@@ -195,9 +195,9 @@ def _load(vector: str, workspace: Path) -> SteeringVector:
 
 
 def _file(workspace: Path, place: str) -> Path:
-    from windowshift.core.run.requests import resolve_artifact
+    from windowshift.core.contract.artifacts import Artifacts
 
-    return Path(resolve_artifact(place, workspace))
+    return Path(Artifacts(workspace).resolve(place))
 
 
 def _numbers(values: Any) -> list[list[float | None]]:
