@@ -445,7 +445,7 @@ class TestOptions:
         ("options", "says"),
         [
             ({"batch_row": 3}, "did you mean 'batch_rows'"),
-            ({"zzz": 3}, "known options"),
+            ({"zzz": 3}, "known are"),
             ({"batch_rows": -1}, "batch_rows"),
             ({"batch_rows": "many"}, "batch_rows"),
             ({"threads": 1.5}, "threads"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
@@ -42,9 +43,10 @@ class ChoiceScreen(ModalScreen[str]):
         """Return one line a name."""
         ink = ink_of(self)
         text = Text(no_wrap=True, overflow="ellipsis")
+        column = max((cell_len(name) for name, _ in self.offered), default=0)
         for place, (name, words) in enumerate(self.offered):
             here = place == self.cursor
-            text.append(f" {'▸' if here else ' '} {name:<16} ", ink.strong + ink.row if here else ink.accent)
+            text.append(f" {'▸' if here else ' '} {name:<{column}}  ", ink.strong + ink.row if here else ink.accent)
             text.append(f"{sanitise.line(words, 100)}\n", ink.text if here else ink.dim)
         return text
 
