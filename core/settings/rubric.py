@@ -6,9 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from windowshift.core.contract.errors import SpecError
@@ -16,6 +15,7 @@ from windowshift.core.contract.generation import Completion, TokenLogprob
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.spec import read_text
 from windowshift.core.spec.spec_errors import sentence
+from windowshift.core.spec.yaml_text import read_yaml
 
 LEAST_MASS = 0.25
 """The share of the probability that number tokens must hold for their expectation to be a score."""
@@ -97,10 +97,7 @@ def load_rubric(path: Path) -> tuple[Rubric, str]:
         SpecError: it cannot be read, or it is not a rubric; the place is named.
     """
     text = read_text(path, "rubric")
-    try:
-        data: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(text, str(path))
     require_whole(data, str(path))
     if not isinstance(data, dict):
         raise SpecError(f"{path} must be a mapping with 'question' and 'scale'")

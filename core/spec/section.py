@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 class Section(BaseModel):
     """A part of a spec; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _no_truth_value(value: object) -> object:
@@ -30,6 +30,8 @@ def _beside(value: object, info: ValidationInfo) -> object:
 
 SpecFile = Annotated[Path, BeforeValidator(_beside)]
 """A file that the options of a setting name: beside the spec where it is there, else in the working directory."""
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
+Count = Annotated[int, Field(gt=0, le=10_000_000)]
+"""How many prompts or examples: more would fill memory before anything is refused."""
 Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
-Number = Annotated[float, BeforeValidator(_no_truth_value), Field(strict=False, allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(_no_truth_value), Field(strict=False, allow_inf_nan=False, ge=-1e12, le=1e12)]

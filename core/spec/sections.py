@@ -10,7 +10,7 @@ from windowshift.core.contract.conditions import NO_PREFIX, Channel
 from windowshift.core.contract.generation import Sampling
 from windowshift.core.contract.service import Limits
 from windowshift.core.contract.training import Sft
-from windowshift.core.spec.section import Fraction, Positive, Section
+from windowshift.core.spec.section import Count, Fraction, Positive, Section
 
 LabelValue = str | int | float | bool | None
 
@@ -50,6 +50,8 @@ class Where(Section):
     noise: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
     name: Annotated[str, Field(min_length=1)] | None = None
 
+
+MOST_CHECKPOINTS = 10_000
 
 ConditionEntry = str | dict[str, Any]
 
@@ -149,7 +151,7 @@ class Data(Section):
     stretches of its completion: a list of [start, end, weight], in characters.
     """
 
-    size: Positive = 500
+    size: Count = 500
     seed: int = 0
     filter: Filter | None = None
     weight: Annotated[str, Field(min_length=1)] | None = None
@@ -165,18 +167,18 @@ class Data(Section):
 class SftSection(Section):
     """LoRA fine-tuning; the defaults are the published settings."""
 
-    rank: Positive = 32
-    alpha: Annotated[float, Field(gt=0, strict=False)] | None = None
+    rank: Annotated[int, Field(gt=0, le=65_536)] = 32
+    alpha: Annotated[float, Field(gt=0, le=1e9, strict=False)] | None = None
     learning_rate: Annotated[float, Field(gt=0, lt=1, strict=False)] = 1.6e-4
-    batch_size: Positive = 2
-    epochs: Positive = 1
+    batch_size: Count = 2
+    epochs: Annotated[int, Field(gt=0, le=10_000)] = 1
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1, strict=False)]], Field(min_length=2, max_length=2)] = [
         0.9,
         0.95,
     ]
-    weight_decay: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1e6, strict=False)] = 0.0
     schedule: Literal["linear", "constant", "cosine"] = "linear"
-    max_grad_norm: Annotated[float, Field(gt=0, strict=False)] | None = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e12, strict=False)] | None = 1.0
 
     @field_validator("learning_rate", mode="before")
     @classmethod
@@ -210,11 +212,11 @@ class SamplingSection(Section):
     In a steering experiment, coherence is measured on the first `coherence` prompts of every cell.
     """
 
-    prompts: Positive = 200
-    coherence: Annotated[int, Field(ge=0)] = 32
+    prompts: Count = 200
+    coherence: Annotated[int, Field(ge=0, le=10_000_000)] = 32
     temperature: Annotated[float, Field(ge=0, le=5, strict=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
-    max_tokens: Positive = 1024
+    max_tokens: Count = 1024
 
     def resolved(self) -> Sampling:
         """The settings as backends take them."""
@@ -228,7 +230,7 @@ class Checkpoints(Section):
     """
 
     every: Positive | None = None
-    at: Annotated[list[Positive], Field(min_length=1)] | None = None
+    at: Annotated[list[Positive], Field(min_length=1, max_length=MOST_CHECKPOINTS)] | None = None
     evaluate: list[str] | None = None
 
     @model_validator(mode="after")
@@ -247,7 +249,7 @@ class Checkpoints(Section):
 class LimitsSection(Section):
     """What a run may spend and ask for: USD in all, fine-tuning jobs at once, requests and tokens a minute."""
 
-    usd: Annotated[float, Field(gt=0, strict=False)] | None = None
+    usd: Annotated[float, Field(gt=0, le=1e12, strict=False)] | None = None
     jobs: Positive | None = None
     rpm: Positive | None = None
     tpm: Positive | None = None

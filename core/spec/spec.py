@@ -6,14 +6,14 @@ import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.scorer_section import ScorerSection
 from windowshift.core.spec.section import Section
 from windowshift.core.spec.sections import (
+    MOST_CHECKPOINTS,
     BackendChoice,
     Channels,
     Checkpoints,
@@ -29,6 +29,7 @@ from windowshift.core.spec.sections import (
 )
 from windowshift.core.spec.spec_errors import sentence
 from windowshift.core.spec.vector_spec import VectorSpec
+from windowshift.core.spec.yaml_text import read_yaml
 
 
 class Spec(Section):
@@ -59,7 +60,7 @@ class Spec(Section):
     score: Literal["answer", "reasoning", "both"] = "answer"
     scorers: list[ScorerSection] = []
     judges: list[JudgeSection] = []
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[int], Field(min_length=1, max_length=10_000)] = [0]
 
     @field_validator("seeds")
     @classmethod
@@ -67,6 +68,13 @@ class Spec(Section):
         if len(set(value)) != len(value):
             raise ValueError("every seed may stand there once only")
         return value
+
+    @model_validator(mode="after")
+    def _checkpoints_that_a_run_can_keep(self) -> Spec:
+        every = self.checkpoints.every if self.checkpoints else None
+        if every and self.data.size * self.sft.epochs // every > MOST_CHECKPOINTS:
+            raise ValueError(f"checkpoints.every {every} comes to more than {MOST_CHECKPOINTS:,}: take a larger one")
+        return self
 
     @property
     def day(self) -> str | None:
@@ -119,42 +127,13 @@ class Spec(Section):
         return self.backend_options
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not the last one's victory."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, (str, int, float)) and key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{key}' stands there twice", key_node.start_mark
-            )
-        if isinstance(key, (str, int, float)):
-            seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def parse_spec(text: str, source: str = "the spec") -> Spec:
     """Read a spec from YAML.
 
     Raises:
         SpecError: one sentence that names the place in the spec and the remedy.
     """
-    try:
-        data = yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f" line {mark.line + 1}" if mark else ""
-        raise SpecError(f"{source}{line} is not valid YAML: {error.problem or error}") from error
-    except yaml.YAMLError as error:
-        raise SpecError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise SpecError(f"{source} is not valid YAML for a spec: it is nested too deeply") from error
+    data = read_yaml(text, source)
     if data is None:
         raise SpecError(f"{source} is empty: 'windowshift init' writes one to start from")
     require_whole(data, source)

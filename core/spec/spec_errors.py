@@ -51,12 +51,16 @@ def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:
         key = str(item["loc"][-1])
         parent = _model_at(model, item["loc"][:-1])
         inside = f" in {_place(item['loc'][:-1], data)}" if len(item["loc"]) > 1 else ""
-        return f"unknown key '{key}'{inside}{did_you_mean(key, _keys(parent))}"
+        return f"unknown key '{key if len(key) <= 60 else key[:57] + '...'}'{inside}{did_you_mean(key, _keys(parent))}"
     if kind == "missing":
         return f"the key '{place}' is missing"
     if kind == "string_type" and isinstance(value, (bool, int, float)):
         why = " (as YAML reads yes, no, on and off)" if isinstance(value, bool) else ""
         return f"{place} must be text, but it is {_show(value)}{why}: put it in quotes"
+    if kind == "invalid_key":
+        return f"the key {_show(value)} must be text: put it in quotes"
+    if kind == "finite_number":
+        return f"{place} must be a finite number, but it is {_show(value)}"
     if kind in _EXPECTED:
         return f"{place} must be {_EXPECTED[kind]}, but it is {_show(value)}"
     if kind == "literal_error":
@@ -68,7 +72,7 @@ def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:
         return f"{place} has too many entries: at most {context.get('max_length')}"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-        bound = next((f"{words[k]} {v:g}" for k, v in context.items() if k in words), "in range")
+        bound = next((f"{words[k]} {_number(v)}" for k, v in context.items() if k in words), "in range")
         return f"{place} must be {bound}, but it is {_show(value)}"
     if kind == "string_pattern_mismatch":
         return f"{place} may hold letters, digits, '.', '_', '+' and '-' only, at most 80, but it is {_show(value)}"
@@ -134,3 +138,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def _show(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from windowshift.core.contract.vector_job import ControlKind, ExtractTokens
-from windowshift.core.spec.section import Number, Positive, Section
+from windowshift.core.spec.section import Count, Number, Section
 
 UPWARDS = [0.125, 0.25, 0.375, 0.5, 0.75]
 
@@ -28,7 +28,7 @@ class Calibration(Section):
 
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     doses: Annotated[list[Number], Field(min_length=2)] = [-0.75, -0.5, -0.375, -0.25, -0.125, *UPWARDS]
-    prompts: Positive = 16
+    prompts: Count = 16
     points: Annotated[int, Field(ge=2, le=50)] = 6
     reach: Annotated[float, Field(ge=1, le=4, strict=False)] = 1.5
 
@@ -49,7 +49,7 @@ class VectorSpec(Section):
     negative: str | CompletionsFile | None = None
     tokens: ExtractTokens = "response"
     channel: Literal["user", "system"] | None = None
-    prompts: Positive = 128
+    prompts: Count = 128
     min_difference: Number | None = None
     file: str | None = None
     control: ControlKind | None = None

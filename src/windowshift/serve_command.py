@@ -97,12 +97,12 @@ def _key(key_env: str | None) -> tuple[str, bool]:
 
 def _options(pairs: list[str]) -> dict[str, Any]:
     """Options of the backend, their values read as YAML reads them."""
-    import yaml
+    from windowshift.core.spec.yaml_text import read_yaml
 
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise SpecError(f"--option takes NAME=VALUE, e.g. dtype=float32, not '{pair}'")
-        found[name] = yaml.safe_load(value)
+        found[name] = read_yaml(value, f"--option {name}")
     return found

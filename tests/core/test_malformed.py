@@ -5,15 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tiny_models import tokenizer
-from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.errors import SpecError, WindowshiftError
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import plan_spec
-from windowshift.core.spec.spec import load_spec
+from windowshift.core.settings.rubric import load_rubric
+from windowshift.core.spec.sections import (
+    Channels,
+    Checkpoints,
+    Conditions,
+    Data,
+    LimitsSection,
+    SamplingSection,
+    SftSection,
+)
+from windowshift.core.spec.spec import Spec, load_spec, parse_spec
 
 GOOD = """\
 name: good
@@ -182,7 +196,7 @@ def test_spec(folder: Path, old: str, new: str, says: list[str]) -> None:
         (b"just text", "not a text"),
         (b"name: \xff\xfe", "line 1 is not UTF-8"),
         (b"name: a\n\tmodel: b", "not valid YAML"),
-        (b"a: &a [*a, *a]\n", "recursive"),
+        (b"a: &a [*a, *a]\n", "stands inside what it repeats"),
         (b"[" * 5000, "YAML"),
     ],
 )
@@ -263,3 +277,110 @@ def test_model_folder(folder: Path, breaking: Callable[[Path], None], says: str)
 def test_model_folder_that_is_not_there(folder: Path) -> None:
     message = check(folder, good(folder).replace(str(folder / "model"), "./no-such-model"))
     assert "no-such-model" in message
+
+
+BOMB = "".join(f"  {name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghij"))
+
+# (lines that are added to a good spec, what the sentence must say)
+HOSTILE = [
+    ("limits: {usd: 2026-02-31}", ["line 10", "'2026-02-31' is not a date"]),
+    ("limits: {usd: 2026-02-31 25:61:61}", ["line 10", "is not a date"]),
+    (f"seeds: [{'9' * 5000}]", ["line 10", "is not a whole number"]),
+    (f"seeds: [0x{'f' * 5000}]", ["line 10", "too large"]),
+    (f"backend_options: {{x: {2**64}}}", ["line 10", "more than 64 bits"]),
+    ("seeds: [!!int abc]", ["line 10", "'abc' is not a whole number"]),
+    ("seeds: [!!float abc]", ["line 10", "'abc' is not a number"]),
+    ("seeds: [!!bool abc]", ["line 10", "'abc' is not true or false"]),
+    ("seeds: [!!timestamp abc]", ["line 10", "'abc' is not a date"]),
+    ("seeds: [!!python/object:os.system x]", ["line 10", "tag"]),
+    ("seeds: [!!binary a]", ["line 10", "base64"]),
+    ("backend_options: &a {x: *a}", ["line 10", "alias '*a' stands inside what it repeats"]),
+    ("backend_options:\n  a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + BOMB, ["more than 200,000 values"]),
+    (f"backend_options: {{x: {'[' * 900 + ']' * 900}}}", ["line 10", "deeper than 40"]),
+    (f"backend_options: {'[' * 100_000}", ["line 10", "deeper than 40"]),
+    ('adapter: "a\\0b"', ["line 10", "NUL"]),
+    ("adapter: a\0b", ["not valid YAML", "x0000"]),
+    ('adapter: "\\UFFFFFFFF"', ["not valid YAML"]),
+    ("sft: {epochs: 1000000000}", ["sft.epochs must be at most 10,000"]),
+    ("sft: {rank: 1000000000}", ["sft.rank must be at most"]),
+    ("sft: {weight_decay: .inf}", ["sft.weight_decay must be a finite number"]),
+    ("sft: {learning_rate: .nan}", ["sft.learning_rate must be a finite number"]),
+    ("limits: {rpm: 99999999999}", ["limits.rpm must be at most"]),
+    ("checkpoints: {every: 1}\nsft: {epochs: 9999}", ["checkpoints.every 1 comes to more than 10,000"]),
+    ("2026-01-01: x", ["key", "must be text"]),
+    (f"{'k' * 900}: x", ["unknown key 'kkk"]),
+]
+
+
+@pytest.mark.parametrize(("more", "says"), HOSTILE, ids=[more[:40] for more, _ in HOSTILE])
+def test_values_that_no_spec_can_take(folder: Path, more: str, says: list[str]) -> None:
+    message = check(folder, good(folder) + more + "\n")
+    for words in says:
+        assert words in message
+
+
+@pytest.mark.parametrize("key", ["size: 4", "prompts: 2", "max_tokens: 8"])
+def test_numbers_have_an_upper_end(folder: Path, key: str) -> None:
+    name = key.partition(":")[0]
+    assert f"{name} must be at most" in check(folder, good(folder).replace(key, f"{name}: 1000000000000"))
+
+
+def test_a_rubric_is_read_within_the_same_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "rubric.yaml"
+    path.write_text("question: 2026-02-31\nscale: []\n")
+    with pytest.raises(SpecError, match=r"line 1 .*is not a date"):
+        load_rubric(path)
+
+
+SECTIONS = {
+    "conditions": Conditions, "data": Data, "sft": SftSection, "sampling": SamplingSection, "limits": LimitsSection,
+    "channel": Channels, "checkpoints": Checkpoints,
+}  # fmt: skip
+_SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates() | st.binary(max_size=8)
+)
+_VALUES = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_SCALARS, inner, max_size=4), max_leaves=12
+)
+_PIECES = st.lists(
+    st.sampled_from(
+        ["a", "name", "conditions", "seeds", ":", ": ", "\n", "\n  ", "- ", "? ", "[", "]", "{", "}", ", ", "&a ", "*a",
+         "!!int ", "!!float ", "!!timestamp ", "!!set ", "!!omap ", "!!binary ", "!", "|", ">", "\'", '"', "\\", "<<: ",
+         "=", "%YAML 1.1\n---\n", "...", "1e9", "0x", "1:60", ".nan", "2026-02-30", "\t", "\0", "\x85", "#", "@", "`"]
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+def refused_or_read(text: str) -> None:
+    try:
+        parse_spec(text, "the spec")
+    except SpecError as error:
+        said = str(error)
+    else:
+        said = ""
+    assert len(said) < 700
+    assert "\n" not in said
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=200) | _PIECES.map("".join))
+def test_no_text_reaches_a_traceback(text: str) -> None:
+    refused_or_read(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(Spec.model_fields)), _VALUES)
+def test_no_value_under_a_key_reaches_a_traceback(key: str, value: object) -> None:
+    read = yaml.safe_load(good(Path("x")))
+    refused_or_read(yaml.safe_dump({**read, key: value}))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["conditions", "data", "sft", "sampling", "limits", "channel", "checkpoints"]), st.data())
+def test_no_value_in_a_section_reaches_a_traceback(section: str, data: st.DataObject) -> None:
+    read = yaml.safe_load(good(Path("x")))
+    fields = SECTIONS[section].model_fields
+    key = data.draw(st.sampled_from(sorted(fields)))
+    inside = {**(read.get(section) or {}), key: data.draw(_VALUES)}
+    refused_or_read(yaml.safe_dump({**read, section: inside}))
