@@ -15,6 +15,7 @@ import yaml
 from windowshift.core.contract.assets import asset
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message, Steering
+from windowshift.core.contract.phrases import PROMPT, written
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Arm
 from windowshift.core.contract.texts import texts
@@ -106,17 +107,27 @@ class PrefixGroup:
 def prefixed(phrase: str | None, prompt: Prompt, channel: Channel) -> tuple[Message, ...]:
     """The chat of a prompt with a phrase in a channel; None: the bare prompt.
 
-    In the user channel the phrase goes before the last user message, whatever was said before it. In the
-    system channel it goes before the prompt's own system message, where there is one.
+    In the user channel the phrase goes before the last user message, whatever was said before it, or around it
+    where the phrase holds ``{prompt}``. In the system channel it goes before the prompt's own system message, where
+    there is one. ``{payload.claim}`` in a phrase is what the prompt carries under that key.
+
+    Raises:
+        SpecError: the prompt carries no such key, or ``{prompt}`` stands in a system message.
     """
     if phrase is None:
         return prompt.messages
     turns = prompt.turns
+    said = written(phrase, prompt)
     if channel == "user":
-        return (*turns, Message("user", f"{phrase}\n\n{prompt.text}"))
+        return (*turns, Message("user", said if PROMPT in phrase else f"{said}\n\n{prompt.text}"))
+    if PROMPT in phrase:
+        raise SpecError(
+            f"the phrase '{phrase}' holds {PROMPT}, which goes into the user message: set channel: "
+            "{train: user, evaluate: user}"
+        )
     if turns and turns[0].role == "system":
-        phrase, turns = f"{phrase}\n\n{turns[0].content}", turns[1:]
-    return (Message("system", phrase), *turns, Message("user", prompt.text))
+        said, turns = f"{said}\n\n{turns[0].content}", turns[1:]
+    return (Message("system", said), *turns, Message("user", prompt.text))
 
 
 @cache

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
-from windowshift.core.contract.conditions import Condition
+from windowshift.core.contract.conditions import Condition, PrefixGroup, prefixed
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
+from windowshift.core.contract.phrases import fixed_parts
 from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
 from windowshift.core.contract.records import JobKind, primary_of
+from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.grid_jobs import PlanMaker
 from windowshift.core.plan.jobs import Cell, Job, Source
@@ -23,7 +25,7 @@ from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.example_weights import weights_of
 from windowshift.core.settings.given_rows import GivenRows, asked_of, read_given_rows
 from windowshift.core.settings.judge import judges_of
-from windowshift.core.settings.prompt_source import draw, unprepared
+from windowshift.core.settings.prompt_source import Drawn, draw, unprepared
 from windowshift.core.settings.reasoning import scored_parts
 from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.settings.spec_scorers import scorers_of
@@ -143,8 +145,10 @@ def make_plan(
             raise SpecError("data.filter chooses prompts that D is written for, but D is given: leave it out")
         wanted = 0, wanted[1]
     drawn = draw(source, *wanted, spec.data.seed, folder, prepare, asked_of(list(given.values())))
-    if any(turn.role == "system" for prompt in (*drawn.data, *drawn.evaluation) for turn in prompt.turns[:1]):
+    data = (*drawn.data, *(prompt for rows in given.values() for prompt in rows.prompts))
+    if any(turn.role == "system" for prompt in (*data, *drawn.evaluation) for turn in prompt.turns[:1]):
         _check_system(spec, backends, "give prompts without a system message")
+    _check_phrases(spec, grid, drawn, data)
     # Steered text may fall apart, which lengths alone do not show.
     ruled: tuple[Scorer, ...] = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
     own = scorers_of(spec.scorers, folder, _behaviours(ruled))
@@ -197,6 +201,28 @@ def make_plan(
         (*template.notes, *(rows.note(one.name) for one in _given(grid) for rows in (given[one.entry],))),
         {rows.digest: rows for rows in given.values()},
     )
+
+
+def _check_phrases(spec: Spec, grid: GridSpec, drawn: Drawn, data: Sequence[Prompt]) -> None:
+    """What phrases take from prompts must be there, in all prompts that they meet; `data` are those of every D."""
+    generated = spec.channel.generate or spec.channel.train
+    met = [(one, generated, drawn.data) for one in grid.generate]
+    # The base model is measured under train conditions too.
+    trained = {part.train.name: part.train for row in grid.rows for part in row.parts}
+    met += [(one, spec.channel.train, (*data, *drawn.evaluation)) for one in trained.values()]
+    met += [(one, spec.channel.evaluate, drawn.evaluation) for one in (*grid.evaluate, *grid.base)]
+    for condition, channel, prompts in met:
+        for one in _pushing(condition):
+            for phrase in one.phrases if isinstance(one, PrefixGroup) else ():
+                for prompt in prompts if fixed_parts(phrase) != [phrase] else ():
+                    prefixed(phrase, prompt, channel)
+
+
+def _pushing(condition: Condition) -> tuple[Condition, ...]:
+    """What a condition pushes by, where it is made of others."""
+    if isinstance(condition, KeptData):
+        return _pushing(condition.source)
+    return (condition.then, condition.otherwise) if isinstance(condition, Selective) else (condition,)
 
 
 def _check_weights(spec: Spec, maker: PlanMaker) -> None:

@@ -11,6 +11,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from windowshift.core.contract import sanitise
+from windowshift.core.contract.phrases import PROMPT, fixed_parts, phrase_parts
 from windowshift.core.contract.records import CompletionRow
 from windowshift.tui.read.template_client import ChatText
 from windowshift.tui.text.theme import Ink
@@ -25,11 +26,13 @@ def prompt_text(completion: CompletionRow, channel: str, ink: Ink, *, roles: boo
     What the prompt carries beside its text stands below it.
     """
     asked = completion.asked
-    prompt, text = sanitise.block(asked.text), Text()
-    phrase = None if completion.phrase is None else sanitise.block(completion.phrase)
+    text = Text()
+    phrase = completion.phrase
+    parts = list(phrase_parts(phrase or "", asked))
     turns = asked.turns
     if phrase is not None and channel == "system":
-        text.append("system  ", ink.dim).append(phrase, ink.mark).append("\n")
+        said = "".join(part for part, _ in parts)
+        text.append("system  ", ink.dim).append(sanitise.block(said), ink.mark).append("\n")
         if turns and turns[0].role == "system":
             text.append("\n").append(sanitise.block(turns[0].content), ink.text).append("\n")
             turns = turns[1:]
@@ -41,8 +44,11 @@ def prompt_text(completion: CompletionRow, channel: str, ink: Ink, *, roles: boo
     if roles:
         text.append("user    ", ink.dim)
     if phrase is not None and channel != "system":
-        text.append(phrase, ink.mark).append("\n\n", ink.text)
-    text.append(prompt, ink.text)
+        for part, own in parts:
+            text.append(sanitise.block(part), ink.text if own else ink.mark)
+        text.append("" if PROMPT in phrase else "\n\n", ink.text)
+    if phrase is None or channel == "system" or PROMPT not in phrase:
+        text.append(sanitise.block(asked.text), ink.text)
     if asked.payload:
         text.append("\n")
     for key, value in asked.payload.items():
@@ -55,7 +61,7 @@ def template_text(found: ChatText, completion: CompletionRow, ink: Ink) -> Text:
     """Return the prompt with its chat template, the prefix marked; says so where it is not what the run counted."""
     text = Text(sanitise.block(found.text), ink.text)
     if completion.phrase:
-        text.highlight_words([sanitise.block(completion.phrase)], ink.mark)
+        text.highlight_words([sanitise.block(part) for part in fixed_parts(completion.phrase)], ink.mark)
     if completion.prompt_tokens and completion.prompt_tokens != found.tokens:
         text.append(
             f"\nThe run counted {completion.prompt_tokens} tokens: it read another prompt than this one.", ink.bad
