@@ -88,9 +88,13 @@ class ArmsComparison:
     fits: dict[str, Fit]
     steering: SteeringResults
 
+    def __repr__(self) -> str:
+        pairs = ", ".join(f"{row.pair.prefix} ~ {row.pair.steering}" for row in self.rows)
+        return f"<ArmsComparison of {self.experiment.name!r} on {self.behaviour.name}: {pairs}>"
+
 
 def compare_arms(
-    workspace: Path, name: str, behaviour: str | None = None, *, resamples: int = RESAMPLES
+    workspace: str | Path, name: str, behaviour: str | None = None, *, resamples: int = RESAMPLES
 ) -> ArmsComparison:
     """Compare the arms of an experiment, each row with the one at the matched dose; seeds are pooled.
 

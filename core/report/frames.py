@@ -1,14 +1,20 @@
-"""Tables for notebooks: cells, points, fits and completions as pandas DataFrames (imported late)."""
+"""Tables for notebooks: an experiment's cells, rows, points, fits and completions as pandas DataFrames.
+
+Every estimate has three columns: its value, and `_low` and `_high`, the ends of its 95 % interval (`low` and `high`
+alone for the mean of a cell). What is missing is NaN (None in a column of text), and where there is a `reason` column
+it says why. A frame without a row has its columns all the same. pandas is imported late.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from windowshift.core.contract.records import BASE
 from windowshift.core.contract.stats import Estimate
-from windowshift.core.measure.measures import Fit, GroupMeasures
+from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Fit, GroupMeasures
 from windowshift.core.report.export import COLUMNS, export_rows
 from windowshift.core.report.report import Report, find_experiment
 from windowshift.core.store.reader import Reader
@@ -17,70 +23,180 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def cells_frame(report: Report) -> DataFrame:
-    """One row a cell and seed, as `cells` in the report's JSON; `low` and `high` in place of `ci95`."""
-    return _frame(_split(row) for row in report.to_json()["cells"])
+def _estimates(*names: str) -> tuple[str, ...]:
+    return tuple(column for name in names for column in (name, f"{name}_low", f"{name}_high"))
 
 
-def points_frame(report: Report) -> DataFrame:
-    """One row a point of the grouped fits: seeds pooled (`seed` missing), then each seed's."""
-    rows = []
+CELLS = (
+    *("arm", "generate", "train", "evaluate", "seed", "step", "final", "status", "done", "total"),
+    *("n", "truncated", "missing", "failed", "mean", "low", "high", "sd", "base_mean"),
+    *_estimates("uplift", "effect"),
+)
+ROWS = (
+    *("arm", "generate", "train", "cells_done", "cells", "n", "truncated", "missing", "failed"),
+    *_estimates("data_mean", "train_mean_ratio", "x", "y", "effect", "cv", "cv_kept", "cross_cv", "cross_cv_kept"),
+    "reason",
+)
+POINTS = (
+    *("arm", "generate", "train", "seed"),
+    *_estimates("train_mean_ratio", "x", "y", "effect", "data_mean"),
+    "reason",
+)
+FITS = (
+    *("arm", "generate", "seed", "evaluate", "points", "rows"),
+    *_estimates("slope", "intercept", "r2"),
+    "reason",
+)
+_COUNTS = ("n", "truncated", "missing", "failed", "cells_done", "cells", "points", "rows")
+_WHOLE = ("seed", "step", "done", "total", *_COUNTS)
+
+
+def cells(report: Report) -> DataFrame:
+    """One row a cell and seed, base cells too.
+
+    Columns: `arm`, `generate` (None for base cells), `train`, `evaluate`, `seed`, `step` (training examples; 0 for base
+    cells), `final`, `status`, `done` of `total` completions, `n` scored ones, `truncated`, `missing`, `failed`; `mean`
+    with `low` and `high`, `sd`, `base_mean` (over the same prompts); `uplift` on the scale on which cells are fitted,
+    `effect` as it is shown: the same, but for rates.
+    """
+    return _frame(CELLS, (_cell(cell) for arm in report.measures.arms.values() for cell in arm.seed_cells))
+
+
+def rows(report: Report) -> DataFrame:
+    """One row a row of the grid, a generation and a train condition, over the arm's own eval conditions; seeds pooled.
+
+    Columns: `arm`, `generate`, `train` (`base` for the base model, whose spreads the others are compared with),
+    `cells_done` of `cells` eval cells, `n`, `truncated`, `missing` and `failed` completions in them; `data_mean` (of
+    D), `train_mean_ratio`, `x` and `y` (as in `points`), `effect` (averaged over eval conditions), `cv` (the standard
+    deviation, where means do not compare by ratio) and `cv_kept` (over that of the base model), `cross_cv` and
+    `cross_cv_kept` (the same across the other arm's eval conditions), `reason`.
+    """
+    return _frame(ROWS, (row for arm in report.measures.arms.values() for row in _rows(arm)))
+
+
+def points(report: Report) -> DataFrame:
+    """One row a point of the grouped fits: seeds pooled (`seed` is missing), then each seed's where there are several.
+
+    Columns: `arm`, `generate`, `train`, `seed`, `train_mean_ratio` (None where means do not compare by ratio), `x`
+    (how surprising D is under the train condition) and `y` (the uplift averaged over eval conditions), both on the
+    link scale, `effect` (the same average as it is shown), `data_mean` (of D), `reason`.
+    """
+    found = []
     for arm in report.measures.arms.values():
         for group in (arm.whole, *arm.by_seed.values()):
             for point in group.points:
                 row: dict[str, Any] = {"arm": arm.arm, "generate": point.generate, "train": point.train}
-                row["seed"] = point.seed
-                row |= _numbers("train_mean_ratio", point.ratio)
-                row |= _numbers("x", point.x) | _numbers("y", point.y) | {"reason": point.reason}
-                rows.append(row)
-    return _frame(rows)
+                row |= {"seed": point.seed, "reason": point.reason}
+                row |= _numbers("train_mean_ratio", point.ratio) | _numbers("x", point.x) | _numbers("y", point.y)
+                found.append(row | _numbers("effect", point.effect) | _numbers("data_mean", point.data))
+    return _frame(POINTS, found)
 
 
-def fits_frame(report: Report) -> DataFrame:
-    """One row a fit: `evaluate` is missing for grouped ones, `generate` and `seed` where all are in it."""
-    rows = []
+def fits(report: Report) -> DataFrame:
+    """One row a fit: grouped ones, where `evaluate` is missing, and one for each eval condition.
+
+    Columns: `arm`, `generate` and `seed` (missing where all are in it), `evaluate`, `points` used of `rows`, `slope`,
+    `intercept`, `r2`, `reason`.
+    """
+    found = []
     for arm in report.measures.arms.values():
         groups: list[tuple[str | None, int | None, GroupMeasures]] = [(None, None, arm.whole)]
         groups += [(generate, None, group) for generate, group in arm.by_generate.items()]
         groups += [(None, seed, group) for seed, group in arm.by_seed.items()]
         for generate, seed, group in groups:
-            fits: list[tuple[str | None, Fit]] = [(None, group.grouped), *group.by_evaluate.items()]
-            for evaluate, fit in fits:
+            lines: list[tuple[str | None, Fit]] = [(None, group.grouped), *group.by_evaluate.items()]
+            for evaluate, fit in lines:
                 row: dict[str, Any] = {"arm": arm.arm, "generate": generate, "seed": seed, "evaluate": evaluate}
-                row |= {"points": fit.points, "rows": fit.rows}
+                row |= {"points": fit.points, "rows": fit.rows, "reason": fit.reason}
                 row |= _numbers("slope", fit.slope) | _numbers("intercept", fit.intercept) | _numbers("r2", fit.r2)
-                rows.append(row | {"reason": fit.reason})
-    return _frame(rows)
+                found.append(row)
+    return _frame(FITS, found)
 
 
-def completions_frame(workspace: Path, name: str) -> DataFrame:
-    """One row a completion, with the columns of `windowshift export`; the whole experiment in memory."""
+def completions(workspace: str | Path, name: str) -> DataFrame:
+    """One row a completion of the cells of an experiment; all of them in memory.
+
+    Columns: those of `windowshift export` (`windowshift.core.report.export.COLUMNS`), then one for each behaviour
+    with its scores.
+
+    Raises:
+        SpecError: there is no such experiment.
+        StoreError: the workspace cannot be read.
+    """
     import pandas as pd
 
-    with closing(Reader(workspace)) as reader:
+    with closing(Reader(Path(workspace))) as reader:
         experiment = find_experiment(reader, name)
         columns = [*COLUMNS, *(behaviour.name for behaviour in experiment.behaviours)]
         return pd.DataFrame(list(export_rows(reader, experiment)), columns=columns)
 
 
-def _frame(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+def _cell(cell: CellMeasure) -> dict[str, Any]:
+    key, tally, mean = cell.key, cell.tally, cell.mean
+    return {
+        "arm": key.arm,
+        "generate": None if key.train == BASE else key.generate,
+        "train": key.train,
+        "evaluate": key.evaluate,
+        "seed": key.seed,
+        "step": key.step,
+        "final": key.final,
+        "status": cell.status,
+        "done": cell.progress[0],
+        "total": cell.progress[1],
+        "n": tally.n,
+        "truncated": tally.truncated,
+        "missing": tally.missing,
+        "failed": tally.failed,
+        "mean": mean.value if mean else None,
+        "low": mean.low if mean else None,
+        "high": mean.high if mean else None,
+        "sd": cell.sd,
+        "base_mean": cell.base_mean,
+        **_numbers("uplift", cell.uplift),
+        **_numbers("effect", cell.effect),
+    }
+
+
+def _rows(arm: ArmMeasures) -> Iterator[dict[str, Any]]:
+    for generate, group in arm.by_generate.items():
+        at = {point.train: point for point in group.points}
+        crossed = {spread.train: spread for spread in group.cross_spreads}
+        for spread in group.spreads:
+            point, cross = at.get(spread.train), crossed.get(spread.train)
+            members = [
+                cell
+                for cell in arm.cells
+                if cell.key.train == spread.train
+                and (spread.train == BASE or cell.key.generate == generate)
+                and cell.key.evaluate in arm.evaluates
+                and cell.key.final
+            ]
+            row: dict[str, Any] = {"arm": arm.arm, "generate": generate, "train": spread.train}
+            row |= {"cells_done": sum(cell.status == "done" for cell in members), "cells": len(members)}
+            for name in ("n", "truncated", "missing", "failed"):
+                row[name] = sum(getattr(cell.tally, name) for cell in members)
+            row |= _numbers("data_mean", point.data if point else None)
+            row |= _numbers("train_mean_ratio", point.ratio if point else None)
+            row |= _numbers("x", point.x if point else None) | _numbers("y", point.y if point else None)
+            row |= _numbers("effect", point.effect if point else None)
+            row |= _numbers("cv", spread.value) | _numbers("cv_kept", spread.kept)
+            row |= _numbers("cross_cv", cross.value if cross else None)
+            row |= _numbers("cross_cv_kept", cross.kept if cross else None)
+            yield row | {"reason": (point.reason if point else None) or spread.reason}
+
+
+def _frame(columns: Sequence[str], found: Iterable[Mapping[str, Any]]) -> DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(list(rows))
+    made = pd.DataFrame(list(found), columns=list(columns))
+    # A column of whole numbers stays one where some are missing; one of numbers is one where all are.
+    whole = {name: "Int64" for name in columns if name in _WHOLE}
+    texts = ("arm", "generate", "train", "evaluate", "status", "final", "reason")
+    return made.astype(whole | {name: "float64" for name in columns if name not in whole and name not in texts})
 
 
 def _numbers(name: str, one: Estimate | None) -> dict[str, float | None]:
     if one is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-
-
-def _split(row: dict[str, Any]) -> dict[str, Any]:
-    split: dict[str, Any] = {}
-    for key, value in row.items():
-        if key.endswith("ci95"):
-            prefix = key.removesuffix("ci95")
-            split[f"{prefix}low"], split[f"{prefix}high"] = value or (None, None)
-        else:
-            split[key] = value
-    return split

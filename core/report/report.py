@@ -1,4 +1,4 @@
-"""The report: an experiment's measures with everything needed to read them, as JSON of design section 5."""
+"""The report: an experiment's measures with everything needed to read them, and as JSON."""
 
 from __future__ import annotations
 
@@ -40,8 +40,13 @@ class Report:
     failed_jobs: tuple[tuple[str, str], ...]
     steering: SteeringResults
 
+    def __repr__(self) -> str:
+        one = self.experiment
+        arms = ", ".join(f"{name}: {len(arm.seed_cells)} cells" for name, arm in self.measures.arms.items())
+        return f"<Report of {one.name!r} on {self.behaviour.name}: {one.state}, {arms or 'no cells yet'}>"
+
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values, with at least the keys of design section 5."""
+        """Everything as JSON values: what `windowshift report --json` prints. Keys are added, never taken away."""
         experiment = self.experiment
         return {
             "experiment": experiment.name,
@@ -64,7 +69,7 @@ class Report:
         }
 
 
-def report(workspace: Path, name: str, behaviour: str | None = None, *, resamples: int = RESAMPLES) -> Report:
+def report(workspace: str | Path, name: str, behaviour: str | None = None, *, resamples: int = RESAMPLES) -> Report:
     """Measure an experiment as the store has it now.
 
     Args:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,8 +127,8 @@ def check_services(spec: Spec, backends: Mapping[str, Backend]) -> list[str]:
 def run_spec(
     spec: Spec,
     text: str,
-    folder: Path,
-    workspace: Path,
+    folder: str | Path,
+    workspace: str | Path,
     *,
     wait: bool = False,
     vectors_only: bool = False,
@@ -135,7 +136,9 @@ def run_spec(
     waiting: Callable[[str], None] = lambda _: None,
     announce: Callable[[Preview], None] = lambda _: None,
 ) -> Outcome:
-    """Run a spec to its end in this process.
+    """Run a spec to its end in this process; from a notebook too, where an event loop runs already.
+
+    An interrupt (Ctrl-C, or a notebook's) ends it as `interrupted`, and the same call goes on with it.
 
     Args:
         spec: the experiment.
@@ -152,8 +155,8 @@ def run_spec(
         WindowshiftError: the spec, a backend, the workspace or its lock.
     """
     backends = open_backends(spec)
-    workspace = workspace.resolve()
-    plan = make_plan(spec, text, folder, backends, day=recorded_day(workspace, spec.name))
+    workspace = Path(workspace).resolve()
+    plan = make_plan(spec, text, Path(folder), backends, day=recorded_day(workspace, spec.name))
     if any(isinstance(backend, Service) for backend in backends.values()):
         announce(_preview(plan, backends, workspace))  # nothing is spent before it was shown
     with hold(workspace, f"run {spec.name}", wait=wait, on_wait=waiting):
@@ -161,9 +164,32 @@ def run_spec(
         try:
             with logging_to(workspace / "logs" / f"{spec.name}.log"):
                 only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
-                return asyncio.run(_run(plan, writer, backends, observe, only))
+                return _complete(_run(plan, writer, backends, observe, only))
         finally:
             writer.close()
+
+
+def _complete(work: Coroutine[None, None, Outcome]) -> Outcome:
+    """Run a coroutine on an event loop of its own: in this thread, or beside the loop that runs in it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    task: asyncio.Task[Outcome] | None = None
+
+    async def noted() -> Outcome:
+        nonlocal task
+        task = asyncio.ensure_future(work)
+        return await task
+
+    with ThreadPoolExecutor(1, "windowshift-run") as pool:
+        ended = pool.submit(asyncio.run, noted())
+        while True:
+            try:
+                return ended.result()
+            except KeyboardInterrupt:  # a notebook's, in this thread; what is done is committed before it ends
+                if task is not None:
+                    task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 async def _run(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
@@ -12,6 +13,10 @@ class Section(BaseModel):
     """A part of a spec; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # What was written; the defaults would bury it.
+        return ((name, value) for name, value in super().__repr_args__() if name in self.model_fields_set)
 
 
 def _no_truth_value(value: object) -> object:

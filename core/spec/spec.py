@@ -145,13 +145,13 @@ def parse_spec(text: str, source: str = "the spec") -> Spec:
         raise SpecError(f"{source}: {sentence(error, Spec, data)}") from error
 
 
-def load_spec(path: Path) -> tuple[Spec, str]:
-    """Read a spec file; return it with its text.
+def load_spec(path: str | Path) -> tuple[Spec, str]:
+    """Read a spec file; return it with its text, as `run_spec` takes both.
 
     Raises:
         SpecError: as `parse_spec`, or the file cannot be read or is not UTF-8.
     """
-    text = read_text(path, "spec")
+    text = read_text(Path(path), "spec")
     return parse_spec(text, str(path)), text
 
 

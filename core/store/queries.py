@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.store.connection import naming, open_reader, store_path
@@ -18,13 +18,25 @@ class Queries:
     Args:
         workspace: the folder.
         connection: an open connection to share (the runner's own), in place of a new read-only one.
+
+    Raises:
+        StoreError: there is no store in the folder, or it is corrupt, foreign or newer.
     """
 
-    def __init__(self, workspace: Path, connection: sqlite3.Connection | None = None) -> None:
-        self.workspace = workspace
-        self.path = store_path(workspace)
+    def __init__(self, workspace: str | Path, connection: sqlite3.Connection | None = None) -> None:
+        self.workspace = Path(workspace)
+        self.path = store_path(self.workspace)
         self._owned = connection is None
-        self.connection = open_reader(workspace) if connection is None else connection
+        self.connection = open_reader(self.workspace) if connection is None else connection
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.workspace)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the connection, unless it is shared."""

@@ -1,6 +1,17 @@
 """windowshift: grids of fine-tunes and evaluations under prefixes and steering doses.
 
-The public names are imported at their first use, so that `import windowshift` stays quick.
+The public names, for notebooks and for packages that add a setting, a scorer or a backend:
+
+- running and reading: `load_spec`, `run_spec`, `report`, `compare_arms`, `frames` (DataFrames of cells, rows, points,
+  fits and completions), `Reader` (queries over a workspace).
+- settings and scorers: `Setting`, `Prompt`, `Behaviour`, `Scale`, the protocols `Scorer`, `RowScorer`, `BatchScorer`
+  and `ModelScorer`, what they take and give (`Sample`, `Score`, `Question`), `Condition` and `PrefixGroup`.
+- backends: `Backend`, `Capabilities`, `GenerateRequest`, `Completion`, `Message`, `Model`, `Sampling`, `Steering`,
+  `TrainJob`, `Example`, `Sft`.
+- steering and training in a notebook: `LocalModel`, `LocalVector`, `example_prompts`.
+- what is raised: `WindowshiftError`, with one sentence; `SpecError` and `BackendError` are two of its kinds.
+
+They are imported at their first use, so that `import windowshift` stays quick.
 """
 
 from __future__ import annotations
@@ -11,42 +22,99 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from windowshift.core.contract.conditions import PrefixGroup
-    from windowshift.core.contract.generation import Completion, Sampling, Steering
-    from windowshift.core.contract.training import Sft
+    from windowshift.core.contract.backend import Backend, Capabilities
+    from windowshift.core.contract.conditions import Condition, PrefixGroup
+    from windowshift.core.contract.errors import BackendError, SpecError, WindowshiftError
+    from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering
+    from windowshift.core.contract.prompts import Prompt
+    from windowshift.core.contract.records import Behaviour
+    from windowshift.core.contract.scale import Scale
+    from windowshift.core.contract.setting import (
+        BatchScorer,
+        ModelScorer,
+        Question,
+        RowScorer,
+        Sample,
+        Score,
+        Scorer,
+        Setting,
+    )
+    from windowshift.core.contract.training import Example, Sft, TrainJob
     from windowshift.core.measure.arm_comparison import compare_arms
+    from windowshift.core.report import frames
     from windowshift.core.report.report import report
     from windowshift.core.run.run import run_spec
     from windowshift.core.settings.world import example_prompts
     from windowshift.core.spec.spec import load_spec
+    from windowshift.core.store.reader import Reader
     from windowshift.local_model import LocalModel, LocalVector
 
-_HOME = {
-    "Completion": "windowshift.core.contract.generation",
-    "LocalModel": "windowshift.local_model",
-    "LocalVector": "windowshift.local_model",
-    "PrefixGroup": "windowshift.core.contract.conditions",
-    "Sampling": "windowshift.core.contract.generation",
-    "Sft": "windowshift.core.contract.training",
-    "Steering": "windowshift.core.contract.generation",
-    "compare_arms": "windowshift.core.measure.arm_comparison",
-    "example_prompts": "windowshift.core.settings.world",
-    "load_spec": "windowshift.core.spec.spec",
-    "report": "windowshift.core.report.report",
-    "run_spec": "windowshift.core.run.run",
+_NAMES = {
+    "windowshift.core.contract.backend": ("Backend", "Capabilities"),
+    "windowshift.core.contract.conditions": ("Condition", "PrefixGroup"),
+    "windowshift.core.contract.errors": ("BackendError", "SpecError", "WindowshiftError"),
+    "windowshift.core.contract.generation": (
+        *("Completion", "GenerateRequest", "Message", "Model", "Sampling", "Steering"),
+    ),
+    "windowshift.core.contract.prompts": ("Prompt",),
+    "windowshift.core.contract.records": ("Behaviour",),
+    "windowshift.core.contract.scale": ("Scale",),
+    "windowshift.core.contract.setting": (
+        "BatchScorer",
+        "ModelScorer",
+        "Question",
+        "RowScorer",
+        "Sample",
+        "Score",
+        "Scorer",
+        "Setting",
+    ),
+    "windowshift.core.contract.training": ("Example", "Sft", "TrainJob"),
+    "windowshift.core.measure.arm_comparison": ("compare_arms",),
+    "windowshift.core.report.report": ("report",),
+    "windowshift.core.run.run": ("run_spec",),
+    "windowshift.core.settings.world": ("example_prompts",),
+    "windowshift.core.spec.spec": ("load_spec",),
+    "windowshift.core.store.reader": ("Reader",),
+    "windowshift.local_model": ("LocalModel", "LocalVector"),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "Backend",
+    "BackendError",
+    "BatchScorer",
+    "Behaviour",
+    "Capabilities",
     "Completion",
+    "Condition",
+    "Example",
+    "GenerateRequest",
     "LocalModel",
     "LocalVector",
+    "Message",
+    "Model",
+    "ModelScorer",
     "PrefixGroup",
+    "Prompt",
+    "Question",
+    "Reader",
+    "RowScorer",
+    "Sample",
     "Sampling",
+    "Scale",
+    "Score",
+    "Scorer",
+    "Setting",
     "Sft",
+    "SpecError",
     "Steering",
+    "TrainJob",
+    "WindowshiftError",
     "__version__",
     "compare_arms",
     "example_prompts",
+    "frames",
     "load_spec",
     "report",
     "run_spec",
@@ -54,6 +122,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "frames":
+        return import_module("windowshift.core.report.frames")
     if name not in _HOME:
         raise AttributeError(f"module 'windowshift' has no attribute '{name}'")
     return getattr(import_module(_HOME[name]), name)

@@ -48,6 +48,10 @@ class LocalVector:
     path: Path
     header: VectorHeader
 
+    def __repr__(self) -> str:
+        header = self.header
+        return f"<LocalVector {header.name!r}: {len(header.norms)} layers x {header.width}, {str(self.path)!r}>"
+
     @classmethod
     def open(cls, path: str | Path) -> LocalVector:
         """Open a vector file.
@@ -267,6 +271,9 @@ class LocalModel:
         self._loop.close()
         if self._temporary:
             self._temporary.cleanup()
+
+    def __repr__(self) -> str:
+        return f"<LocalModel {self.identity.label!r}, files in {str(self.folder)!r}>"
 
     def __enter__(self) -> LocalModel:
         return self

@@ -17,8 +17,8 @@ from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.calibration import DosePoint
 from windowshift.core.measure.steering_results import DoseCurve
 from windowshift.core.measure.summarise import put_summaries, summarise
+from windowshift.core.report import frames
 from windowshift.core.report.blocks import half_widths
-from windowshift.core.report.frames import cells_frame, completions_frame, fits_frame, points_frame
 from windowshift.core.report.gallery import coherence_plot, dose_plot
 from windowshift.core.report.page import Line, Table
 from windowshift.core.report.report import Report, report
@@ -210,13 +210,13 @@ def test_published_numbers() -> None:
 
 
 def test_frames(workspace: Path, finished: Report) -> None:
-    cells: Any = cells_frame(finished)
+    cells: Any = frames.cells(finished)
     assert len(cells) == 56
     assert {"mean", "low", "high", "uplift_low"} <= set(cells.columns)
-    assert len(points_frame(finished)) == 7
-    fits: Any = fits_frame(finished)
+    assert len(frames.points(finished)) == 7
+    fits: Any = frames.fits(finished)
     assert len(fits) == 16
-    completions: Any = completions_frame(workspace, "med-short")
+    completions: Any = frames.completions(workspace, "med-short")
     assert len(completions) == 56 * 60
     means = completions.groupby(["train", "evaluate"])["length_chars"].mean()
     expected = cells.set_index(["train", "evaluate"]).loc[("long", "short"), "mean"]

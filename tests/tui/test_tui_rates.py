@@ -13,7 +13,7 @@ from tests.tui_pilot import app, arrive, screen_text, settle
 from windowshift.core.contract.records import Summary
 from windowshift.core.measure.arm_comparison import compare_arms
 from windowshift.core.measure.measures import CellMeasure, Point
-from windowshift.core.report.frames import cells_frame
+from windowshift.core.report import frames
 from windowshift.core.report.report import Report, report
 from windowshift.core.report.text import markdown
 from windowshift.core.store.reader import Reader
@@ -75,7 +75,7 @@ def test_the_report_has_value_and_interval_of_every_cell_on_one_scale(found: Rep
                 if cell.key.train != "base":
                     assert one is not None
                     assert form.whole(one) in text
-    rows: Any = cells_frame(found)
+    rows: Any = frames.cells(found)
     for _, row in rows[rows.train != "base"].iterrows():
         assert row["low"] <= row["mean"] <= row["high"]
         assert row["effect_low"] <= row["effect"] <= row["effect_high"]
