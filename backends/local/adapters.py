@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.refusal import library_reason
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.training import Sft
+from windowshift.core.contract.whole_file import replacing_folder
 
 WEIGHTS = "adapter_model.safetensors"
 ATTACHED = 16
@@ -167,22 +167,18 @@ class Adapters:
 
     def save(self, name: str, folder: Path) -> None:
         """Write a PEFT folder, whole or not at all."""
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         tensors = {
             f"{_PREFIX}{path}.{part}.weight": getattr(layer, part)[name].weight.detach().float().cpu().contiguous()
             for path, layer in self._layers(name)
             for part in ("lora_A", "lora_B")
         }
-        save_file(tensors, str(partial / WEIGHTS), metadata={"format": "pt"})
         config = self._peft.peft_config[name].to_dict()
         config |= {"inference_mode": True, "target_modules": self.targets, "peft_version": peft.__version__}
         config["target_parameters"] = config.get("target_parameters") or None  # PEFT leaves an empty set for experts
         text = json.dumps(config, indent=2, sort_keys=True, default=_as_json)
-        (partial / CONFIG).write_text(text + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with replacing_folder(folder) as partial:
+            save_file(tensors, str(partial / WEIGHTS), metadata={"format": "pt"})
+            (partial / CONFIG).write_text(text + "\n", encoding="utf-8")
 
     def drop(self, name: str) -> None:
         """Detach an adapter."""

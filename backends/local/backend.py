@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from windowshift.backends.local.architecture_limits import notes, unsupported
 from windowshift.backends.local.model_folder import Stamp, identify, locate, model_config, model_size, stamp, tiny
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from windowshift.backends.local.crew import Crew
 
 PORTION_ROWS = 400
+_CALLS_AT_ONCE = {"generate": 2, "train": 1, "vectors": 1}
+"""Without workers: each call that is under way holds a batch, or an optimizer, in memory. The others wait."""
+T = TypeVar("T")
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 
@@ -58,6 +63,7 @@ class LocalBackend:
         self._models: dict[tuple[str, str | None, str | None, Stamp], CausalLM] = {}
         self._broken: dict[tuple[str, str | None, str | None, Stamp], BackendError] = {}
         self._turns = Turns()
+        self._places = {kind: asyncio.Semaphore(count) for kind, count in _CALLS_AT_ONCE.items()}
         self._crew: Crew | None = None
 
     def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
@@ -114,21 +120,21 @@ class LocalBackend:
         crew = self._crew_for([request.model for request in requests])
         if crew is not None:
             return crew.stream("generate", portions(requests, crew.size))
-        return self._turns.stream(lambda: self._answers(requests))
+        return _in_place(self._places["generate"], self._turns.stream(lambda: self._answers(requests)))
 
     def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs on one copy of the base weights a process."""
         crew = self._crew_for([job.model for job in jobs])
         if crew is not None:
             return crew.stream("train", [[job] for job in jobs])
-        return self._turns.stream(lambda: self._trainings(jobs))
+        return _in_place(self._places["train"], self._turns.stream(lambda: self._trainings(jobs)))
 
     def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
         """Make all vectors, one after another."""
         crew = self._crew_for([job.model for job in jobs])
         if crew is not None:
             return crew.stream("make_vectors", [[job] for job in jobs])
-        return self._turns.stream(lambda: self._vectors(jobs))
+        return _in_place(self._places["vectors"], self._turns.stream(lambda: self._vectors(jobs)))
 
     async def aclose(self) -> None:
         """End all streams and release models, the thread and the workers."""
@@ -223,6 +229,13 @@ class LocalBackend:
                 self._broken[key] = error
                 raise
         return self._models[key]
+
+
+async def _in_place(places: asyncio.Semaphore, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """Yield what a stream yields, once it is its turn; its work begins when it is first asked."""
+    async with places, aclosing(stream):
+        async for item in stream:
+            yield item
 
 
 def portions(requests: Sequence[GenerateRequest], workers: int) -> list[list[GenerateRequest]]:

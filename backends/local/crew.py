@@ -2,7 +2,7 @@
 
 Threads do not help such a model (its operations are too short to split, and Python's lock is held
 between them), so each core gets a process with a copy of its own. What a request or a job comes to
-does not depend on which worker takes it.
+does not depend on which worker takes it, so another one takes over what a killed worker was at.
 """
 
 from __future__ import annotations
@@ -21,32 +21,53 @@ from typing import Any, Literal
 from windowshift.backends.local.messages import Cancel, Ended, Order, Yielded
 from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.training import Trained, TrainFailed
+from windowshift.core.contract.vector_job import VectorFailed, VectorMade
+
+DEATHS_A_PORTION = 2
+"""What a killed worker was at goes to another one; a portion that more than so many died of is given up."""
+_LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed)
+"""What is yielded last of the request or job with that key."""
+
+Lane = Literal["generate", "train", "make_vectors"]
 
 
-@dataclass
-class _Hand:
-    """One worker process and the orders it is busy with, by lane."""
+@dataclass(eq=False)
+class _Worker:
+    """One worker process and the lanes that it is busy in."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
     busy: set[str] = field(default_factory=set)
 
 
-@dataclass
-class _Call:
-    """One call of a method: the portions that wait, and where results go."""
+@dataclass(eq=False)
+class _Portion:
+    """A part of a call: the requests or jobs that have not ended yet, who is at them, and how many died of it."""
 
-    lane: Literal["generate", "train", "make_vectors"]
-    waiting: deque[Sequence[Any]]
+    items: Sequence[Any]
+    worker: _Worker | None = None
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class _Call:
+    """One call of a method: the portions that wait or are in work, and where results go."""
+
+    lane: Lane
+    waiting: deque[_Portion]
     results: asyncio.Queue[Yielded | Ended]
-    open: dict[int, _Hand] = field(default_factory=dict)
+    open: dict[int, _Portion] = field(default_factory=dict)
+    closed: bool = False
 
 
 class Crew:
     """Starts workers at the first call and deals portions of work to whoever is free.
 
     Each worker holds at most one portion of each lane (generate, train, make_vectors) at a time; its own backend
-    lets them take turns.
+    lets them take turns. A worker that dies is replaced, and what it was at begins again where it was: completions
+    that were given out stay, a training goes on from its saved state.
 
     Args:
         size: how many workers.
@@ -55,22 +76,20 @@ class Crew:
 
     def __init__(self, size: int, options: Mapping[str, Any]) -> None:
         self.size, self._options = size, dict(options)
-        self._hands: list[_Hand] = []
+        self._workers: list[_Worker] = []
         self._calls: dict[int, _Call] = {}
         self._waiting: list[_Call] = []
         self._number = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._deaths = 0  # since a worker last gave a result
 
-    async def stream(
-        self, lane: Literal["generate", "train", "make_vectors"], portions: Sequence[Sequence[Any]]
-    ) -> AsyncGenerator[Any, None]:
+    async def stream(self, lane: Lane, portions: Sequence[Sequence[Any]]) -> AsyncGenerator[Any, None]:
         """Yield what the workers yield for every portion, in the order of arrival.
 
         Raises:
-            BackendError: a worker died.
+            BackendError: workers died of the same work, or as soon as they began, again and again.
         """
         self._start()
-        call = _Call(lane, deque(portions), asyncio.Queue())
+        call = _Call(lane, deque(_Portion(list(items)) for items in portions), asyncio.Queue())
         self._waiting.append(call)
         self._deal()
         try:
@@ -83,25 +102,29 @@ class Crew:
                 call.open.pop(got.number, None)
                 if got.error is not None:
                     raise BackendError(got.error)
+            while not call.results.empty():  # given before a worker died that had nothing left to do
+                if isinstance(got := call.results.get_nowait(), Yielded):
+                    for item in got.items:
+                        yield item
         finally:
+            call.closed = True
             call.waiting.clear()
             self._waiting.remove(call)
             await self._cancel(call)
 
     async def aclose(self) -> None:
         """End all workers."""
-        hands, self._hands = self._hands, []
-        for hand in hands:
-            hand.connection.close()
-        for hand in hands:
-            hand.process.kill()  # it holds nothing: what it saves is renamed into place when whole
-            await asyncio.to_thread(hand.process.wait)
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            worker.process.kill()  # it holds nothing: what it saves is renamed into place when whole
+            await asyncio.to_thread(worker.process.wait)
 
     def _start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        if self._hands:
-            return
-        for _ in range(self.size):
+        """Start the workers that are missing."""
+        loop = asyncio.get_running_loop()
+        while len(self._workers) < self.size:
             ours, theirs = socket.socketpair()
             with theirs:
                 process = subprocess.Popen(
@@ -111,62 +134,97 @@ class Crew:
                     # One thread a worker, from the first import on: OpenMP pools of several processes fight.
                     env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 )
-            hand = _Hand(process, Connection(ours.detach()))
-            hand.connection.send(self._options)
-            self._hands.append(hand)
-            threading.Thread(target=self._listen, args=(hand, self._loop), daemon=True).start()
+            worker = _Worker(process, Connection(ours.detach()))
+            worker.connection.send(self._options)
+            self._workers.append(worker)
+            threading.Thread(target=self._listen, args=(worker, loop), daemon=True).start()
 
-    def _listen(self, hand: _Hand, loop: asyncio.AbstractEventLoop) -> None:
+    def _listen(self, worker: _Worker, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             try:
-                got = hand.connection.recv()
+                got = worker.connection.recv()
             except (EOFError, OSError, TypeError):  # TypeError: closed by aclose meanwhile
                 got = None
             try:
-                loop.call_soon_threadsafe(self._take, hand, got)
+                loop.call_soon_threadsafe(self._take, worker, got)
             except RuntimeError:  # the event loop is closed: nobody waits
                 return
             if got is None:
                 return
 
-    def _take(self, hand: _Hand, got: Yielded | Ended | None) -> None:
+    def _take(self, worker: _Worker, got: Yielded | Ended | None) -> None:
         if got is None:
-            if hand in self._hands:  # not by aclose: it died
-                self._hands.remove(hand)
-                code = hand.process.poll()
-                for number, call in list(self._calls.items()):
-                    if call.open.get(number) is hand:
-                        del self._calls[number]
-                        error = f"a worker process of backend 'local' died (exit code {code}); run again to go on"
-                        call.results.put_nowait(Ended(number, error))
-                if not self._hands:
-                    for call in self._waiting:
-                        call.results.put_nowait(Ended(0, "every worker process of backend 'local' died"))
+            if worker in self._workers:  # not by aclose: it died
+                self._bury(worker)
             return
-        call_of = self._calls.get(got.number)
-        if call_of is not None:
-            call_of.results.put_nowait(got)
+        call = self._calls.get(got.number)
+        if call is not None:
+            if isinstance(got, Yielded):
+                self._deaths = 0
+                ended = {item.key for item in got.items if isinstance(item, _LAST)}
+                portion = call.open.get(got.number)
+                if ended and portion is not None:
+                    portion.items = [item for item in portion.items if item.key not in ended]
+            call.results.put_nowait(got)
         if isinstance(got, Ended):
-            ended = self._calls.pop(got.number, None)
-            if ended is not None:
-                hand.busy.discard(ended.lane)
+            if self._calls.pop(got.number, None) is not None and call is not None:
+                worker.busy.discard(call.lane)
             self._deal()
+
+    def _bury(self, worker: _Worker) -> None:
+        """Replace a worker that died, and give what it was at to others."""
+        self._workers.remove(worker)
+        worker.connection.close()
+        worker.process.kill()  # dead or dying: its socket is closed
+        code = worker.process.wait()
+        self._deaths += 1
+        hopeless = self._deaths > 2 * self.size + DEATHS_A_PORTION
+        for number, call in list(self._calls.items()):
+            portion = call.open.get(number)
+            if portion is None or portion.worker is not worker:
+                continue
+            del self._calls[number]
+            portion.deaths += 1
+            if hopeless or portion.deaths > DEATHS_A_PORTION:
+                error = (
+                    f"worker processes of backend 'local' died again and again (exit code {code}), the last one of "
+                    "this: give the machine more memory, or the backend fewer  workers; run again to go on"
+                )
+                call.results.put_nowait(Ended(number, error))
+                continue
+            del call.open[number]
+            if portion.items and not call.closed:
+                call.waiting.appendleft(portion)
+            call.results.put_nowait(Ended(number))  # its reader looks again what is left
+        if not hopeless:
+            self._start()
+            self._deal()
+        elif not self._workers:
+            for call in self._waiting:
+                call.results.put_nowait(Ended(0, f"every worker process of backend 'local' died (exit code {code})"))
+            self._deaths = 0  # the next call starts new ones
 
     def _deal(self) -> None:
         for call in self._waiting:
-            for hand in self._hands:
-                if call.waiting and call.lane not in hand.busy:
+            for worker in self._workers:
+                if call.waiting and call.lane not in worker.busy:
                     self._number += 1
-                    hand.busy.add(call.lane)
-                    call.open[self._number] = hand
+                    portion = call.waiting.popleft()
+                    portion.worker = worker
+                    worker.busy.add(call.lane)
+                    call.open[self._number] = portion
                     self._calls[self._number] = call
-                    hand.connection.send(Order(self._number, call.lane, call.waiting.popleft()))
+                    try:
+                        worker.connection.send(Order(self._number, call.lane, portion.items))
+                    except OSError:
+                        continue  # it died, and what it was given is taken back when that is heard
 
     async def _cancel(self, call: _Call) -> None:
         """Close a call's streams and wait until their workers have let go."""
-        for number, hand in call.open.items():
+        for number, portion in call.open.items():
             try:
-                hand.connection.send(Cancel(number))
+                if portion.worker is not None:
+                    portion.worker.connection.send(Cancel(number))
             except OSError:
                 continue  # it died, and said so
         while call.open:

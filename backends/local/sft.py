@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ from windowshift.core.contract.artifacts import is_whole
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.proof import Proof
 from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
+from windowshift.core.contract.whole_file import aside, replacing_file
+
+log = logging.getLogger("windowshift.local")
 
 PROGRESS_SECONDS = 0.2
 SIGNATURE = "windowshift.json"
@@ -101,7 +105,7 @@ def train(
         yield from run.using(validation.measure(total_examples))
         proofs = run.proofs()  # before the adapter counts as trained
         run.keep(final)
-        for left in (state, _partial(state)):  # a kill may have left the second
+        for left in (state, aside(state)):  # a kill may have left the second
             left.unlink(missing_ok=True)
         yield [Trained(job.key, str(final), total_examples, proofs=proofs, left_out=left_out)]
     finally:
@@ -184,7 +188,6 @@ class _Run:
             BackendError: steering did not do what was asked: a resumed run would not look at these steps again.
         """
         self.proofs()
-        partial = _partial(path)
         weights = {key.replace(self.name, "adapter"): value for key, value in self._parameters.items()}
         state = {
             "signature": self._signature,
@@ -193,9 +196,8 @@ class _Run:
             "weights": {key: value.detach() for key, value in weights.items()},
             "optimizer": self._optimizer.state_dict(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, partial)
-        partial.replace(path)
+        with replacing_file(path) as partial:
+            torch.save(state, partial)
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state of this very job, if there is one."""
@@ -205,6 +207,11 @@ class _Run:
             state = torch.load(path, map_location=self._lm.device, weights_only=True)
             if state["signature"] != self._signature:
                 return
+        except Exception:  # torch raises many kinds for a damaged file; what it held can be trained again
+            log.warning("the resume state %s cannot be read: this job is trained anew", path)
+            path.unlink(missing_ok=True)
+            return
+        try:
             with torch.no_grad():
                 for key, value in self._parameters.items():
                     value.copy_(state["weights"][key.replace(self.name, "adapter")])
@@ -230,10 +237,6 @@ def _check(job: TrainJob) -> None:
     outside = [wanted for wanted in job.checkpoints if not 0 < wanted <= total]
     if outside:
         raise BackendError(f"checkpoint {outside[0]} lies outside the {total} examples of the training")
-
-
-def _partial(state: Path) -> Path:
-    return state.with_suffix(".partial")
 
 
 def content_digest(file: str) -> str:

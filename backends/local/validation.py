@@ -13,6 +13,7 @@ from windowshift.backends.local.batch_loss import BatchLoss
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.core.contract.training import TrainEvent, TrainJob, Validated
+from windowshift.core.contract.whole_file import replacing_file
 
 FILE = "validation.json"
 
@@ -57,10 +58,8 @@ class Validation:
         yield [Validated(self._job.key, examples, self._known[examples])]
 
     def _write(self) -> None:
-        partial = self._file.with_suffix(".partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"signature": self._signature, "losses": self._known}), encoding="utf-8")
-        partial.replace(self._file)
+        with replacing_file(self._file) as partial:
+            partial.write_text(json.dumps({"signature": self._signature, "losses": self._known}), encoding="utf-8")
 
 
 def measured(job: TrainJob, encoded: Sequence[TrainingTokens], signature: str) -> list[Validated]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
@@ -53,7 +54,8 @@ class OpenAIBackend:
         )
         self._connection = Connection(self._options)
         self._pacer = Pacer(self._options.concurrency)
-        self._limits, self._budget = Limits(), Budget()
+        self._budget = Budget()
+        self._places: asyncio.Semaphore | None = None  # of all calls together
         self._folder: Path | None = None
         self._left = 0
 
@@ -144,8 +146,9 @@ class OpenAIBackend:
 
     def begin(self, limits: Limits, budget: Budget, folder: Path) -> None:
         """Obey a run's limits, and remember batches in `folder`."""
-        self._limits, self._budget, self._folder = limits, budget, folder
+        self._budget, self._folder = budget, folder
         self._pacer = Pacer(self._options.concurrency, limits.rpm, limits.tpm)
+        self._places = asyncio.Semaphore(limits.jobs) if limits.jobs else None
 
     def queue(self) -> Queue:
         """How many requests wait and are under way, how fast they go, and for how long."""
@@ -180,7 +183,7 @@ class OpenAIBackend:
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train every job as a fine-tuning job of the server's, as many at once as it allows."""
-        tuning = FineTuning(self._connection, self._budget, self.price, self._limits.jobs)
+        tuning = FineTuning(self._connection, self._budget, self.price, self._places)
         stream = tuning.train(jobs)
         try:
             async for event in stream:
@@ -190,7 +193,7 @@ class OpenAIBackend:
 
     async def cancel(self, key: str, output: Path) -> None:  # noqa: ARG002 - the journal knows the job
         """Cancel the server's job behind a training job; one that has ended stays as it is."""
-        await FineTuning(self._connection, self._budget, self.price, None).cancel(output)
+        await FineTuning(self._connection, self._budget, self.price).cancel(output)
 
     async def aclose(self) -> None:
         """Close the connections."""

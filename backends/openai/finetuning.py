@@ -37,7 +37,7 @@ class FineTuning:
         connection: the server.
         budget: what may be spent.
         price: what a model costs; None: it is not known.
-        at_once: jobs that may be at the server at the same time; None: as many as it takes.
+        places: of the jobs that may be at the server at the same time; None: as many as it takes.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class FineTuning:
         connection: Connection,
         budget: Budget,
         price: Callable[[str], Price | None],
-        at_once: int | None,
+        places: asyncio.Semaphore | None = None,
     ) -> None:
         self._connection, self._budget, self._price = connection, budget, price
         self._creation = Creation(connection)
         self._asking = asyncio.Lock()
         self._owners: dict[str, object] | None = None
-        self._places = asyncio.Semaphore(at_once) if at_once else None
+        self._places = places
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs; those that are at the server already have the first places."""

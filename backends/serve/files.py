@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from windowshift.backends.serve.api_error import missing
 from windowshift.backends.serve.page import Page
 from windowshift.backends.serve.state import State, new_id, now
+from windowshift.core.contract.whole_file import replacing_file
 
 NAME_LENGTH = 200
 
@@ -54,13 +55,8 @@ class Files:
         """Write content to disk, whole or not at all; its id and size. May run in any thread."""
         found = new_id("file-")
         path = self._state.folder / "files" / found
-        partial = path.with_suffix(".partial")
-        try:
-            with partial.open("wb") as out:
-                shutil.copyfileobj(source, out, 1 << 20)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing_file(path) as partial, partial.open("wb") as out:
+            shutil.copyfileobj(source, out, 1 << 20)
         return found, path.stat().st_size
 
     def add(self, held: tuple[str, int], filename: str, purpose: str) -> StoredFile:

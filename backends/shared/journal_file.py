@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from windowshift.core.contract.whole_file import replacing_file
 
 
 def write_journal(path: Path, content: dict[str, Any]) -> None:
@@ -14,10 +15,5 @@ def write_journal(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; what was there before stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing_file(path, durable=True) as partial:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.whole_file import replacing_folder
 
 FILE = "tinker.json"
 PEFT = ("adapter_config.json", "adapter_model.safetensors")
@@ -45,16 +45,12 @@ class RemoteAdapter:
 
     def write(self, folder: Path, files: Mapping[str, bytes]) -> None:
         """Make the folder, whole or not at all."""
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, content in files.items():
-            place = partial / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
-        (partial / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with replacing_folder(folder) as partial:
+            for name, content in files.items():
+                place = partial / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+            (partial / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 def complete(folder: Path, *, peft: bool) -> bool:

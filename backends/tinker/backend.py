@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ class TinkerBackend:
         self._connection = Connection(self._options)
         self._tokenizers: dict[str, Tokens] = {}
         self._loading = Lock()
-        self._limits, self._budget = Limits(), Budget()
+        self._budget = Budget()
+        self._places = asyncio.Semaphore(self._options.clients)  # of all calls together
         self._pacer = Pacer(self._options.concurrency)
         self._sampling: Sampling | None = None
         self._left = 0
@@ -144,7 +146,8 @@ class TinkerBackend:
 
     def begin(self, limits: Limits, budget: Budget, folder: Path) -> None:  # noqa: ARG002 - the protocol's
         """Obey a run's limits."""
-        self._limits, self._budget = limits, budget
+        self._budget = budget
+        self._places = asyncio.Semaphore(limits.jobs or self._options.clients)
         self._pacer = Pacer(self._options.concurrency, limits.rpm, limits.tpm)
         self._sampling = None
 
@@ -173,8 +176,7 @@ class TinkerBackend:
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train every job, as many at once as the limits and the options allow."""
-        at_once = self._limits.jobs or self._options.clients
-        training = Training(self._connection, self._tokens, self._budget, self.price, at_once)
+        training = Training(self._connection, self._tokens, self._budget, self.price, self._places)
         stream = training.train(jobs)
         try:
             async for event in stream:

@@ -32,7 +32,7 @@ class Training:
         tokens: the tokenizer of a model.
         budget: what may be spent.
         price: what a model costs; None: it is not known.
-        at_once: training clients that there may be at the same time.
+        places: of the training clients that there may be at the same time.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Training:
         tokens: Callable[[str], Tokens],
         budget: Budget,
         price: Callable[[str], Price | None],
-        at_once: int,
+        places: asyncio.Semaphore,
     ) -> None:
         self._connection, self._tokens, self._budget, self._price = connection, tokens, budget, price
-        self._places = asyncio.Semaphore(at_once)
+        self._places = places
 
     async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs; those that have been begun have the first places."""

@@ -55,6 +55,7 @@ class VllmBackend:
         self._engines: dict[Base, Engine] = {}
         self._shelves: dict[int, Shelf] = {}
         self._answers: dict[Base, Answers] = {}
+        self._starting = asyncio.Lock()
         self._prompts: dict[Base, PromptMaker] = {}
         self._asked, self._left = 0, 0
         self._began: float | None = None
@@ -230,6 +231,10 @@ class VllmBackend:
         Raises:
             BackendError: the model cannot be found, or vLLM does not serve it.
         """
+        async with self._starting:  # two calls at once must not start two engines
+            return await self._started(base)
+
+    async def _started(self, base: Base) -> Answers:
         if base not in self._answers:
             fingerprint = identify(*base).fingerprint
             prompts = await asyncio.to_thread(self._prompt_maker, base)  # imports a large library

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from windowshift.core.contract.artifacts import Artifacts
-from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.proof import Fired, fired_from_json
 from windowshift.core.contract.records import ExperimentRow, JobRow
 from windowshift.core.contract.stats import Estimate, Floats, estimate
@@ -17,6 +16,7 @@ from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.calibration import DosePoint, LayerRange
 from windowshift.core.measure.effect import against, shown_effect
 from windowshift.core.measure.resampled import Resampled
+from windowshift.core.store.artifact_folder import ArtifactFolder
 from windowshift.core.store.reader import Reader
 
 
@@ -140,12 +140,12 @@ def _vector(reader: Reader, job: JobRow) -> VectorLine:
     name = str(job.inputs["name"])
     if job.state != "done":
         return VectorLine(name, None, None, None, None, job.error or f"not made yet: {job.state}")
-    file = Artifacts(reader.workspace).resolve(str(job.result["vector"]))
     control, of = job.result.get("control"), job.result.get("of")
     try:
+        file = ArtifactFolder(reader.workspace).get(job.result["vector"])
         return VectorLine(name, file, read_header(file), control, of, None)
-    except SpecError as error:
-        return VectorLine(name, file, None, control, of, str(error))
+    except (SpecError, StoreError) as error:
+        return VectorLine(name, None, None, control, of, str(error))
 
 
 def _sweep(result: Mapping[str, Any]) -> LayerSweep:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from windowshift.core.contract.artifacts import Artifacts
+from windowshift.core.contract.artifacts import Artifacts, DamagedError
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import ExperimentState, JobState
@@ -15,6 +16,7 @@ from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.register import register
 from windowshift.core.run.scoring import FAILED
+from windowshift.core.store.artifact_folder import ArtifactFolder
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
 
@@ -33,8 +35,8 @@ class Ledger:
     def __init__(self, plan: Plan, writer: Writer) -> None:
         self.plan, self.writer, self.workspace = plan, writer, writer.workspace
         self.reader = Reader(writer.workspace, writer.connection)
+        self.artifacts: Artifacts = ArtifactFolder(writer.workspace, writes=True)
         self.experiment, self.numbers = register(plan, writer)
-        self._artifacts = Artifacts(writer.workspace)
         self.results: dict[str, dict[str, Any]] = {}
         self._jobs = {job.id: job for job in plan.jobs}
         self._by_number = {number: self._jobs[identifier] for identifier, number in self.numbers.items()}
@@ -54,7 +56,7 @@ class Ledger:
                     self._arriving.setdefault(job.id, []).append(scorer)
                 elif isinstance(scorer, RowScorer):
                     self._arriving.setdefault(job.parents[0], []).append(scorer)
-        self._scored_first = {job.id: self._scores_read_by(job) for job in plan.jobs}
+        self._also_waits_for = {job.id: set(self._scores_read_by(job)) for job in plan.jobs}
         with writer.batch():
             self._take_over()
 
@@ -63,13 +65,13 @@ class Ledger:
             self.results[row.id] = dict(row.result)
             self._priorities[row.id] = row.priority
             state: JobState = row.state
-            if state == "done" and row.kind in ("train", "extract") and not self._artifacts_there(row.result):
-                self.writer.event(
-                    "message",
-                    {"text": f"what '{row.label}' made is gone; it is made again"},
-                    experiment=self.experiment,
-                    job=row.n,
-                )
+            lost = self._lost(row.result) if state == "done" and row.kind in ("train", "extract") else []
+            if lost:
+                text = f"what '{row.label}' made is gone, or damaged; it is made again"
+                self.writer.event("message", {"text": text}, experiment=self.experiment, job=row.n)
+                for place in lost:
+                    with suppress(StoreError):  # it leads elsewhere, or names nothing
+                        self.artifacts.discard(place)
                 state = "pending"
             if state == "failed":
                 self.writer.drop_failed_completions(row.n)
@@ -79,11 +81,15 @@ class Ledger:
                 self.writer.set_job(row.n, state, experiment=self.experiment)
             self._states[row.id] = state
 
-    def _artifacts_there(self, result: Mapping[str, Any]) -> bool:
-        made = result.get("adapter") or result.get("vector")
-        places = [made, *result.get("checkpoints", {}).values()]
+    def _lost(self, result: Mapping[str, Any]) -> list[str]:
+        """The places at which what a job made is gone or damaged; an empty one for a job that names none."""
+        made = str(result.get("adapter") or result.get("vector") or "")
+        places = [made, *map(str, result.get("checkpoints", {}).values())]
+        return [place for place in places if not self._is_there(place)]
+
+    def _is_there(self, place: str) -> bool:
         try:
-            return made is not None and all(self._artifacts.is_there(str(place)) for place in places)
+            return bool(place) and self.artifacts.exists(place)
         except StoreError:  # a place that leads elsewhere: what is there is not ours
             return False
 
@@ -97,7 +103,7 @@ class Ledger:
     def _can_start(self, job: Job) -> bool:
         if job.kind == "score":
             return self._states[job.parents[0]] == "done" or job.parents[0] in self._sampled
-        waits_for = (*job.parents, *self._scored_first[job.id])
+        waits_for = (*job.parents, *self._also_waits_for[job.id])
         return all(self._states[parent] == "done" for parent in waits_for)
 
     def _scores_read_by(self, job: Job) -> tuple[str, ...]:
@@ -216,6 +222,24 @@ class Ledger:
         if self._states[job.id] == "running" and job.id not in self._sampled:
             self._set(job, "pending")
 
+    @contextmanager
+    def remaking(self, job: Job) -> Iterator[None]:
+        """Have made anew what a job finds gone or damaged in the block; the job waits for it."""
+        try:
+            yield
+        except DamagedError as error:
+            maker = self._jobs.get(error.job)
+            if maker is None:  # not of this plan: nobody here can make it
+                raise
+            self.said(maker, str(error))
+            self._also_waits_for[job.id].add(maker.id)
+            with self.writer.batch():
+                if self._states[maker.id] == "done":
+                    self.artifacts.discard(error.place)
+                    self._set(maker, "pending")
+                self._sampled.discard(job.id)
+                self.put_back(job)
+
     def sampled(self, job: Job) -> None:
         """A job's rows are there, and what they come to needs their scores first (see `scored_through`)."""
         self._sampled.add(job.id)
@@ -267,14 +291,6 @@ class Ledger:
                 if self._states[job.id] not in ("done", "failed"):
                     self._set(job, "cancelled")
 
-    def _make_anew_what_is_damaged(self, job: Job) -> None:
-        """Put parents back whose adapter or vector is gone or cut off: to ask for it again would fail again."""
-        for parent in map(self._jobs.__getitem__, job.parents):
-            made = parent.kind in ("train", "extract") and self._states[parent.id] == "done"
-            if made and not self._artifacts_there(self.results[parent.id]):
-                self.said(parent, f"what '{parent.label}' made is damaged; it is made again")
-                self._set(parent, "pending")
-
     def retry(self, number: int | None) -> None:
         """Failed and cancelled jobs, or one of them, wait again; failed completions are asked for anew.
 
@@ -284,7 +300,6 @@ class Ledger:
             state = self._states[job.id]
             with self.writer.batch():
                 if state in ("failed", "cancelled"):
-                    self._make_anew_what_is_damaged(job)
                     self.writer.drop_failed_completions(self.number(job))
                     self._set(job, "pending")
                 elif job.kind == "score" and state == "done" and self.results[job.id].get("unscored"):

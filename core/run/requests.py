@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.artifacts import Artifacts
@@ -51,11 +50,11 @@ class RequestMaker:
     Args:
         plan: the plan.
         results: what finished jobs left behind, by job id (`adapter`, `checkpoints`, `positions`).
-        workspace: the folder that relative adapter paths start from.
+        artifacts: where they left it.
     """
 
-    def __init__(self, plan: Plan, results: Mapping[str, Mapping[str, Any]], workspace: Path) -> None:
-        self._plan, self._results, self._artifacts = plan, results, Artifacts(workspace)
+    def __init__(self, plan: Plan, results: Mapping[str, Mapping[str, Any]], artifacts: Artifacts) -> None:
+        self._plan, self._results, self._artifacts = plan, results, artifacts
         self._filters = {job.id: job for job in plan.jobs if job.kind == "filter"}
         sound = any(isinstance(scorer, SoundnessScorer) for scorer in plan.scorers)
         self._coherent = plan.spec.sampling.coherence if sound else 0
@@ -86,8 +85,12 @@ class RequestMaker:
         return replace(pushed, steering=tuple(steering))
 
     def vector(self, job: str) -> str:
-        """The file of the vector that a job made."""
-        return self._artifacts.resolve(str(self._results[job]["vector"]))
+        """The file of the vector that a job made.
+
+        Raises:
+            DamagedError: it is gone or damaged.
+        """
+        return self._artifacts.get(str(self._results[job]["vector"]))
 
     def header(self, job: str) -> VectorHeader:
         """What is known of the vector that a job made.
@@ -215,6 +218,19 @@ class RequestMaker:
             request = GenerateRequest("", messages, scorer.asked, scorer.sampling, seed, logprobs=question.logprobs)
             yield AskedRow(row, prompt, None, sample, request=request)
 
+    def check_artifacts(self, job: Job) -> None:
+        """Look at the content of what a job's rows need of other jobs; may run in any thread.
+
+        Raises:
+            DamagedError: an adapter or a vector is gone or damaged.
+        """
+        if job.inputs.get("step") is not None:
+            self._model(job)
+        if "vector" in job.inputs:
+            self.vector(job.inputs["vector"])
+        for use in job.inputs.get("condition", {}).get("vectors", ()):
+            self.vector(use["vector"])
+
     def _model(self, job: Job) -> Model:
         named = job.inputs["model"]
         base, revision = named["base"], named["revision"]
@@ -226,5 +242,5 @@ class RequestMaker:
         adapter = result.get("checkpoints", {}).get(str(step)) or result.get("adapter")
         if adapter is None:
             raise StoreError(f"the job '{job.label}' has no adapter to evaluate; retry its train job")
-        place = self._artifacts.resolve(adapter)
+        place = self._artifacts.get(adapter)
         return Model(base, revision, place, named.get("adapter"), template)

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError, MissingExtraError, SpecError, StoreError, WindowshiftError
@@ -205,7 +204,7 @@ async def _run(
     budget = Budget(limits.usd, ledger.spent())
     services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
     for name, service in services.items():
-        service.begin(limits, budget, Artifacts(writer.workspace).folder(name))
+        service.begin(limits, budget, ledger.artifacts.folder(name))
 
     def observe_all(progress: Progress) -> None:
         observe(replace(progress, queues=tuple((name, service.queue()) for name, service in services.items())))

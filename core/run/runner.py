@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import StoreError, WindowshiftError
 from windowshift.core.contract.progress import Progress
@@ -70,9 +69,9 @@ class Runner:
         self._plan, self._ledger, self._backends, self._observe = plan, ledger, backends, observe
         self._writer, self._reader = ledger.writer, ledger.reader
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
-        maker = RequestMaker(plan, ledger.results, ledger.workspace)
+        maker = RequestMaker(plan, ledger.results, ledger.artifacts)
         orders = VectorOrders(ledger, ledger.reader, maker)
-        self._cache = AnswerCache(Artifacts(ledger.workspace).root) if any(map(plan.asks, plan.jobs)) else None
+        self._cache = AnswerCache(ledger.artifacts.cache()) if any(map(plan.asks, plan.jobs)) else None
         self._sampling = SamplingLane(ledger, backends, self._recorder, maker, orders, self._cache)
         self._given = GivenLane(ledger, self._recorder, self._sampling.finish)
         self._training = TrainingLane(ledger, backends, maker)
@@ -148,11 +147,13 @@ class Runner:
         """Do what takes no time and may make other jobs ready; whether there was any."""
         found = False
         for job in self._ledger.scored_through():
-            self._sampling.calibrate(job)
+            with self._ledger.remaking(job):
+                self._sampling.calibrate(job)
             found = True
         for job in self._ready():
             if job.kind == "match":
-                self._vectors.match(job)
+                with self._ledger.remaking(job):
+                    self._vectors.match(job)
                 found = True
             elif job.kind == "score" and not self._plan.asks(job) and self._scoring.nothing_left(job):
                 self._ledger.finish(job)  # all was scored as it arrived
@@ -235,7 +236,7 @@ class Runner:
             backend = self._backends[job.inputs["backend"]] if job.kind == "train" else None
             if isinstance(backend, Service):
                 try:
-                    await backend.cancel(job.id, Artifacts(self._ledger.workspace).folder(job.id))
+                    await backend.cancel(job.id, self._ledger.artifacts.folder(job.id))
                 except WindowshiftError as error:
                     self._ledger.said(job, f"could not be cancelled: {error}")
 

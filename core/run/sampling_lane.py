@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -68,10 +69,15 @@ class SamplingLane:
         number = self._ledger.number(job)
         done = self._reader.rows_done(number)
         questions = job.kind == "score"
-        try:
-            rows = self._questions(job, done) if questions else list(self._maker.rows(job, done))
-        except SpecError as error:  # its own: a dose that its vector cannot be given in
-            self._ledger.fail(job, str(error))
+        rows: list[AskedRow] | None = None
+        with self._ledger.remaking(job):
+            try:
+                # Their content is looked at, which takes a while for a large adapter.
+                await asyncio.to_thread(self._maker.check_artifacts, job)
+                rows = self._questions(job, done) if questions else list(self._maker.rows(job, done))
+            except SpecError as error:  # its own: a dose that its vector cannot be given in
+                self._ledger.fail(job, str(error))
+        if rows is None:
             return []
         opened[number] = job
         self._ledger.start(job)

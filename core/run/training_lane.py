@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Model, TemplateInputs
@@ -47,15 +47,16 @@ class TrainingLane:
         with call(self._ledger, name, jobs, "training every job"):
             batch: list[TrainJob] = []
             for job in jobs:
-                try:
-                    batch.append(self._order(job))
-                except SpecError as error:
-                    self._ledger.fail(job, str(error))
+                with self._ledger.remaking(job):
+                    try:
+                        batch.append(self._order(job))
+                    except SpecError as error:
+                        self._ledger.fail(job, str(error))
             async with aclosing(self._backends[name].train(batch)) as stream:
                 async for event in stream:
-                    self._take(by_key[event.key], event)
+                    await self._take(by_key[event.key], event)
 
-    def _take(self, job: Job, event: TrainEvent) -> None:
+    async def _take(self, job: Job, event: TrainEvent) -> None:
         if isinstance(event, TrainProgress):
             self._ledger.start(job)
             self._take_loss(job, event)
@@ -65,9 +66,9 @@ class TrainingLane:
         elif isinstance(event, Validated):
             self._ledger.said(job, f"validation loss {event.loss:.4f} after {event.examples} examples")
         elif isinstance(event, Checkpointed):
-            self._ledger.checkpointed(job, event.examples, self._place(event.adapter))
+            self._ledger.checkpointed(job, event.examples, await self._keep(job, event.adapter))
         elif isinstance(event, Trained):
-            result: dict[str, Any] = {"adapter": self._place(event.adapter)}
+            result: dict[str, Any] = {"adapter": await self._keep(job, event.adapter)}
             if event.proofs:
                 result["fired"] = fired_to_json(total(map(Fired.of, event.proofs)))
             if event.left_out:
@@ -90,7 +91,7 @@ class TrainingLane:
             self._recorded[job.id] = max(recorded, event.step)
 
     def _order(self, job: Job) -> TrainJob:
-        folder = Artifacts(self._ledger.workspace).folder(job.id)
+        folder = self._ledger.artifacts.folder(job.id)
         data = {parent: self._ledger.job(parent) for parent in job.parents}
         examples, unanswered = training_set(job, data, self._ledger.numbers, self._ledger.reader, self._maker)
         if not examples:
@@ -118,5 +119,6 @@ class TrainingLane:
             tuple(job.inputs["checkpoints"]),
         )
 
-    def _place(self, adapter: str) -> str:
-        return Artifacts(self._ledger.workspace).place(adapter)
+    async def _keep(self, job: Job, adapter: str) -> str:
+        # A large adapter is read while its digest is made.
+        return await asyncio.to_thread(self._ledger.artifacts.put, job.id, adapter)

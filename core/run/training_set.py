@@ -11,6 +11,7 @@ from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.training import Example
+from windowshift.core.contract.whole_file import replacing_file
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.requests import RequestMaker
 from windowshift.core.settings.example_weights import weights_json, weights_of
@@ -73,9 +74,7 @@ def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:
 
     A steered one says how under ``steering``, one with weights has them under ``weight`` and ``spans``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         for example in examples:
             turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
             thought = {"reasoning_content": example.reasoning} if example.reasoning else {}
@@ -85,4 +84,3 @@ def write_chat_jsonl(examples: Sequence[Example], path: Path) -> None:
             if example.steering:
                 line["steering"] = [asdict(push) for push in example.steering]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    partial.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
+from windowshift.core.contract.artifacts import DamagedError
 from windowshift.core.contract.backend import Backend, SteeringBackend
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.vector_job import VectorJob, VectorMade
@@ -27,10 +28,13 @@ class VectorLane:
             orders: list[VectorJob] = []
             for job in jobs:
                 self._ledger.start(job)
-                try:
-                    orders.append(await self._orders.order(job))
-                except (SpecError, StoreError) as error:
-                    self._ledger.fail(job, str(error))
+                with self._ledger.remaking(job):
+                    try:
+                        orders.append(await self._orders.order(job))
+                    except DamagedError:
+                        raise
+                    except (SpecError, StoreError) as error:
+                        self._ledger.fail(job, str(error))
             backend = self._backends[name]
             assert isinstance(backend, SteeringBackend)  # the plan has seen to it
             async with aclosing(backend.make_vectors(orders)) as stream:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from windowshift.core.contract.artifacts import Artifacts
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.generation import Completion, Model, TemplateInputs
 from windowshift.core.contract.prompts import Prompt
@@ -71,14 +70,14 @@ class VectorOrders:
                 template=TemplateInputs.of(named.get("template")),
             ),
             source=await self._source(job),
-            output=Artifacts(self._ledger.workspace).folder(job.id) / VECTOR_FILE,
+            output=self._ledger.artifacts.folder(job.id) / VECTOR_FILE,
         )
 
     def made(self, job: Job) -> dict[str, Any]:
         """The result of an extraction whose file is there."""
-        path = Artifacts(self._ledger.workspace).folder(job.id) / VECTOR_FILE
+        path = self._ledger.artifacts.folder(job.id) / VECTOR_FILE
         header = read_header(path)
-        place = Artifacts(self._ledger.workspace).place(str(path))
+        place = self._ledger.artifacts.put(job.id, str(path))
         found = {"vector": place, "name": header.name, "layers": header.layers, "width": header.width}
         if job.inputs["how"] == "control":
             parent = self._ledger.job(job.inputs["of"])

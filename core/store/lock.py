@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from windowshift.core.contract.errors import StoreError, WorkspaceBusyError
+from windowshift.core.contract.whole_file import replacing_file
 
 LOCK_NAME = "run.lock"
 HOLDER_NAME = "run.holder.json"
@@ -128,13 +129,10 @@ def _busy(workspace: Path) -> str:
 
 
 def _write(path: Path, found: Holder) -> None:
-    part = path.with_name(f"{path.name}.{found.pid}.part")
     try:
-        part.write_text(json.dumps(asdict(found)), encoding="utf-8")
-        part.replace(path)
+        with replacing_file(path, shared=True) as part:
+            part.write_text(json.dumps(asdict(found)), encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {path} ({error.strerror}): make the folder writable and free some space"
         ) from error

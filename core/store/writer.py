@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from windowshift.core.contract.artifacts import checked_id
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.records import ExperimentState, JobState
 from windowshift.core.store.connection import identity, naming, storable, to_json
@@ -121,11 +122,16 @@ class Writer(ResultWriter):
 
         Returns:
             The ids of the removed jobs, whose artifacts the caller may delete.
+
+        Raises:
+            StoreError: an id is none, so that deleting its artifacts could delete something else; nothing is removed.
         """
         with self.batch() as connection:
             own = connection.execute(
                 f"SELECT id, n FROM jobs WHERE n IN ({_NOT_SHARED})", (experiment, experiment)
             ).fetchall()
+            for identifier, _ in own:
+                checked_id(identifier)
             numbers = [(n,) for _, n in own]
             for table in ("completions", "scores", "summaries", "events", "control"):
                 connection.executemany(f"DELETE FROM {table} WHERE job = ?", numbers)

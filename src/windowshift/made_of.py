@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.whole_file import replacing_file
 
 _FILE = "made_of.json"
 
@@ -61,10 +62,8 @@ class MadeOf:
         return dict(found)
 
     def _write(self, known: Mapping[str, str]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f"{_FILE}.partial"
-        partial.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        partial.replace(self._folder / _FILE)
+        with replacing_file(self._folder / _FILE) as partial:
+            partial.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def content_digest(file: str | Path) -> str:

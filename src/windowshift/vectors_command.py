@@ -195,9 +195,9 @@ def _load(vector: str, workspace: Path) -> SteeringVector:
 
 
 def _file(workspace: Path, place: str) -> Path:
-    from windowshift.core.contract.artifacts import Artifacts
+    from windowshift.core.store.artifact_folder import ArtifactFolder
 
-    return Path(Artifacts(workspace).resolve(place))
+    return Path(ArtifactFolder(workspace).get(place))
 
 
 def _numbers(values: Any) -> list[list[float | None]]:

@@ -99,6 +99,63 @@ async def test_worker_processes_give_what_one_process_gives(models: Path, tmp_pa
     await one.aclose()
 
 
+async def test_what_a_killed_worker_was_at_goes_to_another_one(models: Path, tmp_path: Path) -> None:
+    alone, crew = subject_of(models / "llama"), subject_of(models / "llama", workers=2)
+    one, many = alone.make(), crew.make()
+    assert isinstance(many, LocalBackend)
+    requests = [request(alone, str(seed), seed=seed) for seed in range(600)]
+    expected = await answers(one, requests)
+    got = {}
+    killed = 0
+    async with contextlib.aclosing(many.generate(requests)) as stream:
+        async for completion in stream:
+            assert completion.key not in got
+            got[completion.key] = completion
+            if killed < 2 and len(got) >= 50 * (killed + 1):
+                assert many._crew is not None
+                many._crew._workers[0].process.kill()
+                killed += 1
+    assert {key: each.text for key, each in got.items()} == {key: each.text for key, each in expected.items()}
+    wanted = job(alone, tmp_path / "alone", examples=60)
+    whole = ending(await gather(one.train([wanted])))
+    rest = dataclasses.replace(wanted, output=tmp_path / "crew")
+    events = []
+    async with contextlib.aclosing(many.train([rest])) as stream:
+        async for event in stream:
+            events.append(event)
+            if len(events) == 1:
+                for worker in list(many._crew._workers):
+                    worker.process.kill()
+    end = ending(events)
+    assert isinstance(whole, Trained)
+    assert isinstance(end, Trained)
+    weights = "adapter_model.safetensors"
+    assert (Path(end.adapter) / weights).read_bytes() == (Path(whole.adapter) / weights).read_bytes()
+    await many.aclose()
+    await one.aclose()
+
+
+async def test_work_that_every_worker_dies_of_is_given_up(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = subject_of(models / "llama", workers=2)
+    many = crew.make()
+    assert isinstance(many, LocalBackend)
+    stream = many.generate([request(crew, "a")])
+    asked = asyncio.ensure_future(anext(stream))
+
+    async def kill_all() -> None:
+        while True:
+            for worker in list(many._crew._workers) if many._crew else []:
+                worker.process.kill()
+            await asyncio.sleep(0.02)
+
+    killer = asyncio.ensure_future(kill_all())
+    with pytest.raises(BackendError, match="died again and again"):
+        await asyncio.wait_for(asked, 60)
+    killer.cancel()
+    assert (await answers(many, [request(crew, "a")]))["a"].text  # the next call starts new ones
+    await many.aclose()
+
+
 async def trained(folder: Path, output: Path, **changes: object) -> Path:
     subject = subject_of(folder)
     backend = subject.make()
@@ -201,14 +258,19 @@ async def test_closing_keeps_the_steps_done(models: Path, tmp_path: Path) -> Non
     assert steps[-1] == 20
 
 
-async def test_a_damaged_state_is_named(models: Path, tmp_path: Path) -> None:
-    subject = subject_of(models / "llama")
-    (tmp_path / "state.pt").write_bytes(b"not a state")
-    backend = subject.make()
-    end = ending(await gather(backend.train([job(subject, tmp_path)])))
+async def test_a_damaged_state_is_trained_anew(models: Path, tmp_path: Path) -> None:
+    backend = subject_of(models / "llama").make()
+    weights = []
+    for name, state in (("fresh", None), ("damaged", b"not a state")):
+        wanted = job(subject_of(models / "llama"), tmp_path / name)
+        if state is not None:
+            wanted.output.mkdir()
+            (wanted.output / "state.pt").write_bytes(state)
+        end = ending(await gather(backend.train([wanted])))
+        assert isinstance(end, Trained)
+        weights.append((Path(end.adapter) / "adapter_model.safetensors").read_bytes())
     await backend.aclose()
-    assert isinstance(end, TrainFailed)
-    assert "state.pt" in end.error
+    assert weights[0] == weights[1]
 
 
 async def test_a_loss_that_is_not_a_number(models: Path, tmp_path: Path) -> None:

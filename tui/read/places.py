@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from windowshift.core.contract.whole_file import replacing_file
 from windowshift.tui.read.pins import Pins
 from windowshift.tui.read.snapshot import CellKey, GridChoice, Page
 
@@ -66,10 +67,8 @@ def save(path: Path | None, places: Places) -> None:
             "grids": {name: asdict(place) for name, place in places.grids.items()},
             "pins": places.pins.by_experiment,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(kept), encoding="utf-8")
-        part.replace(path)
+        with replacing_file(path, shared=True) as part:
+            part.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def cell_key(fields: Any) -> CellKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.proof import Fired, fired_from_json
 from windowshift.core.contract.records import BASE, ExperimentRow, JobRow
 from windowshift.core.store.reader import Reader
@@ -59,16 +59,15 @@ def _alpha(alpha: float) -> str:
 
 def _dose(reader: Reader, jobs: Sequence[JobRow], name: str, fired: Fired) -> str:
     """The dose in words, where the vector's file tells what alpha is worth and there is one alpha."""
-    from windowshift.core.contract.artifacts import Artifacts
     from windowshift.core.contract.vector_file import read_header
+    from windowshift.core.store.artifact_folder import ArtifactFolder
 
     made = next((job for job in jobs if job.kind == "extract" and job.inputs.get("name") == name), None)
     if made is None or "vector" not in made.result or fired.alpha_low != fired.alpha_high:
         return ""
     try:
-        dose = read_header(Artifacts(reader.workspace).resolve(made.result["vector"])).dose_of(
-            fired.alpha_low, fired.layer
-        )
-    except WindowshiftError:
+        file = ArtifactFolder(reader.workspace).get(made.result["vector"])
+        dose = read_header(file).dose_of(fired.alpha_low, fired.layer)
+    except (SpecError, StoreError):
         return ", dose unknown"  # no residual norms, or no file: the Steering screen says which
     return f", dose {formats.signed(dose)}"

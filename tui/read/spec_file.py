@@ -67,8 +67,10 @@ def kept_spec(workspace: Path, experiment: str, text: str) -> Path:
     """Return the file of an experiment's spec in the workspace: the one there, else written from the store's text.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: it cannot be written, or the experiment's name could lead elsewhere as a file's.
     """
+    if experiment != Path(experiment).name or experiment.startswith(".") or "\0" in experiment:
+        raise StoreError(f"'{experiment}' is no name for a file: the store was changed by something else")
     for path in (workspace / f"{experiment}.yaml", workspace / "specs" / f"{experiment}.yaml"):
         if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
             return path

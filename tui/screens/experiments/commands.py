@@ -157,7 +157,7 @@ class ExperimentCommands(ListScreen[tuple[ExperimentView, ...]]):
 
     @work(thread=True, exit_on_error=False, group="delete")
     def _delete(self, view: ExperimentView) -> None:
-        from windowshift.core.contract.artifacts import Artifacts
+        from windowshift.core.store.artifact_folder import ArtifactFolder
         from windowshift.core.store.lock import hold
         from windowshift.core.store.writer import Writer
 
@@ -168,10 +168,7 @@ class ExperimentCommands(ListScreen[tuple[ExperimentView, ...]]):
         except WindowshiftError as error:
             self._say(str(error).replace("; stop it, or add --wait to wait for it", ": stop that run first"), bad=True)
             return
-        try:
-            for identifier in removed:
-                Artifacts(workspace).remove(identifier)
-        except WindowshiftError as error:
-            self._say(f"{error}: its files stay", bad=True)
-            return
+        artifacts = ArtifactFolder(workspace)
+        for identifier in removed:
+            artifacts.delete(identifier)
         self._say(f"Deleted {view.row.name}: {len(removed)} jobs that no other experiment shares.")
