@@ -29,7 +29,7 @@ def sentence(error: ValidationError, model: type[BaseModel], data: object) -> st
 
     An unknown key comes first: a misspelt key is often why another one is missing.
     """
-    found = error.errors(include_url=False)
+    found = _meant(error.errors(include_url=False), data)
     best = min(found, key=lambda item: (item["type"] != "extra_forbidden", -_depth(item, data)))
     text = _say(best, model, data)
     places = {_place(item["loc"], data) for item in found}
@@ -42,6 +42,38 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
     return f": did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
+
+
+def _meant(found: list[ErrorDetails], data: object) -> list[ErrorDetails]:
+    """The errors without those of union members that were not meant: of mappings, the one with the fewest was."""
+    position = 0
+    while any(position < len(item["loc"]) for item in found):
+        members: dict[tuple[int | str, ...], dict[str, int]] = {}
+        for item in found:
+            part = item["loc"][position] if position < len(item["loc"]) else None
+            before = item["loc"][:position]
+            here = _at(before, data)
+            if isinstance(part, str) and isinstance(here, dict) and part not in here and _branch(part):
+                counts = members.setdefault(before, {})
+                counts[part] = counts.get(part, 0) + 1
+        for before, counts in members.items():
+            sections = {name: count for name, count in counts.items() if name[:1].isupper()} or counts
+            best = min(sections, key=lambda name: sections[name])
+            others = set(counts) - {best}
+            found = [item for item in found if item["loc"][:position] != before or item["loc"][position] not in others]
+        position += 1
+    return found
+
+
+def _at(loc: tuple[int | str, ...], data: object) -> object:
+    """What stands at a pydantic location; the names of union members are no part of the way."""
+    here = data
+    for part in loc:
+        if isinstance(part, int):
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+        elif isinstance(here, dict) and part in here:
+            here = here[part]
+    return here
 
 
 def _say(item: ErrorDetails, model: type[BaseModel], data: object) -> str:

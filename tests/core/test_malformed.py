@@ -384,3 +384,22 @@ def test_no_value_in_a_section_reaches_a_traceback(section: str, data: st.DataOb
     key = data.draw(st.sampled_from(sorted(fields)))
     inside = {**(read.get(section) or {}), key: data.draw(_VALUES)}
     refused_or_read(yaml.safe_dump({**read, section: inside}))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        ("{dataset: a, confg: b}", "unknown key 'confg' in prompts: did you mean 'config'?"),
+        (
+            "{dataset: a, splt: b, txt: c}",
+            "unknown key 'splt' in prompts: did you mean 'split'? (1 more place is wrong)",
+        ),
+        ("{file: a, txt: b}", "unknown key 'txt' in prompts: did you mean 'text'?"),
+        ("{dataset: 3}", "prompts.dataset must be text, but it is 3: put it in quotes"),
+        ("3", "prompts must be"),
+    ],
+)
+def test_a_wrong_key_is_told_for_what_was_meant(folder: Path, prompts: str, says: str) -> None:
+    told = check(folder, good(folder).replace("prompts: prompts.jsonl", f"prompts: {prompts}"))
+    assert says in told
+    assert ("more place" in says) == ("more place" in told)
