@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import Written, spent
 from windowshift.backends.local.coherence import base_logprobs
+from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.local.sampler import Decoded, Row, decode
+from windowshift.backends.local.watch import Watch
+from windowshift.backends.local.watch import written as written_by
 from windowshift.backends.shared.refusal import failed, library_reason, nonsense, unanswered
 from windowshift.core.contract.errors import BackendError, WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Piece
 from windowshift.core.contract.proof import Proof
 
 if TYPE_CHECKING:
@@ -23,9 +26,16 @@ SETTLED_TOGETHER = 64
 
 
 def answers(
-    lm: CausalLM, adapter: str | None, group: Sequence[GenerateRequest], batch_rows: int
-) -> Iterator[list[Completion]]:
+    lm: CausalLM,
+    adapter: str | None,
+    group: Sequence[GenerateRequest],
+    batch_rows: int,
+    given_up: GivenUp | None = None,
+) -> Iterator[list[Completion | Piece]]:
     """Answer requests to one adapter, or to the base model; each step of the iterator is one forward pass.
+
+    With `given_up`, pieces come before completions that are to be told as they are written, and requests that
+    nobody waits for any more end.
 
     Raises:
         BackendError: the adapter does not load.
@@ -41,6 +51,7 @@ def answers(
         steer = None  # said of every request that steers; the others go on
     forward = lm.sampling_forward(adapter, steer)
     settler = _Settler(lm, group, rows, steer)
+    watch = None if given_up is None else Watch(lm, group, given_up)
     # A key may come twice: rows are told apart by their place in the group.
     decoded = decode(
         forward,
@@ -49,12 +60,13 @@ def answers(
         cache_plan=lm.cache_plan,
         batch_rows=batch_rows,
         device=lm.device,
+        watch=watch,
     )
-    yield refused
+    yield [*refused]
     try:
         for found in decoded:
-            yield settler.take(found)
-        yield settler.rest()
+            yield [*(() if watch is None else watch.pieces()), *settler.take(found)]
+        yield [*settler.rest()]
     except Exception as error:  # a library may raise anything; the rows that are left must be told of it
         reason = library_reason(error)
         sentence = reason if isinstance(error, BackendError) else f"'{lm.label}' failed while decoding: {reason}"
@@ -124,7 +136,7 @@ class _Settler:
     def _settle(self) -> list[Completion]:
         ready, self._ready = self._ready, []
         written = {
-            each.row.index: self._lm.chat_of(self._group[each.row.index].model).written(each.ids)
+            each.row.index: written_by(self._lm, self._group[each.row.index], each.ids)
             for each, _, problem in ready
             if problem is None and each.finish != "failed"
         }
@@ -179,6 +191,11 @@ class _Settler:
         )
 
 
+def _as_chat(request: GenerateRequest) -> GenerateRequest:
+    """A request as others are checked: a text to be continued counts as what was said."""
+    return request if request.prompt is None else replace(request, messages=(Message("user", request.prompt),))
+
+
 def _rows(
     lm: CausalLM, group: Sequence[GenerateRequest], steer: Intervention | str | None, refused: list[Completion]
 ) -> Iterator[Row]:
@@ -188,12 +205,14 @@ def _rows(
     """
     for index, request in enumerate(group):
         sampling = request.sampling
-        problem = steer if request.steering and isinstance(steer, str) else nonsense(request)
+        problem = steer if request.steering and isinstance(steer, str) else nonsense(_as_chat(request))
         prompt: list[int] = []
         recipe: Recipe | None = None
         if problem is None:
             try:
-                prompt = lm.chat_of(request.model).prompt_ids(request.messages)
+                chat = lm.chat_of(request.model)
+                asked = request.prompt
+                prompt = chat.prompt_ids(request.messages) if asked is None else chat.continued_ids(asked)
                 if request.steering:
                     assert steer is not None
                     assert not isinstance(steer, str)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from windowshift.backends.local.architecture_limits import notes, unsupported
+from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.local.model_folder import Stamp, identify, locate, model_config, model_size, stamp, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.turns import Turns
@@ -18,7 +19,7 @@ from windowshift.backends.shared.refusal import failed, library_reason
 from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize, TemplateReport
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest, Model, TemplateInputs
+from windowshift.core.contract.generation import Completion, GenerateRequest, Model, Piece, TemplateInputs
 from windowshift.core.contract.training import TrainEvent, TrainFailed, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
 
@@ -65,6 +66,7 @@ class LocalBackend:
         self._turns = Turns()
         self._places = {kind: asyncio.Semaphore(count) for kind, count in _CALLS_AT_ONCE.items()}
         self._crew: Crew | None = None
+        self._given_up = GivenUp()
 
     def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
         """Name a model without loading its weights, or torch.
@@ -120,7 +122,33 @@ class LocalBackend:
         crew = self._crew_for([request.model for request in requests])
         if crew is not None:
             return crew.stream("generate", portions(requests, crew.size))
-        return _in_place(self._places["generate"], self._turns.stream(lambda: self._answers(requests)))
+        return _in_place(self._places["generate"], self._turns.stream(lambda: _completions(self._answers(requests))))
+
+    def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
+        """As `generate`, with pieces of what is written while it is written; see `give_up`."""
+        self._given_up.begin([request.key for request in requests])  # now: it may be given up before its first step
+        return self._streamed(requests)
+
+    async def _streamed(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
+        crew = self._crew_for([request.model for request in requests])
+        found: AsyncGenerator[Completion | Piece, None]
+        if crew is not None:
+            found = crew.stream("stream", portions(requests, crew.size), self._given_up)
+        else:
+            work = self._turns.stream(lambda: self._answers(requests, self._given_up))
+            found = _in_place(self._places["generate"], work)
+        try:
+            async with aclosing(found):
+                async for each in found:
+                    yield each
+        finally:
+            self._given_up.end([request.key for request in requests])
+
+    def give_up(self, keys: Sequence[str]) -> None:
+        """End the work on requests of `stream` that nobody waits for any more."""
+        known = self._given_up.add(keys)
+        if known and self._crew is not None:
+            self._crew.give_up(known)
 
     def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs on one copy of the base weights a process."""
@@ -156,21 +184,25 @@ class LocalBackend:
             self._crew = Crew(size, {**self._options.model_dump(), "workers": 1, "threads": 1})
         return self._crew
 
-    def _answers(self, requests: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
+    def _answers(
+        self, requests: Sequence[GenerateRequest], given_up: GivenUp | None = None
+    ) -> Iterator[list[Completion | Piece]]:
         require_libraries(steering=any(request.steering for request in requests))
         groups: dict[Model, list[GenerateRequest]] = {}
         for request in requests:
             groups.setdefault(request.model, []).append(request)
         for model, group in groups.items():
-            yield from self._group(model, group)
+            yield from self._group(model, group, given_up)
 
-    def _group(self, model: Model, group: Sequence[GenerateRequest]) -> Iterator[list[Completion]]:
+    def _group(
+        self, model: Model, group: Sequence[GenerateRequest], given_up: GivenUp | None
+    ) -> Iterator[list[Completion | Piece]]:
         from windowshift.backends.local.answers import answers
 
         try:
             lm = self._model(model)
             yield []
-            yield from answers(lm, model.adapter, group, self._batch_rows(lm))
+            yield from answers(lm, model.adapter, group, self._batch_rows(lm), given_up)
         except WindowshiftError as error:
             yield [failed(request, str(error)) for request in group]
         except Exception as error:  # a library may raise anything before the first row is drawn
@@ -236,6 +268,12 @@ async def _in_place(places: asyncio.Semaphore, stream: AsyncGenerator[T, None]) 
     async with places, aclosing(stream):
         async for item in stream:
             yield item
+
+
+def _completions(found: Iterator[list[Completion | Piece]]) -> Iterator[list[Completion]]:
+    """Without pieces, of which there are none where nobody is told of them."""
+    for some in found:
+        yield [each for each in some if isinstance(each, Completion)]
 
 
 def portions(requests: Sequence[GenerateRequest], workers: int) -> list[list[GenerateRequest]]:

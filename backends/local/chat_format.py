@@ -133,6 +133,14 @@ class ChatFormat:
             return self._plain_prompt(self._plain_text(messages))
         return self._encode(self._prompt(messages))
 
+    def continued_ids(self, text: str) -> list[int]:
+        """Token ids of a text that is to be continued as it is; whoever wrote it may write control tokens too.
+
+        Raises:
+            BackendError: it cannot be encoded.
+        """
+        return self._plain_prompt(text)
+
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The text up to where the answer begins, special tokens written out.
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from windowshift.backends.local.messages import Cancel, Ended, Order, Yielded
+from windowshift.backends.local.given_up import GivenUp
+from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Order, Yielded
 from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion
@@ -30,7 +31,7 @@ DEATHS_A_PORTION = 2
 _LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed)
 """What is yielded last of the request or job with that key."""
 
-Lane = Literal["generate", "train", "make_vectors"]
+Lane = Literal["generate", "stream", "train", "make_vectors"]
 
 
 @dataclass(eq=False)
@@ -58,6 +59,7 @@ class _Call:
     lane: Lane
     waiting: deque[_Portion]
     results: asyncio.Queue[Yielded | Ended]
+    given_up: GivenUp | None = None
     open: dict[int, _Portion] = field(default_factory=dict)
     closed: bool = False
 
@@ -65,9 +67,9 @@ class _Call:
 class Crew:
     """Starts workers at the first call and deals portions of work to whoever is free.
 
-    Each worker holds at most one portion of each lane (generate, train, make_vectors) at a time; its own backend
-    lets them take turns. A worker that dies is replaced, and what it was at begins again where it was: completions
-    that were given out stay, a training goes on from its saved state.
+    Each worker holds at most one portion of each lane (generate, stream, train, make_vectors) at a time; its own
+    backend lets them take turns. A worker that dies is replaced, and what it was at begins again where it was:
+    completions that were given out stay, a training goes on from its saved state.
 
     Args:
         size: how many workers.
@@ -82,14 +84,21 @@ class Crew:
         self._number = 0
         self._deaths = 0  # since a worker last gave a result
 
-    async def stream(self, lane: Lane, portions: Sequence[Sequence[Any]]) -> AsyncGenerator[Any, None]:
+    async def stream(
+        self, lane: Lane, portions: Sequence[Sequence[Any]], given_up: GivenUp | None = None
+    ) -> AsyncGenerator[Any, None]:
         """Yield what the workers yield for every portion, in the order of arrival.
+
+        Args:
+            lane: the method.
+            portions: what it is called with, each by whoever is free.
+            given_up: requests in it are not dealt out any more.
 
         Raises:
             BackendError: workers died of the same work, or as soon as they began, again and again.
         """
         self._start()
-        call = _Call(lane, deque(_Portion(list(items)) for items in portions), asyncio.Queue())
+        call = _Call(lane, deque(_Portion(list(items)) for items in portions), asyncio.Queue(), given_up)
         self._waiting.append(call)
         self._deal()
         try:
@@ -111,6 +120,14 @@ class Crew:
             call.waiting.clear()
             self._waiting.remove(call)
             await self._cancel(call)
+
+    def give_up(self, keys: Sequence[str]) -> None:
+        """Tell the workers of requests that nobody waits for any more."""
+        for worker in self._workers:
+            try:
+                worker.connection.send(GiveUp(keys))
+            except OSError:
+                continue  # it died, and what it was at is dealt out anew without them
 
     async def aclose(self) -> None:
         """End all workers."""
@@ -211,6 +228,8 @@ class Crew:
                     self._number += 1
                     portion = call.waiting.popleft()
                     portion.worker = worker
+                    if call.given_up:
+                        portion.items = [item for item in portion.items if item.key not in call.given_up]
                     worker.busy.add(call.lane)
                     call.open[self._number] = portion
                     self._calls[self._number] = call

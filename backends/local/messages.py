@@ -15,7 +15,7 @@ class Order:
     """Start a stream of one of the backend's methods; `number` comes back with everything it yields."""
 
     number: int
-    method: Literal["generate", "train", "make_vectors"]
+    method: Literal["generate", "stream", "train", "make_vectors"]
     items: Sequence[Any]
 
 
@@ -24,6 +24,13 @@ class Cancel:
     """Close a stream."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End the work on some requests of streams, by their keys; the streams go on."""
+
+    keys: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

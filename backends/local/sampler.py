@@ -9,7 +9,7 @@ on what shares its batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -81,6 +81,26 @@ class Forward(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Follows rows while they are drawn, and ends them early."""
+
+    @property
+    def wants_none(self) -> bool:
+        """Whether every row is waited for."""
+        ...
+
+    def unwanted(self, row: Row) -> bool:
+        """Whether nobody waits for a row any more."""
+        ...
+
+    def take(self, rows: Sequence[Row], tokens: Tensor, drawn: Mapping[int, Sequence[DrawnToken]]) -> list[int]:
+        """Take the tokens [rows] that rows drew; the places of those that end here.
+
+        `drawn` has, by row index, what the model thought of all tokens of a row so far, where it asks for that.
+        """
+        ...
+
+
 def decode(
     forward: Forward,
     rows: Iterator[Row],
@@ -89,12 +109,14 @@ def decode(
     cache_plan: CachePlan,
     batch_rows: int,
     device: Any = "cpu",
+    watch: Watcher | None = None,
 ) -> Iterator[list[Decoded]]:
     """Draw a completion for every row; each step of the iterator is one forward pass.
 
-    Yields what finished in that pass, often nothing. Rows are taken in order, as places get free.
+    Yields what finished in that pass, often nothing. Rows are taken in order, as places get free. A row that
+    nobody waits for is not begun, and one that `watch` ends is a ``stop``.
     """
-    batch = _Batch(forward, end_ids, cache_plan, batch_rows, torch.device(device))
+    batch = _Batch(forward, end_ids, cache_plan, batch_rows, torch.device(device), watch)
     waiting: deque[Row] = deque()
     threshold = max(1, batch_rows // 8)
     more = True
@@ -105,6 +127,12 @@ def decode(
                 more = False
             else:
                 waiting.append(row)
+        if waiting and watch is not None and not watch.wants_none:
+            unwanted = [row for row in waiting if watch.unwanted(row)]
+            if unwanted:
+                waiting = deque(row for row in waiting if not watch.unwanted(row))
+                yield [Decoded(row, [], "stop") for row in unwanted]
+                continue
         free = batch_rows - batch.size
         # A prefill costs a pass of its own, so it waits until a few places are free.
         if waiting and (batch.size == 0 or free >= min(threshold, len(waiting))):
@@ -131,9 +159,15 @@ class _Batch:
     """Rows in decoding. Row i of every buffer is request `self.rows[i]`; the first `size` are live."""
 
     def __init__(
-        self, forward: Forward, end_ids: frozenset[int], plan: CachePlan, slots: int, device: torch.device
+        self,
+        forward: Forward,
+        end_ids: frozenset[int],
+        plan: CachePlan,
+        slots: int,
+        device: torch.device,
+        watch: Watcher | None,
     ) -> None:
-        self._forward = forward
+        self._forward, self._watch = forward, watch
         self._plan, self._slots, self._device = plan, slots, device
         self._cache = SlotCache(plan, slots, _COLUMNS)
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
@@ -219,13 +253,18 @@ class _Batch:
         done += 1
         ended = torch.isin(tokens, self._end_ids)
         leaving = ended | (done >= self._limit[which]) | ~sound
+        stopped: set[int] = set()
+        if self._watch is not None:
+            stopped = set(self._watch.take(self.rows[which], tokens, self._drawn))
+            for i in stopped:
+                leaving[i] = True
         found: list[Decoded] = []
         if bool(leaving.any()):
             for i in leaving.nonzero().squeeze(1).tolist():
                 slot, count = which.start + i, int(done[i])
                 stop, whole = bool(ended[i]), bool(sound[i])
                 ids = self._tokens[slot, : count - 1 if stop else count].tolist()
-                finish: Literal["stop", "length", "failed"] = "stop" if stop else "length"
+                finish: Literal["stop", "length", "failed"] = "stop" if stop or i in stopped else "length"
                 row, ids = self.rows[slot], ids if whole else []
                 drawn = tuple(self._drawn.pop(row.index, ())[: len(ids)])
                 found.append(Decoded(row, ids, finish if whole else "failed", drawn))

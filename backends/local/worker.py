@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from windowshift.backends.local.backend import LocalBackend
-from windowshift.backends.local.messages import Cancel, Ended, Order, Yielded
+from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Order, Yielded
 from windowshift.core.contract.errors import WindowshiftError
 
 
@@ -33,21 +33,26 @@ class Worker:
     async def serve(self) -> None:
         """Take orders; each becomes a task of its own."""
         loop = asyncio.get_running_loop()
-        orders: asyncio.Queue[Order | Cancel] = asyncio.Queue()
+        orders: asyncio.Queue[Order | Cancel | GiveUp] = asyncio.Queue()
         threading.Thread(target=self._listen, args=(loop, orders), daemon=True).start()
         while True:
             order = await orders.get()
-            if isinstance(order, Cancel):
-                stream = self._streams.get(order.number)
-                if stream is not None:
-                    stream.cancel()
+            if isinstance(order, GiveUp):
+                self._backend.give_up(order.keys)
                 continue
-            stream_task = asyncio.create_task(self._stream(order))
+            if isinstance(order, Cancel):
+                running = self._streams.get(order.number)
+                if running is not None:
+                    running.cancel()
+                continue
+            # Made here and not in the task: what comes next may give up on some of it.
+            stream = getattr(self._backend, order.method)(order.items)
+            stream_task = asyncio.create_task(self._stream(order, stream))
             self._streams[order.number] = stream_task
             # Not a `finally` in the task: one that is cancelled before its first step never gets there.
             stream_task.add_done_callback(partial(self._ended, order.number))
 
-    def _listen(self, loop: asyncio.AbstractEventLoop, orders: asyncio.Queue[Order | Cancel]) -> None:
+    def _listen(self, loop: asyncio.AbstractEventLoop, orders: asyncio.Queue[Order | Cancel | GiveUp]) -> None:
         while True:
             try:
                 order = self._connection.recv()
@@ -56,8 +61,7 @@ class Worker:
                 os._exit(0)
             loop.call_soon_threadsafe(orders.put_nowait, order)
 
-    async def _stream(self, order: Order) -> None:
-        stream: AsyncGenerator[Any, None] = getattr(self._backend, order.method)(order.items)
+    async def _stream(self, order: Order, stream: AsyncGenerator[Any, None]) -> None:
         async with aclosing(stream):
             async for item in stream:
                 self._connection.send(Yielded(order.number, [item]))

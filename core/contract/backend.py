@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from windowshift.core.contract.generation import Completion, GenerateRequest, TemplateInputs
+from windowshift.core.contract.generation import Completion, GenerateRequest, Piece, TemplateInputs
 from windowshift.core.contract.training import TrainEvent, TrainJob
 
 if TYPE_CHECKING:
@@ -139,6 +139,22 @@ class TemplateBackend(Protocol):
         Raises:
             BackendError: the tokenizer cannot be loaded.
         """
+        ...
+
+
+@runtime_checkable
+class StreamingBackend(Backend, Protocol):
+    """A backend that tells what is written while it is written, and ends what nobody waits for."""
+
+    def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
+        """As `generate`, with pieces before the completion of each request that asks for them.
+
+        Keys must be unique among all calls under way.
+        """
+        ...
+
+    def give_up(self, keys: Sequence[str]) -> None:
+        """End the work on requests of `stream`: they may come back as they are, or not at all."""
         ...
 
 

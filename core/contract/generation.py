@@ -92,6 +92,9 @@ class GenerateRequest:
     `coherence` asks for `Completion.logprob`, which has no influence on the text either, and neither has
     `group`: what is steered in the same way is proven together within a group.
     `logprobs` asks for `Completion.token_logprobs` with that many alternatives; None asks for none.
+    `prompt` is a text to be continued as it is, in place of messages, by backends that do that. `pieces` asks a
+    `StreamingBackend` for what is written while it is written, and `stop` names texts at the first of which the
+    completion may end: what is drawn up to there is as it would be without, and the caller cuts.
     """
 
     key: str
@@ -103,6 +106,9 @@ class GenerateRequest:
     coherence: bool = False
     group: str = ""
     logprobs: int | None = None
+    prompt: str | None = None
+    stop: tuple[str, ...] = ()
+    pieces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,23 @@ class TokenLogprob:
     token: str
     logprob: float
     top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What was written of a completion since its last piece: of the answer, and of the reasoning before it.
+
+    The pieces of a completion joined are a beginning of its `text` and of its `reasoning`; `start` and
+    `reasoning_start` are the characters before this piece, as work that begins anew tells from the start again.
+    `token_logprobs` are those of the tokens of this piece, where they were asked for.
+    """
+
+    key: str
+    text: str
+    start: int
+    reasoning: str = ""
+    reasoning_start: int = 0
+    token_logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
