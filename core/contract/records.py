@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.prompts import Prompt, stored_prompt
 from windowshift.core.contract.scale import Scale
 
@@ -86,6 +88,14 @@ def primary_of(behaviours: Sequence[Behaviour]) -> Behaviour:
     return next((one for one in behaviours if one.role == "primary"), behaviours[0])
 
 
+def instead_of(name: str, names: Sequence[str]) -> str:
+    """What a person may have meant by a name that is not among those there are, as the end of a sentence."""
+    if not names:
+        return "it has none yet; start one with 'windowshift run'"
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"there is {', '.join(names[:10])}"
+
+
 @dataclass(frozen=True, slots=True)
 class ExperimentRow:
     """One experiment with its progress. Times are Unix seconds; `usd` is None where nothing is priced."""
@@ -109,6 +119,20 @@ class ExperimentRow:
     cells_done: int = 0
     cells_total: int = 0
     usd: float | None = None
+
+    def find_behaviour(self, name: str | None) -> Behaviour:
+        """A behaviour by name; None: the primary one.
+
+        Raises:
+            SpecError: the experiment does not measure it.
+        """
+        if name is None and self.behaviours:
+            return primary_of(self.behaviours)
+        for behaviour in self.behaviours:
+            if behaviour.name == name:
+                return behaviour
+        names = [behaviour.name for behaviour in self.behaviours]
+        raise SpecError(f"experiment '{self.name}' does not measure '{name}': {instead_of(name or '', names)}")
 
 
 @dataclass(frozen=True, slots=True)

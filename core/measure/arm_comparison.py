@@ -32,7 +32,6 @@ from windowshift.core.measure.measurement import measure_resampled
 from windowshift.core.measure.measures import Fit
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
-from windowshift.core.report.report import find_behaviour, find_experiment
 from windowshift.core.settings.soundness import COHERENCE
 from windowshift.core.store.reader import Reader
 
@@ -111,8 +110,8 @@ def compare_arms(
         StoreError: the workspace cannot be read.
     """
     with closing(Reader(workspace)) as reader:
-        experiment = find_experiment(reader, name)
-        chosen = find_behaviour(experiment, behaviour)
+        experiment = reader.find_experiment(name)
+        chosen = experiment.find_behaviour(behaviour)
         r = Resampled(load_grid(reader, experiment, chosen), resamples)
         sound = None
         if any(one.name == COHERENCE.name for one in experiment.behaviours):

@@ -13,7 +13,6 @@ from windowshift.core.measure.calibration import DosePoint, pick_layer
 from windowshift.core.measure.grid import Rows, arrays
 from windowshift.core.measure.matching import Match, match
 from windowshift.core.measure.summarise import summary_of
-from windowshift.core.plan.jobs import Job
 from windowshift.core.settings.soundness import COHERENCE, REPETITION
 from windowshift.core.store.reader import Reader
 
@@ -27,20 +26,20 @@ class Trial:
     dose: float
 
 
-def sweep_trials(job: Job, header: VectorHeader) -> list[Trial]:
-    """What a sweep tries, unsteered first; row r of the job is trial r // n on prompt r mod n.
+def sweep_trials(inputs: Mapping[str, Any], header: VectorHeader) -> list[Trial]:
+    """What a sweep of these job inputs tries, unsteered first; row r of the job is trial r // n on prompt r mod n.
 
     Raises:
         SpecError: the vector has no direction at a layer.
     """
-    layers, doses = job.inputs["layers"], job.inputs["doses"]
+    layers, doses = inputs["layers"], inputs["doses"]
     tried = [Trial(layer, header.alpha_of(dose, layer), dose) for layer in layers for dose in doses]
     return [Trial(layers[0], 0.0, 0.0), *tried]
 
 
-def curve_trials(job: Job, header: VectorHeader, swept: Mapping[str, Any]) -> list[Trial]:
+def curve_trials(inputs: Mapping[str, Any], header: VectorHeader, swept: Mapping[str, Any]) -> list[Trial]:
     """What a dose curve tries, in ascending order: evenly over `reach` times the sound range of the sweep."""
-    layer, count, reach = int(swept["layer"]), int(job.inputs["points"]), float(job.inputs["reach"])
+    layer, count, reach = int(swept["layer"]), int(inputs["points"]), float(inputs["reach"])
     low, high = reach * float(swept["alpha_low"]), reach * float(swept["alpha_high"])
     alphas = [low * (count - k) / count for k in range(count)] + [high * k / count for k in range(count + 1)]
     return [Trial(layer, alpha, header.dose_of(alpha, layer)) for alpha in alphas]

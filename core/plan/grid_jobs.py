@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +14,9 @@ from windowshift.core.contract.prompts import Prompt, set_digest
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import Scorer
+from windowshift.core.plan.job_maker import Chosen, Identity
 from windowshift.core.plan.jobs import Cell, Job, Source
-from windowshift.core.plan.vector_jobs import Identity, VectorPlanner
+from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.given_rows import GivenRows
 from windowshift.core.settings.prompt_source import Drawn
 from windowshift.core.spec.dose import SteeringDose
@@ -26,13 +27,8 @@ from windowshift.core.store.connection import to_json
 
 JUDGE_SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 16}
 
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Where D's prompts and the eval prompts come from, as job inputs have it."""
-
-    data: dict[str, Any]
-    evaluation: dict[str, Any]
+LENGTH_IDENTITY = {"scorer": "length", "version": 1}
+"""Jobs that read its scores do not name it: they were made when there was no other."""
 
 
 class PlanMaker:
@@ -87,6 +83,12 @@ class PlanMaker:
                 self._place(self.drawn.evaluation, self.spec.sampling.prompts, "evaluation", seed),
             )
         return self._chosen[seed]
+
+    @property
+    def read_scores(self) -> dict[str, Any]:
+        """As `JobMaker.read_scores`: without it, two settings on the same prompts would share a layer and a dose."""
+        primary = self.scorers[0].identity() if self.scorers else {}
+        return {} if primary == LENGTH_IDENTITY else {"scored_by": primary}
 
     def add(self, job: Job) -> Job:
         """Take a job into the plan; the one that is there already, where there is one."""

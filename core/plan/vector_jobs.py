@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from windowshift.core.contract.backend import ModelSize
 from windowshift.core.contract.conditions import Channel, NoPrefix
@@ -14,6 +14,7 @@ from windowshift.core.contract.prompts import set_digest
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.vector_file import VectorHeader, digest_of, read_header, read_vector
+from windowshift.core.plan.job_maker import Identity, JobMaker
 from windowshift.core.plan.jobs import Job
 from windowshift.core.spec.answered_file import AnsweredFile, read_answered
 from windowshift.core.spec.dose import SteeringDose
@@ -22,13 +23,7 @@ from windowshift.core.spec.grid_spec import named
 from windowshift.core.spec.spec_errors import did_you_mean
 from windowshift.core.spec.vector_spec import CompletionsFile, VectorSpec
 
-if TYPE_CHECKING:
-    from windowshift.core.plan.grid_jobs import PlanMaker
-
 SWEPT_LAYERS = 8
-
-Identity = tuple[dict[str, Any], tuple[str, ...]]
-"""A condition's identity with jobs in place of names, and the jobs that have to be done before."""
 
 
 class VectorPlanner:
@@ -41,7 +36,7 @@ class VectorPlanner:
         folder: where relative files are looked for.
     """
 
-    def __init__(self, maker: PlanMaker, backend: str, size: ModelSize, folder: Path) -> None:
+    def __init__(self, maker: JobMaker, backend: str, size: ModelSize, folder: Path) -> None:
         self._maker, self._spec, self._backend = maker, maker.spec, backend
         self._layers, self._width, self._folder = size.layers, size.width, folder
         self.files: dict[str, Path] = {}
@@ -112,6 +107,8 @@ class VectorPlanner:
         else:
             sides = {side: self._side(name, entry, side) for side in ("positive", "negative")}
             inputs |= {"how": "difference", "tokens": entry.tokens, "min_difference": entry.min_difference, **sides}
+            if entry.min_difference is not None:
+                inputs |= self._maker.read_scores
             parents = tuple(side["data"] for side in sides.values() if "data" in side)
         return self._maker.add(Job("extract", f"vector {name}", inputs, parents, 1))
 
@@ -228,6 +225,7 @@ class VectorPlanner:
         prompts = min(tried.prompts, self._spec.sampling.prompts)
         inputs, parents = self._base_rows(prompts)
         inputs |= {"vector": self.vector(name).id, "layers": layers, "doses": list(tried.doses), "for": "sweep"}
+        inputs |= self._maker.read_scores
         total = (1 + len(layers) * len(tried.doses)) * prompts
         job = self._maker.add(
             Job("sweep", f"layers and doses of {name}", inputs, (*parents, self.vector(name).id), total)
@@ -243,7 +241,7 @@ class VectorPlanner:
         prompts = self._spec.sampling.prompts
         inputs, parents = self._base_rows(prompts)
         inputs |= {"vector": self.vector(name).id, "sweep": sweep.id, "tokens": tokens, "for": "dose"}
-        inputs |= {"points": tried.points, "reach": tried.reach}
+        inputs |= {"points": tried.points, "reach": tried.reach, **self._maker.read_scores}
         total = (2 * tried.points + 1) * prompts
         on = "" if tokens == "all" else f" on {tokens} tokens"
         parents = (*parents, self.vector(name).id, sweep.id)

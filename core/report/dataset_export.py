@@ -14,7 +14,6 @@ from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.records import BASE, JobRow
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.whole_file import whole_file
-from windowshift.core.report.report import find_experiment
 from windowshift.core.settings.example_weights import weights_json, weights_of
 from windowshift.core.store.reader import Reader
 
@@ -51,7 +50,7 @@ def export_dataset(
     if out.suffix.lower() != ".jsonl":
         raise SpecError(f"a dataset is written as chat JSONL: {out} must end in .jsonl")
     with closing(Reader(workspace)) as reader:
-        experiment = find_experiment(reader, name)
+        experiment = reader.find_experiment(name)
         rows = [
             cell
             for cell in reader.cells(experiment.id, "")

@@ -15,7 +15,6 @@ from windowshift.core.contract.proof import fired_from_json
 from windowshift.core.contract.records import BASE, ExperimentRow
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.report.dataset_export import export_dataset
-from windowshift.core.report.report import find_experiment
 from windowshift.core.store.connection import naming
 from windowshift.core.store.reader import Reader
 
@@ -74,7 +73,7 @@ def export(workspace: Path, name: str, out: Path, *, force: bool = False) -> int
     if write is None:
         raise SpecError(f"cannot tell the format of {out}: its name must end in .csv, .parquet or .jsonl")
     with closing(Reader(workspace)) as reader, _snapshot(reader):
-        experiment = find_experiment(reader, name)
+        experiment = reader.find_experiment(name)
         columns = [*COLUMNS, *(behaviour.name for behaviour in experiment.behaviours)]
         with whole_file(out, force) as partial:
             return write(partial, columns, export_rows(reader, experiment))

@@ -16,7 +16,7 @@ from windowshift.core.contract.records import BASE
 from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Fit, GroupMeasures
 from windowshift.core.report.export import COLUMNS, export_rows
-from windowshift.core.report.report import Report, find_experiment
+from windowshift.core.report.report import Report
 from windowshift.core.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def completions(workspace: str | Path, name: str) -> DataFrame:
     import pandas as pd
 
     with closing(Reader(Path(workspace))) as reader:
-        experiment = find_experiment(reader, name)
+        experiment = reader.find_experiment(name)
         columns = [*COLUMNS, *(behaviour.name for behaviour in experiment.behaviours)]
         return pd.DataFrame(list(export_rows(reader, experiment)), columns=columns)
 

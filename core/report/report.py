@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, primary_of
+from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES, Estimate
 from windowshift.core.measure.grid import Tally, load_grid
@@ -83,8 +81,8 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         StoreError: the workspace cannot be read.
     """
     with closing(Reader(workspace)) as reader:
-        experiment = find_experiment(reader, name)
-        chosen = find_behaviour(experiment, behaviour)
+        experiment = reader.find_experiment(name)
+        chosen = experiment.find_behaviour(behaviour)
         grid = load_grid(reader, experiment, chosen)
         failed = [job for job in reader.jobs(experiment.id) if job.state == "failed"]
         resampled = Resampled(grid, resamples)
@@ -101,41 +99,6 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         tuple((job.label, job.error or "no reason was recorded") for job in failed),
         steering,
     )
-
-
-def find_experiment(reader: Reader, name: str) -> ExperimentRow:
-    """Look an experiment up by name.
-
-    Raises:
-        SpecError: there is none; the sentence names those there are.
-    """
-    found = reader.experiment(name)
-    if found is None:
-        names = [experiment.name for experiment in reader.experiments()]
-        raise SpecError(f"there is no experiment '{name}' in {reader.workspace}: {_instead(name, names)}")
-    return found
-
-
-def find_behaviour(experiment: ExperimentRow, name: str | None) -> Behaviour:
-    """Look a behaviour up by name; None: the primary one.
-
-    Raises:
-        SpecError: the experiment does not measure it.
-    """
-    if name is None and experiment.behaviours:
-        return primary_of(experiment.behaviours)
-    for behaviour in experiment.behaviours:
-        if behaviour.name == name:
-            return behaviour
-    names = [behaviour.name for behaviour in experiment.behaviours]
-    raise SpecError(f"experiment '{experiment.name}' does not measure '{name}': {_instead(name or '', names)}")
-
-
-def _instead(name: str, names: list[str]) -> str:
-    if not names:
-        return "it has none yet; start one with 'windowshift run'"
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"there is {', '.join(names[:10])}"
 
 
 def _notes(experiment: ExperimentRow) -> list[str]:

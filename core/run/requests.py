@@ -109,8 +109,8 @@ class RequestMaker:
         """What a sweep or a dose curve tries."""
         header = self.header(job.inputs["vector"])
         if job.kind == "sweep":
-            return sweep_trials(job, header)
-        return curve_trials(job, header, self._results[job.inputs["sweep"]])
+            return sweep_trials(job.inputs, header)
+        return curve_trials(job.inputs, header, self._results[job.inputs["sweep"]])
 
     def _steering(self, asked: Steering, use: Mapping[str, Any], identity: Mapping[str, Any]) -> Steering:
         layer = use["layer"]

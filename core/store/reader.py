@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from windowshift.core.contract.errors import StoreError
+from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.records import (
     Behaviour,
     CellRow,
@@ -15,6 +15,7 @@ from windowshift.core.contract.records import (
     RunRow,
     SourceRow,
     Summary,
+    instead_of,
 )
 from windowshift.core.store.result_reader import ResultReader
 
@@ -37,6 +38,18 @@ class Reader(ResultReader):
         """One experiment by name; None where there is none."""
         with self.snapshot():
             return next(iter(self._experiments("e.name = ?", (name,))), None)
+
+    def find_experiment(self, name: str) -> ExperimentRow:
+        """One experiment by name.
+
+        Raises:
+            SpecError: there is none; the sentence names those there are.
+        """
+        found = self.experiment(name)
+        if found is None:
+            names = [experiment.name for experiment in self.experiments()]
+            raise SpecError(f"there is no experiment '{name}' in {self.workspace}: {instead_of(name, names)}")
+        return found
 
     def spent(self, experiment: int) -> float:
         """What an experiment's runs have paid, in USD, with what was thrown away and asked for again."""

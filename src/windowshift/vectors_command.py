@@ -174,7 +174,6 @@ def export_vector(
 
 
 def _load(vector: str, workspace: Path) -> SteeringVector:
-    from windowshift.core.report.report import find_experiment
     from windowshift.core.spec.spec_errors import did_you_mean
     from windowshift.core.store.reader import Reader
     from windowshift.steering.vector import SteeringVector
@@ -185,7 +184,7 @@ def _load(vector: str, workspace: Path) -> SteeringVector:
     if not slash:
         raise SpecError(f"there is no vector file {vector}; a vector of a workspace is written EXPERIMENT/NAME")
     with closing(Reader(workspace)) as reader:
-        experiment = find_experiment(reader, name)
+        experiment = reader.find_experiment(name)
         made = {job.inputs["name"]: job for job in reader.jobs(experiment.id) if job.kind == "extract"}
     if wanted not in made:
         raise SpecError(f"experiment '{name}' has no vector '{wanted}'{did_you_mean(wanted, made) if made else ''}")

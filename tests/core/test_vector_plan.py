@@ -466,3 +466,16 @@ def test_conditions_for_the_base_model_alone_have_base_cells_alone(tiny_llama: P
     assert {cell.train for cell in plan.cells if cell.evaluate == "noise+1"} == {"base"}
     with pytest.raises(SpecError, match=r"conditions\.base: 'short' stands there twice"):
         planned(tiny_llama, vectors, "[short, no_prefix]\n  base: [short]")
+
+
+def test_layers_and_doses_go_by_what_scores_them(tiny_llama: Path) -> None:
+    """Of two primary behaviours on the same prompts, each has a layer, a curve and a match of its own."""
+    vectors = "length: {positive: long, negative: short, prompts: 6, min_difference: 1}"
+    train = "[{steer: length, match: [short]}]"
+    own = "scorers: [{name: loud, characters: capitals, role: primary}]\n"
+    by_length, by_capitals = (planned(tiny_llama, vectors, train=train, more=more) for more in ("", own))
+    for kind in ("extract", "sweep", "dose", "match"):
+        (one,), (other,) = kinds(by_length, kind), kinds(by_capitals, kind)
+        assert one.id != other.id, kind
+        assert "scored_by" not in one.inputs  # jobs of before there was another scorer keep their ids
+    assert {job.id for job in kinds(by_length, "generate")} == {job.id for job in kinds(by_capitals, "generate")}
