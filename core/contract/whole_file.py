@@ -69,13 +69,13 @@ def whole_file(out: Path, force: bool) -> Iterator[Path]:
     Raises:
         SpecError: the folder is not there, the file is (without `force`), or it cannot be written.
     """
-    if not out.parent.is_dir():
-        raise SpecError(f"there is no folder {out.parent} to write {out.name} to: create it first")
-    if out.is_dir():
-        raise SpecError(f"{out} is a folder: name a file in it")
-    if out.exists() and not force:
-        raise SpecError(f"{out} exists already: choose another name, or overwrite it with --force")
     try:
+        if not out.parent.is_dir():
+            raise SpecError(f"there is no folder {out.parent} to write {out.name} to: create it first")
+        if out.is_dir():
+            raise SpecError(f"{out} is a folder: name a file in it")
+        if out.exists() and not force:
+            raise SpecError(f"{out} exists already: choose another name, or overwrite it with --force")
         with replacing_file(out, shared=True) as partial:
             yield partial
     except OSError as error:
