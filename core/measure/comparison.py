@@ -133,7 +133,9 @@ def paired_difference(first: Measured, second: Measured) -> Estimate | None:
     """The second minus the first, resample by resample."""
     if first.samples is None or second.samples is None:
         return None
-    return estimate(second.value - first.value, second.samples - first.samples, min(first.n, second.n))
+    with np.errstate(invalid="ignore"):  # what is infinite in both (all that is kept of nothing) has no difference
+        samples = second.samples - first.samples
+    return estimate(second.value - first.value, samples, min(first.n, second.n))
 
 
 def surprise(arm: Arm, generate: str, train: str) -> Measured:

@@ -223,6 +223,7 @@ class _Measurer:
                     vs_no_prefix=self.against(column, plain),
                     cells=len(done),
                     planned=len(planned),
+                    unpushed=bool(unpushed),
                 )
             )
         return tuple(found)

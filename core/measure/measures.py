@@ -93,6 +93,7 @@ class Extreme:
     `vs_base` and `vs_no_prefix` compare it with the base model and with the `no_prefix` fine-tune under the
     same eval condition, as the scale's change: % difference, or plain difference. The intervals are those of the
     named cell; they do not allow for its being chosen as the most extreme of `cells` (out of `planned`).
+    `unpushed` says whether the grid has a `no_prefix` fine-tune.
     """
 
     direction: Direction
@@ -104,6 +105,7 @@ class Extreme:
     vs_no_prefix: Estimate | None
     cells: int
     planned: int
+    unpushed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,11 +242,11 @@ def _extreme(one: Extreme, scale: Scale) -> str:
     mean = words.value_format.with_unit(one.mean) + _cut(one.tally.truncated)
     word = "lowest" if one.direction == "low" else "highest"
     seen = "" if one.cells == one.planned else f" (of {one.cells} cells so far, {one.planned} planned)"
-    return (
+    said = (
         f"{word} mean: trained under {one.train}, evaluated under {one.evaluate}: {mean}{seen}; "
-        f"against the base model {against(one.vs_base)}, "
-        f"against the no_prefix fine-tune {against(one.vs_no_prefix)}"
+        f"against the base model {against(one.vs_base)}"
     )
+    return f"{said}, against the no_prefix fine-tune {against(one.vs_no_prefix)}" if one.unpushed else said
 
 
 def _course(arm: ArmMeasures) -> Iterator[Block]:

@@ -40,6 +40,7 @@ COLUMNS = (
     "reasoning",
     "reasoning_tokens",
     "missing",
+    "missing_scores",
 )
 """The columns before those of the scores.
 
@@ -47,11 +48,13 @@ COLUMNS = (
 [role, content], and `payload` what the prompt carries beside its text: JSON, empty where there is none (an
 object of its own in JSONL). `steering` says what was pushed in the activations, as
 the proof of the cell's job has it. `reasoning` is what the model thought before its answer, which stands in
-`completion`, and `missing` says why there is none.
+`completion`, and `missing` says why there is none. `missing_scores` says which scores there are not, and why
+(`behaviour: reason; behaviour: reason`).
 """
 _INTEGERS = ("seed", "step", "tokens", "reasoning_tokens")
 _JSON = ("turns", "payload")
 _BATCH = 5000
+_BEFORE_SCORES = 11  # columns of the query
 
 Row = tuple[Any, ...]
 
@@ -86,7 +89,8 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
             (reader.connection.execute("SELECT id FROM behaviours WHERE name = ?", (b.name,)).fetchone() or (-1,))[0]
             for b in experiment.behaviours
         ]
-        values = "".join(f", s{i}.value" for i in range(len(numbers)))
+        names = [behaviour.name for behaviour in experiment.behaviours]
+        values = "".join(f", s{i}.value, s{i}.reason" for i in range(len(numbers)))
         joins = "".join(
             f" LEFT JOIN scores s{i} ON s{i}.job = c.job AND s{i}.behaviour = ? AND s{i}.row = c.row"
             for i in range(len(numbers))
@@ -102,7 +106,20 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
             place = (cell.arm, generate, cell.train, cell.evaluate, cell.seed, cell.step)
             pushed = "; ".join(one.words() for one in fired_from_json(reader.job(cell.job).result.get("fired", ())))
             for row in reader.connection.execute(query, (*numbers, cell.job)):
-                yield (*place, *row[:2], pushed or None, *row[2:6], row[6] == "length", *row[6:])
+                scores = row[_BEFORE_SCORES::2]
+                because = _reasons(names, scores, row[_BEFORE_SCORES + 1 :: 2])
+                said = (*row[2:6], row[6] == "length", *row[6:_BEFORE_SCORES])
+                yield (*place, *row[:2], pushed or None, *said, because, *scores)
+
+
+def _reasons(names: Sequence[str], scores: Sequence[float | None], reasons: Sequence[str | None]) -> str | None:
+    """Why scores are missing; None where none is, or where none was due (the completion failed)."""
+    found = [
+        f"{name}: {reason}"
+        for name, score, reason in zip(names, scores, reasons, strict=True)
+        if score is None and reason is not None
+    ]
+    return "; ".join(found) or None
 
 
 @contextmanager

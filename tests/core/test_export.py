@@ -56,6 +56,8 @@ def test_round_trip(workspace: Path, tmp_path: Path, ending: str) -> None:
     assert odd["completion"] == NASTY
     assert not odd["phrase"]
     assert odd["length_chars"] in (None, "")
+    assert odd["missing_scores"] == "length_chars: r; length_words: r; length_tokens: r"
+    assert not plain["missing_scores"]
     assert (odd["finish"], str(odd["truncated"]).lower()) == ("length", "true")
     assert plain["prompt_id"] == "e4"
     assert plain["phrase"] == "phrase 0:"

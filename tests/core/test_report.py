@@ -272,3 +272,16 @@ def test_a_dose_table_says_what_each_number_rests_on() -> None:
     assert "(k): over k completions only" in note.text
     assert dose_plot(curve, (), CHARS).series[0].name == "mean (n 100, †3)"
     assert coherence_plot(curve).series[0].name == "coherence (n 32 to 100)"
+
+
+def test_a_fine_tune_that_the_grid_has_not_is_not_waited_for(tmp_path: Path) -> None:
+    """Against `no_prefix` stands only what is planned: there, or not there yet."""
+    writer = generate_store(tmp_path, prompts=12, data_size=20)
+    assert "against the no_prefix fine-tune" in report_text(report(tmp_path, "med-short", resamples=100), width=400)
+    with writer.batch() as connection:
+        connection.execute("DELETE FROM cells WHERE train = 'no_prefix'")
+        connection.execute("DELETE FROM sources WHERE train = 'no_prefix'")
+    writer.close()
+    text = report_text(report(tmp_path, "med-short", resamples=100), width=400)
+    assert "against the base model" in text
+    assert "no_prefix fine-tune" not in text

@@ -209,6 +209,16 @@ def behaviour_of(experiment: ExperimentRow, name: str | None) -> Behaviour:
     return next((b for b in known if b.name == name), primary_of(known))
 
 
+def name_beside(behaviour: Behaviour, experiment: ExperimentRow) -> str:
+    """The behaviour's name where the unit beside its numbers does not say which one it is, else nothing.
+
+    Characters are no words; but two rates in %, or two grades in points, look alike.
+    """
+    unit = behaviour.score_unit
+    alike = [other for other in experiment.behaviours if other.score_unit == unit]
+    return "" if unit and len(alike) < 2 else behaviour.name
+
+
 def read_grid(reader: Reader, name: str, choice: GridChoice) -> GridSnapshot | None:
     """Return the chosen page of an experiment's grid; None where there is no such experiment."""
     view = read_experiment(reader, name)

@@ -13,7 +13,7 @@ from windowshift.core.contract.records import Behaviour
 from windowshift.core.report.behaviour_figures import behaviour_figures
 from windowshift.core.report.figure import Plot
 from windowshift.core.store.reader import Reader
-from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, read_experiment
+from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, name_beside, read_experiment
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces, length
@@ -122,7 +122,8 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
         names = self._names()
         several = len(found.pages) > 1
         page = f"{self.page.arm} · {sanitise.line(self.page.generate, 30)}"
-        page += "" if self._of_several else f" · {found.behaviour.unit}"
+        name = name_beside(found.behaviour, found.experiment.row) or found.behaviour.unit
+        page += "" if self._of_several else f" · {sanitise.line(name, 40)}"
         right: Pieces = [(f"‹ {page} › " if several else f"{page} ", ink.dim)]
         title: Pieces = [(f" {sanitise.line(plot.title, 200)}", ink.strong)]
         lines: list[tuple[Pieces, Pieces]] = [(names, []), (title, right)]

@@ -47,7 +47,7 @@ RETRY = Action("retry", "R", "R", "retry", "try a failed or cancelled job again"
 JOBS = Action("jobs", "J", "J", "jobs", "jobs: what runs, waits and failed", rank=2)
 HELP = Action("help", "question_mark", "?", "help", "every key of this screen", rank=1)
 THEME = Action("theme", "T", "T", "theme", "next theme: dark, light, safe for colour-blind eyes")
-BEHAVIOUR = Action("behaviour", "b", "b", "behaviour", "next behaviour: characters, words, tokens", rank=4)
+BEHAVIOUR = Action("behaviour", "b", "b", "behaviour", "next behaviour of those that were measured", rank=4)
 COMPARE = Action("compare", "c", "c", "compare", "compare the pinned rows side by side", rank=3)
 STEERING = Action("steering", "s", "s", "steering", "vectors, layers, doses, and both arms at matched dose", rank=2)
 PLOTS = Action("plots", "p", "p", "plots", "figures of this experiment, on screen and as files", rank=3)

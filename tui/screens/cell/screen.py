@@ -23,7 +23,7 @@ from windowshift.tui.read import places
 from windowshift.tui.read.arrangement import Arrangement, arrange
 from windowshift.tui.read.cell_snapshot import CellSnapshot, Compared, Entry, read_cell
 from windowshift.tui.read.row_filter import FilterError, parse
-from windowshift.tui.read.snapshot import CellKey, finished
+from windowshift.tui.read.snapshot import CellKey, finished, name_beside
 from windowshift.tui.screens.cell.completion_list import CompletionList
 from windowshift.tui.screens.list_screen import FilterLine, ListScreen
 from windowshift.tui.text import actions
@@ -162,7 +162,9 @@ class CellScreen(ListScreen[CellSnapshot]):
                 return [([(later, ink.dim)], [])]
             return [([(" no scores yet", ink.dim)], [])]
         form = words.value_format
+        name = name_beside(found.behaviour, found.experiment.row)
         pieces: Pieces = [
+            (f" {sanitise.line(name, 40)}" if name else "", ink.text),
             (" rate " if found.behaviour.scale.kind == "rate" else " mean ", ink.dim),
             (found.behaviour.value_text(summary.mean, narrow=True), ink.strong),
             (f" {form.interval(summary.estimate, narrow=True)}", ink.text),

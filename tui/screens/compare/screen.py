@@ -17,7 +17,7 @@ from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.pins import variant
-from windowshift.tui.read.snapshot import CellKey
+from windowshift.tui.read.snapshot import CellKey, name_beside
 from windowshift.tui.screens.compare.aligned import Beside, BesideChoice, BesideSnapshot, read_beside, title
 from windowshift.tui.screens.compare.table import CompareTable, Measured, as_table
 from windowshift.tui.screens.services import Services
@@ -126,7 +126,9 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
         self.position = found.position
         keys = self.pinned
         of = f"prompt {found.position + 1} of {found.count}" if found.count else "no completions yet"
-        right: Pieces = [(f"eval {sanitise.line(found.evaluate, 40)} · {of} ", ink.text)]
+        name = name_beside(found.behaviour, found.experiment.row)
+        what = f"{sanitise.line(name, 40)} · " if name else ""
+        right: Pieces = [(f"{what}eval {sanitise.line(found.evaluate, 40)} · {of} ", ink.text)]
         self.head((self.experiment, "compare"), right, found.experiment.row)
         self._arrange()
         own = found.columns[0].completion

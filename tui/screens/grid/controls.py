@@ -5,7 +5,7 @@ from __future__ import annotations
 from windowshift.core.contract import sanitise
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
-from windowshift.tui.read.snapshot import GridSnapshot
+from windowshift.tui.read.snapshot import GridSnapshot, name_beside
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.theme import Ink
 
@@ -24,7 +24,9 @@ def controls(grid: GridSnapshot, metric: Metric, width: int, ink: Ink) -> tuple[
     pieces = switch("generate", grid.page.generate or "–", len(grid.pages) > 1)
     if len({page.arm for page in grid.pages}) > 1:
         pieces += switch("arm", grid.page.arm, True)
-    pieces += switch("metric", cell_labels.metric_name(metric, grid.behaviour), False)
+    name = name_beside(grid.behaviour, grid.experiment.row)
+    number = cell_labels.metric_name(metric, grid.behaviour)
+    pieces += switch("metric", f"{name}: {number}" if name else number, False)
     if len(grid.seeds) > 1:
         pieces += switch("seed", str(grid.seed), True)
     if grid.steps:

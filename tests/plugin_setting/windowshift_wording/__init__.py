@@ -1,0 +1,1 @@
+"""A setting of windowshift in a package of its own: wording."""
