@@ -1,4 +1,4 @@
-"""Errors that reach a person: one clear sentence each, with the exit code of design section 5."""
+"""Errors that reach a person: one clear sentence each, with its exit code (docs/architecture.md)."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class VectorHeader:
         return found
 
     def dose_of(self, alpha: float, layer: int | None = None) -> float:
-        """Return alpha * norm / residual RMS at the layer (design section 1).
+        """Return alpha * norm / residual RMS at the layer (docs/architecture.md, Words).
 
         Raises:
             SpecError: the residual RMS was not measured, or the layer does not exist.

@@ -1,4 +1,4 @@
-"""Measuring: from a grid to the measures of design section 1, with intervals from one joint bootstrap."""
+"""Measuring: from a grid to the measures of docs/architecture.md, with intervals from one joint bootstrap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured on a grid: the measures of design section 1 as frozen records."""
+"""What is measured on a grid: the measures of docs/architecture.md as frozen records."""
 
 from __future__ import annotations
 
