@@ -1,5 +1,10 @@
-# Everything on a fresh machine with Python 3.11 and make: `make demo`, `make test`.
-PYTHON ?= python3.11
+# Everything on a fresh machine with Python 3.11 or newer and make: `make demo`, `make test`.
+# Run, and not only looked for: a name may be there and lead nowhere, as with pyenv.
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+	$$name $(NEW_ENOUGH) 2>/dev/null && { echo $$name; break; }; done)
+need_python = @test -n "$(PYTHON)" && $(PYTHON) $(NEW_ENOUGH) 2>/dev/null || \
+	{ echo "make: no Python 3.11 or newer was found: install one, or name it with  make PYTHON=/path/to/python" >&2; exit 1; }
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo
@@ -12,8 +17,12 @@ setup: $(STAMP)
 
 # torch first, by itself: constraints.txt names the build that was tested, and nothing then pulls another one.
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	$(need_python)
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing torch into $(VENV): the largest part, minutes on a slow line ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	@echo "installing windowshift and what it needs into $(VENV): some minutes ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,code,serve,server,openai,keyring,tinker,dev]'
 	touch $@
 
@@ -45,8 +54,11 @@ TINKER_STAMP := $(TINKER_VENV)/.installed
 tinker-env: $(TINKER_STAMP)
 
 $(TINKER_STAMP): tests/tinker_server/requirements.txt
+	$(need_python)
 	$(PYTHON) -m venv $(TINKER_VENV)
+	@echo "installing torch into $(TINKER_VENV): minutes on a slow line ..."
 	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	@echo "installing SkyRL into $(TINKER_VENV): some minutes ..."
 	$(TINKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/tinker_server/requirements.txt
 	touch $@
 
@@ -61,8 +73,11 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 vllm-env: $(VLLM_STAMP)
 
 $(VLLM_STAMP): tests/vllm_requirements.txt
+	$(need_python)
 	$(PYTHON) -m venv $(VLLM_VENV)
+	@echo "installing torch into $(VLLM_VENV): minutes on a slow line ..."
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/vllm_requirements.txt torch
+	@echo "installing vLLM into $(VLLM_VENV): some minutes ..."
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/vllm_requirements.txt
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

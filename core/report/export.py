@@ -14,6 +14,7 @@ from windowshift.core.contract.errors import MissingExtraError, SpecError
 from windowshift.core.contract.proof import fired_from_json
 from windowshift.core.contract.records import BASE, ExperimentRow
 from windowshift.core.contract.whole_file import whole_file
+from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.dataset_export import export_dataset
 from windowshift.core.store.connection import naming
 from windowshift.core.store.reader import Reader
@@ -59,7 +60,7 @@ _BEFORE_SCORES = 11  # columns of the query
 Row = tuple[Any, ...]
 
 
-def export(workspace: Path, name: str, out: Path, *, force: bool = False) -> int:
+def export(workspace: Path, name: str, out: Path, *, force: bool = False, raw: bool = False) -> int:
     """Write one row per completion of an experiment's cells, with one column per score; return the rows.
 
     Args:
@@ -67,12 +68,13 @@ def export(workspace: Path, name: str, out: Path, *, force: bool = False) -> int
         name: of the experiment.
         out: a file that ends in .csv, .parquet or .jsonl; written whole or not at all.
         force: overwrite a file that is there.
+        raw: leave CSV texts that a spreadsheet would run as formulas as they are; else they are quoted by `'`.
 
     Raises:
         SpecError: another ending, no such experiment, no such folder, or the file is there already.
         MissingExtraError: Parquet without pyarrow.
     """
-    write = _WRITERS.get(out.suffix.lower())
+    write = _write_raw_csv if raw and out.suffix.lower() == ".csv" else _WRITERS.get(out.suffix.lower())
     if write is None:
         raise SpecError(f"cannot tell the format of {out}: its name must end in .csv, .parquet or .jsonl")
     with closing(Reader(workspace)) as reader, _snapshot(reader):
@@ -134,18 +136,29 @@ def _snapshot(reader: Reader) -> Iterator[None]:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+    return _write_csv_of(path, columns, rows, quoted)
+
+
+def _write_raw_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+    return _write_csv_of(path, columns, rows, str)
+
+
+def _write_csv_of(path: Path, columns: Sequence[str], rows: Iterable[Row], text: Callable[[str], str]) -> int:
+    def cell(value: object) -> object:
+        if value is None:
+            return ""
+        if isinstance(value, bool):
+            return str(value).lower()
+        return text(value) if isinstance(value, str) else value
+
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)  # RFC 4180: lines end in CRLF, fields with line ends are quoted
-        writer.writerow(columns)
+        writer.writerow(map(cell, columns))
         for row in rows:
-            writer.writerow(["" if value is None else _csv(value) for value in row])
+            writer.writerow(map(cell, row))
             count += 1
     return count
-
-
-def _csv(value: object) -> object:
-    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _write_jsonl(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from windowshift.core.contract.errors import MissingExtraError, SpecError, StoreError
 from windowshift.core.contract.number_format import signed
+from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.figure import GLYPHS, Box, Heat, Plot, Rule, Series
 
 FORMATS = ("csv", "png", "svg", "pdf")
@@ -68,7 +69,8 @@ def write_plot(plot: Plot, folder: Path, name: str, formats: Sequence[str] = ("c
 def _csv(plot: Plot) -> str:
     heads, rows = plot.rows()
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([heads, *rows])
+    cells = ([quoted(cell) if isinstance(cell, str) else cell for cell in row] for row in [heads, *rows])
+    csv.writer(out, lineterminator="\n").writerows(cells)
     return out.getvalue()
 
 

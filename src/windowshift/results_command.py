@@ -103,13 +103,16 @@ def export(
         str | None, typer.Option("--dataset", metavar="GENERATE/TRAIN", help="Export D of a grid row as chat JSONL.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The seed of --dataset.")] = 0,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="In CSV, leave texts that a spreadsheet would run; else they begin with '.")
+    ] = False,
 ) -> None:
     """Write one row per completion with its scores, or a row's D as chat JSONL."""
     from windowshift.core.report.export import export as export_completions
     from windowshift.core.report.export import export_dataset
 
     if dataset is None:
-        count = export_completions(workspace, name, out, force=force)
+        count = export_completions(workspace, name, out, force=force, raw=raw)
         say(f"wrote {count} completions to {out}")
         return
     generate, slash, train = dataset.partition("/")

@@ -4,6 +4,9 @@ import builtins
 import csv
 import json
 import random
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from tests.generated_store import CONDITIONS, generate_store
 from windowshift.core.contract.errors import MissingExtraError, SpecError, StoreError
+from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.export import COLUMNS, export, export_dataset
 from windowshift.core.store.connection import to_json
 from windowshift.core.store.reader import Reader
@@ -172,3 +176,29 @@ def test_dataset_with_a_failed_completion(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(StoreError, match="completions missing"):
         export_dataset(tmp_path, "med-short", "med_short", "long", tmp_path / "d.jsonl")
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''-x", "=", "-"]
+PLAIN = ["", "a=1", " =1", "'quoted'", "-3.5", "+7", "-1e-9", "1", "– dash", "x\n=1"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_spreadsheet_runs_nothing_of_a_csv(workspace: Path, tmp_path: Path, text: str) -> None:
+    assert quoted(text) == f"'{text}"
+    folder = tmp_path / "ws"
+    shutil.copytree(workspace, folder)
+    with closing(sqlite3.connect(folder / "windowshift.db")) as store:
+        store.execute("UPDATE completions SET text = ?", (text,))
+        store.commit()
+    export(folder, "med-short", tmp_path / "safe.csv")
+    export(folder, "med-short", tmp_path / "raw.csv", raw=True)
+    export(folder, "med-short", tmp_path / "x.jsonl")
+    assert {row["completion"] for row in read(tmp_path / "safe.csv")} == {f"'{text}"}
+    assert {row["completion"] for row in read(tmp_path / "raw.csv")} == {text}
+    assert {row["completion"] for row in read(tmp_path / "x.jsonl")} == {text}
+    assert all(float(row["length_chars"] or 0) >= 0 for row in read(tmp_path / "safe.csv"))
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_what_no_spreadsheet_runs_stays_as_it_is(text: str) -> None:
+    assert quoted(text) == text

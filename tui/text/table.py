@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from windowshift.core.report.csv_text import quoted
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -22,12 +24,15 @@ class Table:
 
     def tsv(self) -> str:
         """Return tab-separated values; tabs and line breaks within a cell become spaces."""
-        return "\n".join("\t".join(" ".join(cell.split()) for cell in line) for line in (self.heads, *self.rows)) + "\n"
+        return (
+            "\n".join("\t".join(quoted(" ".join(cell.split())) for cell in line) for line in (self.heads, *self.rows))
+            + "\n"
+        )
 
     def csv(self) -> str:
-        """Return comma-separated values, as the csv module writes them."""
+        """Return comma-separated values, as the csv module writes them; what a spreadsheet would run is quoted."""
         out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([self.heads, *self.rows])
+        csv.writer(out, lineterminator="\n").writerows(map(quoted, line) for line in (self.heads, *self.rows))
         return out.getvalue()
 
 
