@@ -93,8 +93,11 @@ def busy(pilot: Pilot[None]) -> bool:
 
 async def settle(pilot: Pilot[None]) -> None:
     """Wait until no worker is at work and nothing is left to draw."""
-    await until(pilot, lambda: not busy(pilot), "workers")
-    await pilot.pause()
+    quiet = 0
+    while quiet < 3:  # what has just been drawn may start a worker of its own
+        await until(pilot, lambda: not busy(pilot), "workers")
+        await pilot.pause()
+        quiet = 0 if busy(pilot) else quiet + 1
 
 
 def finish_job(writer: Writer, label: str, mean: float, *, rows: int = 40) -> int:
