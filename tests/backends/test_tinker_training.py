@@ -105,7 +105,7 @@ async def test_the_arithmetic_is_that_of_backend_local(tinker_server: TinkerServ
     drawn = load_file(tmp_path / "checkpoint-2" / "adapter_model.safetensors")
     lm = load("microworld", None, LocalOptions())
     encoded = [lm.chat.training_tokens(each.messages, each.completion) for each in wanted.examples]
-    run = _Run(lm, wanted, encoded)
+    run = _Run(lm, wanted, encoded, "")
     copied = 0
     with torch.no_grad():
         for name, parameter in run._parameters.items():
