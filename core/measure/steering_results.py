@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,28 +111,55 @@ class SteeringResults:
     def __bool__(self) -> bool:
         return bool(self.vectors)
 
+    def chosen_by(self, name: str) -> LayerSweep | None:
+        """The sweep that chose a vector's layer; a control's is that of its vector. None where the spec sets it."""
+        found = next((one for one in self.sweeps if one.vector == name), None)
+        of = self._of(name)
+        return self.chosen_by(of) if found is None and of is not None else found
+
+    def layer(self, name: str) -> int | None:
+        """The layer at which a vector is used; None until it is known. A control's is that of its vector."""
+        used = [one.layer for one in self.curves if one.vector == name]
+        used += [one.layer for one in self.sweeps if one.vector == name]
+        if used:
+            return used[0]
+        of = self._of(name)
+        if of is not None:
+            return self.layer(of)
+        return next((one.header.layer for one in self.vectors if one.name == name and one.header is not None), None)
+
+    def _of(self, name: str) -> str | None:
+        return next((one.of for one in self.vectors if one.name == name), None)
+
+
+def vectors_made(reader: Reader, experiment: ExperimentRow) -> SteeringResults:
+    """What the jobs of the vectors alone say: no scores are read, so there are no matches and no controls' effects."""
+    jobs = reader.jobs(experiment.id)
+    return SteeringResults(
+        tuple(_vector(reader, job) for job in jobs if job.kind == "extract"),
+        tuple(_sweep(job.result) for job in jobs if job.kind == "sweep" and "layer" in job.result),
+        tuple(_curve(job.result) for job in jobs if job.kind == "dose" and "points" in job.result),
+        fired=tuple((job.label, one) for job in jobs for one in fired_from_json(job.result.get("fired", ()))),
+    )
+
 
 def steering_results(reader: Reader, experiment: ExperimentRow, resampled: Resampled) -> SteeringResults:
     """Read an experiment's steering from the store; what is not there yet is left out."""
-    jobs = reader.jobs(experiment.id)
-    if not any(job.kind == "extract" for job in jobs):
+    made = vectors_made(reader, experiment)
+    if not made:
         return SteeringResults()
-    vectors = tuple(_vector(reader, job) for job in jobs if job.kind == "extract")
     conditions = [
         entry
         for part in ("evaluate", "base", "train")
         for entry in experiment.conditions.get(part, [])
         if entry.get("kind") == "steering"
     ]
+    jobs = reader.jobs(experiment.id)
     matches = [_match(job.result, conditions, resampled) for job in jobs if job.kind == "match" and job.result]
-    fired = [(job.label, one) for job in jobs for one in fired_from_json(job.result.get("fired", ()))]
-    return SteeringResults(
-        vectors,
-        tuple(_sweep(job.result) for job in jobs if job.kind == "sweep" and "layer" in job.result),
-        tuple(_curve(job.result) for job in jobs if job.kind == "dose" and "points" in job.result),
-        tuple(sorted(matches, key=lambda one: (one.vector, one.tokens, one.target.value))),
-        tuple(_controls(vectors, conditions, resampled)),
-        tuple(fired),
+    return replace(
+        made,
+        matches=tuple(sorted(matches, key=lambda one: (one.vector, one.tokens, one.target.value))),
+        controls=tuple(_controls(made.vectors, conditions, resampled)),
     )
 
 

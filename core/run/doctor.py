@@ -25,7 +25,7 @@ SHOWN_MODELS = 5
 class BackendHealth:
     """One backend: whether its libraries are there, their versions and those tested, and what it can do.
 
-    `service` is what its server answered, for a backend that has one.
+    `service` is what its server answered, for a backend that has one; without an answer nothing can be run on it.
     """
 
     name: str
@@ -36,6 +36,11 @@ class BackendHealth:
     capabilities: dict[str, bool]
     service: Reached | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether a run on it could begin now."""
+        return self.installed and (self.service is None or (self.service.reachable and self.service.problem is None))
+
     def lines(self) -> list[str]:
         """As lines."""
         can = ", ".join(name.replace("_", " ") for name, there in self.capabilities.items() if there)
@@ -43,14 +48,17 @@ class BackendHealth:
             f"{name} {number}{'' if self.tested.get(name) in (None, number) else f', tested {self.tested[name]}'}"
             for name, number in self.versions.items()
         )
-        state = f"ok; can: {can}" if self.installed else self.problem
+        ready = "ready" if self.usable else "not ready"
+        state = f"{ready}; can: {can}" if self.installed else self.problem
         found = [f"backend {self.name}: {state}{f' ({libraries})' if libraries else ''}"]
         if self.service is not None:
             there = "reachable" if self.service.reachable else "not reachable"
-            found.append(f"  {self.service.address}: key {self.service.key}, {there}")
-            if self.service.problem:
-                found.append(f"  {self.service.problem}")
-            elif self.service.models:
+            if self.service.key == "none needed" and self.service.problem:
+                found.append(f"  {self.service.address}: {self.service.problem}")
+            else:
+                found.append(f"  {self.service.address}: key {self.service.key}, {there}")
+                found += [f"  {self.service.problem}"] if self.service.problem else []
+            if not self.service.problem and self.service.models:
                 more = len(self.service.models) - SHOWN_MODELS
                 some = ", ".join(self.service.models[:SHOWN_MODELS])
                 found.append(f"  models: {some}{f' and {more} more' if more > 0 else ''}")
@@ -70,12 +78,15 @@ class Health:
 
     @property
     def healthy(self) -> bool:
-        """Whether a backend works and the workspace is sound."""
-        return any(backend.installed for backend in self.backends) and not self.workspace_problems
+        """Whether a run could begin on one backend at least, and the workspace is sound."""
+        return any(backend.usable for backend in self.backends) and not self.workspace_problems
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        found = asdict(self)
+        for one, backend in zip(found["backends"], self.backends, strict=True):
+            one["usable"] = backend.usable
+        return found
 
     def text(self) -> str:
         """As lines."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from windowshift.run_command import run_here
 from windowshift.say import say, say_json
 
 if TYPE_CHECKING:
+    from windowshift.core.measure.steering_results import LayerSweep
     from windowshift.steering.vector import SteeringVector
 
 app = typer.Typer(help="Make, look at, import and export steering vectors.", no_args_is_help=True)
@@ -44,6 +45,7 @@ def make(
 def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
     """List the vectors of a workspace with where they come from."""
     from windowshift.core.contract.vector_file import read_header
+    from windowshift.core.measure.steering_results import vectors_made
     from windowshift.core.store.reader import Reader
 
     lines: list[dict[str, Any]] = []
@@ -52,7 +54,7 @@ def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False
             for job in reader.jobs(experiment.id):
                 if job.kind == "extract":
                     line: dict[str, Any] = {"vector": f"{experiment.name}/{job.inputs['name']}", "state": job.state}
-                    line |= {"error": job.error, "file": None}
+                    line |= {"error": job.error, "file": None, "layer_in_use": None}
                     if job.state == "done":
                         path = _file(workspace, job.result["vector"])
                         line["file"] = str(path)
@@ -60,6 +62,7 @@ def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False
                             line["header"] = asdict(read_header(path))
                         except SpecError as error:  # one that is gone hides no other
                             line["error"] = f"{error}; run again to make it anew"
+                        line["layer_in_use"] = vectors_made(reader, experiment).layer(job.inputs["name"])
                     lines.append(line)
     if as_json:
         say_json({"vectors": lines})
@@ -74,33 +77,44 @@ def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False
             f", {origin['positive']} − {origin['negative']}, {origin['tokens']} tokens" if origin["positive"] else ""
         )
         shape = f"{header['layers']} layers × {header['width']}"
-        say(f"{line['vector']:32} {origin['how']}{sides}; {shape}; on {origin['model']}; {line['file']}")
+        used = "no layer chosen yet" if line["layer_in_use"] is None else f"layer {line['layer_in_use']}"
+        say(f"{line['vector']:32} {origin['how']}{sides}; {shape}, {used}; on {origin['model']}; {line['file']}")
     if not lines:
         say("no vectors yet: windowshift vectors make SPEC makes a spec's")
 
 
 @app.command("show")
 def show(vector: VectorName, workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
-    """Print a vector's provenance, its norm and dose unit at every layer, and how alike its layers are."""
+    """Print where a vector comes from, the layer in use, norms and dose units, and how alike its layers are."""
     from windowshift.steering.similarity import across_layers
 
     found = _load(vector, workspace)
-    header, similar = found.header, across_layers(found)
+    header, similar, sweep = found.vector.header, across_layers(found.vector), found.chosen_by
     if as_json:
-        say_json({**asdict(header), "digest": found.digest, "cosine_across_layers": _numbers(similar)})
+        say_json(
+            {
+                **asdict(header),
+                "digest": found.vector.digest,
+                "cosine_across_layers": _numbers(similar),
+                "layer_in_use": found.layer,
+                "chosen_by": {"rule": sweep.rule, "layers": [one.layer for one in sweep.ranges]} if sweep else None,
+            }
+        )
         return
     origin = header.provenance
-    say(f"{header.name}: {origin.how}, on {origin.model} ({origin.fingerprint[:12]}), digest {found.digest}")
+    say(f"{header.name}: {origin.how}, on {origin.model} ({origin.fingerprint[:12]}), digest {found.vector.digest}")
     if origin.positive:
         say(f"  {origin.positive} ({origin.positive_count}) − {origin.negative} ({origin.negative_count}), "
                    f"{origin.tokens} tokens, prompts {origin.prompts}")  # fmt: skip
     if origin.parents:
         say(f"  made of {', '.join(origin.parents)}")
-    say("  layer     norm  residual RMS  norm/RMS  cosine with each layer")
+    say(f"  {_layer_sentence(found)}")
+    say("  layer     norm  residual RMS  norm/RMS  cosine with layer")
+    say(" " * 42 + " ".join(f"{layer:5}" for layer in range(header.layers)))
     for layer, norm in enumerate(header.norms):
         rms = header.rms[layer] if header.rms else None
         ratio = f"{rms:12.3f}  {norm / rms:8.3f}" if rms else f"{'—':>12}  {'—':>8}"
-        chosen = "*" if layer == header.layer else " "
+        chosen = "*" if layer == found.layer else " "
         row = " ".join("   — " if value != value else f"{value:5.2f}" for value in similar[layer])
         say(f"  {layer:4}{chosen} {norm:8.3f}  {ratio}  {row}")
 
@@ -115,18 +129,25 @@ def cosine(
     """Compare vectors: cosine similarity, at one layer or at each."""
     from windowshift.steering.similarity import table
 
-    found = [_load(name, workspace) for name in vectors]
-    if len(found) < 2:
+    loaded = [_load(name, workspace) for name in vectors]
+    if len(loaded) < 2:
         raise SpecError("cosine compares two vectors or more")
+    found = [one.vector for one in loaded]
     layers = range(min(one.layers for one in found)) if layer is None else [layer]
     tables = {at: table(found, at) for at in layers}
     if as_json:
         say_json({"vectors": vectors, "layers": {str(at): _numbers(values) for at, values in tables.items()}})
         return
+    shown = [_short(name) for name in vectors]
+    widths = [max(6, len(name)) for name in shown]
+    edge = max(32, *map(len, shown))
     for at, values in tables.items():
-        say(f"layer {at}")
-        for name, row in zip(vectors, values, strict=True):
-            say(f"  {name:32} " + " ".join(f"{value:6.3f}" for value in row))
+        used = ", ".join(name for name, one in zip(shown, loaded, strict=True) if one.layer == at)
+        say(f"layer {at}{f', in use by {used}' if used else ''}")
+        say(f"  {'cosine':{edge}} " + " ".join(f"{name:>{width}}" for name, width in zip(shown, widths, strict=True)))
+        for name, row in zip(shown, values, strict=True):
+            cells = (f"{value:{width}.3f}" for value, width in zip(row, widths, strict=True))
+            say(f"  {name:{edge}} " + " ".join(cells))
 
 
 @app.command("import")
@@ -159,7 +180,7 @@ def export_vector(
     """Write a vector in another tool's format."""
     from windowshift.steering.formats import export_gguf, export_persona, export_steering_vectors
 
-    found = _load(vector, workspace)
+    found = _load(vector, workspace).vector
     if to == "persona":
         export_persona(found, out, force)
     elif to == "gguf":
@@ -173,24 +194,54 @@ def export_vector(
     say(f"wrote {out}")
 
 
-def _load(vector: str, workspace: Path) -> SteeringVector:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A vector, the layer at which it is used (None where that is not known), and the sweep that chose it."""
+
+    vector: SteeringVector
+    layer: int | None
+    chosen_by: LayerSweep | None = None
+
+
+def _layer_sentence(found: _Loaded) -> str:
+    if found.layer is None:
+        return "no layer is chosen for it"
+    sweep = found.chosen_by
+    if sweep is None:
+        return f"layer in use: {found.layer} (*)"
+    tried = ", ".join(str(one.layer) for one in sweep.ranges)
+    if len(sweep.ranges) == 1:
+        return f"layer in use: {found.layer} (*), the one that doses were tried at"
+    return f"layer in use: {found.layer} (*), chosen among {tried}: {sweep.rule}"
+
+
+def _short(name: str) -> str:
+    """A vector's name as the head of a column: a file's without its folder."""
+    return Path(name).stem if Path(name).is_file() else name
+
+
+def _load(vector: str, workspace: Path) -> _Loaded:
+    from windowshift.core.measure.steering_results import vectors_made
     from windowshift.core.spec.spec_errors import did_you_mean
     from windowshift.core.store.reader import Reader
     from windowshift.steering.vector import SteeringVector
 
     if Path(vector).is_file():
-        return SteeringVector.load(vector)
+        loaded = SteeringVector.load(vector)
+        return _Loaded(loaded, loaded.header.layer)
     name, slash, wanted = vector.partition("/")
     if not slash:
         raise SpecError(f"there is no vector file {vector}; a vector of a workspace is written EXPERIMENT/NAME")
     with closing(Reader(workspace)) as reader:
         experiment = reader.find_experiment(name)
         made = {job.inputs["name"]: job for job in reader.jobs(experiment.id) if job.kind == "extract"}
+        known = vectors_made(reader, experiment)
     if wanted not in made:
         raise SpecError(f"experiment '{name}' has no vector '{wanted}'{did_you_mean(wanted, made) if made else ''}")
     if made[wanted].state != "done":
         raise SpecError(f"vector '{vector}' is not made yet ({made[wanted].state}): windowshift vectors make SPEC")
-    return SteeringVector.load(_file(workspace, made[wanted].result["vector"]))
+    loaded = SteeringVector.load(_file(workspace, made[wanted].result["vector"]))
+    return _Loaded(loaded, known.layer(wanted), known.chosen_by(wanted))
 
 
 def _file(workspace: Path, place: str) -> Path:

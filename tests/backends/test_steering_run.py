@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Sequence
@@ -319,7 +320,7 @@ def test_vectors_make_does_the_vectors_and_nothing_else(made: Made, tmp_path: Pa
 
 def test_vectors_list_show_and_cosine(finished: Path) -> None:
     lines = cli("vectors", "list", "--workspace", finished)
-    assert "long − short, response tokens; 4 layers × 128; on microworld" in lines
+    assert "long − short, response tokens; 4 layers × 128, layer " in lines
     listed = json.loads(cli("vectors", "list", "--workspace", finished, "--json"))["vectors"]
     assert [(one["vector"], one["state"]) for one in listed] == [("steer/length", "done"), ("steer/noise", "done")]
     shown = json.loads(cli("vectors", "show", "steer/length", "--workspace", finished, "--json"))
@@ -327,14 +328,35 @@ def test_vectors_list_show_and_cosine(finished: Path) -> None:
     similar = np.array(shown["cosine_across_layers"])
     assert np.allclose(np.diag(similar), 1)
     assert np.allclose(similar, similar.T)
-    assert cli("vectors", "show", listed[0]["file"]) == cli("vectors", "show", "steer/length", "-w", finished)
+    sweep = next(job.result for job in jobs(finished) if job.kind == "sweep")
+    assert shown["layer"] is None  # `auto` chose it, and the file was written before
+    assert shown["layer_in_use"] == sweep["layer"]
+    assert shown["chosen_by"] == {"rule": sweep["rule"], "layers": [1, 2]}
+    said = cli("vectors", "show", "steer/length", "-w", finished)
+    assert f"layer in use: {sweep['layer']} (*), chosen among 1, 2: largest" in said
+    (marked,) = [line for line in said.splitlines() if re.match(r"  +\d\*", line)]
+    assert marked.split()[0] == f"{sweep['layer']}*"
+    control = json.loads(cli("vectors", "show", "steer/noise", "--workspace", finished, "--json"))
+    assert control["layer_in_use"] == sweep["layer"]  # its vector's
+    assert [one["layer_in_use"] for one in listed] == [sweep["layer"]] * 2
+    assert f"4 layers × 128, layer {sweep['layer']}; on microworld" in lines
+    alone = cli("vectors", "show", listed[0]["file"])  # a file knows no experiment
+    assert "no layer is chosen for it" in alone
+    assert set(alone.splitlines()) - set(said.replace("*", " ").splitlines()) == {"  no layer is chosen for it"}
     alike = json.loads(
         cli("vectors", "cosine", "steer/length", "steer/noise", listed[0]["file"], "-w", finished, "--json")
     )["layers"]
     assert list(alike) == ["0", "1", "2", "3"]
     assert alike["2"][0][2] == pytest.approx(1)
     assert abs(alike["2"][0][1]) < 0.4
-    assert "layer 1" in cli("vectors", "cosine", "steer/length", "steer/noise", "-w", finished, "--layer", "1")
+    table = cli("vectors", "cosine", "steer/length", "steer/noise", "-w", finished, "--layer", str(sweep["layer"]))
+    first, head, *rows = table.splitlines()
+    assert first == f"layer {sweep['layer']}, in use by steer/length, steer/noise"
+    assert head.split() == ["cosine", "steer/length", "steer/noise"]
+    assert [row.split()[0] for row in rows] == ["steer/length", "steer/noise"]
+    for row in rows:  # each number ends below the end of its head
+        for name, value in zip(("steer/length", "steer/noise"), row.split()[1:], strict=True):
+            assert head.index(name, 10) + len(name) in [found.end() for found in re.finditer(re.escape(value), row)]
 
 
 @pytest.mark.parametrize(("to", "ending"), [("persona", "pt"), ("steering-vectors", "pt"), ("gguf", "gguf")])

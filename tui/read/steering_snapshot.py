@@ -74,24 +74,12 @@ class SteeringSnapshot:
 
     def layer(self, name: str) -> int | None:
         """The layer at which a vector is used; None until it is known. A control's is that of its vector."""
-        return layer_of(self.results, name)
+        return self.results.layer(name)
 
     def pinned(self, pair: Pair) -> tuple[CellKey, ...]:
         """Cells of a matched pair's two rows, both without a push where both have that."""
         rows = [("prefix", pair.generate, pair.prefix), ("steering", pair.generate, pair.steering)]
         return tuple(self.rows[row] for row in rows if row in self.rows)
-
-
-def layer_of(results: SteeringResults, name: str) -> int | None:
-    """See `SteeringSnapshot.layer`."""
-    used = [one.layer for one in results.curves if one.vector == name]
-    used += [one.layer for one in results.sweeps if one.vector == name]
-    if used:
-        return used[0]
-    line = next((one for one in results.vectors if one.name == name), None)
-    if line is not None and line.of is not None:
-        return layer_of(results, line.of)
-    return line.header.layer if line is not None and line.header is not None else None
 
 
 def read_steering(reader: Reader, name: str) -> SteeringSnapshot | None:
@@ -138,7 +126,7 @@ def _cosines(results: SteeringResults) -> dict[str, VectorCosines]:
         except SpecError as error:
             found[line.name] = VectorCosines(None, (), (), (), str(error))
     for name, own in directions.items():
-        layer = layer_of(results, name)
+        layer = results.layer(name)
         between = _plain(cosines_at(list(directions.values()), layer)) if layer is not None else ()
         found[name] = VectorCosines(layer, tuple(directions), between, _plain(cosines_across(own)))
     return found
