@@ -77,7 +77,7 @@ class Grid:
 class GeneratedSteering:
     """Collects jobs and cells while a workspace is generated; `finish` writes what the jobs came to.
 
-    `bare` are the evaluations whose prompts have no phrase.
+    `bare` are the evaluations whose prompts have no phrase, `files` the places of the vectors.
     """
 
     job: Callable[..., str]
@@ -85,6 +85,7 @@ class GeneratedSteering:
     results: dict[str, tuple[str, dict[str, Any], str | None]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     bare: set[str] = field(default_factory=set)
+    files: dict[str, str] = field(default_factory=dict)
 
     def vectors(self) -> None:
         """Jobs that make vectors, and find layer and doses."""
@@ -93,10 +94,13 @@ class GeneratedSteering:
         tone = self.job("extract", "vector tone", 1, inputs={"name": "tone", "how": "difference"})
         sweep = self.job("sweep", "layers and doses of length", 15, made)
         curve = self.job("dose", "dose curve of length", 60, made, sweep)
-        file = f"artifacts/{self.name}-{{}}.safetensors"
+        self.files = {
+            "length": f"artifacts/{made}/length.safetensors",
+            "random": f"artifacts/{random}/random.safetensors",
+        }
         shape = {"layers": LAYERS, "width": WIDTH}
-        self.results[made] = ("done", {"name": "length", "vector": file.format("length"), **shape}, None)
-        control = {"name": "random", "vector": file.format("random"), "control": "random", "of": "length", **shape}
+        self.results[made] = ("done", {"name": "length", "vector": self.files["length"], **shape}, None)
+        control = {"name": "random", "vector": self.files["random"], "control": "random", "of": "length", **shape}
         self.results[random] = ("done", control, None)
         self.results[tone] = ("failed", {}, NOT_MADE)
         self.results[sweep] = ("done", _sweep(), None)
@@ -169,7 +173,6 @@ class GeneratedSteering:
         self, writer: Writer, workspace: Path, numbers: dict[str, int], experiment: int, unfinished: set[str]
     ) -> None:
         """Write the vectors' files, results and failures; jobs that are `unfinished` stay so."""
-        (workspace / "artifacts").mkdir(exist_ok=True)
         rng = np.random.default_rng(0)
         origin = {"model": "microworld", "fingerprint": "f" * 16, "positive": "very_long", "negative": "short"}
         for name, how in (("length", "mean difference"), ("random", "random, seed 0, norm-matched")):
@@ -177,7 +180,9 @@ class GeneratedSteering:
             made = Provenance(**origin, how=how, tokens="response", positive_count=32, negative_count=32)
             rms = (10.0, 20.0, 30.0)
             header = VectorHeader(name, LAYERS, WIDTH, norms_of(directions), made, layer=LAYER, rms=rms)
-            write_vector(workspace / f"artifacts/{self.name}-{name}.safetensors", header, directions)
+            file = workspace / self.files[name]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_vector(file, header, directions)
         for identifier, (state, result, error) in self.results.items():
             if identifier in unfinished:
                 continue

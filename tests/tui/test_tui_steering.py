@@ -189,12 +189,16 @@ async def test_vectors_tell_where_they_come_from(workspace: Path) -> None:
         assert "random: layer by layer" in left(screen)
 
 
+def vector_file(workspace: Path, name: str) -> Path:
+    """Where the store has a vector of the generated workspace."""
+    with closing(Reader(workspace)) as reader:
+        return workspace / next(job.result["vector"] for job in reader.jobs(1) if job.label == f"vector {name}")
+
+
 async def test_cosines_by_hand(workspace: Path) -> None:
     async with app(workspace).run_test(size=(100, 40)) as pilot:
         screen = await opened(pilot, "cosines")
-        directions = [
-            read_vector(workspace / f"artifacts/med-short-{name}.safetensors")[1] for name in ("length", "random")
-        ]
+        directions = [read_vector(vector_file(workspace, name))[1] for name in ("length", "random")]
         a, b = (one[LAYER].astype(float) for one in directions)
         cosine = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
         assert cosines_at(directions, LAYER)[0, 1] == pytest.approx(cosine)
@@ -215,7 +219,7 @@ def test_cosines_that_cannot_be() -> None:
 
 
 async def test_a_damaged_vector_is_named(workspace: Path) -> None:
-    file = workspace / "artifacts/med-short-length.safetensors"
+    file = vector_file(workspace, "length")
     file.write_bytes(file.read_bytes()[:-4])
     async with app(workspace).run_test(size=(100, 40)) as pilot:
         screen = await opened(pilot, "cosines")
@@ -425,7 +429,7 @@ def test_results_in_a_line(workspace: Path) -> None:
     with closing(Reader(workspace)) as reader:
         jobs = {job.label: job for job in reader.jobs(1)}
     for label, said in [
-        ("vector length", "3 layers of width 8: artifacts/med-short-length.safetensors"),
+        ("vector length", f"3 layers of width 8: {vector_file(workspace, 'length').relative_to(workspace)}"),
         ("vector random", "3 layers of width 8, random control of length: "),
         ("vector tone", None),
         ("layers and doses of length", "layer 1 of 3: largest ratio"),
