@@ -206,7 +206,7 @@ async def test_cosines_by_hand(workspace: Path) -> None:
         assert f"Cosines between vectors at layer {LAYER}" in left(screen)
         assert f"{abs(cosine):.2f}".removeprefix("0") in left(screen)
         await pilot.press("v", "v")
-        assert "vector 'tone' is not made" in left(screen)
+        assert "vector 'tone' cannot be compared: the two sides of vector 'tone' do not differ" in left(screen)
         await pilot.press("Y")
         await until(pilot, lambda: any("no table" in note.message for note in pilot.app._notifications))
 

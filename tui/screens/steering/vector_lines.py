@@ -135,7 +135,8 @@ def cosine_lines(found: SteeringSnapshot, chosen: str, width: int, ink: Ink, few
     """Return the cosines of the chosen vector: with the others at its layer, and across its layers."""
     own = found.cosines.get(chosen)
     if own is None or own.problem:
-        reason = own.problem if own else f"vector '{chosen}' is not made: there is nothing to compare"
+        why = own.problem if own else found.vector(chosen).problem
+        reason = f"vector '{chosen}' cannot be compared: {why}"
         return _paragraph([(" ", ink.dim)], [(sanitise.line(reason or "", 400), ink.bad)], 1, width)
     lines: list[Pieces] = []
     if own.layer is None:
