@@ -23,7 +23,7 @@ from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Order, Yi
 from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion
-from windowshift.core.contract.training import Trained, TrainFailed
+from windowshift.core.contract.training import Trained, TrainFailed, TrainMessage
 from windowshift.core.contract.vector_job import VectorFailed, VectorMade
 
 DEATHS_A_PORTION = 2
@@ -212,6 +212,12 @@ class Crew:
             del call.open[number]
             if portion.items and not call.closed:
                 call.waiting.appendleft(portion)
+                if call.lane == "train":  # where it goes on from is older than where it was: that is worth a word
+                    text = (
+                        f"a worker process died (exit code {code}); the training goes on from the state it saved last"
+                    )
+                    messages = [TrainMessage(item.key, text) for item in portion.items]
+                    call.results.put_nowait(Yielded(number, messages))
             call.results.put_nowait(Ended(number))  # its reader looks again what is left
         if not hopeless:
             self._start()

@@ -10,6 +10,10 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from windowshift.core.contract import sanitise
+
+_LONGEST = 4000  # characters of a sentence: a list of everything that is known may be long
+
 _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -31,7 +35,8 @@ def sentence(error: ValidationError, model: type[BaseModel], data: object) -> st
     """
     found = _meant(error.errors(include_url=False), data)
     best = min(found, key=lambda item: (item["type"] != "extra_forbidden", -_depth(item, data)))
-    text = _say(best, model, data)
+    # Keys and values are a person's own, and may hold line breaks and what a terminal obeys.
+    text = sanitise.line(_say(best, model, data), _LONGEST)
     places = {_place(item["loc"], data) for item in found}
     more = len(places) - 1
     return text if more <= 0 else f"{text} ({more} more {'place is' if more == 1 else 'places are'} wrong)"

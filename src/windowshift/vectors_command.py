@@ -44,6 +44,7 @@ def make(
 @app.command("list")
 def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
     """List the vectors of a workspace with where they come from."""
+    from windowshift.core.contract.errors import StoreError
     from windowshift.core.contract.vector_file import read_header
     from windowshift.core.measure.steering_results import vectors_made
     from windowshift.core.store.reader import Reader
@@ -56,11 +57,12 @@ def list_vectors(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False
                     line: dict[str, Any] = {"vector": f"{experiment.name}/{job.inputs['name']}", "state": job.state}
                     line |= {"error": job.error, "file": None, "layer_in_use": None}
                     if job.state == "done":
-                        path = _file(workspace, job.result["vector"])
-                        line["file"] = str(path)
+                        line["file"] = str(workspace / job.result["vector"])
                         try:
-                            line["header"] = asdict(read_header(path))
-                        except SpecError as error:  # one that is gone hides no other
+                            line["header"] = asdict(read_header(_file(workspace, job.result["vector"])))
+                        except StoreError as error:  # one that is gone hides no other
+                            line["error"] = f"cannot read vector {error}"
+                        except SpecError as error:
                             line["error"] = f"{error}; run again to make it anew"
                         line["layer_in_use"] = vectors_made(reader, experiment).layer(job.inputs["name"])
                     lines.append(line)

@@ -28,7 +28,15 @@ from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.shared.schedule import learning_rate
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering
-from windowshift.core.contract.training import Checkpointed, Example, Sft, Trained, TrainFailed, TrainProgress
+from windowshift.core.contract.training import (
+    Checkpointed,
+    Example,
+    Sft,
+    Trained,
+    TrainFailed,
+    TrainMessage,
+    TrainProgress,
+)
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {"threads": 1, "batch_rows": 6, "workers": 1}
@@ -127,6 +135,7 @@ async def test_what_a_killed_worker_was_at_goes_to_another_one(models: Path, tmp
                 for worker in list(many._crew._workers):
                     worker.process.kill()
     end = ending(events)
+    assert any(isinstance(event, TrainMessage) and "worker process died" in event.text for event in events)
     assert isinstance(whole, Trained)
     assert isinstance(end, Trained)
     weights = "adapter_model.safetensors"

@@ -376,6 +376,14 @@ def test_no_value_under_a_key_reaches_a_traceback(key: str, value: object) -> No
     refused_or_read(yaml.safe_dump({**read, key: value}))
 
 
+@pytest.mark.parametrize("odd", ["\n", "a\r\nb", "\x1b[2J", "\u2028", "\u202e"])
+@pytest.mark.parametrize("key", ["backend", "prompts", "conditions", "data", "setting", "vectors"])
+def test_an_odd_key_does_not_break_the_sentence(key: str, odd: str) -> None:
+    read = yaml.safe_load(good(Path("x")))
+    refused_or_read(yaml.safe_dump({**read, key: {odd: None}}))
+    refused_or_read(yaml.safe_dump({**read, odd: None}))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(["conditions", "data", "sft", "sampling", "limits", "channel", "checkpoints"]), st.data())
 def test_no_value_in_a_section_reaches_a_traceback(section: str, data: st.DataObject) -> None:
