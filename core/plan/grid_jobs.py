@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 from windowshift.core.contract.backend import ModelIdentity
-from windowshift.core.contract.conditions import Channel, Condition, NoPrefix, is_neutral
+from windowshift.core.contract.conditions import Channel, Condition, is_neutral
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.prompts import Prompt, set_digest
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import Scorer
-from windowshift.core.plan.job_maker import Chosen, Identity
+from windowshift.core.plan.job_maker import Chosen, Identity, channel_of
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.given_rows import GivenRows
@@ -147,7 +147,7 @@ class PlanMaker:
             "backend": self.spec.generate_backend,
             "model": self.model,
             "condition": identity,
-            "channel": _channel(condition, channel),
+            "channel": channel_of(condition, channel),
             "prompts": place,
             "sampling": self.sampling,
             "seed": seed,
@@ -299,7 +299,7 @@ class PlanMaker:
                     "first": first,
                     "last": last,
                     "condition": identity,
-                    "channel": _channel(part.train, self.spec.channel.train),
+                    "channel": channel_of(part.train, self.spec.channel.train),
                 }
             )
             start = data.inputs["rows"][0]
@@ -419,12 +419,6 @@ class PlanMaker:
             place = self.jobs[place["filter"]].inputs["prompts"]
         sets = [self.drawn.data, self.drawn.evaluation, *(one.prompts for one in self.given.values())]
         return next(one for one in sets if set_digest(one) == place["set"])
-
-
-def _channel(condition: Condition, channel: Channel) -> Channel:
-    """The channel of a condition's prefix; one without a prefix is the same in either."""
-    bare = isinstance(condition, NoPrefix) or (isinstance(condition, SteeringDose) and condition.prefix is None)
-    return "user" if bare else channel
 
 
 def _values(key: str, prompts: Sequence[Prompt]) -> str:

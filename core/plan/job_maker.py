@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from windowshift.core.contract.conditions import Channel, Condition
+from windowshift.core.contract.conditions import Channel, Condition, NoPrefix
+from windowshift.core.contract.controls import EmptySystem
 from windowshift.core.plan.jobs import Job
 from windowshift.core.settings.prompt_source import Drawn
+from windowshift.core.spec.dose import SteeringDose
 from windowshift.core.spec.grid_spec import GridSpec
 from windowshift.core.spec.spec import Spec
 
@@ -60,3 +62,11 @@ class JobMaker(Protocol):
     def score(self, sampled: Job, rows: int) -> None:
         """Score a job's completions by every scorer."""
         ...
+
+
+def channel_of(condition: Condition, channel: Channel) -> Channel:
+    """The channel of a condition's prefix; one without a prefix is the same in either."""
+    bare = isinstance(condition, NoPrefix | EmptySystem) or (
+        isinstance(condition, SteeringDose) and condition.prefix is None
+    )
+    return "user" if bare else channel

@@ -11,6 +11,7 @@ from pathlib import Path
 from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
 from windowshift.core.contract.conditions import Condition, PrefixGroup, prefixed
+from windowshift.core.contract.controls import ControlGroup, EmptySystem, enough_rephrasings
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.phrases import fixed_parts
@@ -121,7 +122,7 @@ def make_plan(
     rehearsal = getattr(setting, "rehearsal", MICROWORLD)
     if spec.model == MICROWORLD and rehearsal != MICROWORLD:  # the embedded model is that of the setting's own world
         spec = spec.model_copy(update={"model": rehearsal})
-    grid = resolve_grid(spec, setting.conditions())
+    grid = resolve_grid(spec, setting.conditions(), folder)
     _check_capabilities(spec, grid, backends)
     _check_checkpoints(spec, grid)
     try:
@@ -149,6 +150,7 @@ def make_plan(
     if any(turn.role == "system" for prompt in (*data, *drawn.evaluation) for turn in prompt.turns[:1]):
         _check_system(spec, backends, "give prompts without a system message")
     _check_phrases(spec, grid, drawn, data)
+    _check_controls(spec, grid, backends)
     # Steered text may fall apart, which lengths alone do not show.
     ruled: tuple[Scorer, ...] = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
     own = scorers_of(spec.scorers, folder, _behaviours(ruled))
@@ -216,6 +218,19 @@ def _check_phrases(spec: Spec, grid: GridSpec, drawn: Drawn, data: Sequence[Prom
             for phrase in one.phrases if isinstance(one, PrefixGroup) else ():
                 for prompt in prompts if fixed_parts(phrase) != [phrase] else ():
                     prefixed(phrase, prompt, channel)
+
+
+def _check_controls(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:
+    """A rephrasing is used twice at most, and an empty system message needs a template that takes one."""
+    for row in grid.rows:
+        size = spec.data.size
+        for part in row.parts:
+            for one in _pushing(part.train):
+                if isinstance(one, ControlGroup):
+                    enough_rephrasings(one, round(size * part.fraction))
+    pushed = [*grid.evaluate, *grid.base, *(part.train for row in grid.rows for part in row.parts)]
+    if any(isinstance(one, EmptySystem) for condition in pushed for one in _pushing(condition)):
+        _check_system(spec, backends, "leave  control: empty_system  out")
 
 
 def _pushing(condition: Condition) -> tuple[Condition, ...]:

@@ -21,7 +21,7 @@ from windowshift.core.spec.dose import SteeringDose
 from windowshift.core.spec.given import GivenData, KeptData
 from windowshift.core.spec.grid_spec import named
 from windowshift.core.spec.spec_errors import did_you_mean
-from windowshift.core.spec.vector_spec import CompletionsFile, VectorSpec
+from windowshift.core.spec.vector_spec import CompletionsFile, VectorSpec, control_vector
 
 SWEPT_LAYERS = 8
 
@@ -81,6 +81,10 @@ class VectorPlanner:
 
     def _entry(self, name: str) -> VectorSpec:
         if name not in self._spec.vectors:
+            derived = control_vector(name)
+            if derived is not None and derived.of is not None:
+                self._entry(derived.of)  # says so where there is no such vector
+                return derived
             known = did_you_mean(name, self._spec.vectors) if self._spec.vectors else ": the spec has no 'vectors'"
             raise SpecError(f"there is no vector '{name}'{known}")
         return self._spec.vectors[name]

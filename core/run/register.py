@@ -6,7 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from windowshift.core.contract.conditions import Condition
+from windowshift.core.contract.controls import ControlGroup, EmptySystem
 from windowshift.core.plan.plan import Plan
+from windowshift.core.spec.dose import SteeringDose
 from windowshift.core.store.connection import to_json
 from windowshift.core.store.writer import Writer
 
@@ -21,7 +23,7 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
             "generate": row.generate,
             "arm": row.arm,
             "kind": "mix" if len(row.parts) > 1 else row.parts[0].train.kind,
-            **({} if len(row.parts) > 1 else row.parts[0].train.identity()),
+            **({} if len(row.parts) > 1 else {**row.parts[0].train.identity(), **_control(row.parts[0].train)}),
             "parts": [
                 {"fraction": part.fraction, "generate": part.generate.name, "train": part.train.name}
                 for part in row.parts
@@ -87,4 +89,14 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
 
 
 def _described(condition: Condition) -> dict[str, Any]:
-    return {"name": condition.name, "arm": condition.arm, **condition.identity()}
+    return {"name": condition.name, "arm": condition.arm, **condition.identity(), **_control(condition)}
+
+
+def _control(condition: Condition) -> dict[str, Any]:
+    """Of what a condition is a control, which its jobs need not know."""
+    if not isinstance(condition, ControlGroup | EmptySystem | SteeringDose) or condition.control is None:
+        return {}
+    found: dict[str, Any] = {"control": condition.control, "of": condition.of}
+    if isinstance(condition, ControlGroup) and condition.distances:
+        found["distances"] = [round(one, 3) for one in condition.distances]
+    return found

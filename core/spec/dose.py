@@ -21,8 +21,10 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Steering, Tokens
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Arm
+from windowshift.core.contract.vector_job import ControlKind
 from windowshift.core.spec.section import Number, Section
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
+from windowshift.core.spec.vector_spec import control_name
 
 GOLDEN = 0.6180339887498949
 Unit = Literal["alpha", "dose"]
@@ -35,7 +37,8 @@ class SteeringDose:
     Example i takes ``alphas[i mod n]``; with `span`, a point of the range that goes by i (multiples of
     the golden ratio, so that any stretch of examples covers the range evenly). `match` names the
     prefix group whose base mean the dose reproduces; the run solves for alpha. `vectors` are names in
-    the spec: the plan puts the jobs that make them in, the run their files, layers and alphas.
+    the spec: the plan puts the jobs that make them in, the run their files, layers and alphas. `control` says
+    that its vector is a control of the one that `of` steers along, at the same dose.
     """
 
     name: str
@@ -49,6 +52,8 @@ class SteeringDose:
     prefix: PrefixGroup | None = None
     kind: str = "steering"
     arm: Arm = "steering"
+    control: ControlKind | None = None
+    of: str = ""
 
     @property
     def neutral(self) -> bool:
@@ -111,6 +116,9 @@ class _Entry(Section):
     tokens: Tokens = "all"
     ablate: bool = False
     prefix: str | None = None
+    control: ControlKind | None = None
+    count: Annotated[int, Field(ge=1, le=1000)] | None = None
+    source: Annotated[int, Field(ge=0)] | None = None
     name: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("steer", "alpha", "dose", mode="before")
@@ -131,6 +139,14 @@ class _Entry(Section):
                 raise ValueError(f"'{key}' must not be empty")
         if self.unit == "dose" and ways[:1] not in (["sample"], ["range"]):
             raise ValueError("'unit' goes with sample and range; write  dose: ...  for a fixed dose")
+        if self.control is None and (self.count is not None or self.source is not None):
+            raise ValueError(f"'{'count' if self.source is None else 'source'}' goes with  control: ...")
+        if self.control is not None and len(self.steer) > 1:
+            raise ValueError("a control is one of one vector: combine several under 'vectors' first")
+        if self.count is not None and self.control not in ("random", "orthogonal"):
+            raise ValueError(f"'count' goes with  control: random or orthogonal; of '{self.control}' there is one")
+        if (self.control == "layer") != (self.source is not None):
+            raise ValueError("'source' is the layer whose direction  control: layer  takes; the two go together")
         if self.match is not None and len(self.steer) > 1:
             raise ValueError("match solves for the alpha of one vector: combine several under 'vectors' first")
         return self
@@ -154,12 +170,26 @@ def read_steering(entry: Mapping[str, Any], where: str) -> list[Condition]:
             raise SpecError(f"{where}.prefix: there is no prefix group '{read.prefix}'{hint}")
         prefix = prefix_groups()[read.prefix]
     plain = SteeringDose("", tuple(read.steer), unit=read.unit, tokens=read.tokens, ablate=read.ablate, prefix=prefix)
-    found = _doses(read, plain)
+    found: list[SteeringDose] = []
+    for vector in _controls(read):
+        of = "" if read.control is None else f"{read.steer[0]}"
+        found += _doses(read, replace(plain, vectors=vector, control=read.control, of=of))
     if read.name is not None:
         if len(found) != 1:
             raise SpecError(f"{where}: a name goes with one condition, but this entry makes {len(found)}; leave it out")
         found = [replace(found[0], name=read.name)]
     return list(found)
+
+
+def _controls(read: _Entry) -> list[tuple[str, ...]]:
+    """The vectors that an entry steers along: its own, or each control of it."""
+    if read.control is None:
+        return [tuple(read.steer)]
+    if read.control == "flipped":
+        return [(control_name(read.steer[0], read.control),)]
+    if read.source is not None:
+        return [(control_name(read.steer[0], read.control, read.source),)]
+    return [(control_name(read.steer[0], read.control, seed),) for seed in range(read.count or 1)]
 
 
 def _doses(read: _Entry, plain: SteeringDose) -> list[SteeringDose]:

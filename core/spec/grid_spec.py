@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.spec.condition_kinds import KINDS
+from windowshift.core.spec.control_entry import read_control
 from windowshift.core.spec.given import GivenData, KeptData, read_given, read_keep
 from windowshift.core.spec.sections import ConditionEntry, Mix, Where
 from windowshift.core.spec.spec import Spec
@@ -53,8 +55,10 @@ class GridSpec:
     names: Mapping[str, Condition]
 
 
-def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
+def resolve_grid(spec: Spec, known: Mapping[str, Condition], folder: Path = Path()) -> GridSpec:
     """Resolve a spec's conditions against the setting's and its own groups.
+
+    `folder` is where the files that conditions name are looked for.
 
     Raises:
         SpecError: the entry that names nothing, or a name that stands there twice.
@@ -65,9 +69,9 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
             raise SpecError(f"conditions.groups: '{name}' is a reserved name; choose another")
         own[name] = PrefixGroup(name, check_phrases(phrases, f"conditions.groups.{name}"))
     names = {**known, **own}
-    generate = _datasets(spec.conditions.generate, names)
-    evaluate = _conditions(spec.conditions.evaluate, names, "conditions.evaluate")
-    base = _conditions(spec.conditions.base, names, "conditions.base")
+    generate = _datasets(spec.conditions.generate, names, folder)
+    evaluate = _conditions(spec.conditions.evaluate, names, folder, "conditions.evaluate")
+    base = _conditions(spec.conditions.base, names, folder, "conditions.base")
     _once([condition.name for condition in (*evaluate, *base)], "conditions.base")
     for name in spec.conditions.cross if isinstance(spec.conditions.cross, list) else ():
         named(name, {condition.name: condition for condition in evaluate}, "conditions.cross")
@@ -80,9 +84,9 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
             rows.append(_mix_row(entry, names, where))
             continue
         if isinstance(entry, dict) and "where" in entry:
-            trained = [_selective(entry, names, spec.data.seed, where)]
+            trained = [_selective(entry, names, folder, spec.data.seed, where)]
         else:
-            trained = _resolve(entry, names, where)
+            trained = _resolve(entry, names, folder, where)
         # A name given inline can be used in a mix that comes after it.
         names.update({condition.name: condition for condition in trained})
         rows.extend(
@@ -96,22 +100,26 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition]) -> GridSpec:
     return GridSpec(generate, tuple(rows), evaluate, base, names)
 
 
-def _conditions(entries: Sequence[ConditionEntry], names: Mapping[str, Condition], where: str) -> tuple[Condition, ...]:
-    found = [
-        condition for index, entry in enumerate(entries) for condition in _resolve(entry, names, f"{where}[{index}]")
-    ]
+def _conditions(
+    entries: Sequence[ConditionEntry], names: Mapping[str, Condition], folder: Path, where: str
+) -> tuple[Condition, ...]:
+    found: list[Condition] = []
+    for index, entry in enumerate(entries):
+        # A name given inline can be used in an entry that comes after it.
+        before = {**names, **{condition.name: condition for condition in found}}
+        found += _resolve(entry, before, folder, f"{where}[{index}]")
     _once([condition.name for condition in found], where)
     return tuple(found)
 
 
-def _datasets(entries: Sequence[ConditionEntry], names: Mapping[str, Condition]) -> tuple[Condition, ...]:
+def _datasets(entries: Sequence[ConditionEntry], names: Mapping[str, Condition], folder: Path) -> tuple[Condition, ...]:
     """The generation conditions: those under which D is written, given ones, and those of which a part is kept."""
     found: list[Condition] = []
     for index, entry in enumerate(entries):
         where = f"conditions.generate[{index}]"
         keep = entry.get("keep") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not {"data", "keep", "generate"} & set(entry):
-            found += _resolve(entry, names, where)
+            found += _resolve(entry, names, folder, where)
             continue
         rest = {key: value for key, value in entry.items() if key != "keep"}
         if "generate" in rest:
@@ -122,14 +130,16 @@ def _datasets(entries: Sequence[ConditionEntry], names: Mapping[str, Condition])
                 )
             if keep is None:
                 raise SpecError(f"{where}: 'generate' names a condition of which a part is kept: add  keep: {{...}}")
-            source = _single(rest["generate"], {**names, **{one.name: one for one in found}}, f"{where}.generate")
+            source = _single(
+                rest["generate"], {**names, **{one.name: one for one in found}}, folder, f"{where}.generate"
+            )
             if isinstance(source, KeptData):
                 raise SpecError(f"{where}.generate: '{source.name}' is kept of another one already: name that one")
         elif "data" in rest:
             # What is kept has the name; all of it is called by its file.
             source = read_given(rest if keep is None else {**rest, "name": None}, where)
         else:
-            source = _single(rest, names, where)
+            source = _single(rest, names, folder, where)
         if keep is None:
             found.append(source)
             continue
@@ -144,17 +154,19 @@ def _datasets(entries: Sequence[ConditionEntry], names: Mapping[str, Condition])
     return tuple(found)
 
 
-def _single(entry: ConditionEntry, names: Mapping[str, Condition], where: str) -> Condition:
+def _single(entry: ConditionEntry, names: Mapping[str, Condition], folder: Path, where: str) -> Condition:
     """One condition, by name or inline."""
     if not isinstance(entry, str | dict):
         raise SpecError(f"{where}: a condition is a name or a mapping, but this one is {entry!r}")
-    found = _resolve(entry, names, where)
+    found = _resolve(entry, names, folder, where)
     if len(found) != 1:
         raise SpecError(f"{where}: one condition is wanted, but these are {len(found)}")
     return found[0]
 
 
-def _selective(entry: Mapping[str, Any], names: Mapping[str, Condition], seed: int, where: str) -> Condition:
+def _selective(
+    entry: Mapping[str, Any], names: Mapping[str, Condition], folder: Path, seed: int, where: str
+) -> Condition:
     """Read ``{train: hack, where: {label: hack}, else: no_prefix, noise: 0.1, name: ...}``."""
     try:
         read = Where.model_validate({key: value for key, value in entry.items() if key not in KINDS})
@@ -163,8 +175,8 @@ def _selective(entry: Mapping[str, Any], names: Mapping[str, Condition], seed: i
     inline = {key: value for key, value in entry.items() if key in (*KINDS, "name")}
     if (read.train is None) == (len(inline) <= ("name" in inline)):
         raise SpecError(f"{where}: 'where' needs the condition of the rows that match: add  train: NAME")
-    then = _trainable(_single(inline if read.train is None else read.train, names, where), where)
-    otherwise = _trainable(_single(read.otherwise, names, f"{where}.else"), f"{where}.else")
+    then = _trainable(_single(inline if read.train is None else read.train, names, folder, where), where)
+    otherwise = _trainable(_single(read.otherwise, names, folder, f"{where}.else"), f"{where}.else")
     if then.arm != otherwise.arm and not is_neutral(otherwise):
         raise SpecError(f"{where}: '{then.name}' and '{otherwise.name}' belong to different arms; a row stays in one")
     words = ", ".join(f"{key}={value}" for key, value in read.where.items())
@@ -178,23 +190,23 @@ def _trainable(condition: Condition, where: str) -> Condition:
     return condition
 
 
-def _resolve(entry: ConditionEntry, names: Mapping[str, Condition], where: str) -> list[Condition]:
+def _resolve(entry: ConditionEntry, names: Mapping[str, Condition], folder: Path, where: str) -> list[Condition]:
     if isinstance(entry, str):
         return [_trainable(named(entry, names, where), where)]
     for key in ("data", "keep", "where"):
         if key in entry:
             place = "conditions.train" if key == "where" else "conditions.generate"
             raise SpecError(f"{where}: '{key}' stands under {place} only")
+    if "control" in entry and "steer" not in entry:
+        return read_control(entry, names, folder, where)
     for key, reader in KINDS.items():
         if key in entry:
             unknown = set(map(str, entry)) - {key, "name"}
             if unknown and key == "phrases":
                 raise SpecError(f"{where}: unknown key '{min(unknown)}'{did_you_mean(min(unknown), [key, 'name'])}")
             return reader(entry, where)
-    keys = ", ".join(map(str, entry)) or "nothing"
-    raise SpecError(
-        f"{where}: a condition is a name or has one of the keys {', '.join([*KINDS, 'mix'])}, but this one has {keys}"
-    )
+    known, keys = ", ".join([*KINDS, "control", "mix"]), ", ".join(map(str, entry)) or "nothing"
+    raise SpecError(f"{where}: a condition is a name or has one of the keys {known}, but this one has {keys}")
 
 
 def named(name: str, names: Mapping[str, Condition], where: str) -> Condition:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -75,3 +76,23 @@ class VectorSpec(Section):
         if sides and isinstance(self.positive, str) != isinstance(self.negative, str):
             raise ValueError("positive and negative must both be conditions, or both be files")
         return self
+
+
+_DERIVED = re.compile(rf"(?P<of>.+)~(?P<control>{'|'.join(get_args(ControlKind))})(?P<number>\d*)")
+
+
+def control_name(of: str, control: ControlKind, number: int | None = None) -> str:
+    """What a control that a condition asks for is called: ``length~random3``; `number` is its seed, or its layer."""
+    return f"{of}~{control}{'' if number is None else number}"
+
+
+def control_vector(name: str) -> VectorSpec | None:
+    """The control that a name of `control_name` stands for; None: the name is of another sort."""
+    found = _DERIVED.fullmatch(name)
+    if found is None:
+        return None
+    control: ControlKind = next(one for one in get_args(ControlKind) if one == found["control"])
+    number = int(found["number"] or 0)
+    if control == "layer":
+        return VectorSpec(control=control, of=found["of"], source=number)
+    return VectorSpec(control=control, of=found["of"], seed=number)
