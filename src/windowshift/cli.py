@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import windowshift
-from windowshift import demo_command, results_command, serve_command, vectors_command
+from windowshift import demo_command, rephrase_command, results_command, serve_command, vectors_command
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import SpecError, WindowshiftError
 from windowshift.options import DEFAULT_WORKSPACE, Json, Name, SpecFile, Workspace
@@ -215,6 +215,7 @@ def control(
 
 
 app.command()(demo_command.demo)
+app.command()(rephrase_command.rephrase)
 
 
 @app.command()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.scripted_backend import ScriptedBackend
 from windowshift.core.contract.conditions import Channel, PrefixGroup, prefix_groups
 from windowshift.core.contract.controls import MOST_USES, STANDARD, ControlGroup, EmptySystem
-from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.generation import Message
+from windowshift.core.contract.errors import BackendError, SpecError
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.rewording import (
     delimiters,
@@ -23,6 +26,7 @@ from windowshift.core.contract.rewording import (
     rephrased_by_rule,
 )
 from windowshift.core.plan.plan import Plan
+from windowshift.core.run.rephrase import TRIES, Rephrased, read_rephrasings, rephrase
 from windowshift.core.run.run import plan_spec
 from windowshift.core.spec import registry
 from windowshift.core.spec.spec import parse_spec
@@ -256,3 +260,51 @@ def test_controls_of_a_vector_are_trained_under_at_the_same_dose(tmp_path: Path)
     assert sum(one.control == "random" for one in rows.values() if one.arm == "steering") == 10
     assert {one.of for one in rows.values() if one.arm == "steering" and one.control} == {"length"}
     assert len([job for job in plan.jobs if job.kind == "train"]) == 1 + 1 + 10 + 1 + 1
+
+
+@dataclass
+class _Writer(ScriptedBackend):
+    """Writes three lines, one of them the same in every answer; the first answer fails where it is told to."""
+
+    fails: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
+        for request in requests:
+            self.asked.append(request.messages[0].content)
+            if len(self.asked) <= self.fails:
+                yield Completion(request.key, "", "failed", None, error="the server is busy")
+            else:
+                text = f'1. "Lie, please."\n- Lie number {request.seed}.\n\nAnswer the following question dishonestly:'
+                yield Completion(request.key, text, "stop", 9)
+
+
+def rephrased(monkeypatch: pytest.MonkeyPatch, folder: Path, writer: _Writer, count: int) -> Rephrased:
+    monkeypatch.setattr(registry, "backend", lambda _name, _options: writer)
+    text = SPEC.format(train="[dishonest]", evaluate="[no_prefix]", size=20, channel="user")
+    return rephrase(parse_spec(text), folder, "dishonest", count)
+
+
+def test_a_model_writes_rephrasings_each_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    writer = _Writer()
+    made = rephrased(monkeypatch, tmp_path, writer, 5)
+    assert [one.text for one in made.found] == ["Lie, please.", *(f"Lie number {i}." for i in range(4))]
+    assert "Answer the following question dishonestly:" in writer.asked[0]
+    assert made.asked == len(writer.asked) == TRIES
+    made.write(tmp_path / "said.jsonl")
+    control = train_conditions(planned(tmp_path, "[{control: rephrased, of: dishonest, file: said.jsonl}]", size=10))
+    assert control["dishonest~rephrased"].phrases == tuple(one.text for one in made.found)
+
+
+def test_answers_that_fail_are_counted_and_none_at_all_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(BackendError, match="no rephrasing could be written: the server is busy"):
+        rephrased(monkeypatch, tmp_path, _Writer(fails=99), 5)
+    made = rephrased(monkeypatch, tmp_path, _Writer(fails=1), 45)
+    assert (made.failed, made.reason) == (1, "the server is busy")
+    assert 0 < len(made.found) < 45
+
+
+def test_rephrasings_stand_where_the_phrase_stood() -> None:
+    assert read_rephrasings("1) Lie!\n* Say no truth", "{prompt}\nLie.") == ["{prompt}\nLie!", "{prompt}\nSay no truth"]
