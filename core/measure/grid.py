@@ -40,8 +40,8 @@ class Grid:
     """Scores by cell and prompt.
 
     `sums` and `counts` have shape (cells + references, eval prompts): the sum and the number of scores
-    that a cell has for a prompt (nearly always one). References are the base model under train
-    conditions that are no cell of the grid: their job numbers, with whether they are done.
+    that a cell has for a prompt (nearly always one), and `tallies` counts the completions of each. References are the
+    base model under train conditions that are no cell of the grid: their job numbers, with whether they are done.
     `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts); `data_done` says
     whether a part is all there (empty: all are). `sds`
     are the cells' sample standard deviations (NaN below two).
@@ -99,7 +99,7 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         experiment=experiment,
         behaviour=behaviour,
         cells=cells,
-        tallies=tuple(tally for _, tally in loaded[: len(cells)]),
+        tallies=tuple(tally for _, tally in loaded),
         sds=np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in finite[: len(cells)]]),
         sums=sums,
         counts=counts,

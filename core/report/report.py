@@ -87,8 +87,8 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         failed = [job for job in reader.jobs(experiment.id) if job.state == "failed"]
         resampled = Resampled(grid, resamples)
         steering = steering_results(reader, experiment, resampled)
-    # Several cells may share a job; its completions count once.
-    jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=True)}
+    # Several cells may share a job; its completions count once. The tallies go on with those of references.
+    jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=False)}
     return Report(
         experiment,
         chosen,

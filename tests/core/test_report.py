@@ -285,3 +285,19 @@ def test_a_fine_tune_that_the_grid_has_not_is_not_waited_for(tmp_path: Path) -> 
     text = report_text(report(tmp_path, "med-short", resamples=100), width=400)
     assert "against the base model" in text
     assert "no_prefix fine-tune" not in text
+
+
+def test_a_match_that_is_trained_under_and_not_evaluated(tmp_path: Path) -> None:
+    """As in the demo: the base model under that dose is no cell of the grid, and its completions are counted."""
+    writer = generate_store(tmp_path, prompts=24, data_size=8, steering=True)
+    with writer.batch():
+        writer.connection.execute("DELETE FROM cells WHERE evaluate = 'length=medium'")
+        ((reference,),) = writer.connection.execute(
+            "SELECT DISTINCT reference FROM sources WHERE part_train = 'length=medium'"
+        ).fetchall()
+    writer.close()
+    (match,) = [one for one in report(tmp_path, "med-short").steering.matches if one.group == "medium"]
+    scores = Reader(tmp_path).scores(reference, "length_chars")
+    assert match.reached is not None
+    assert match.reached.n == len(scores) == 24
+    assert match.truncated == sum(finish == "length" for *_, finish in scores)
