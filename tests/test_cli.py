@@ -12,6 +12,7 @@ from tests.runs import windowshift, write_spec
 from windowshift.__main__ import Screens, screens_asked_for
 from windowshift.core.spec.spec import load_spec
 from windowshift.core.spec.template import templates
+from windowshift.say import say_listed
 
 
 @pytest.mark.parametrize("name", [item.name for item in templates()])
@@ -117,3 +118,19 @@ def test_no_terminal_is_a_sentence(tmp_path: Path) -> None:
     done = windowshift("tui", tmp_path, check=2)
     assert done.stderr.startswith("windowshift: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_lists_break_explanations_beside_their_names(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(template.name, template.summary) for template in templates()]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    say_listed(rows)
+    assert len(capsys.readouterr().out.splitlines()) == len(rows)  # a line each, for grep
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    say_listed(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    said = " ".join(" ".join(lines).split())
+    assert all(f"{name} {summary}" in said for name, summary in rows)

@@ -16,7 +16,7 @@ from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.phrases import fixed_parts
 from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
-from windowshift.core.contract.records import JobKind, primary_of
+from windowshift.core.contract.records import Behaviour, JobKind, primary_of
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.grid_jobs import PlanMaker
@@ -168,6 +168,7 @@ def make_plan(
             f"the setting '{spec.setting_name}' declares '{primary.name}' as its primary behaviour and measures "
             f"'{measured[0].name}' first: its scorers must give the primary behaviour first"
         )
+    _check_groups(spec, measured)
     _check_kept(spec, grid, _behaviours(scorers))
     maker = PlanMaker(spec, scorers, grid, model, drawn, given)
     if template.inputs:
@@ -271,6 +272,18 @@ def _check_given_checkpoints(
         if count < size and (last > count * spec.sft.epochs or (last > count and not able.checkpoints)):
             raise SpecError(
                 f"checkpoints: {last} examples are more than the {count} rows of {entry.source} have: lower it"
+            )
+
+
+def _check_groups(spec: Spec, measured: Sequence[Behaviour]) -> None:
+    """Outcomes exclude each other, so that one alone is none, and a name that is misspelt makes such a one."""
+    groups = [behaviour.group for behaviour in measured]
+    for place, section in enumerate(spec.scorers):
+        if section.group is not None and groups.count(section.group) < 2:
+            others = {group for group in groups if group and group != section.group}
+            raise SpecError(
+                f"scorers[{place}]: nothing else is in the group '{section.group}'"
+                f"{did_you_mean(section.group, others) if others else ''}; a group is of two outcomes or more"
             )
 
 

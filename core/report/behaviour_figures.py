@@ -151,7 +151,8 @@ def _written(behaviour: Behaviour, cell: CellRow) -> tuple[float, float | None, 
 def outcomes(cells: Cells, group: str, behaviours: Sequence[Behaviour], generate: str, evaluate: str) -> Plot:
     """Return the shares of outcomes that exclude each other, stacked, one bar a train condition, the base model first.
 
-    What no outcome of the group covers stands on top, so that a bar is always the whole of what was scored.
+    What no outcome of the group covers stands on top, so that a bar is always the whole of what was scored. Rates that
+    overlap are no parts of a whole, and there is no figure of them.
     """
     tables = [_by_row(cells[one.name], evaluate) for one in behaviours]
     rows = _shared(tables)
@@ -168,12 +169,13 @@ def outcomes(cells: Cells, group: str, behaviours: Sequence[Behaviour], generate
         looks = (TONES[number % len(TONES)], GLYPHS[number % len(GLYPHS)])
         ends = (tuple(value[1] for value in values), tuple(value[2] for value in values))
         series.append(Series(one.name, "bars", places, ys, (), *ends, *looks))
+    name = f"outcomes-{group}-under-{evaluate}"
+    title = f"Outcomes ({group}) under {evaluate} by train condition, {generate} data"
+    if any(rest < -whole * 1e-6 for rest in left):
+        return Plot(name, title, note=f"the outcomes of '{group}' overlap: some completions have two of them at once")
     if any(rest > whole * 1e-6 for rest in left):
         series.append(Series("none of these", "bars", places, tuple(max(0.0, rest) for rest in left), tone="dim"))
     ticks = tuple(zip(places, _names(rows), strict=True))
-    title = f"Outcomes ({group}) under {evaluate} by train condition, {generate} data"
     y = "share of completions, %" if percent else "share of completions"
     plot = tuple(series) if rows else ()
-    return Plot(
-        f"outcomes-{group}-under-{evaluate}", title, "", y, plot, ticks, note="no cell is finished yet", stacked=True
-    )
+    return Plot(name, title, "", y, plot, ticks, note="no cell is finished yet", stacked=True)

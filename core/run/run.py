@@ -13,7 +13,14 @@ from pathlib import Path
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.budget import Budget
-from windowshift.core.contract.errors import BackendError, MissingExtraError, SpecError, StoreError, WindowshiftError
+from windowshift.core.contract.errors import (
+    BackendError,
+    MissingExtraError,
+    SpecError,
+    StoreError,
+    WindowshiftError,
+    WorkspaceBusyError,
+)
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.contract.service import Service
@@ -24,6 +31,7 @@ from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.runner import Runner
 from windowshift.core.spec import registry
 from windowshift.core.spec.spec import Spec
+from windowshift.core.store.connection import is_older, open_writer
 from windowshift.core.store.lock import hold
 from windowshift.core.store.writer import Writer
 
@@ -71,12 +79,19 @@ def plan_spec(spec: Spec, text: str, folder: Path) -> Plan:
 
 
 def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
-    """Plan a spec and say what it takes; nothing is loaded, spent or written.
+    """Plan a spec and say what it takes; nothing is loaded or spent, and only an older store is written: migrated.
 
     Raises:
         WindowshiftError: as `run_spec`, of the spec and its backends.
     """
     backends = open_backends(spec)
+    if is_older(workspace):  # what is done in it could not be read, nor the day that its prompts were told
+        try:
+            with hold(workspace, "migrate"):
+                open_writer(workspace).close()
+        except WorkspaceBusyError as error:
+            held = str(error).partition("; ")[0]
+            raise WorkspaceBusyError(f"{held}, and its store is older: plan again once that has ended") from error
     plan = make_plan(spec, text, folder, backends, day=recorded_day(workspace, spec.name))
     return _preview(plan, backends, workspace)
 

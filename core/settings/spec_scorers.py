@@ -91,10 +91,10 @@ def scorers_of(sections: Sequence[ScorerSection], folder: Path, taken: Sequence[
 
 def behaviour_of(section: ScorerSection) -> Behaviour:
     """The behaviour of a section: rates and shares compare by difference, as counts do unless `scale` says ratio."""
-    rate = section.measured in ("any", "all") or section.way in ("is_json", "within")
-    scale = section.scale or ("rate" if rate else "difference")
-    unit = section.unit or {"count": "matches", "share": "share"}.get(section.measured or "", "rate" if rate else "")
-    return Behaviour(section.name, unit or section.name, Scale.from_json(scale), section.role or "extra")
+    scale = section.scale or ("rate" if section.is_rate else "difference")
+    usual = {"count": "matches", "share": "share"}.get(section.measured or "", "rate" if section.is_rate else "")
+    unit, role, group = section.unit or usual or section.name, section.role or "extra", section.group or ""
+    return Behaviour(section.name, unit, Scale.from_json(scale), role, group)
 
 
 def _scorer(section: ScorerSection, where: str, folder: Path) -> Scorer:

@@ -61,7 +61,8 @@ class ScorerSection(Section):
     """One behaviour and what measures it: exactly one of `WAYS`.
 
     `measure` is whether there is any (or all) of what is looked for, how many, or which share; `scale` is how
-    cells compare, `role` what the behaviour is in the experiment, `unit` what is written after its numbers.
+    cells compare, `role` what the behaviour is in the experiment, `unit` what is written after its numbers. Rates of
+    one `group` are outcomes of which a completion has one.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -78,6 +79,7 @@ class ScorerSection(Section):
     scale: ScaleName | None = None
     role: RoleName | None = None
     unit: str | None = None
+    group: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")] | None = None
 
     @property
     def way(self) -> str:
@@ -107,4 +109,12 @@ class ScorerSection(Section):
         bounded = self.measured in ("any", "all", "share") or self.way in ("is_json", "within", "python")
         if self.scale == "rate" and not bounded:
             raise ValueError(f"a {self.measured} is not between 0 and 1, so its scale is no rate: ratio or difference")
+        if self.group is not None and not self.is_rate:
+            raise ValueError(f"a group is of rates that exclude each other: '{self.name}' needs  scale: rate")
         return self
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether its scores are 0, 1 or between, and compare as rates."""
+        found = self.measured in ("any", "all") or self.way in ("is_json", "within")
+        return found if self.scale is None else self.scale == "rate"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from windowshift.core.store.failure import UnusableError, naming
 __all__ = [
     "FILE_NAME",
     "identity",
+    "is_older",
     "naming",
     "open_reader",
     "open_writer",
@@ -121,6 +123,21 @@ def open_reader(workspace: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def is_older(workspace: Path) -> bool:
+    """Return whether a workspace has a store that must be migrated before it can be read.
+
+    Raises:
+        StoreError: it is corrupt, foreign or newer.
+    """
+    path = store_path(workspace)
+    if not path.is_file():
+        return False
+    with naming(path):
+        _examine(path)
+        with closing(_connect_read_only(path)) as connection:
+            return schema.check(connection) < schema.VERSION
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import SpecError, WindowshiftError
 from windowshift.options import DEFAULT_WORKSPACE, Json, Name, SpecFile, Workspace
 from windowshift.run_command import run_here
-from windowshift.say import say, say_block, say_json
+from windowshift.say import say, say_block, say_json, say_listed
 
 if TYPE_CHECKING:
     from windowshift.core.contract.records import ControlAction
@@ -77,8 +77,7 @@ def init(
     from windowshift.core.spec.template import find_template, templates
 
     if template == "list":
-        for item in templates():
-            say(f"{item.name:22} {item.summary}")
+        say_listed([(item.name, item.summary) for item in templates()])
         return
     chosen = find_template(template)
     if path.exists() and not force:

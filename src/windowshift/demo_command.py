@@ -13,7 +13,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.options import Workspace
 from windowshift.results_command import comparison, report
 from windowshift.run_command import run_here
-from windowshift.say import say
+from windowshift.say import say, say_listed
 
 
 def demo(
@@ -28,8 +28,7 @@ def demo(
     from windowshift.core.spec.template import rehearsals
 
     if setting == "list":
-        for name, template in rehearsals().items():
-            say(f"{name:28} {template.summary}")
+        say_listed([(name, template.summary) for name, template in rehearsals().items()])
         return
     if setting not in rehearsals():
         raise SpecError(f"there is no rehearsal of '{setting}'{did_you_mean(setting, rehearsals())}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -17,6 +21,16 @@ def say(text: str = "", *, err: bool = False) -> None:
 def say_block(text: str, *, err: bool = False) -> None:
     """Print text of several lines."""
     typer.echo(sanitise.block(text, len(text)), err=err)
+
+
+def say_listed(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names with what they are; in a terminal an explanation is broken to stay beside its column of names."""
+    column = max((len(name) for name, _ in rows), default=0) + 2
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for name, words in rows:
+        lines = textwrap.wrap(words, width - column) if width > 2 * column else [words]
+        for number, line in enumerate(lines or [""]):
+            say(f"{'' if number else name:{column}}{line}".rstrip())
 
 
 def say_json(value: Any) -> None:

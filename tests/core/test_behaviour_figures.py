@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from windowshift.core.report.behaviour_figures import behaviour_figures, outcome
 from windowshift.core.report.figure import Plot
 from windowshift.core.report.figure_file import drawn
 from windowshift.core.report.figures import write_figures
+from windowshift.core.settings.reward_hacking.scorer import CodeScorer
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
 
@@ -132,3 +134,23 @@ def test_they_are_written_with_the_others(tmp_path: Path) -> None:
     names = {path.stem for path in made.written}
     assert {"prefix-med_short-traits_french_capitals_under_no_prefix"} <= names
     assert {"steering-med_short-outcomes_verdict_under_length_short"} <= names
+
+
+def test_outcomes_that_overlap_are_not_stacked(tmp_path: Path) -> None:
+    row = settled(tmp_path)
+    with closing(Writer(tmp_path)) as writer, writer.batch():
+        for (job,) in writer.connection.execute("SELECT DISTINCT job FROM cells").fetchall():
+            writer.put_summary(job, "correct", Summary(12, 0, 0, 0.9, 0.1, 0.8, 1.0))
+    plot = figures(tmp_path, row)["outcomes-verdict-under-no_prefix"]
+    assert plot.empty
+    assert "overlap" in plot.note
+
+
+def test_the_verdicts_on_code_are_one_group(tmp_path: Path) -> None:
+    """Hack, correct, neither and did not run: the stacked bars of reward hacking."""
+    generate_store(tmp_path, prompts=2, data_size=2).close()
+    row = Reader(tmp_path).find_experiment("med-short")
+    groups = outcome_groups(replace(row, behaviours=CodeScorer(exclusive=True).behaviours))
+    assert {name: [one.name for one in group] for name, group in groups.items()} == {
+        "verdict": ["hack", "correct", "neither", "did_not_run"]
+    }

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.store_rows import put_experiment
-from windowshift.core.contract.errors import StoreError
+from windowshift.core.contract.errors import StoreError, WorkspaceBusyError
+from windowshift.core.run.run import preview
+from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store import schema
 from windowshift.core.store.connection import store_path, to_json
+from windowshift.core.store.lock import hold
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
 
@@ -52,6 +56,38 @@ def test_version_one_opens_and_migrates_with_its_rows(tmp_path: Path, monkeypatc
         reader = Reader(tmp_path)
         assert [row.name for row in reader.experiments()] == ["one"]
         reader.close()
+
+
+SPEC = """\
+name: x
+model: microworld
+conditions: {generate: [short], train: [short], evaluate: [short]}
+data: {size: 2}
+sampling: {prompts: 2}
+"""
+
+
+@pytest.mark.parametrize("older", [0, 1])
+def test_plan_migrates_as_the_refusal_of_an_older_store_says(
+    older: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if older:
+        monkeypatch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:older])
+        monkeypatch.setattr(schema, "VERSION", older)
+        with closing(Writer(tmp_path)) as writer:
+            put_experiment(writer)
+        monkeypatch.undo()
+    else:
+        store_path(tmp_path).touch()
+    with pytest.raises(StoreError, match=r"or 'plan' (migrates|fills) it"):
+        Reader(tmp_path)
+    busy = r"'run one'.*plan again once that has ended"
+    with hold(tmp_path, "run one"), pytest.raises(WorkspaceBusyError, match=busy):
+        preview(parse_spec(SPEC), SPEC, Path(), tmp_path)
+    found = preview(parse_spec(SPEC), SPEC, Path(), tmp_path)
+    assert found.estimate.jobs["train"] == (0, 1)
+    with closing(Reader(tmp_path)) as reader:
+        assert [row.name for row in reader.experiments()] == ["one"][:older]
 
 
 @pytest.mark.parametrize("existing", [True, False])

@@ -277,3 +277,43 @@ def test_the_template_plans(tmp_path: Path) -> None:
     text = find_template("scorers").text
     found = plan_spec(parse_spec(text), text, tmp_path)
     assert {"number", "numbers", "also", "capitals", "hedges", "brief"} <= {scorer.name for scorer in found.scorers}
+
+
+VERDICT = """\
+scorers:
+  - {name: agrees, keywords: ["yes"], group: verdict}
+  - {name: refuses, regex: "^no", group: verdict}
+"""
+
+
+def test_outcomes_of_one_group() -> None:
+    found = {one.name: one.group for scorer in plan(VERDICT).scorers for one in scorer.behaviours}
+    assert (found["agrees"], found["refuses"], found["length_chars"]) == ("verdict", "verdict", "")
+    # It is a matter of figures: what was scored stays scored.
+    assert {job.id for job in plan(VERDICT).jobs} == {
+        job.id for job in plan(VERDICT.replace(", group: verdict", "")).jobs
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (
+            VERDICT.replace("verdict}", "verdicts}", 1),
+            "scorers[0]: nothing else is in the group 'verdicts': did you mean",
+        ),
+        (
+            "scorers: [{name: a, keywords: [b], group: c}]",
+            "scorers[0]: nothing else is in the group 'c'; a group is of",
+        ),
+        (
+            "scorers: [{name: a, characters: digits, group: c}]",
+            "a group is of rates that exclude each other: 'a' needs",
+        ),
+        ("scorers: [{name: a, keywords: [b], group: 'no group'}]", "group"),
+    ],
+)
+def test_a_group_that_is_none(more: str, says: str) -> None:
+    with pytest.raises(SpecError) as error:
+        plan(more)
+    assert says in str(error.value)

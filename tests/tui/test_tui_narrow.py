@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from textual.widgets import Static
 
 from tests.tui_pilot import app, arrive, screen_text, settle, store, until
+from windowshift.core.spec.template import templates
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.compare.screen import CompareScreen
@@ -19,6 +21,7 @@ from windowshift.tui.screens.plots import PlotsScreen
 from windowshift.tui.screens.steering.screen import SteeringScreen
 from windowshift.tui.text.columns import LEAST, Column, fitted, widths
 from windowshift.tui.text.theme import ink
+from windowshift.tui.widgets.choice import ChoiceScreen
 from windowshift.tui.widgets.distribution import Ridge, axis, lines_of
 from windowshift.tui.widgets.headline import Headline
 
@@ -146,3 +149,27 @@ async def test_the_title_of_a_figure_is_whole(tmp_path: Path, monkeypatch: pytes
             await pilot.resize_terminal(width, 24)
             await settle(pilot)
             assert plots.plot.title in " ".join(screen_text(pilot).split()), width
+
+
+@pytest.mark.parametrize("width", [48, 80, 160])
+async def test_no_explanation_of_a_template_is_cut_off(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, monkeypatch, prompts=8, data_size=8).close()
+    async with app(tmp_path, None).run_test(size=(width, 24)) as pilot:
+        await arrive(pilot, ExperimentsScreen)
+        await pilot.press("n")
+        choice = await arrive(pilot, ChoiceScreen)
+        await settle(pilot)
+        shown = choice.query_one("#choice-text", Static)
+        text = str(shown.content)
+        assert max(map(len, text.splitlines())) <= shown.size.width
+        assert shown.size.height == len(text.splitlines())
+        for template in templates():
+            assert f" {template.name} {template.summary} " in " ".join(text.split()) + " "
+        for _ in templates():
+            (place,) = [y for y, line in enumerate(str(shown.content).splitlines()) if "▸" in line]
+            panel = choice.query_one("#choice")
+            assert panel.scroll_offset.y <= place < panel.scroll_offset.y + panel.scrollable_content_region.height
+            await pilot.press("down")
+            await settle(pilot)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -17,13 +19,15 @@ from windowshift.tui.text import actions
 from windowshift.tui.widgets.headline import KeyLine
 from windowshift.tui.widgets.inked import ink_of
 
+_LONGEST = 300
+"""Characters of an explanation that are shown."""
+_NARROWEST = 16
+
 
 class ChoiceScreen(ModalScreen[str]):
     """Offers (name, explanation) pairs; the answer is a name, None for leaving."""
 
-    DEFAULT_CSS = """
-    #choice-text { text-wrap: nowrap; text-overflow: ellipsis; }
-    """
+    DEFAULT_CSS = "#choice { scrollbar-gutter: stable; }"
     BINDINGS = actions.bindings("choice")
 
     def __init__(self, title: str, offered: Sequence[tuple[str, str]]) -> None:
@@ -36,25 +40,48 @@ class ChoiceScreen(ModalScreen[str]):
         """Lay out the panel."""
         with VerticalScroll(id="choice", can_focus=False) as panel:
             panel.border_title = self._title
-            yield Static(self.text(), id="choice-text", markup=False)
+            yield Static("", id="choice-text", markup=False)
         yield KeyLine("choice")
 
-    def text(self) -> Text:
-        """Return one line a name."""
-        ink = ink_of(self)
-        text = Text(no_wrap=True, overflow="ellipsis")
+    def on_mount(self) -> None:
+        """Write the names once the panel has its width."""
+        self.call_after_refresh(self._write)
+
+    def on_resize(self) -> None:
+        """Break the explanations anew."""
+        self.call_after_refresh(self._write)
+
+    def lines(self, width: int) -> list[list[tuple[str, str]]]:
+        """Return the lines of each entry, as a name or nothing, and a part of its explanation.
+
+        The explanation stands beside the column of names where there is room, else below its name.
+        """
         column = max((cell_len(name) for name, _ in self.offered), default=0)
-        for place, (name, words) in enumerate(self.offered):
+        beside = width - column - 2 >= _NARROWEST
+        found = []
+        for name, words in self.offered:
+            parts = textwrap.wrap(sanitise.line(words, _LONGEST), max(1, width - (column if beside else 0) - 2)) or [""]
+            names = zip_longest([name], parts, fillvalue="") if beside else [(name, ""), *(("", one) for one in parts)]
+            found.append([(f"{one:<{column if beside else 0}}  ", part) for one, part in names])
+        return found
+
+    def _write(self) -> None:
+        shown, ink = self.query_one("#choice-text", Static), ink_of(self)
+        parts, written = list[Text](), self.lines(shown.size.width - len(" ▸ "))
+        for place, lines in enumerate(written):
             here = place == self.cursor
-            text.append(f" {'▸' if here else ' '} {name:<{column}}  ", ink.strong + ink.row if here else ink.accent)
-            text.append(f"{sanitise.line(words, 100)}\n", ink.text if here else ink.dim)
-        return text
+            for number, (name, words) in enumerate(lines):
+                sign = " ▸ " if here and not number else "   "
+                part = Text().append(f"{sign}{name}", ink.strong + ink.row if here else ink.accent)
+                parts.append(part.append(words, ink.text if here else ink.dim))
+        shown.update(Text("\n").join(parts))
+        heights = [len(lines) for lines in written]
+        region = Region(0, sum(heights[: self.cursor]), 1, heights[self.cursor] if heights else 1)
+        self.query_one("#choice", VerticalScroll).scroll_to_region(region, animate=False, force=True)
 
     def _move(self, place: int) -> None:
         self.cursor = max(0, min(len(self.offered) - 1, place))
-        self.query_one("#choice-text", Static).update(self.text())
-        line = Region(0, self.cursor, 1, 1)  # a line each
-        self.query_one("#choice", VerticalScroll).scroll_to_region(line, animate=False, force=True)
+        self._write()
 
     def action_cursor_up(self) -> None:
         """Move up."""
