@@ -25,7 +25,15 @@ from windowshift.backends.shared.schedule import batches, learning_rate
 from windowshift.core.contract.artifacts import is_whole
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.proof import Proof
-from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainProgress
+from windowshift.core.contract.training import (
+    Checkpointed,
+    StepLosses,
+    Trained,
+    TrainEvent,
+    TrainJob,
+    TrainProgress,
+    ends_of,
+)
 from windowshift.core.contract.whole_file import aside, replacing_file
 
 log = logging.getLogger("windowshift.local")
@@ -63,7 +71,7 @@ def train(
         yield [
             *measured(job, unlearned, signature),
             *(Checkpointed(job.key, wanted, str(folder)) for wanted, folder in folders.items()),
-            Trained(job.key, str(final), total_examples, left_out=left_out),
+            Trained(job.key, str(final), total_examples, left_out=left_out, losses=_losses_in(final)),
         ]
         return
     if lm.training_fault is not None:
@@ -107,7 +115,8 @@ def train(
         run.keep(final)
         for left in (state, aside(state)):  # a kill may have left the second
             left.unlink(missing_ok=True)
-        yield [Trained(job.key, str(final), total_examples, proofs=proofs, left_out=left_out)]
+        ends = ends_of(run.losses)
+        yield [Trained(job.key, str(final), total_examples, proofs=proofs, left_out=left_out, losses=ends)]
     finally:
         lm.adapters.drop(run.name)
 
@@ -120,6 +129,7 @@ class _Run:
         self._batches = batches(len(encoded), job.sft, job.seed)
         self.steps = len(self._batches)
         self.step = self.examples = self.tokens = 0
+        self.losses: list[tuple[int, float]] = []
         self.name, self._parameters = lm.adapters.create(job.sft, job.seed)
         self._optimizer = torch.optim.AdamW(
             list(self._parameters.values()),
@@ -174,12 +184,14 @@ class _Run:
         self.examples += len(batch)
         count = sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
         self.tokens += count
+        self.losses.append((self.examples, value))
         return value, count
 
     def keep(self, folder: Path) -> None:
-        """Write the adapter as it is now, with the signature of what determines it."""
+        """Write the adapter as it is now, with the signature of what determines it and how far the loss fell."""
         self._lm.adapters.save(self.name, folder)
-        (folder / SIGNATURE).write_text(json.dumps({"signature": self._signature}) + "\n", encoding="utf-8")
+        said = {"signature": self._signature, "losses": ends_of(self.losses)}
+        (folder / SIGNATURE).write_text(json.dumps(said) + "\n", encoding="utf-8")
 
     def save(self, path: Path) -> None:
         """Write the resume state, whole or not at all.
@@ -193,6 +205,7 @@ class _Run:
             "signature": self._signature,
             "step": self.step,
             "examples": self.examples,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
             "weights": {key: value.detach() for key, value in weights.items()},
             "optimizer": self._optimizer.state_dict(),
         }
@@ -217,6 +230,7 @@ class _Run:
                     value.copy_(state["weights"][key.replace(self.name, "adapter")])
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.examples = state["step"], state["examples"]
+            self.losses = [(int(seen), loss) for seen, loss in state["losses"].tolist()]
             done = [self._encoded[index] for batch in self._batches[: self.step] for index in batch]
             self.tokens = sum(len(each.prompt) + len(each.completion) for each in done)
         except Exception as error:  # torch raises many kinds for a damaged file
@@ -256,6 +270,12 @@ def _complete(folder: Path, signature: str) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and found.get("signature") == signature
+
+
+def _losses_in(folder: Path) -> StepLosses:
+    """The losses that were kept beside an adapter; none beside one from before they were."""
+    found = json.loads((folder / SIGNATURE).read_text(encoding="utf-8")).get("losses", ())
+    return tuple((int(seen), float(loss)) for seen, loss in found)
 
 
 def _signature(lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -> str:

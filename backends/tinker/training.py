@@ -21,7 +21,7 @@ from windowshift.backends.tinker.work import Work, work_of
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.prices import Price
-from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainMessage
+from windowshift.core.contract.training import Checkpointed, Trained, TrainEvent, TrainJob, TrainMessage, ends_of
 
 
 class Training:
@@ -62,7 +62,10 @@ class Training:
                 put(Checkpointed(job.key, wanted.examples or 0, str(job.output / wanted.folder)))
         else:
             journal = await self._paid(work, journal, put)
-        put(Trained(job.key, str(job.output / work.wanted[-1].folder), work.total, journal.usd, left_out=work.left_out))
+        adapter = str(job.output / work.wanted[-1].folder)
+        steps = Losses(job.output).steps
+        ends = ends_of([(min(each.step * job.sft.batch_size, work.total), each.loss) for each in steps])
+        put(Trained(job.key, adapter, work.total, journal.usd, left_out=work.left_out, losses=ends))
 
     async def _paid(self, work: Work, journal: JobJournal, put: Put) -> JobJournal:
         """Train within the budget. Steps that a kill made necessary twice are paid twice, and counted so."""

@@ -28,7 +28,7 @@ WITHOUT_MEANING: tuple[TextControl, ...] = ("irrelevant", "delimiters", "neutral
 MOST_USES = 2
 """How many examples of D a rephrasing is used for at most."""
 _LISTED = 64
-"""Up to so many phrases a job's inputs list; beyond, their digest."""
+"""So many phrases a job's inputs list; of more they have the number and the digest too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,12 @@ class ControlGroup(PrefixGroup):
     distances: tuple[float, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """As `Condition.identity`; of many phrases their number and digest."""
+        """As `Condition.identity`; of many phrases the first, their number and their digest."""
         if len(self.phrases) <= _LISTED:
             return {"kind": self.kind, "phrases": list(self.phrases)}
         digest = hashlib.sha256(json.dumps(self.phrases).encode()).hexdigest()[:32]
-        return {"kind": self.kind, "phrases": len(self.phrases), "digest": digest}
+        some = list(self.phrases[:_LISTED])
+        return {"kind": self.kind, "phrases": some, "of_phrases": len(self.phrases), "digest": digest}
 
     def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:
         """As `PrefixGroup.push`; where the phrase is empty, the delimiter alone."""

@@ -134,12 +134,31 @@ class Validated:
     loss: float
 
 
+StepLosses = tuple[tuple[int, float], ...]
+"""Losses by step: the examples seen after it, and the mean loss of its completion tokens, in nats."""
+LOSS_WINDOW = 0.1
+"""The share of a training's examples at its beginning, and at its end, whose losses say how far the loss fell."""
+_MOST_STEPS = 200
+
+
+def ends_of(losses: Sequence[tuple[int, float]]) -> StepLosses:
+    """The steps in the first and in the last tenth of a training's examples, at most 200 of each, evenly spaced."""
+    if not losses:
+        return ()
+    total = losses[-1][0]
+    first = [one for one in losses if one[0] <= max(total * LOSS_WINDOW, losses[0][0])]
+    last = [one for one in losses if one[0] > total * (1 - LOSS_WINDOW)]
+    thinned = [window[:: -(-len(window) // _MOST_STEPS)] for window in (first, last)]
+    return tuple(sorted({*thinned[0], *thinned[1]}))
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A job ended; `adapter` is what `Model.adapter` takes. `usd` is None where there is no price.
 
     `proofs` says what steering did in the steps since the job was started or resumed. `left_out` counts examples
-    that could not be learned; a `TrainMessage` said why.
+    that could not be learned; a `TrainMessage` said why. `losses` are those of `ends_of`, empty where the backend
+    knows none.
     """
 
     key: str
@@ -148,6 +167,7 @@ class Trained:
     usd: float | None = None
     proofs: tuple[Proof, ...] = ()
     left_out: int = 0
+    losses: StepLosses = ()
 
 
 @dataclass(frozen=True, slots=True)

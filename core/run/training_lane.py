@@ -73,6 +73,8 @@ class TrainingLane:
                 result["fired"] = fired_to_json(total(map(Fired.of, event.proofs)))
             if event.left_out:
                 result["left_out"] = event.left_out
+            if event.losses:
+                result["losses"] = [list(one) for one in event.losses]
             self._ledger.finish(job, result, usd=event.usd)
         else:
             self._ledger.fail(job, event.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition], folder: Path = Path
             raise SpecError(f"conditions.groups: '{name}' is a reserved name; choose another")
         own[name] = PrefixGroup(name, check_phrases(phrases, f"conditions.groups.{name}"))
     names = {**known, **own}
+    names = {**_given_inline(spec, names, folder), **names}
     generate = _datasets(spec.conditions.generate, names, folder)
     evaluate = _conditions(spec.conditions.evaluate, names, folder, "conditions.evaluate")
     base = _conditions(spec.conditions.base, names, folder, "conditions.base")
@@ -98,6 +100,24 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition], folder: Path = Path
     if len(spec.conditions.train) and any(row.train == BASE for row in rows):
         raise SpecError(f"conditions.train: '{BASE}' is the untrained model, which is evaluated anyway; leave it out")
     return GridSpec(generate, tuple(rows), evaluate, base, names)
+
+
+def _given_inline(spec: Spec, names: Mapping[str, Condition], folder: Path) -> dict[str, Condition]:
+    """The conditions that are written inline in some list, so that every list can call them by name.
+
+    What cannot be read is left to whoever reads that list.
+    """
+    found: dict[str, Condition] = {}
+    lists = {"evaluate": spec.conditions.evaluate, "base": spec.conditions.base, "train": spec.conditions.train}
+    for _ in range(2):  # a control may be made of a condition that stands in a later list
+        for part, entries in lists.items():
+            for index, entry in enumerate(entries):
+                if isinstance(entry, dict) and "where" not in entry and {*KINDS, "control"} & set(entry):
+                    with suppress(SpecError):
+                        read = _resolve(entry, {**found, **names}, folder, f"conditions.{part}[{index}]")
+                        for condition in read:
+                            found.setdefault(condition.name, condition)
+    return found
 
 
 def _conditions(

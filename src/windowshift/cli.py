@@ -185,6 +185,7 @@ def tui(
 
 app.command()(results_command.report)
 app.command()(results_command.compare)
+app.command()(results_command.microscope)
 app.command()(results_command.figures)
 app.command()(results_command.export)
 

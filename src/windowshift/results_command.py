@@ -73,6 +73,25 @@ def compare(
     print_blocks(arms_blocks(made))
 
 
+def microscope(
+    name: Name,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
+) -> None:
+    """Tell inoculation from conditionalization and under-training, by the controls of train conditions."""
+    from windowshift.core.measure.microscope import microscope as look
+    from windowshift.core.report.microscope_page import microscope_blocks, microscope_json
+
+    made = look(workspace, name, behaviour)
+    if as_json:
+        say_json(microscope_json(made))
+        return
+    from windowshift.core.report.text import print_blocks
+
+    print_blocks(microscope_blocks(made))
+
+
 def figures(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into; made where it is not there.")],

@@ -241,6 +241,7 @@ async def test_a_killed_training_ends_in_equal_bytes(
         process.send_signal(signal.SIGKILL)
     assert not (output / "adapter").exists()
     rest = await gather(backend.train([kill_job(model, output)]))
+    again = await gather(backend.train([kill_job(model, output)]))
     await backend.aclose()
     for folder in ("adapter", "checkpoint-20", "checkpoint-60"):
         for name in ("adapter_model.safetensors", "adapter_config.json"):
@@ -249,6 +250,10 @@ async def test_a_killed_training_ends_in_equal_bytes(
     assert [each.examples for each in rest if isinstance(each, Checkpointed)] == [20, 60]
     assert isinstance(whole[-1], Trained)
     assert isinstance(rest[-1], Trained)
+    assert isinstance(again[-1], Trained)
+    # How far the loss fell is known whoever was there: a kill, or an adapter that was found done, forgets no step.
+    assert [seen for seen, _ in whole[-1].losses] == [4, 8, 76, 80]
+    assert whole[-1].losses == rest[-1].losses == again[-1].losses
     assert sorted(path.name for path in output.iterdir()) == ["adapter", "checkpoint-20", "checkpoint-60"]
 
 

@@ -27,7 +27,7 @@ from windowshift.core.contract.rewording import (
 )
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.rephrase import TRIES, Rephrased, read_rephrasings, rephrase
-from windowshift.core.run.run import plan_spec
+from windowshift.core.run.run import plan_spec, preview
 from windowshift.core.spec import registry
 from windowshift.core.spec.spec import parse_spec
 
@@ -201,8 +201,9 @@ def test_rephrasings_of_a_file_and_how_often_one_is_used(tmp_path: Path) -> None
 def test_many_rephrasings_enter_jobs_as_a_digest(tmp_path: Path) -> None:
     plan = planned(tmp_path, "[{control: rephrased, of: dishonest, count: 500}]", size=1000)
     identity = train_conditions(plan)["dishonest~rephrased"].identity()
-    assert identity["phrases"] == 500
-    assert all(len(json.dumps(job.inputs)) < 5000 for job in plan.jobs)
+    assert identity["of_phrases"] == 500
+    assert all(len(json.dumps(job.inputs)) < 10_000 for job in plan.jobs)
+    preview(plan.spec, plan.spec_text, tmp_path, tmp_path / "ws")  # what it takes is known
 
 
 @pytest.mark.parametrize(
