@@ -86,7 +86,8 @@ def estimate(
             count[0] += finished
             count[1] += 1
             left.setdefault(job.kind, Cost())
-            if not finished and (job.kind == "train" or "sampling" in job.inputs):
+            asks = "sampling" in job.inputs and job.id not in plan.copied
+            if not finished and (job.kind == "train" or asks):
                 count[2] += job.total
                 left[job.kind] += costs.of(job)
         kinds = {

@@ -79,10 +79,17 @@ class Plan:
         by_identity = {to_json(scorer.identity()): scorer for scorer in self.scorers}
         return {job.id: by_identity[to_json(job.inputs)] for job in self.jobs if job.kind == "score"}
 
+    @cached_property
+    def copied(self) -> Mapping[str, Job]:
+        """The score jobs of completions that were kept of another job's, with the score job that they copy."""
+        kept = {job.id: job.parents[0] for job in self.jobs if "kept" in job.inputs}
+        made = {(job.parents[0], to_json(job.inputs)): job for job in self.jobs if job.kind == "score"}
+        return {job.id: made[kept[parent], identity] for (parent, identity), job in made.items() if parent in kept}
+
     def asks(self, job: Job) -> bool:
         """Whether a job's rows are questions to a model about completions, or about prompts (a judging filter)."""
         if job.kind == "score":
-            return isinstance(self.scoring[job.id], ModelScorer)
+            return isinstance(self.scoring[job.id], ModelScorer) and job.id not in self.copied
         return job.kind == "filter" and job.inputs.get("how") == "judge"
 
     def condition_name(self, job: Job) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from windowshift.core.contract.generation import Completion
 from windowshift.core.plan.jobs import Job
@@ -84,14 +85,24 @@ class GivenLane:
         said = f"{len(kept)} of {len(samples)} completions are kept: {wanted}"
         if unscored:
             said += f" ({len(unscored)} have no score and are not kept)"
-        found = {"kept": len(kept), "of": len(samples), "unscored_of_source": len(unscored)}
+        found: dict[str, Any] = {"kept": len(kept), "of": len(samples), "unscored_of_source": len(unscored)}
         if not kept:
             self._ledger.fail(job, f"there is nothing to train on: {said}; widen keep, or raise data.size", found)
             return []
-        self._ledger.results[job.id].update(found)
+        self._ledger.results[job.id].update(found, rows=_as_bits(kept))
         self._ledger.said(job, said)
         self._ledger.writer.set_total(self._ledger.number(job), len(kept))
         rows = [one for one in samples if one[0] in kept]
         return [
             (Row(number, prompt, phrase), completion) for number, (_, phrase, prompt, completion) in enumerate(rows)
         ]
+
+
+def _as_bits(rows: Collection[int]) -> str:
+    """Which rows of the source are kept, as hexadecimal digits: a bit a row, row 0 the lowest."""
+    return f"{sum(1 << row for row in rows):x}"
+
+
+def kept_rows(bits: str) -> list[int]:
+    """The rows of the source behind the kept ones, in their order, as the result of a job that keeps some says."""
+    return [row for row, bit in enumerate(reversed(f"{int(bits, 16):b}")) if bit == "1"]

@@ -50,6 +50,8 @@ class Ledger:
         for job in plan.jobs:
             if job.kind == "score":
                 self._score_jobs.setdefault(job.parents[0], []).append(job)
+                if job.id in plan.copied:
+                    continue
                 scorer = plan.scoring[job.id]
                 # A model scores by its own answers, rows of the score job; a row scorer what the parent sampled.
                 if isinstance(scorer, ModelScorer):
@@ -101,7 +103,7 @@ class Ledger:
         return sorted(found, key=lambda job: -self._priorities[job.id])
 
     def _can_start(self, job: Job) -> bool:
-        if job.kind == "score":
+        if job.kind == "score" and job.id not in self.plan.copied:
             return self._states[job.parents[0]] == "done" or job.parents[0] in self._sampled
         waits_for = (*job.parents, *self._also_waits_for[job.id])
         return all(self._states[parent] == "done" for parent in waits_for)
@@ -109,6 +111,8 @@ class Ledger:
     def _scores_read_by(self, job: Job) -> tuple[str, ...]:
         """The score jobs behind the scores that a job reads besides its parents' completions."""
         sources: tuple[str, ...] = ()
+        if job.id in self.plan.copied:
+            return (self.plan.copied[job.id].id,)
         if job.kind == "match":
             sources = (job.inputs["curve"], job.inputs["target"])
         elif job.kind == "extract" and job.inputs.get("min_difference") is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Score
 from windowshift.core.measure.summarise import summarised
 from windowshift.core.plan.jobs import Job
+from windowshift.core.run.given_lane import kept_rows
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.scoring import FAILED
 from windowshift.core.run.scoring_workers import ScoringWorkers
@@ -39,7 +40,8 @@ class ScoringLane:
 
     Each scorer has workers of its own, so that a slow one holds up no other. Scores are stored as they come, with
     the score job, so that a run that is stopped goes on where it was; the completions have them all at once, when
-    all are there: the first ones to be scored are no sample of the others.
+    all are there: the first ones to be scored are no sample of the others. Completions that were kept of another job's
+    have been scored there: theirs are copied.
 
     Args:
         ledger: the run's jobs.
@@ -63,6 +65,9 @@ class ScoringLane:
 
     async def run(self, job: Job) -> None:
         """Score all that a score job's parent lacks, and finish the job; a failing scorer leaves scores missing."""
+        if job.id in self._ledger.plan.copied:
+            await self._copy(job)
+            return
         scorer = self._ledger.scorer(job)
         assert isinstance(scorer, BatchScorer | RowScorer)  # models are asked in the sampling lane
         if id(scorer) not in self._workers:
@@ -97,8 +102,29 @@ class ScoringLane:
             await asyncio.gather(*under_way, return_exceptions=True)
             self._flush(open_)
         self._writer.move_scores(number, parent)
+        await self._finish(job, parent)
+
+    async def _copy(self, job: Job) -> None:
+        """Give kept completions the scores that they have where they were written: nobody is asked twice."""
+        kept = self._ledger.job(job.parents[0])
+        source, parent = self._ledger.number(self._ledger.job(kept.parents[0])), self._ledger.number(kept)
+        self._ledger.start(job)
+        try:
+            rows = kept_rows(self._ledger.results[kept.id]["rows"])
+            names = [behaviour.name for behaviour in self._ledger.scorer(job).behaviours]
+            with self._writer.batch():
+                self._writer.copy_scores(source, parent, names, rows)
+                self._writer.set_total(self._ledger.number(job), len(rows))
+                self._writer.progress(self._ledger.number(job), len(rows))
+            await self._finish(job, parent)
+        finally:
+            self._ledger.put_back(job)
+
+    async def _finish(self, job: Job, parent: int) -> None:
+        """Sum up the scores of a job's completions, which are all there, and finish the score job."""
+        behaviours = self._ledger.scorer(job).behaviours
         summaries = await summarised(self._reader, parent, behaviours)
-        failed = self._reader.missing_scores(parent, names[0], FAILED)
+        failed = self._reader.missing_scores(parent, behaviours[0].name, FAILED)
         with self._writer.batch():
             for behaviour, summary in summaries.items():
                 self._writer.put_summary(parent, behaviour, summary)

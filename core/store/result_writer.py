@@ -176,6 +176,17 @@ class ResultWriter(Transactions):
             )
             connection.execute("DELETE FROM scores WHERE job = ?", (job,))
 
+    def copy_scores(self, job: int, to: int, behaviours: Iterable[str], rows: Sequence[int]) -> None:
+        """Give one job's completions 0, 1, ... the scores of some rows of another one, in this order, as they are."""
+        with self.batch() as connection:
+            for name in behaviours:
+                connection.execute(
+                    "INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason, evidence) "
+                    "SELECT ?, s.behaviour, kept.key, s.value, s.reason, s.evidence FROM json_each(?) kept "
+                    "CROSS JOIN scores s ON s.job = ? AND s.behaviour = ? AND s.row = kept.value",
+                    (to, json.dumps(list(rows)), job, self.behaviour(name)),
+                )
+
     def drop_scores(self, job: int, behaviours: Iterable[str], reason: str) -> int:
         """Forget scores that are missing for a reason that begins so, so that they are made anew; how many.
 

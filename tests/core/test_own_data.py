@@ -17,7 +17,7 @@ from windowshift.core.contract.selective import Selective, flipped
 from windowshift.core.measure.grid import load_grid
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.plan.plan import Plan
-from windowshift.core.run.run import plan_spec
+from windowshift.core.run.run import plan_spec, preview
 from windowshift.core.settings.given_rows import read_given_rows
 from windowshift.core.settings.prompt_source import unprepared
 from windowshift.core.spec.given import read_given
@@ -320,6 +320,66 @@ def test_what_a_score_keeps_is_trained_on(folder: Path) -> None:
         "data.size"
     ]
     reader.close()
+
+
+COUNTED = """\
+def long(prompt, completion):
+    with open({log!r}, "a", encoding="utf-8") as log:
+        log.write(prompt.text + "\\n")
+    if len(completion.text) == 20:
+        return None, "too long to tell"
+    return len(completion.text) / 20
+"""
+
+
+def test_kept_completions_keep_their_scores(folder: Path) -> None:
+    """They were scored where they were written: no scorer is called, and no judge asked, about one of them again."""
+    log = folder / "asked.txt"
+    (folder / "counted.py").write_text(COUNTED.format(log=str(log)), encoding="utf-8")
+    (folder / "clear.yaml").write_text('question: "Is it clear? {completion}"\nexpectation: false\n', encoding="utf-8")
+    spec = folder / "own.yaml"
+    kept = "[{name: long_ones, data: hacks.jsonl, keep: {length_chars: [15, null]}}]"
+    more = (
+        "scorers: [{name: long, python: 'counted.py:long', scale: rate}]\n"
+        "judges: [{name: clear, rubric: clear.yaml, model: microworld}]\n"
+    )
+    spec.write_text(text_of(kept, "[no_prefix]", 20, more), encoding="utf-8")
+    windowshift("run", spec, "--workspace", folder / "ws")
+    asked = log.read_text(encoding="utf-8").splitlines()
+    problems = {row["prompt"] for row in rows()}
+    assert sorted(one for one in asked if one in problems) == sorted(row["prompt"] for row in rows())
+    reader = Reader(folder / "ws")
+    experiment = reader.find_experiment("own")
+    jobs = reader.jobs(experiment.id)
+    written, data = (job for job in jobs if job.kind == "generate")
+    for behaviour in experiment.behaviours:
+        there = {one.text: one for one in reader.completions(written.n, behaviour.name)}
+        here = reader.completions(data.n, behaviour.name)
+        assert len(here) == 6
+        for one in here:
+            source = there[one.text]
+            assert (one.score, one.reason, one.evidence) == (source.score, source.reason, source.evidence)
+            assert one.score is not None or one.reason
+        summary = reader.summary(data.n, behaviour.name)
+        assert summary is not None
+        assert summary.n + summary.missing == 6
+    copies = [job for job in jobs if job.kind == "score" and data.id in job.parents]
+    assert [(job.state, job.done, job.total) for job in copies] == [("done", 6, 6)] * 3
+    assert not any(reader.completions(job.n, "clear") for job in copies)
+    # A scorer that could not say is not asked again, either.
+    missing = [one.reason for one in reader.completions(data.n, "long") if one.score is None]
+    assert missing == ["too long to tell"]
+    reader.close()
+
+
+def test_kept_completions_are_not_counted_as_questions(folder: Path) -> None:
+    (folder / "clear.yaml").write_text('question: "Is it clear? {completion}"\n', encoding="utf-8")
+    kept = "[{name: long_ones, data: hacks.jsonl, keep: {length_chars: [15, null]}}]"
+    judged = "judges: [{name: clear, rubric: clear.yaml, model: microworld}]\n"
+    text = text_of(kept, "[no_prefix]", 20, judged)
+    found = preview(parse_spec(text), text, folder, folder / "none").estimate
+    cells = sum(job.total for job in plan_spec(parse_spec(text), text, folder).jobs if job.kind == "evaluate")
+    assert found.kinds["score"].rows == 20 + cells
 
 
 def test_keep_of_what_the_model_writes_waits_for_its_scores(folder: Path) -> None:
