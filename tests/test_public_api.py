@@ -158,8 +158,10 @@ def test_frames_have_the_numbers_of_the_report(workspace: Path) -> None:
     rows: Any = frames.rows(found).set_index(["arm", "train"])
     for arm, measures in told["arms"].items():
         for train, cv in measures["cv"].items():
-            assert rows.loc[(arm, train), "cv"] == cv
-            assert [rows.loc[(arm, train), "cv_low"], rows.loc[(arm, train), "cv_high"]] == measures["cv_ci95"][train]
+            assert rows.loc[(arm, train), "spread"] == cv
+            assert [rows.loc[(arm, train), "spread_low"], rows.loc[(arm, train), "spread_high"]] == measures["cv_ci95"][
+                train
+            ]
         for point in measures["points"]:
             row = rows.loc[(arm, point["train"])]
             assert (row["x"], row["y"], row["train_mean_ratio"]) == (point["x"], point["y"], point["train_mean_ratio"])
@@ -167,7 +169,7 @@ def test_frames_have_the_numbers_of_the_report(workspace: Path) -> None:
     assert list(prefix.index) == ["base", *CONDITIONS]
     assert (prefix["cells_done"] == prefix["cells"]).all()
     assert (prefix["n"] == prefix["cells"] * 20).all()
-    assert prefix.loc["base", "cv_kept"] == 1.0
+    assert prefix.loc["base", "spread_kept"] == 1.0
     completions: Any = frames.completions(str(workspace), "med-short")
     means = completions.groupby(["arm", "train", "evaluate"])["length_chars"].mean()
     for _, row in cells[cells["n"] > 0].iterrows():
@@ -178,8 +180,8 @@ def test_frames_of_an_experiment_that_has_hardly_begun(tmp_path: Path) -> None:
     generate_store(tmp_path, prompts=10, data_size=10, running=56).close()
     found = windowshift.report(tmp_path, "med-short")
     rows: Any = frames.rows(found)
-    assert rows["cv"].isna().all()
-    assert rows["cv"].dtype == "float64"
+    assert rows["spread"].isna().all()
+    assert rows["spread"].dtype == "float64"
     assert rows["reason"].notna().all()
     assert str(rows["cells_done"].dtype) == "Int64"
     cells: Any = frames.cells(found)

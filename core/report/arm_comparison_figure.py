@@ -1,24 +1,30 @@
-"""The comparison of the arms as one picture, drawn by matplotlib into a file."""
+"""The comparison of the arms as figures: both fits, and the measures of matched pairs row by row."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
 
-from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.number_format import signed
+from windowshift.core.contract.records import Arm
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.stats import Estimate
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.measure.arm_comparison import ArmMeasure, ArmsComparison
 from windowshift.core.report.arm_comparison_page import format_of, label_of
+from windowshift.core.report.figure import ARM_LOOKS, Plot, Series, subject
+from windowshift.core.report.figure_file import write_sheet
 
-COLOURS = {"prefix": "#0072b2", "steering": "#d55e00"}  # Okabe-Ito: told apart by colour-blind readers
-MARKERS = {"prefix": "o", "steering": "s"}
 ENDINGS = (".png", ".svg", ".pdf")
 PANELS: tuple[ArmMeasure, ...] = ("cv_kept", "extreme", "leak", "coherence")
+ARMS: tuple[Arm, ...] = ("prefix", "steering")
+_ASIDE = 0.125
+"""How far the two arms stand from the place of their pair, so that both intervals are seen."""
 
 
 def draw_arms(found: ArmsComparison, path: Path) -> None:
-    """Draw the scatter of both arms with their fits, and four measures row by row, with 95 % intervals.
+    """Draw all figures of a comparison on one sheet, the scatter largest.
 
     Raises:
         SpecError: the file's ending is not one of `ENDINGS`, or it cannot be written.
@@ -26,47 +32,75 @@ def draw_arms(found: ArmsComparison, path: Path) -> None:
     """
     if path.suffix.lower() not in ENDINGS:
         raise SpecError(f"a picture ends in {', '.join(ENDINGS)}, not '{path.name}'")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("a picture", "export", "matplotlib") from error
-    figure = Figure(figsize=(13, 6.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 3, width_ratios=(1.5, 1, 1))
-    _scatter(figure.add_subplot(grid[:, 0]), found)
-    for number, measure in enumerate(PANELS):
-        _panel(figure.add_subplot(grid[number // 2, 1 + number % 2]), found, measure)
-    rehearsal = " (rehearsal model, not evidence about LLMs)" if found.experiment.rehearsal else ""
-    figure.suptitle(f"{found.experiment.name}: {found.behaviour.name} on {found.experiment.model}{rehearsal}")
+    title = f"{found.experiment.name}: prefix and steering arm at matched dose, {found.behaviour.name}"
+    of = subject(found.experiment, found.behaviour.name, "95 % intervals, bootstrap clustered by prompt")
     with whole_file(path, force=True) as partial:
-        figure.savefig(partial, format=path.suffix.lower()[1:])
+        write_sheet(arm_plots(found), title, of, partial)
 
 
-def _scatter(axes: Any, found: ArmsComparison) -> None:
-    import math
+def arm_plots(found: ArmsComparison) -> tuple[Plot, ...]:
+    """Return the scatter of both arms with their fits, then `PANELS` by matched pair."""
+    return (_scatter(found), *(_panel(found, measure) for measure in PANELS))
 
-    for side, arm in enumerate(("prefix", "steering")):
+
+def _scatter(found: ArmsComparison) -> Plot:
+    words, series = found.scale.words, list[Series]()
+    for side, arm in enumerate(ARMS):
+        tone, glyph = ARM_LOOKS[arm]
         known = []
         for row in found.rows:
             x, y = (row.measures[name].values[side] for name in ("train_mean_ratio", "link"))
-            if x is not None and y is not None:
-                known.append((math.log2(x.value) if found.scale.link == "log2" else x.value, y, row.pair.prefix))
-        for at, y, name in known:
-            _error_bar(axes, at, y.value, y.low, y.high, arm)
-            axes.annotate(name, (at, y.value), textcoords="offset points", xytext=(6, 4), fontsize=7)
+            if x is not None and y is not None and (at := _on_link(found.scale, x)) is not None:
+                known.append((row.pair.prefix, at, y))
+        xs = tuple(at.value for _, at, _ in known)
         fit = found.fits[arm]
-        label = arm
-        if fit.slope is not None and fit.intercept is not None and known:
-            ends = [min(at for at, *_ in known), max(at for at, *_ in known)]
-            axes.plot(ends, [fit.intercept.value + fit.slope.value * at for at in ends], color=COLOURS[arm])
-            span = "" if fit.slope.low is None else f" [{fit.slope.low:.2f}, {fit.slope.high:.2f}]"
-            label = f"{arm}: slope {fit.slope.value:.2f}{span}"
-        axes.plot([], [], MARKERS[arm], color=COLOURS[arm], label=label)
-    axes.set_xlabel(found.scale.words.surprise_axis)
-    axes.set_ylabel(f"mean uplift ({found.scale.words.link}), own arm's eval conditions")
-    axes.legend(frameon=False, fontsize=8)
-    _plain(axes)
+        if fit.slope is not None and fit.intercept is not None and xs:
+            ends = (min(xs), max(xs))
+            heights = tuple(fit.intercept.value + fit.slope.value * at for at in ends)
+            series.append(Series(f"{arm}: slope {_slope(fit.slope)}", "line", ends, heights, tone=tone))
+        series.append(
+            Series(
+                arm, "points", xs, tuple(y.value for *_, y in known), tuple(name for name, *_ in known),
+                tuple(y.low for *_, y in known), tuple(y.high for *_, y in known), tone, glyph,
+                tuple(at.low for _, at, _ in known), tuple(at.high for _, at, _ in known),
+            )
+        )  # fmt: skip
+    title = "Both arms' fits, one point a matched pair"
+    up = f"mean uplift ({words.link}), own arm's eval conditions"
+    return Plot("arms", title, words.surprise_axis, up, tuple(series), note="no matched pair is done yet")
+
+
+def _on_link(scale: Scale, one: Estimate) -> Estimate | None:
+    """How surprising D is, on the scale of the fit."""
+    if scale.kind != "ratio":
+        return one
+    low, high = (None if end is None or end <= 0 else math.log2(end) for end in (one.low, one.high))
+    return Estimate(math.log2(one.value), low, high, one.n) if one.value > 0 else None
+
+
+def _slope(one: Estimate) -> str:
+    ends = "" if one.low is None or one.high is None else f" [{signed(one.low)}, {signed(one.high)}]"
+    return f"{signed(one.value)}{ends}"
+
+
+def _panel(found: ArmsComparison, measure: ArmMeasure) -> Plot:
+    form, names = format_of(measure, found.scale), [row.pair.prefix for row in found.rows]
+    series = []
+    for side, arm in enumerate(ARMS):
+        values = [row.measures[measure].values[side] for row in found.rows]
+        known = [(place + (2 * side - 1) * _ASIDE, one) for place, one in enumerate(values) if one is not None]
+        ends = (
+            tuple(None if end is None else form.factor * end for end in bounds)
+            for bounds in ((one.low for _, one in known), (one.high for _, one in known))
+        )
+        xs, ys = tuple(x for x, _ in known), tuple(form.factor * one.value for _, one in known)
+        tone, glyph = ARM_LOOKS[arm]
+        low, high = ends
+        series.append(Series(arm, "points", xs, ys, (), low, high, tone, glyph))
+    ticks = tuple((float(place), name) for place, name in enumerate(names))
+    reasons = [reason for row in found.rows for reason in row.measures[measure].reasons if reason]
+    note = reasons[0] if reasons else "no matched pair is done yet"
+    return Plot(f"arms-{measure}", _title(measure, found.scale), "", "", tuple(series), ticks, note=note)
 
 
 def _title(measure: ArmMeasure, scale: Scale) -> str:
@@ -76,29 +110,3 @@ def _title(measure: ArmMeasure, scale: Scale) -> str:
         "leak": f"leak: uplift without a push ({words.effect})",
         "coherence": "coherence against the base model, nats a token",
     }.get(measure) or label_of(measure, scale)
-
-
-def _panel(axes: Any, found: ArmsComparison, measure: ArmMeasure) -> None:
-    # Coherence is on a scale of its own.
-    factor = 1.0 if measure == "coherence" else format_of(measure, found.scale).factor
-    for side, arm in enumerate(("prefix", "steering")):
-        for place, row in enumerate(found.rows):
-            value = row.measures[measure].values[side]
-            if value is not None:
-                low, high = (None if end is None else factor * end for end in (value.low, value.high))
-                _error_bar(axes, place + (side - 0.5) * 0.25, factor * value.value, low, high, arm)
-    names = [row.pair.prefix for row in found.rows]
-    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=7)
-    axes.set_title(_title(measure, found.scale), fontsize=9)
-    _plain(axes)
-
-
-def _error_bar(axes: Any, x: float, y: float, low: float | None, high: float | None, arm: str) -> None:
-    axes.plot([x], [y], MARKERS[arm], color=COLOURS[arm], markersize=5)
-    if low is not None and high is not None:
-        axes.plot([x, x], [low, high], color=COLOURS[arm], linewidth=1)
-
-
-def _plain(axes: Any) -> None:
-    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -39,6 +39,13 @@ def label_of(measure: ArmMeasure, scale: Scale) -> str:
     }[measure]
 
 
+def key_of(measure: ArmMeasure, scale: Scale) -> str:
+    """What a measure is called in JSON: sd, and a distance, where means do not compare by ratio."""
+    if measure == "train_mean_ratio":
+        return measure if scale.kind == "ratio" else "data_distance"
+    return measure.replace("cv", scale.words.spread.lower())
+
+
 def format_of(measure: ArmMeasure, scale: Scale, *, difference: bool = False) -> NumberFormat:
     """How a measure is written, or the difference of two of it."""
     words = scale.words
@@ -69,13 +76,18 @@ def arms_json(found: ArmsComparison) -> dict[str, Any]:
         "behaviour": asdict(found.behaviour),
         "scale": found.scale.link,
         "fits": {arm: asdict(fit) for arm, fit in found.fits.items()},
-        "average": {name: _both(found.average[name]) for name in measures_of(AVERAGED, found.scale)},
+        "average": {
+            key_of(name, found.scale): _both(found.average[name]) for name in measures_of(AVERAGED, found.scale)
+        },
         "pairs": [
             {
                 "generate": row.pair.generate,
                 "prefix": row.pair.prefix,
                 "steering": row.pair.steering,
-                "measures": {name: _both(row.measures[name]) for name in measures_of(ARM_MEASURES, found.scale)},
+                "measures": {
+                    key_of(name, found.scale): _both(row.measures[name])
+                    for name in measures_of(ARM_MEASURES, found.scale)
+                },
             }
             for row in found.rows
         ],

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.conditions import Condition, NoPrefix, PrefixGroup
 from windowshift.core.contract.errors import SpecError, StoreError
-from windowshift.core.contract.records import BASE, JobRow
+from windowshift.core.contract.records import BASE, CompletionRow, JobRow
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.settings.example_weights import weights_json, weights_of
@@ -30,6 +30,7 @@ def export_dataset(
     seed: int | None = None,
     arm: str = "prefix",
     force: bool = False,
+    details: bool = False,
 ) -> int:
     """Write the D of one grid row, under its train condition and in training order; return the examples.
 
@@ -42,6 +43,8 @@ def export_dataset(
         seed: the row's seed; None: the first one.
         arm: the row's arm.
         force: overwrite a file that is there.
+        details: beside `messages`, what is known of each example: `prompt_id`, `payload`, `scores`, `missing_scores`
+            (why) and `evidence`, by behaviour. Services refuse keys that they do not know: these are for people.
 
     Raises:
         SpecError: no such experiment or row, or the file cannot be written there.
@@ -63,7 +66,8 @@ def export_dataset(
         by_id = {job.id: job for job in reader.jobs(experiment.id)}
         parents = [by_id[parent] for parent in reader.job(chosen.job).parents if parent in by_id]
         trained = next(job for job in parents if job.kind == "train")
-        found = list(_examples(reader, trained, by_id))
+        names = [behaviour.name for behaviour in experiment.behaviours] if details else None
+        found = list(_examples(reader, trained, by_id, names))
     # The order of training, as core.run.training_set shuffles it and leaves out what has no answer.
     random.Random(f"order:{trained.inputs['seed']}").shuffle(found)
     examples = [example for example in found if example is not None]
@@ -73,7 +77,9 @@ def export_dataset(
     return len(examples)
 
 
-def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iterator[Chat | None]:
+def _examples(
+    reader: Reader, trained: JobRow, by_id: dict[str, JobRow], names: Sequence[str] | None
+) -> Iterator[Chat | None]:
     for part in trained.inputs.get("parts", ()):
         data = by_id[part["data"]]
         start = data.inputs["rows"][0]
@@ -84,6 +90,7 @@ def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iter
         ):
             raise StoreError(f"'{data.label}' has completions missing: finish the run, or retry it, before exporting D")
         condition = _condition(part["condition"], trained)
+        known = _details(reader, data.n, rows, names)
         for position, row in enumerate(rows, part["first"]):
             if row.unanswered:
                 yield None
@@ -93,7 +100,31 @@ def _examples(reader: Reader, trained: JobRow, by_id: dict[str, JobRow]) -> Iter
             thought = {"reasoning_content": row.reasoning} if row.reasoning else {}
             messages = [*turns, {"role": "assistant", "content": row.text, **thought}]
             weights = weights_of(row.asked, trained.inputs.get("weights"), row.text)
-            yield {"messages": messages, **weights_json(*weights)}
+            yield {"messages": messages, **weights_json(*weights), **known.get(row.row, {})}
+
+
+def _details(
+    reader: Reader, job: int, rows: Sequence[CompletionRow], names: Sequence[str] | None
+) -> dict[int, dict[str, Any]]:
+    """What is known of each row besides its chat; nothing where nobody asks."""
+    if names is None or not rows:
+        return {}
+    known: dict[int, dict[str, Any]] = {
+        row.row: {
+            "prompt_id": row.prompt_id, "payload": dict(row.asked.payload), "scores": {}, "missing_scores": {},
+            "evidence": {},
+        }
+        for row in rows
+    }  # fmt: skip
+    for name in names:
+        for row in reader.iter_completions(job, name, first=rows[0].row, limit=len(rows)):
+            found = known[row.row]
+            found["scores"][name] = row.score
+            if row.score is None and row.reason is not None:
+                found["missing_scores"][name] = row.reason
+            if row.evidence is not None:
+                found["evidence"][name] = row.evidence
+    return known
 
 
 def _condition(identity: dict[str, Any], trained: JobRow) -> Condition:

@@ -42,6 +42,7 @@ COLUMNS = (
     "reasoning_tokens",
     "missing",
     "missing_scores",
+    "evidence",
 )
 """The columns before those of the scores.
 
@@ -50,10 +51,10 @@ COLUMNS = (
 object of its own in JSONL). `steering` says what was pushed in the activations, as
 the proof of the cell's job has it. `reasoning` is what the model thought before its answer, which stands in
 `completion`, and `missing` says why there is none. `missing_scores` says which scores there are not, and why
-(`behaviour: reason; behaviour: reason`).
+(`behaviour: reason; behaviour: reason`), `evidence` what each scorer kept of how it scored: JSON by behaviour.
 """
 _INTEGERS = ("seed", "step", "tokens", "reasoning_tokens")
-_JSON = ("turns", "payload")
+_JSON = ("turns", "payload", "evidence")
 _BATCH = 5000
 _BEFORE_SCORES = 11  # columns of the query
 
@@ -92,7 +93,7 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
             for b in experiment.behaviours
         ]
         names = [behaviour.name for behaviour in experiment.behaviours]
-        values = "".join(f", s{i}.value, s{i}.reason" for i in range(len(numbers)))
+        values = "".join(f", s{i}.value, s{i}.reason, s{i}.evidence" for i in range(len(numbers)))
         joins = "".join(
             f" LEFT JOIN scores s{i} ON s{i}.job = c.job AND s{i}.behaviour = ? AND s{i}.row = c.row"
             for i in range(len(numbers))
@@ -108,10 +109,10 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
             place = (cell.arm, generate, cell.train, cell.evaluate, cell.seed, cell.step)
             pushed = "; ".join(one.words() for one in fired_from_json(reader.job(cell.job).result.get("fired", ())))
             for row in reader.connection.execute(query, (*numbers, cell.job)):
-                scores = row[_BEFORE_SCORES::2]
-                because = _reasons(names, scores, row[_BEFORE_SCORES + 1 :: 2])
+                scores, reasons, kept = (row[_BEFORE_SCORES + at :: 3] for at in range(3))
                 said = (*row[2:6], row[6] == "length", *row[6:_BEFORE_SCORES])
-                yield (*place, *row[:2], pushed or None, *said, because, *scores)
+                how = (_reasons(names, scores, reasons), _evidence(names, kept))
+                yield (*place, *row[:2], pushed or None, *said, *how, *scores)
 
 
 def _reasons(names: Sequence[str], scores: Sequence[float | None], reasons: Sequence[str | None]) -> str | None:
@@ -122,6 +123,12 @@ def _reasons(names: Sequence[str], scores: Sequence[float | None], reasons: Sequ
         if score is None and reason is not None
     ]
     return "; ".join(found) or None
+
+
+def _evidence(names: Sequence[str], kept: Sequence[str | None]) -> str | None:
+    """What scorers kept, as one JSON object by behaviour; None where none kept anything."""
+    found = [f"{json.dumps(name)}:{text}" for name, text in zip(names, kept, strict=True) if text is not None]
+    return f"{{{','.join(found)}}}" if found else None
 
 
 @contextmanager

@@ -6,11 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from windowshift.core.contract.records import ExperimentRow
+
 Tone = Literal["accent", "blue", "good", "warn", "bad", "dim", "strong"]
 TONES: tuple[Tone, ...] = ("accent", "blue", "good", "warn", "bad", "strong", "dim")
 """The colours of series, in order; each series has its own glyph too."""
 
 GLYPHS = "●▲■◆✚★○△"
+
+ARM_LOOKS: dict[str, tuple[Tone, str]] = {"prefix": ("accent", "●"), "steering": ("blue", "▲")}
+"""The colour and the glyph of each arm, the same in every figure."""
+
+REHEARSAL = "rehearsal model, no evidence about language models"
+
+
+def subject(experiment: ExperimentRow, *what: str) -> str:
+    """Return the line under a figure's title: the experiment, its model, and what of it the figure shows.
+
+    A rehearsal model is marked as one: a figure is passed on without the page that it came from.
+    """
+    model = f"{experiment.model} ({REHEARSAL})" if experiment.rehearsal else experiment.model
+    return " · ".join((experiment.name, model, *what))
 
 
 @dataclass(frozen=True, slots=True)

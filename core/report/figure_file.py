@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ _COLOURS = {
     "dim": "#7f7f7f", "strong": "#000000",
 }  # fmt: skip
 _SIZE = (8.0, 5.0)
-"""Inches."""
+_SHEET = (15.0, 7.5)
+"""Inches, of one figure and of a sheet of several."""
 _SMALL = 7.0
 """Points of the letters of labels."""
 _DASHES = ("-", "--", "-.", ":")
@@ -75,29 +78,77 @@ def _csv(plot: Plot) -> str:
 
 
 def _pictures(plot: Plot, paths: Sequence[Path], before: Sequence[Path]) -> list[Path]:
+    with _matplotlib(f" (its numbers are in {before[0]})" if before else ""):
+        figure = drawn(plot)
+        for path in paths:
+            _save(figure, path)
+    return list(paths)
+
+
+@contextmanager
+def _matplotlib(there: str = "") -> Iterator[None]:
+    """Have matplotlib as every figure has it; `there` is where the numbers are, for those who lack it."""
     try:
         matplotlib = import_module("matplotlib")
         import_module("matplotlib.figure")
     except ImportError as error:
-        there = f" (its numbers are in {before[0]})" if before else ""
         raise MissingExtraError(f"a picture{there}", "export", "matplotlib") from error
     # Names are text, no formulas between dollar signs; letters that the font lacks are boxes, not a page of warnings.
     with matplotlib.rc_context({"text.parse_math": False, "svg.hashsalt": "windowshift"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Glyph .* missing from")
-        figure = drawn(plot)
-        for path in paths:
-            dates: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-            figure.savefig(path, metadata=dates.get(path.suffix))
-    return list(paths)
+        yield
+
+
+def _save(figure: Any, path: Path) -> None:
+    ending = path.suffix.lower()
+    dates: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(path, format=ending[1:], metadata=dates.get(ending))
+
+
+def write_sheet(plots: Sequence[Plot], title: str, of: str, path: Path) -> None:
+    """Write several figures as one picture, the first one as large as four of the others.
+
+    Args:
+        plots: the figures; the same as they are alone.
+        title: stands over all of them.
+        of: what they are of, as `Plot.of`.
+        path: the file; what is there is overwritten.
+
+    Raises:
+        OSError: it cannot be written.
+        MissingExtraError: matplotlib is missing.
+    """
+    with _matplotlib():
+        figure = _blank(_SHEET)
+        figure.suptitle(_wrapped(figure, title, 12), x=0.012, ha="left", fontsize=12, weight="bold")
+        figure.supxlabel(_wrapped(figure, of, 7), x=0.012, ha="left", fontsize=7, color="#555555")
+        large, small = figure.subfigures(1, 2, width_ratios=(1.1, 1))
+        first, *others = plots
+        _draw(large, first)
+        rows = math.ceil(len(others) / 2)
+        for part, plot in zip(small.subfigures(rows, 2).flat, others, strict=False):
+            _draw(part, plot)
+        _save(figure, path)
 
 
 def drawn(plot: Plot) -> Any:
     """Return a figure of matplotlib: title and subject are whole, and no label stands over another one or a point."""
+    figure = _blank(_SIZE)
+    _draw(figure, plot)
+    return figure
+
+
+def _blank(size: tuple[float, float]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE, dpi=150, layout="constrained")
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw(figure: Any, plot: Plot) -> None:
+    """Draw a figure into one of matplotlib, or into a part of such a one."""
     figure.suptitle(_wrapped(figure, plot.title, 11), x=0.012, ha="left", fontsize=11, weight="bold")
     if plot.of:
         figure.supxlabel(_wrapped(figure, plot.of, 7), x=0.012, ha="left", fontsize=7, color="#555555")
@@ -111,12 +162,16 @@ def drawn(plot: Plot) -> Any:
         axes.annotate(_wrapped(figure, plot.note or "nothing to draw", 10), (0.5, 0.5), ha="center", va="center")
     else:
         _axes(figure, axes, plot)
-    return figure
+
+
+def _lay_out(figure: Any) -> None:
+    """Let matplotlib find out where everything stands: what is placed by hand goes by that."""
+    figure.get_figure(root=True).draw_without_rendering()
 
 
 def _wrapped(figure: Any, text: str, size: float) -> str:
     """Break text into lines that are no wider than the figure, as its font is."""
-    room = figure.get_size_inches()[0] * figure.dpi * 0.965
+    room = figure.bbox.width * 0.965
     lines: list[str] = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()
@@ -211,7 +266,7 @@ def _legend(figure: Any, axes: Any, plot: Plot) -> None:
     if len(plot.series) < 2:
         return
     width = sum(_extent(figure, name, 8)[0] + 45 * figure.dpi / 72 for name in names)
-    if width < figure.get_size_inches()[0] * figure.dpi * 0.85 and not _shared_labels(plot):
+    if width < figure.bbox.width * 0.85 and not _shared_labels(plot):
         place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": len(names), "borderaxespad": 0.3}
         axes.legend(handles, names, frameon=False, fontsize=8, **place)
     else:
@@ -225,9 +280,9 @@ def _named_points(plot: Plot) -> list[tuple[float, float, str]]:
 
 
 def _shared_labels(plot: Plot) -> bool:
-    """Whether several series have points at the same places, under the same names."""
+    """Whether several series have their points at the same places, under the same names: most of them, not just one."""
     known = _named_points(plot)
-    return 1 < len({(x, label) for x, _, label in known}) < len(known)
+    return 1 < len({(x, label) for x, _, label in known}) <= len(known) / 2
 
 
 def _rules(figure: Any, axes: Any, rules: Sequence[Rule]) -> None:
@@ -249,7 +304,7 @@ def _rules(figure: Any, axes: Any, rules: Sequence[Rule]) -> None:
             )
         )  # fmt: skip
     step = max(_extent(figure, rule.name, _SMALL)[1] for rule in ordered) * 1.1
-    figure.draw_without_rendering()  # as in `_over`
+    _lay_out(figure)  # as in `_over`
     bottom, top = (float(axes.transAxes.transform((0, end))[1]) for end in (0, 1))
     wanted = [float(axes.transData.transform((stop, rule.y))[1]) for rule in ordered]
     for one, pixel in zip(named, _apart(wanted, step, bottom, top), strict=True):
@@ -279,7 +334,7 @@ def _over(figure: Any, axes: Any, places: Sequence[tuple[float, str]]) -> None:
         for x, label in places
     ]  # fmt: skip
     step = max(_extent(figure, label, _SMALL)[1] for _, label in places) * 1.15
-    figure.draw_without_rendering()  # the names take room from the axes: only now it is known where these end
+    _lay_out(figure)  # the names take room from the axes: only now it is known where these end
     left, right = (float(axes.transAxes.transform((end, 0))[0]) for end in (0, 1))
     wanted = [float(axes.transData.transform((x, 0))[0]) for x, _ in places]
     for one, pixel in zip(named, _apart(wanted, step, left, right), strict=True):
@@ -309,7 +364,7 @@ def _beside(figure: Any, axes: Any, named: Sequence[tuple[float, float, str]], s
     """
     if not named:
         return
-    figure.draw_without_rendering()
+    _lay_out(figure)
     pixel = figure.dpi / 72
     taken: list[_Area] = []
     for one in (one for one in series if one.kind == "points"):

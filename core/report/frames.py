@@ -34,7 +34,9 @@ CELLS = (
 )
 ROWS = (
     *("arm", "generate", "train", "cells_done", "cells", "n", "truncated", "missing", "failed"),
-    *_estimates("data_mean", "train_mean_ratio", "x", "y", "effect", "cv", "cv_kept", "cross_cv", "cross_cv_kept"),
+    *_estimates("data_mean", "train_mean_ratio", "x", "y", "effect"),
+    "spread_is",
+    *_estimates("spread", "spread_kept", "cross_spread", "cross_spread_kept"),
     "reason",
 )
 POINTS = (
@@ -67,9 +69,9 @@ def rows(report: Report) -> DataFrame:
 
     Columns: `arm`, `generate`, `train` (`base` for the base model, whose spreads the others are compared with),
     `cells_done` of `cells` eval cells, `n`, `truncated`, `missing` and `failed` completions in them; `data_mean` (of
-    D), `train_mean_ratio`, `x` and `y` (as in `points`), `effect` (averaged over eval conditions), `cv` (the standard
-    deviation, where means do not compare by ratio) and `cv_kept` (over that of the base model), `cross_cv` and
-    `cross_cv_kept` (the same across the other arm's eval conditions), `reason`.
+    D), `train_mean_ratio`, `x` and `y` (as in `points`), `effect` (averaged over eval conditions), `spread` of the
+    means across eval conditions, which `spread_is` names (CV, or sd where means do not compare by ratio), `spread_kept`
+    (over that of the base model), `cross_spread` and `cross_spread_kept` (the same across the other arm's), `reason`.
     """
     return _frame(ROWS, (row for arm in report.measures.arms.values() for row in _rows(arm)))
 
@@ -180,9 +182,10 @@ def _rows(arm: ArmMeasures) -> Iterator[dict[str, Any]]:
             row |= _numbers("train_mean_ratio", point.ratio if point else None)
             row |= _numbers("x", point.x if point else None) | _numbers("y", point.y if point else None)
             row |= _numbers("effect", point.effect if point else None)
-            row |= _numbers("cv", spread.value) | _numbers("cv_kept", spread.kept)
-            row |= _numbers("cross_cv", cross.value if cross else None)
-            row |= _numbers("cross_cv_kept", cross.kept if cross else None)
+            row["spread_is"] = arm.scale.words.spread
+            row |= _numbers("spread", spread.value) | _numbers("spread_kept", spread.kept)
+            row |= _numbers("cross_spread", cross.value if cross else None)
+            row |= _numbers("cross_spread_kept", cross.kept if cross else None)
             yield row | {"reason": (point.reason if point else None) or spread.reason}
 
 
@@ -192,7 +195,7 @@ def _frame(columns: Sequence[str], found: Iterable[Mapping[str, Any]]) -> DataFr
     made = pd.DataFrame(list(found), columns=list(columns))
     # A column of whole numbers stays one where some are missing; one of numbers is one where all are.
     whole = {name: "Int64" for name in columns if name in _WHOLE}
-    texts = ("arm", "generate", "train", "evaluate", "status", "final", "reason")
+    texts = ("arm", "generate", "train", "evaluate", "status", "final", "reason", "spread_is")
     return made.astype(whole | {name: "float64" for name in columns if name not in whole and name not in texts})
 
 

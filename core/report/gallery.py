@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.number_format import signed
 from windowshift.core.contract.records import BASE, Behaviour, CellRow, ExperimentRow, primary_of
 from windowshift.core.report.behaviour_figures import behaviour_figures
-from windowshift.core.report.figure import GLYPHS, TONES, Box, Heat, Plot, Rule, Series, Tone
+from windowshift.core.report.figure import ARM_LOOKS, GLYPHS, TONES, Box, Heat, Plot, Rule, Series, Tone, subject
 
 if TYPE_CHECKING:
     from windowshift.core.contract.stats import Estimate
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 Pinned = Mapping[tuple[str, str, str], int]
 """The number under which rows (arm, generation, train) are pinned."""
-
-ARM_LOOKS: dict[str, tuple[Tone, str]] = {"prefix": ("accent", "●"), "steering": ("blue", "▲")}
 
 _NO_COURSE = "no checkpoints: a spec with  checkpoints: {every: 100}  evaluates during training"
 
@@ -276,18 +275,6 @@ def coherence_plot(curve: DoseCurve) -> Plot:
     return Plot("coherence", title, "alpha", "nats a token", (line,), note="coherence was not measured")
 
 
-REHEARSAL = "rehearsal model, no evidence about language models"
-
-
-def subject(experiment: ExperimentRow, *what: str) -> str:
-    """Return the line under a figure's title: the experiment, its model, and what of it the figure shows.
-
-    A rehearsal model is marked as one: a figure is passed on without the page that it came from.
-    """
-    model = f"{experiment.model} ({REHEARSAL})" if experiment.rehearsal else experiment.model
-    return " · ".join((experiment.name, model, *what))
-
-
 def distributions(reader: Reader, cells: Sequence[CellRow], behaviour: Behaviour, evaluate: str) -> Plot:
     """Return the scores under one eval condition as boxes: the base model's, then those of each train condition."""
     import numpy as np
@@ -322,8 +309,9 @@ class Drawing:
 def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -> Iterator[Drawing]:
     """Return every figure of an experiment and a behaviour, one after the other.
 
-    They are those that the screens have, and the distributions of scores under each eval condition where scores are
-    more than yes and no. Figures that have nothing to show come with the reason in their `note`.
+    They are those that the screens have, the distributions of scores under each eval condition where scores are
+    more than yes and no, and both arms at matched dose. Figures that have nothing to show come with the reason in
+    their `note`.
     """
     from windowshift.core.measure.grid import load_grid
     from windowshift.core.measure.measurement import measure_resampled
@@ -356,6 +344,8 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
                 yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what)))
     if behaviour == primary_of(experiment.behaviours):
         yield from _dose_drawings(reader, experiment, resampled)
+    if len(measures.arms) > 1:
+        yield from _arms_drawings(reader, experiment, behaviour)
 
 
 def _dose_drawings(reader: Reader, experiment: ExperimentRow, resampled: Resampled) -> Iterator[Drawing]:
@@ -367,3 +357,17 @@ def _dose_drawings(reader: Reader, experiment: ExperimentRow, resampled: Resampl
         for plot in (dose_plot(curve, results.matches, resampled.grid.behaviour), coherence_plot(curve)):
             what = subject(experiment, "base model", f"vector {curve.vector}", f"{curve.tokens} tokens")
             yield Drawing((curve.vector, curve.tokens, plot.name), replace(plot, of=what))
+
+
+def _arms_drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -> Iterator[Drawing]:
+    """Both arms at matched dose, as `windowshift compare --picture` has them on one sheet."""
+    from windowshift.core.measure.arm_comparison import compare_arms
+    from windowshift.core.report.arm_comparison_figure import arm_plots
+
+    try:
+        found = compare_arms(reader.workspace, experiment.name, behaviour.name)
+    except SpecError:  # nothing in them is matched
+        return
+    what = subject(experiment, "prefix arm and steering arm", behaviour.name)
+    for plot in arm_plots(found):
+        yield Drawing((plot.name,), replace(plot, of=what))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def _arm(arm: ArmMeasures) -> dict[str, Any]:
             "train": point.train,
             "step": point.step,
             **_numbers("mean", point.mean),
-            **_numbers("cv", point.cv),
+            **_spread(arm.scale, point.cv),
             "means": {evaluate: _numbers("mean", one) for evaluate, one in point.means.items()},
         }
         for point in arm.course
@@ -126,20 +126,35 @@ def _arm(arm: ArmMeasures) -> dict[str, Any]:
 
 
 def _group(group: GroupMeasures, scale: Scale) -> dict[str, Any]:
-    spreads = group.spreads
     return {
         "grouped": _fit(group.grouped),
-        "cv": {spread.train: _value(spread.value) for spread in spreads},
-        "cv_ci95": {spread.train: _interval(spread.value) for spread in spreads},
-        "cv_kept": {spread.train: _numbers("value", spread.kept) for spread in spreads},
-        "cv_missing": {spread.train: spread.reason for spread in spreads if spread.reason},
-        "cv_generate": spreads[0].generate if spreads else None,
-        "cross_cv": {spread.train: _numbers("value", spread.value) for spread in group.cross_spreads},
-        "cross_cv_kept": {spread.train: _numbers("value", spread.kept) for spread in group.cross_spreads},
+        "spread": scale.words.spread,
+        **_spreads("cv", group if scale.words.spread == "CV" else replace(group, spreads=(), cross_spreads=())),
+        **(_spreads(scale.words.spread, group) if scale.words.spread != "CV" else {}),
         "extreme": _extremes(group.extremes, scale),
         "fits_by_evaluate": {evaluate: _fit(fit) for evaluate, fit in group.by_evaluate.items()},
         "points": [_point(point) for point in group.points],
     }
+
+
+def _spreads(word: str, group: GroupMeasures) -> dict[str, Any]:
+    """The spreads of a group under their name; those of CV are always there, empty where the spread is another one."""
+    spreads, crossed = group.spreads, group.cross_spreads
+    return {
+        word: {spread.train: _value(spread.value) for spread in spreads},
+        f"{word}_ci95": {spread.train: _interval(spread.value) for spread in spreads},
+        f"{word}_kept": {spread.train: _numbers("value", spread.kept) for spread in spreads},
+        f"{word}_missing": {spread.train: spread.reason for spread in spreads if spread.reason},
+        f"{word}_generate": spreads[0].generate if spreads else None,
+        f"cross_{word}": {spread.train: _numbers("value", spread.value) for spread in crossed},
+        f"cross_{word}_kept": {spread.train: _numbers("value", spread.kept) for spread in crossed},
+    }
+
+
+def _spread(scale: Scale, one: Estimate | None) -> dict[str, Any]:
+    if scale.words.spread == "CV":
+        return _numbers("cv", one)
+    return _numbers("cv", None) | _numbers(scale.words.spread, one)
 
 
 def _fit(fit: Fit) -> dict[str, Any]:

@@ -122,6 +122,10 @@ def export(
         str | None, typer.Option("--dataset", metavar="GENERATE/TRAIN", help="Export D of a grid row as chat JSONL.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The seed of --dataset.")] = 0,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="With --dataset: payload, scores, reasons and evidence beside each chat."),
+    ] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="In CSV, leave texts that a spreadsheet would run; else they begin with '.")
     ] = False,
@@ -131,13 +135,15 @@ def export(
     from windowshift.core.report.export import export_dataset
 
     if dataset is None:
+        if details:
+            raise SpecError("--details goes with --dataset: completions are exported with all that is known of them")
         count = export_completions(workspace, name, out, force=force, raw=raw)
         say(f"wrote {count} completions to {out}")
         return
     generate, slash, train = dataset.partition("/")
     if not slash:
         raise SpecError(f"--dataset takes GENERATE/TRAIN, e.g. med_short/long, not '{dataset}'")
-    count = export_dataset(workspace, name, generate, train, out, seed=seed, force=force)
+    count = export_dataset(workspace, name, generate, train, out, seed=seed, force=force, details=details)
     say(f"wrote {count} examples to {out}")
 
 

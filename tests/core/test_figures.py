@@ -13,13 +13,17 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.generated_store import generate_store
+from tests.rated_store import rate_store
 from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import primary_of
-from windowshift.core.report.figure import TONES, Box, Heat, Plot, Rule, Series
+from windowshift.core.measure.arm_comparison import compare_arms
+from windowshift.core.report.arm_comparison_figure import PANELS, arm_plots, draw_arms
+from windowshift.core.report.arm_comparison_page import format_of
+from windowshift.core.report.figure import REHEARSAL, TONES, Box, Heat, Plot, Rule, Series
 from windowshift.core.report.figure_file import drawn, file_name, write_plot
 from windowshift.core.report.figures import write_figures
-from windowshift.core.report.gallery import REHEARSAL, drawings
+from windowshift.core.report.gallery import drawings
 from windowshift.core.store.reader import Reader
 
 OF = "an_experiment_with_a_long_name · microworld (rehearsal) · prefix arm and steering arm · med_short data · chars"
@@ -125,6 +129,8 @@ def test_figures_of_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for kind in ("by_evaluate", "by_train", "heatmap"):
         assert {f"{arm}-med_short-{kind}" for arm in ("prefix", "steering")} <= stems
     assert {"grouped", "length-all-dose_response", "prefix-med_short-scores_under_long"} <= stems
+    assert {"arms", "arms_cv_kept", "arms_extreme", "arms_leak"} <= stems
+    assert "arms_coherence" in said["left_out"]
     assert {f"{arm}-med_short-cv_over_training" for arm in ("prefix", "steering")} <= set(said["left_out"])
     assert (tmp_path / "out" / "grouped.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "out" / "grouped.png").read_bytes().startswith(b"\x89PNG")
@@ -182,3 +188,28 @@ def test_a_stacked_figure_ends_where_its_parts_add_up(tmp_path: Path) -> None:
     assert max(tops) == pytest.approx(1.0)
     (path,) = write_plot(plot, tmp_path, "stacked", ("svg",))
     assert "outcome" in path.read_text() or "<use" in path.read_text()
+
+
+@pytest.mark.parametrize("rates", [False, True])
+def test_the_arms_are_drawn_as_every_other_figure(rates: bool, tmp_path: Path) -> None:
+    make = rate_store if rates else generate_store
+    make(tmp_path / "ws", prompts=12, steering=True).close()
+    found = compare_arms(tmp_path / "ws", "med-short")
+    scatter, *panels = arm_plots(found)
+    assert [one.name for one in panels] == [f"arms-{measure}" for measure in PANELS]
+    for measure, plot in zip(PANELS, panels, strict=True):
+        factor = format_of(measure, found.scale).factor
+        for side, series in enumerate(plot.series):
+            values = [row.measures[measure].values[side] for row in found.rows]
+            assert series.ys == pytest.approx([factor * one.value for one in values if one is not None])
+        assert plot.empty == (measure == "coherence")
+    assert panels[-1].note == "coherence was not measured"
+    points = {one.name: one for one in scatter.series if one.kind == "points"}
+    for side, arm in enumerate(("prefix", "steering")):
+        link = [row.measures["link"].values[side] for row in found.rows]
+        assert points[arm].ys == pytest.approx([one.value for one in link if one is not None])
+        assert all(points[arm].left)  # how surprising D is was measured, too
+    draw_arms(found, tmp_path / "arms.SVG")
+    picture = (tmp_path / "arms.SVG").read_text(encoding="utf-8")
+    assert picture.startswith("<?xml")
+    assert picture.count('<g id="axes_') == 1 + len(PANELS)

@@ -208,7 +208,7 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
         """Write the figure to files."""
         if self.plot is None or self.page is None or self.snapshot is None:
             return
-        from windowshift.core.report.gallery import subject
+        from windowshift.core.report.figure import subject
 
         row, name = self.snapshot.experiment.row, self.snapshot.behaviour.name
         every = " and ".join(f"{arm} arm" for arm in self.snapshot.measures.arms)

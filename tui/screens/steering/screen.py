@@ -263,7 +263,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         """Write the dose-response to files."""
         if self.snapshot is None or self.vector is None:
             return
-        from windowshift.core.report.gallery import subject
+        from windowshift.core.report.figure import subject
 
         of = subject(self.snapshot.experiment.row, "base model", f"vector {self.vector}")
         plot = replace(self._plots(self.snapshot, self.vector)[0], of=of)
