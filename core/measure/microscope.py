@@ -79,7 +79,8 @@ class Dissection:
     """The parts of one train condition's effect, under an eval condition that pushes nowhere.
 
     A part that cannot be told is None, and `missing` says why. `verdict` is one sentence, `acts` the parts whose
-    intervals leave 0 out on the side of the effect.
+    intervals leave 0 out on the side of the effect. Every training is evaluated on `completions` at least, of `seeds`
+    trainings.
     """
 
     arm: str
@@ -92,6 +93,8 @@ class Dissection:
     null: Null | None
     acts: tuple[PartName, ...]
     verdict: str
+    completions: int = 0
+    seeds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,9 @@ class _Lens:
         null = self._null([y[name] for name, kind in controls.items() if kind in DIRECTIONS], y[plain])
         acts = tuple(name for name in PARTS[1:] if _on_the_side_of(parts["effect"], parts[name]))
         verdict = _verdict(parts, missing, acts, null)
-        return Dissection(arm.name, self.generate, train, evaluate, parts, missing, rows, null, acts, verdict)
+        n = min((one[2] for one in y.values() if one is not None), default=0)
+        seeds = len(arm.seeds)
+        return Dissection(arm.name, self.generate, train, evaluate, parts, missing, rows, null, acts, verdict, n, seeds)
 
     def _parts(
         self, y: dict[str, _Drawn | None], plain: str, train: str, empty: Sequence[str]

@@ -314,8 +314,11 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
     their `note`.
     """
     from windowshift.core.measure.grid import load_grid
+    from windowshift.core.measure.loss_drop import losses_of
     from windowshift.core.measure.measurement import measure_resampled
+    from windowshift.core.measure.microscope import controls_of, dissect
     from windowshift.core.measure.resampled import Resampled
+    from windowshift.core.report.microscope_figures import parts_plot
     from windowshift.core.settings.published import published
 
     grid = load_grid(reader, experiment, behaviour)
@@ -342,6 +345,12 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
             for evaluate in found.columns:
                 plot = distributions(reader, cells, behaviour, evaluate)
                 yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what)))
+    if controls_of(experiment):
+        seen = dissect(resampled, losses_of(reader, grid.cells))
+        for arm, generate in dict.fromkeys((one.arm, one.generate) for one in seen.dissections):
+            plot = parts_plot(seen, arm, generate)
+            of = subject(experiment, f"{arm} arm", f"{generate} data", behaviour.name)
+            yield Drawing((arm, generate, plot.name), replace(plot, of=of))
     if behaviour == primary_of(experiment.behaviours):
         yield from _dose_drawings(reader, experiment, resampled)
     if len(measures.arms) > 1:

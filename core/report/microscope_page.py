@@ -52,6 +52,8 @@ def microscope_json(found: Microscope) -> dict[str, Any]:
                 "missing": one.missing,
                 "acts": list(one.acts),
                 "verdict": one.verdict,
+                "completions": one.completions,
+                "seeds": one.seeds,
                 "null": None if one.null is None else asdict(one.null),
                 "trained": [
                     {
@@ -88,18 +90,16 @@ def microscope_json(found: Microscope) -> dict[str, Any]:
 
 def microscope_blocks(found: Microscope) -> Iterator[Block]:
     """A block of tables for each train condition with controls, then what leaks under each eval condition."""
-    experiment, words = found.experiment, found.scale.words
+    experiment = found.experiment
     yield Heading(f"{experiment.name}: {found.behaviour.name} under the microscope, on {experiment.model}", 1)
     if experiment.rehearsal:
         yield Line(f"REHEARSAL MODEL: {REHEARSAL}.", "bold yellow")
     several = len({one.generate for one in found.dissections}) > 1
     for one in found.dissections:
-        yield from _dissection(one, found, several=several)
-    yield Line(LEGEND.format(effect=words.effect, little=LITTLE), "dim")
-    yield Line(COVERS, "dim")
+        yield from dissection_blocks(one, found, several=several)
+    yield from legend_blocks(found)
     for leak in found.leaks:
-        if len(leak.evaluates) > 1 and leak.effects:
-            yield from _leak(leak, found, several=several)
+        yield from leak_blocks(leak, found, several=several)
 
 
 def parts_table(one: Dissection, found: Microscope) -> Table:
@@ -128,24 +128,44 @@ def trained_table(one: Dissection, found: Microscope) -> Table:
     usual = sum(controls) / len(controls) if controls else None
     rows = tuple(
         (
-            Item(row.train),
-            Item(row.control.replace("_", " ") or ("itself" if row.train == one.train else "no push")),
+            Item(_label(row, one), "bold" if row.train == one.train else ""),
             Item(shown(row.learned, form)),
             Item(shown(row.prevented, form)),
             Item(_fall(row, usual)),
         )
         for row in one.trained
     )
-    return Table(("trained under", "what it is", "learned", "prevented", "loss fell"), rows)
+    return Table(("trained under", "learned", "prevented", "loss fell"), rows)
 
 
-def _dissection(one: Dissection, found: Microscope, *, several: bool) -> Iterator[Block]:
+def _label(row: Trained, one: Dissection) -> str:
+    """A train condition; of a control what it is, where its own name does not say it."""
+    if not row.control or row.train == f"{one.train}~{row.control}":
+        return row.train.removeprefix(one.train) if row.control else row.train
+    return f"{row.train} ({row.control.replace('_', ' ')})"
+
+
+def legend_blocks(found: Microscope) -> Iterator[Block]:
+    """What the columns are, and what the intervals cover."""
+    yield Line(LEGEND.format(effect=found.scale.words.effect, little=LITTLE), "dim")
+    yield Line(COVERS, "dim")
+
+
+def dissection_blocks(one: Dissection, found: Microscope, *, several: bool = False) -> Iterator[Block]:
+    """The verdict on one train condition, the parts of its effect, and its controls."""
     data = f", {one.generate} data" if several else ""
     yield Heading(f"Trained under {one.train}{data}, evaluated under {one.evaluate or 'no push'}")
     yield Line(f"Verdict: {one.verdict}.", "bold")
     if not one.trained:
         return
     yield parts_table(one, found)
+    runs = (
+        f"{one.seeds} trainings (seeds) each"
+        if one.seeds > 1
+        else "one training each: run-to-run noise is not included"
+    )
+    yield Line(f"n {one.completions} completions a cell, of {runs}.", "dim")
+    yield Line("")
     if one.null is not None:
         form = found.scale.words.effect_format
         low, high = form.text(one.null.low), form.text(one.null.high)
@@ -153,10 +173,15 @@ def _dissection(one: Dissection, found: Microscope, *, several: bool) -> Iterato
             f"{one.null.directions} directions of the same norm prevent {form.text(one.null.mean)} on average; one "
             f"more would lie in [{low}, {high}] (95% prediction interval over directions, Student's t)."
         )
+        yield Line("")
     yield trained_table(one, found)
+    yield Line("")
 
 
-def _leak(leak: Leak, found: Microscope, *, several: bool) -> Iterator[Block]:
+def leak_blocks(leak: Leak, found: Microscope, *, several: bool = False) -> Iterator[Block]:
+    """Every fine-tune against the base model, by eval condition; nothing where there is one alone."""
+    if len(leak.evaluates) < 2 or not leak.effects:
+        return
     data = f", {leak.generate} data" if several else ""
     yield Heading(f"Leak in the {leak.arm} arm{data}: each fine-tune against the base model, by eval condition")
     form = replace(found.scale.words.effect_format)

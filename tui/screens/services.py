@@ -36,6 +36,7 @@ SCREENS: dict[str, str] = {
     "completion": f"{_ROOM}.screens.cell.completion:CompletionScreen",
     "compare": f"{_ROOM}.screens.compare.screen:CompareScreen",
     "plots": f"{_ROOM}.screens.plots:PlotsScreen",
+    "microscope": f"{_ROOM}.screens.microscope:MicroscopeScreen",
     "steering": f"{_ROOM}.screens.steering.screen:SteeringScreen",
     "jobs": f"{_ROOM}.screens.jobs.screen:JobsScreen",
     "help": f"{_ROOM}.screens.help:HelpScreen",

@@ -136,6 +136,10 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         """Return (name, table) of what this screen lists; None where there is none."""
         return None
 
+    def action_jobs(self) -> None:
+        """Open the jobs of the experiment that this screen is of."""
+        self.shift.open("jobs", self.place()[0])
+
     # -- frame ----------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:

@@ -50,6 +50,9 @@ THEME = Action("theme", "T", "T", "theme", "next theme: dark, light, safe for co
 BEHAVIOUR = Action("behaviour", "b", "b", "behaviour", "next behaviour of those that were measured", rank=4)
 COMPARE = Action("compare", "c", "c", "compare", "compare the pinned rows side by side", rank=3)
 STEERING = Action("steering", "s", "s", "steering", "vectors, layers, doses, and both arms at matched dose", rank=2)
+MICROSCOPE = Action(
+    "microscope", "M", "M", "microscope", "inoculation or only context: conditions by their controls", 2
+)
 PLOTS = Action("plots", "p", "p", "plots", "figures of this experiment, on screen and as files", rank=3)
 COPY = Action("copy", "y", "y", "copy", "copy what is under the cursor; says where it went", rank=6)
 COPY_TABLE = Action("copy_table", "Y", "Y", "copy table", "copy the whole table as Markdown")
@@ -85,6 +88,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("unpin", "u", "u", "unpin", "take all pins away"),
         PLOTS,
         STEERING,
+        MICROSCOPE,
         Action("arm", "a", "a", "arm", "the other arm's page, on the same data", rank=2),
         BEHAVIOUR,
         JOBS,
@@ -190,6 +194,23 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("previous_pair", "left_square_bracket", "[", "pair", "previous matched pair of train conditions"),
         Action("compare", "c", "c", "compare", "pin both rows of the matched pair and compare them", rank=1),
         Action("export", "e", "e", "export", "write the dose-response as PNG, SVG, PDF and CSV", rank=3),
+        JOBS,
+        *COPYING,
+        Action("scroll_up", "up,k", "↑ k", "up", "scroll up"),
+        Action("scroll_down", "down,j", "↓ j", "down", "scroll down"),
+        Action("page_up", "pageup", "PgUp", "page up", "scroll a page up"),
+        Action("page_down", "pagedown,space", "PgDn", "page down", "scroll a page down"),
+        Action("cursor_first", "home,g", "Home g", "first", "go to the top"),
+        Action("cursor_last", "end,G", "End G", "last", "go to the bottom"),
+        *COMMON,
+    ),
+    "microscope": (
+        Action(
+            "next", "right,l,n,right_square_bracket", "→", "condition", "next train condition with controls", rank=1
+        ),
+        Action("previous", "left,h,p,left_square_bracket", "←", "condition", "previous train condition", rank=1),
+        BEHAVIOUR,
+        Action("export", "e", "e", "export", "write the figure as PNG, SVG, PDF and CSV", rank=3),
         JOBS,
         *COPYING,
         Action("scroll_up", "up,k", "↑ k", "up", "scroll up"),

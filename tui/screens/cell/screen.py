@@ -438,7 +438,3 @@ class CellScreen(ListScreen[CellSnapshot]):
         return f"{self.experiment}-{self.key.train}-{self.key.evaluate}", table(
             ("row", "prompt", "phrase", "end", unit), rows
         )
-
-    def action_jobs(self) -> None:
-        """Open the jobs."""
-        self.shift.open("jobs", self.experiment)

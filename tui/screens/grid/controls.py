@@ -46,6 +46,7 @@ def idle_actions(grid: GridSnapshot) -> frozenset[str]:
         "previous_page": len({page.generate for page in grid.pages}) > 1,
         "arm": len({page.arm for page in grid.pages}) > 1,
         "steering": len({page.arm for page in grid.pages}) > 1,
+        "microscope": any(one.get("control") for one in grid.experiment.row.conditions.get("train", [])),
         "previous_seed": len(grid.seeds) > 1,
         "previous_step": bool(grid.steps),
         "behaviour": len(grid.experiment.row.behaviours) > 1,

@@ -404,6 +404,10 @@ class GridScreen(StoreScreen[GridSnapshot]):
         """Show vectors and doses."""
         self.shift.open("steering", self.experiment)
 
+    def action_microscope(self) -> None:
+        """Show what the controls of train conditions tell."""
+        self.shift.open("microscope", self.experiment, self.choice.behaviour)
+
     def action_arm(self) -> None:
         """Show the other arm's page of the same data."""
         grid = self.snapshot
@@ -433,10 +437,6 @@ class GridScreen(StoreScreen[GridSnapshot]):
         metric = self._metric_of(grid)
         found = cell_labels.grid_table(grid, metric, self._fits_of(grid))
         return f"{self.experiment}-{grid.page.generate}-{metric}", found
-
-    def action_jobs(self) -> None:
-        """Open the jobs."""
-        self.shift.open("jobs", self.experiment)
 
     def action_pause(self) -> None:
         """Pause the run, or let it go on."""

@@ -269,10 +269,6 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         plot = replace(self._plots(self.snapshot, self.vector)[0], of=of)
         self.shift.write_figure(plot, self.experiment, self.vector, plot.name)
 
-    def action_jobs(self) -> None:
-        """Open the jobs."""
-        self.shift.open("jobs", self.experiment)
-
     def _scroll(self, by: int) -> None:
         for sheet in self.query(Sheet):
             sheet.scroll_relative(y=by, animate=False)
