@@ -117,7 +117,7 @@ class MicroscopeScreen(StoreScreen[MicroscopeSnapshot]):
         return [block for leak in own for block in leak_blocks(leak, found)]
 
     def _plot(self, one: Dissection, found: Microscope, row: ExperimentRow) -> Plot:
-        from windowshift.core.report.gallery import subject
+        from windowshift.core.report.figure import subject
         from windowshift.core.report.microscope_figures import parts_plot
 
         of = subject(row, f"{one.arm} arm", f"{one.generate} data", found.behaviour.name)
