@@ -1,10 +1,9 @@
-"""The plan's maker: a resolved spec into jobs, cells and sources."""
+"""The plan of the grid: a resolved spec into jobs, cells and sources."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
 from windowshift.core.contract.backend import ModelIdentity
@@ -14,13 +13,14 @@ from windowshift.core.contract.prompts import Prompt, set_digest
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import Scorer
+from windowshift.core.plan.data_jobs import DataPlanner
 from windowshift.core.plan.job_maker import Chosen, Identity, channel_of
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.given_rows import GivenRows
 from windowshift.core.settings.prompt_source import Drawn
 from windowshift.core.spec.dose import SteeringDose
-from windowshift.core.spec.given import GivenData, GivenEntry, KeptData
+from windowshift.core.spec.given import GivenEntry
 from windowshift.core.spec.grid_spec import GridSpec, TrainRow
 from windowshift.core.spec.spec import Spec
 from windowshift.core.store.connection import to_json
@@ -31,7 +31,7 @@ LENGTH_IDENTITY = {"scorer": "length", "version": 1}
 """Jobs that read its scores do not name it: they were made when there was no other."""
 
 
-class PlanMaker:
+class GridPlanner:
     """Builds the jobs of one spec; the same job asked for twice is the same job."""
 
     def __init__(
@@ -44,7 +44,7 @@ class PlanMaker:
         given: Mapping[GivenEntry, GivenRows] | None = None,
     ) -> None:
         self.spec, self.scorers, self.grid, self.drawn = spec, scorers, grid, drawn
-        self.given = given or {}
+        self.data = DataPlanner(self, given or {})
         self.model: dict[str, Any] = {"base": spec.model, "revision": spec.revision, "fingerprint": model.fingerprint}
         if spec.adapter is not None:
             self.model["adapter"] = spec.adapter
@@ -63,7 +63,7 @@ class PlanMaker:
         """Fill jobs, cells and sources for every seed."""
         for seed in self.spec.seeds:
             chosen = self.chosen(seed)
-            generated = self._generate(seed, chosen)
+            generated = self.data.make(seed, chosen)
             evaluated = [*self.grid.evaluate, *self.grid.base]
             # Prefixes first: matches point to their cells.
             for condition in sorted(evaluated, key=lambda condition: condition.arm == "steering"):
@@ -176,92 +176,6 @@ class PlanMaker:
         self.know(condition, found[0])
         return found
 
-    def _generate(self, seed: int, chosen: Chosen) -> dict[str, Job]:
-        """One job a generation condition, over the part of D's prompts that some row needs."""
-        wanted: dict[str, tuple[Condition, set[tuple[int, int]]]] = {}
-        for row in self.grid.rows:
-            for part, (first, last) in zip(row.parts, self._slices(row), strict=True):
-                wanted.setdefault(part.generate.name, (part.generate, set()))[1].add((first, last))
-        jobs = {}
-        channel = self.spec.channel.generate or self.spec.channel.train
-        for name, (condition, spans) in wanted.items():
-            first, last = min(span[0] for span in spans), max(span[1] for span in spans)
-            if isinstance(condition, KeptData):
-                source = self._data(condition.source, (0, self._candidates(condition)), seed, channel, chosen)
-                jobs[name] = self._kept(condition, source)
-            else:
-                jobs[name] = self._data(condition, (first, last), seed, channel, chosen)
-        return jobs
-
-    def _data(self, condition: Condition, rows: tuple[int, int], seed: int, channel: Channel, chosen: Chosen) -> Job:
-        """The job that has completions of D: those of the base model under a condition, or given ones."""
-        if isinstance(condition, GivenData):
-            given = self.given[condition.entry]
-            identity = {**condition.identity(), "given": given.digest}
-            del identity["data"]  # where the rows lie changes nothing
-            self.know(condition, identity)
-            place = {"set": set_digest(given.prompts), "last": len(given.prompts)}
-            rows = (0, len(given.prompts))  # all of them, whatever part a mix takes: there is nothing to save
-            inputs: dict[str, Any] = {"given": given.digest, "condition": identity, "prompts": place}
-            parents: tuple[str, ...] = ()
-        else:
-            inputs, parents = self.sampled("data", condition, seed, channel, chosen.data)
-        inputs["rows"] = list(rows)
-        job = self.add(Job("generate", f"data {condition.name}", inputs, parents, rows[1] - rows[0]))
-        self.score(job, job.total)
-        return job
-
-    def _kept(self, condition: KeptData, source: Job) -> Job:
-        """The job that copies the completions of another one that have certain scores."""
-        scores = [
-            self.score_job(scorer, source, source.total)
-            for scorer in self.scorers
-            if any(behaviour.name in condition.ranges for behaviour in scorer.behaviours)
-        ]
-        inputs = {
-            "kept": {name: list(ends) for name, ends in condition.ranges.items()},
-            "condition": source.inputs["condition"],
-            "prompts": source.inputs["prompts"],
-            "rows": [0, source.total],
-        }
-        parents = (source.id, *(job.id for job in scores))
-        job = self.add(Job("generate", f"data {condition.name}: what is kept", inputs, parents, source.total))
-        self.score(job, job.total)
-        return job
-
-    def _candidates(self, condition: Condition) -> int:
-        """How many completions a generation condition has at most."""
-        if isinstance(condition, KeptData):
-            return self._candidates(condition.source)
-        given = self.given.get(condition.entry) if isinstance(condition, GivenData) else None
-        return self.spec.data.size if given is None else len(given.prompts)
-
-    def size(self, row: TrainRow) -> int:
-        """How many examples a row is trained on, those that are kept at most."""
-        return self._candidates(row.parts[0].generate) if len(row.parts) == 1 else self.spec.data.size
-
-    def _slices(self, row: TrainRow) -> list[tuple[int, int]]:
-        """The rows of its data that every part of a grid row takes.
-
-        Parts of generated D take the places that they have in the whole; one that is given or kept has places of
-        its own, from the first on, and no row is in two parts.
-        """
-        slices = _slices(row, self.size(row))
-        taken: dict[str, int] = {}
-        for number, (part, (first, last)) in enumerate(zip(row.parts, slices, strict=True)):
-            if not isinstance(part.generate, GivenData | KeptData):
-                continue
-            name, there = part.generate.name, self._candidates(part.generate)
-            start = taken.get(name, 0)
-            taken[name] = end = start + last - first
-            if end > there:
-                raise SpecError(
-                    f"conditions.train: mix '{row.train}' needs {end} rows of '{name}', which has {there} at most: "
-                    "lower data.size, or its fraction"
-                )
-            slices[number] = (start, end)
-        return slices
-
     def evaluate(
         self,
         condition: Condition,
@@ -285,11 +199,11 @@ class PlanMaker:
         return job
 
     def _row(self, row: TrainRow, seed: int, chosen: Chosen, generated: Mapping[str, Job]) -> None:
-        size = self.size(row)
+        size = self.data.size(row)
         parts: list[dict[str, Any]] = []
         vectors: list[str] = []
         before_row = len(self.sources)
-        for part, (first, last) in zip(row.parts, self._slices(row), strict=True):
+        for part, (first, last) in zip(row.parts, self.data.slices(row), strict=True):
             data = generated[part.generate.name]
             identity, before = self.identity(part.train, self.spec.channel.train)
             vectors += before
@@ -303,7 +217,7 @@ class PlanMaker:
                 }
             )
             start = data.inputs["rows"][0]
-            for train, share in self._trained_under(part.train, data, first, last):
+            for train, share in self.data.trained_under(part.train, data, first, last):
                 # L̄_M(p_t): the cell of the grid where there is one, else a job of its own.
                 label = f"{BASE} → {train.name}, as in training"
                 reference = self.evaluate(train, seed, chosen, self.spec.channel.train, label=label)
@@ -382,63 +296,6 @@ class PlanMaker:
         """The job that scores a job's completions by one scorer."""
         return self.add(Job("score", f"score {scorer.name}: {sampled.label}", scorer.identity(), (sampled.id,), rows))
 
-    def _trained_under(self, condition: Condition, data: Job, first: int, last: int) -> list[tuple[Condition, float]]:
-        """The conditions that a part of D is trained under, with the share of each.
-
-        A selective one is two, by the labels of the rows at hand; of rows that are kept later, those of all candidates.
-
-        Raises:
-            SpecError: no row has a label that it asks for.
-        """
-        if not isinstance(condition, Selective):
-            return [(condition, 1.0)]
-        prompts = self._prompts_of(data.inputs["prompts"])
-        if "kept" not in data.inputs and "filter" not in data.inputs["prompts"]:
-            prompts = prompts[:last]
-        else:
-            first = 0
-        rows = [(place, prompt) for place, prompt in enumerate(prompts) if place >= first]
-        for key in condition.where:
-            if not any(key in prompt.payload for _, prompt in rows):
-                there = ", ".join(dict.fromkeys(key for _, prompt in rows for key in prompt.payload)) or "none"
-                raise SpecError(
-                    f"conditions.train: '{condition.name}' asks for '{key}', which no row of '{data.label}' has "
-                    f"(the labels there are: {there})"
-                )
-        if not any(condition.matches(prompt) for _, prompt in rows):
-            raise SpecError(
-                f"conditions.train: '{condition.name}' applies to no row of '{data.label}': "
-                + "; ".join(_values(key, [prompt for _, prompt in rows]) for key in condition.where)
-            )
-        share = sum(condition.applies(prompt, place) for place, prompt in rows) / len(rows)
-        found = [(condition.then, share), (condition.otherwise, 1 - share)]
-        return [(one, part) for one, part in found if part]
-
-    def _prompts_of(self, place: Mapping[str, Any]) -> Sequence[Prompt]:
-        while "filter" in place:
-            place = self.jobs[place["filter"]].inputs["prompts"]
-        sets = [self.drawn.data, self.drawn.evaluation, *(one.prompts for one in self.given.values())]
-        return next(one for one in sets if set_digest(one) == place["set"])
-
-
-def _values(key: str, prompts: Sequence[Prompt]) -> str:
-    """The values that a label has, a few of them."""
-    values = list(dict.fromkeys(repr(prompt.payload.get(key)) for prompt in prompts))
-    return f"'{key}' is {', '.join(values[:6])}{', ...' if len(values) > 6 else ''}"
-
 
 def _parents(place: Mapping[str, Any]) -> tuple[str, ...]:
     return (place["filter"],) if "filter" in place else ()
-
-
-def _slices(row: TrainRow, size: int) -> list[tuple[int, int]]:
-    """Cut 0 .. size into the row's parts by cumulated fractions, without gap or overlap."""
-    edges = [0]
-    total = sum(part.fraction for part in row.parts)
-    cumulated = 0.0
-    for part in row.parts:
-        cumulated += part.fraction / total
-        edges.append(round(size * cumulated))
-    if len(set(edges)) != len(edges):
-        raise SpecError(f"conditions.train: mix '{row.train}' has a part of no example at data.size {size}")
-    return list(pairwise(edges))

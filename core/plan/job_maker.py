@@ -1,13 +1,14 @@
-"""What plans vectors needs of what plans the grid: jobs, prompts, conditions and the scorers that jobs read."""
+"""What plans D and vectors needs of what plans the grid: jobs, prompts, conditions and the scorers that jobs read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from windowshift.core.contract.conditions import Channel, Condition, NoPrefix
 from windowshift.core.contract.controls import EmptySystem
+from windowshift.core.contract.setting import Scorer
 from windowshift.core.plan.jobs import Job
 from windowshift.core.settings.prompt_source import Drawn
 from windowshift.core.spec.dose import SteeringDose
@@ -33,6 +34,8 @@ class JobMaker(Protocol):
     grid: GridSpec
     drawn: Drawn
     model: dict[str, Any]
+    jobs: dict[str, Job]
+    scorers: Sequence[Scorer]
 
     @property
     def read_scores(self) -> dict[str, Any]:
@@ -61,6 +64,10 @@ class JobMaker(Protocol):
 
     def score(self, sampled: Job, rows: int) -> None:
         """Score a job's completions by every scorer."""
+        ...
+
+    def score_job(self, scorer: Scorer, sampled: Job, rows: int) -> Job:
+        """The job that scores a job's completions by one scorer."""
         ...
 
 

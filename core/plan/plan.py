@@ -19,7 +19,7 @@ from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
 from windowshift.core.contract.records import Behaviour, JobKind, primary_of
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
-from windowshift.core.plan.grid_jobs import PlanMaker
+from windowshift.core.plan.grid_jobs import GridPlanner
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
 from windowshift.core.plan.vector_jobs import VectorPlanner
@@ -177,7 +177,7 @@ def make_plan(
         )
     _check_groups(spec, measured)
     _check_kept(spec, grid, _behaviours(scorers))
-    maker = PlanMaker(spec, scorers, grid, model, drawn, given)
+    maker = GridPlanner(spec, scorers, grid, model, drawn, given)
     if template.inputs:
         maker.model["template"] = dict(template.inputs)
     if spec.judge_backend is not None and spec.data.filter is not None and spec.data.filter.judge is not None:
@@ -248,11 +248,11 @@ def _pushing(condition: Condition) -> tuple[Condition, ...]:
     return (condition.then, condition.otherwise) if isinstance(condition, Selective) else (condition,)
 
 
-def _check_weights(spec: Spec, maker: PlanMaker) -> None:
+def _check_weights(spec: Spec, maker: GridPlanner) -> None:
     """Weights must be there and be weights, as far as D's prompts are known yet."""
     for prompt in maker.drawn.data if _written(maker.grid) and not spec.data.filter else ():
         weights_of(prompt, spec.data.weights)
-    for rows in maker.given.values():
+    for rows in maker.data.given.values():
         for prompt, completion in zip(rows.prompts, rows.completions, strict=True):
             weights_of(prompt, spec.data.weights, completion)
 
