@@ -146,14 +146,14 @@ class TestBounds:
             found = await ask_at(server, timeout=0.4)
             with pytest.raises(BackendError, match="did not answer in time"):
                 OpenAIBackend({**server.options, "timeout": 0.4}).identify("m")
-            assert time.monotonic() - begun < 10
+            assert time.monotonic() - begun < 60  # without a deadline it never ends
         assert "did not answer in time" in (found.error or "")
 
     async def test_headers_that_drip_end(self) -> None:
         with _raw(b"HTTP/1.1 200 OK\r\n", b"x-a: b\r\n") as port:
             begun = time.monotonic()
             found = await ask_at(Scripted(port, []), timeout=0.4)
-            assert time.monotonic() - begun < 10
+            assert time.monotonic() - begun < 60  # without a deadline it never ends
         assert "did not answer in time" in (found.error or "")
 
     async def test_an_endless_body_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:

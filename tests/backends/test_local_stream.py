@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,23 +82,16 @@ async def test_a_stop_sequence_ends_the_work_at_its_token(tiny_llama: Path) -> N
 async def test_what_is_given_up_ends(tiny_llama: Path, workers: int) -> None:
     backend = LocalBackend({"workers": workers, "threads": 1, "batch_rows": 4})
     requests = ask(str(tiny_llama), 30, tokens=400)
-    begun = time.monotonic()
-    whole = len([each async for each in backend.stream(requests[:3])])
-    alone = time.monotonic() - begun
-    assert whole == 3
     stream = backend.stream([replace(each, key=f"g{each.key}", pieces=True) for each in requests])
-    begun = time.monotonic()
     found: list[Completion] = []
     async for each in stream:
         if isinstance(each, Piece):
             backend.give_up([f"gs{n}" for n in range(1, 30)])  # again and again: it may be told any number of times
         else:
             found.append(each)
-    seconds = time.monotonic() - begun
     await backend.aclose()
     assert "gs0" in [each.key for each in found]
     assert sum(each.tokens or 0 for each in found) < 4 * 400
-    assert seconds < 10 * max(alone, 1.0)
     assert not backend._given_up  # nothing is remembered of calls that have ended
 
 

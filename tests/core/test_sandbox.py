@@ -123,7 +123,7 @@ def test_a_cheat_does_not_pass(checker: Checker, name: str) -> None:
     start = time.monotonic()
     result = checker.check(CHEATS[name], TESTS)
     assert result.passes(TESTS) is (name == "answers for the other")
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60  # some never end by themselves
     # Whatever it did, the next candidate is judged as ever.
     assert checker.check("def f(a, b):\n    return b + a", TESTS).passes(TESTS) is True
 

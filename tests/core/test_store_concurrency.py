@@ -78,8 +78,7 @@ def test_readers_see_whole_batches_and_stop_nobody(tmp_path: Path) -> None:
             slowest = float(line(writer))
         looks = [int(line(reader)) for reader in (one, two)]
     assert min(looks) > 1, "the readers looked while the writer wrote"
-    # A blocked writer would have waited for its ten seconds, or failed.
-    assert slowest < 5.0
+    assert slowest < 9.0, "a blocked writer waits for its ten seconds, or fails"
     assert check_store(tmp_path) == []
 
 
@@ -93,7 +92,7 @@ def test_a_reader_in_the_middle_of_its_rows_stops_nobody(tmp_path: Path) -> None
     assert next(rows).row == 0
     with python(WRITE, tmp_path, 20) as writer:
         assert line(writer) == "ready"
-        assert float(line(writer)) < 5.0
+        assert float(line(writer)) < 9.0
     assert len(list(rows)) == 4 * PER_BATCH - 1, "it reads on in the state that it began with"
     assert len(reader.rows_done(1)) == 24 * PER_BATCH
     reader.close()
