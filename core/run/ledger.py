@@ -8,8 +8,8 @@ from typing import Any
 
 from windowshift.core.contract.artifacts import Artifacts, DamagedError
 from windowshift.core.contract.errors import StoreError
-from windowshift.core.contract.progress import Progress
-from windowshift.core.contract.records import ExperimentState, JobState
+from windowshift.core.contract.progress import Progress, Work
+from windowshift.core.contract.records import SAMPLING, ExperimentState, JobState
 from windowshift.core.contract.setting import ModelScorer, RowScorer, Score, Scorer
 from windowshift.core.contract.training import TrainProgress
 from windowshift.core.plan.jobs import Job
@@ -45,6 +45,8 @@ class Ledger:
         self._arriving: dict[str, list[RowScorer | ModelScorer]] = {}
         self._score_jobs: dict[str, list[Job]] = {}
         self._sampled: set[str] = set()
+        self._done: dict[str, int] = {}
+        self._units: dict[str, str] = {}
         self._cell_jobs = [cell.job for cell in plan.cells]
         self._run: int | None = None
         for job in plan.jobs:
@@ -58,14 +60,22 @@ class Ledger:
                     self._arriving.setdefault(job.id, []).append(scorer)
                 elif isinstance(scorer, RowScorer):
                     self._arriving.setdefault(job.parents[0], []).append(scorer)
+            if (unit := self._unit(job)) is not None:
+                self._units[job.id] = unit
         self._also_waits_for = {job.id: set(self._scores_read_by(job)) for job in plan.jobs}
         with writer.batch():
             self._take_over()
+
+    def _unit(self, job: Job) -> str | None:
+        if job.kind == "score":
+            return None if isinstance(self.plan.scoring[job.id], RowScorer) else "scores"
+        return {"train": "examples", "extract": "vectors"}.get(job.kind, "rows" if job.kind in SAMPLING else None)
 
     def _take_over(self) -> None:
         for row in self.reader.jobs(self.experiment):
             self.results[row.id] = dict(row.result)
             self._priorities[row.id] = row.priority
+            self._done[row.id] = row.done
             state: JobState = row.state
             lost = self._lost(row.result) if state == "done" and row.kind in ("train", "extract") else []
             if lost:
@@ -183,7 +193,26 @@ class Ledger:
             len(states),
             states.count("failed"),
             tuple(self._jobs[identifier].label for identifier, state in self._states.items() if state == "running"),
+            work=tuple(self._work()),
         )
+
+    def _work(self) -> Iterator[Work]:
+        """What there is to do in units that people count, within jobs too; what takes no time is left out."""
+        found: dict[str, list[int]] = {}
+        for job in self.plan.jobs:
+            unit = self._units.get(job.id)
+            if unit is not None:
+                state = self._states[job.id]
+                count = found.setdefault(unit, [0, 0, 0])
+                count[0] += job.total if state == "done" else min(job.total, self._done.get(job.id, 0))
+                count[1] += job.total
+                count[2] += state == "running"
+        return (Work(unit, done, total, bool(busy)) for unit, (done, total, busy) in found.items())
+
+    def advance(self, job: Job, done: int, *, loss: float | None = None, rate: float | None = None) -> None:
+        """A job has `done` rows or examples; `rate` of them a second, or tokens where it trains."""
+        self._done[job.id] = done
+        self.writer.progress(self.number(job), done, loss=loss, rate=rate)
 
     # -- changes --------------------------------------------------------------------------------
 
@@ -316,7 +345,7 @@ class Ledger:
         """Record a training step's loss and speed; one that is not `fresh` is in the curve already."""
         number = self.number(job)
         with self.writer.batch():
-            self.writer.progress(number, event.examples, loss=event.loss, rate=event.tokens_per_second)
+            self.advance(job, event.examples, loss=event.loss, rate=event.tokens_per_second)
             if not fresh:
                 return
             data = {"step": event.step, "examples": event.examples, "loss": event.loss}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.proof import Fired, fired_from_json, fired_to_json, total
@@ -25,6 +25,14 @@ LIVE_SUMMARY_ROWS = 500
 SLOW_SECONDS = 0.05
 SLOW_SECONDS_A_ROW = 0.001
 """A row scorer that takes longer than both, over one flush and on average, goes on in the scoring lane."""
+
+
+class Advance(Protocol):
+    """Records that a job has `done` rows, and how many it does a second; as `Ledger.advance`."""
+
+    def __call__(self, job: Job, done: int, *, rate: float | None = None) -> None:
+        """Record it."""
+        ...
 
 
 @dataclass
@@ -52,9 +60,11 @@ class Recorder:
         writer: the store.
         reader: a reader on the writer's connection.
         experiment: the experiment's id, for events.
+        advance: records how far a job is.
     """
 
-    def __init__(self, writer: Writer, reader: Reader, experiment: int) -> None:
+    def __init__(self, writer: Writer, reader: Reader, experiment: int, advance: Advance) -> None:
+        self._advance = advance
         self._writer, self._reader, self._experiment = writer, reader, experiment
         self._open: dict[int, _Open] = {}
         self._buffer: list[tuple[_Open, Row, Completion]] = []
@@ -142,7 +152,7 @@ class Recorder:
                 self._writer.add_cost(number, usd, experiment=self._experiment)
             for opened in touched.values():
                 seconds = max(1e-6, time.monotonic() - opened.started)
-                self._writer.progress(opened.number, opened.done, rate=opened.fresh / seconds)
+                self._advance(opened.job, opened.done, rate=opened.fresh / seconds)
                 self._live_summary(opened)
 
     def _score(self, buffer: list[tuple[_Open, Row, Completion]]) -> dict[int, list[tuple[int, dict[str, Score]]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -29,6 +28,7 @@ from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.runner import Runner
+from windowshift.core.run.stopping import stopping
 from windowshift.core.spec import registry
 from windowshift.core.spec.spec import Spec
 from windowshift.core.store.connection import is_older, open_writer
@@ -149,6 +149,7 @@ def run_spec(
     observe: Callable[[Progress], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
     announce: Callable[[Preview], None] = lambda _: None,
+    on_stop: Callable[[bool], None] = lambda _: None,
 ) -> Outcome:
     """Run a spec to its end in this process; from a notebook too, where an event loop runs already.
 
@@ -164,6 +165,8 @@ def run_spec(
         observe: called a few times a second with the progress.
         waiting: called once with who holds the workspace, before waiting.
         announce: called with what the run will take, before anything is sent to a service.
+        on_stop: called when a signal asks the run to stop; with True when the process ends at once, being asked
+            again. It is called in the signal's handler.
 
     Raises:
         WindowshiftError: the spec, a backend, the workspace or its lock.
@@ -178,7 +181,7 @@ def run_spec(
         try:
             with logging_to(workspace / "logs" / f"{spec.name}.log"):
                 only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
-                return _complete(_run(plan, writer, backends, observe, only))
+                return _complete(_run(plan, writer, backends, observe, only, on_stop))
         finally:
             writer.close()
 
@@ -212,6 +215,7 @@ async def _run(
     backends: dict[str, Backend],
     observe: Callable[[Progress], None],
     only: frozenset[str] | None,
+    say_stopping: Callable[[bool], None],
 ) -> Outcome:
     ledger = Ledger(plan, writer)
     ledger.begin()
@@ -225,24 +229,21 @@ async def _run(
         observe(replace(progress, queues=tuple((name, service.queue()) for name, service in services.items())))
 
     task = asyncio.ensure_future(Runner(plan, ledger, backends, observe_all if services else observe, only).run())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread, or Windows
-            loop.add_signal_handler(number, task.cancel)
-    try:
-        state = await task
-        ledger.end(state)
-        return Outcome(state, tuple(ledger.failures()))
-    except asyncio.CancelledError:
-        ledger.end("interrupted")
-        return Outcome("interrupted", tuple(ledger.failures()))
-    except WindowshiftError as error:
-        with suppress(StoreError):  # a full disk cannot record why it ended
-            ledger.end("interrupted", str(error))
-        raise
-    finally:
-        for backend in backends.values():
-            await backend.aclose()
+    with stopping(task, say_stopping):
+        try:
+            state = await task
+            ledger.end(state)
+            return Outcome(state, tuple(ledger.failures()))
+        except asyncio.CancelledError:
+            ledger.end("interrupted")
+            return Outcome("interrupted", tuple(ledger.failures()))
+        except WindowshiftError as error:
+            with suppress(StoreError):  # a full disk cannot record why it ended
+                ledger.end("interrupted", str(error))
+            raise
+        finally:
+            for backend in backends.values():
+                await backend.aclose()
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Runner:
         self._only = only
         self._plan, self._ledger, self._backends, self._observe = plan, ledger, backends, observe
         self._writer, self._reader = ledger.writer, ledger.reader
-        self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment)
+        self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment, ledger.advance)
         maker = RequestMaker(plan, ledger.results, ledger.artifacts)
         orders = VectorOrders(ledger, ledger.reader, maker)
         self._cache = AnswerCache(ledger.artifacts.cache()) if any(map(plan.asks, plan.jobs)) else None

@@ -168,4 +168,4 @@ class ScoringLane:
         rate = open_.fresh / max(1e-6, open_.flushed - open_.started)
         with self._writer.batch():
             self._writer.put_scores(open_.number, rows)
-            self._writer.progress(open_.number, open_.done, rate=rate)
+            self._ledger.advance(open_.job, open_.done, rate=rate)

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from windowshift.core.contract import sanitise
-from windowshift.core.contract.progress import Progress
+from windowshift.core.contract.progress import Pace, Progress
 from windowshift.say import say
 
 LINE_SECONDS = 10.0
-QUIET_SECONDS = 60.0
-"""Without news there is a line this often, so that a log shows what a run is at."""
+"""There is a line this often, with or without news, so that a log shows that a run goes on, and with what."""
 
 
 @contextmanager
@@ -40,11 +39,14 @@ def _bar(name: str) -> Iterator[Callable[[Progress], None]]:
         TextColumn("{task.fields[now]}", markup=False),
     )
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
+        pace = Pace()
         task = bar.add_task(sanitise.line(name), total=None, now="")
 
         def show(progress: Progress) -> None:
             failed = f" ({progress.failed} failed)" if progress.failed else ""
-            now = sanitise.line(f"{_running(progress)}{failed}{_queued(progress)}")
+            pace.see(progress.work, time.monotonic())
+            work = f"{_work(progress, pace)}{_left(pace)}".removeprefix(", ")
+            now = sanitise.line(f"{work}  {_running(progress)}{failed}{_queued(progress)}".strip())
             bar.update(task, total=progress.cells, completed=progress.cells_done, now=now)
 
         yield show
@@ -54,23 +56,48 @@ def _lines(name: str) -> Iterator[Callable[[Progress], None]]:
     start = time.monotonic()
     shown = start - LINE_SECONDS
     last: Progress | None = None
+    pace = Pace()
 
     def show(progress: Progress) -> None:
         nonlocal shown, last
         now = time.monotonic()
-        ended = progress.jobs_done + progress.failed == progress.jobs
-        news = progress != last and (ended or now - shown >= LINE_SECONDS)
-        if news or now - shown >= QUIET_SECONDS:
+        pace.see(progress.work, now)
+        ended = progress.jobs_done + progress.failed == progress.jobs and progress != last
+        if ended or now - shown >= LINE_SECONDS:
             shown, last = now, progress
             failed = f", {progress.failed} job{'' if progress.failed == 1 else 's'} failed" if progress.failed else ""
             running = f"; {_running(progress)}" if progress.running else ""
             say(
                 f"{name}: {progress.cells_done}/{progress.cells} cells, "
-                f"{progress.jobs_done}/{progress.jobs} jobs{failed}, {now - start:.0f} s{running}{_queued(progress)}",
+                f"{progress.jobs_done}/{progress.jobs} jobs{failed}{_work(progress, pace)}, {now - start:.0f} s"
+                f"{_left(pace)}{running}{_queued(progress)}",
                 err=True,
             )
 
     yield show
+
+
+def _work(progress: Progress, pace: Pace) -> str:
+    """What is done of what there is to do, by kind, with the rate of what was done in this run."""
+    parts = []
+    for one in progress.work:
+        rate = pace.rate(one.unit)
+        speed = "" if rate is None or one.done >= one.total else f" ({_rate(rate)})"
+        parts.append(f", {one.done:,}/{one.total:,} {one.unit}{speed}")
+    return "".join(parts)
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 0.1 else f"{rate * 60:.2g}/min"
+
+
+def _left(pace: Pace) -> str:
+    seconds = pace.seconds_left()
+    if not seconds:
+        return ""
+    if seconds < 90:
+        return f", about {seconds:.0f} s left"
+    return f", about {seconds / 60:.0f} min left" if seconds < 5400 else f", about {seconds / 3600:.1f} h left"
 
 
 def _running(progress: Progress) -> str:

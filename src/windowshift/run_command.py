@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,12 +38,20 @@ def run_here(
             observe=observe,
             waiting=lambda sentence: say(sentence, err=True),
             announce=_announce,
+            on_stop=_say_stopping,
         )
     for failure in outcome.failures:
         say(f"failed: {failure}", err=True)
     again = "" if outcome.exit_code == 0 else "; run the same command again to go on"
     say(f"{spec.name}: {outcome.state}{again}", err=True)
     return outcome.exit_code
+
+
+def _say_stopping(now: bool) -> None:
+    # Within a signal's handler: straight to the file, as what it interrupts may be writing to the stream. A process
+    # that ends at once cannot show the cursor any more that a progress bar hides.
+    shown = "\x1b[?25h" if os.isatty(2) else ""
+    os.write(2, f"\n{shown}stopped\n".encode() if now else b"\nstopping; again to stop now\n")
 
 
 def _announce(preview: Preview) -> None:

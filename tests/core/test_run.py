@@ -114,10 +114,32 @@ def test_interrupted_by_ctrl_c_and_gone_on_with(tiny_llama: Path, finished: tupl
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "stopping; again to stop now" in errors
     assert "run the same command again" in errors
     experiment = Reader(tmp_path / "ws").experiment("small")
     assert experiment is not None
     assert experiment.state == "interrupted"
+    windowshift("run", spec, "--workspace", tmp_path / "ws")
+    assert tables(tmp_path / "ws") == tables(reference)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_a_run_at_once(
+    finished: tuple[Path, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    spec, reference = finished
+    process = start("run", spec, "--workspace", tmp_path / "ws")
+    wait_until(lambda: completions(tmp_path / "ws") > 0)
+    process.send_signal(number)
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    while "stopping; again to stop now" not in said:  # at once: before it has stopped
+        assert said
+        said = process.stderr.readline()
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in rest
     windowshift("run", spec, "--workspace", tmp_path / "ws")
     assert tables(tmp_path / "ws") == tables(reference)
 
