@@ -20,7 +20,7 @@ from windowshift.backends.local.adapters import AdapterFile, Adapters
 from windowshift.backends.local.chat_format import ChatFormat
 from windowshift.backends.local.chunked_attention import NAME as CHUNKED
 from windowshift.backends.local.chunked_attention import decoding
-from windowshift.backends.local.hub import offline, resolved
+from windowshift.backends.local.hub import resolved
 from windowshift.backends.local.kv_cache import CachePlan
 from windowshift.backends.local.model_folder import identify, locate, tiny
 from windowshift.backends.local.options import LocalOptions
@@ -30,6 +30,7 @@ from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.fine_tune import adapter_digest, fine_tuned_fingerprint
 from windowshift.core.contract.generation import Model, TemplateInputs
+from windowshift.core.contract.hub import offline
 
 if TYPE_CHECKING:
     from windowshift.steering.intervene import Intervention

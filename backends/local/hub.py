@@ -1,43 +1,16 @@
-"""Whether the model hub can be reached, asked once and quickly.
-
-Without this, the hub's client tries every file six times, half a minute each, and says so on stderr.
-"""
+"""Models of the hub: their commits and configurations, asked for once and quickly."""
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from windowshift.core.contract.errors import BackendError, MissingExtraError
+from windowshift.core.contract.hub import offline
 
 _COMMIT = re.compile("[0-9a-f]{40}")
-_PROXIES = ("https_proxy", "http_proxy", "all_proxy")
-
-
-@cache
-def offline() -> bool:
-    """True where no connection to the hub can be made, so that only its cache on disk can serve.
-
-    Behind a proxy the client is left to find out by itself.
-    """
-    if any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES):
-        return False
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return True
-    address = urlsplit(constants.ENDPOINT)
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=5).close()
-    except OSError:
-        return True
-    return False
 
 
 def hub_config(base: str, revision: str | None) -> Path:
@@ -64,17 +37,30 @@ def resolved(base: str, revision: str | None) -> str | None:
     """The commit that a hub id's branch or tag stands for now, or in the cache on disk; else `revision` itself.
 
     Asked once in a process, so that all of a run is about one commit.
+
+    Raises:
+        BackendError: the hub was asked, and has no such model or revision for this account.
     """
     if known_commit(revision):
         return revision
+    missing = ""
     try:
         from huggingface_hub import HfApi
     except ImportError:
         return revision  # whoever loads it says that the library is missing
     if not offline():
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
         # The client raises kinds of its own, of httpx too; whoever loads the model says which.
         with suppress(Exception):
-            return str(HfApi().model_info(base, revision=revision, timeout=10).sha or revision)
+            try:
+                return str(HfApi().model_info(base, revision=revision, timeout=10).sha or revision)
+            except RepositoryNotFoundError:
+                missing = f"the hub has no model '{base}' for this account: check the name, or log in to the hub"
+            except RevisionNotFoundError:
+                missing = f"model '{base}' has no revision '{revision}' on the hub: check  revision:"
+        if missing:
+            raise BackendError(missing)
     found = snapshot(base, revision)
     return revision if found is None else found.name
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from windowshift.backends.local.chat_format import ChatFormat
-from windowshift.backends.local.hub import offline
 from windowshift.backends.local.model_folder import locate
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import TemplateInputs
+from windowshift.core.contract.hub import offline
 
 
 def load_chat_format(base: str, revision: str | None = None, inputs: TemplateInputs | None = None) -> ChatFormat:

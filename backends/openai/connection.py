@@ -12,7 +12,7 @@ from windowshift.backends.openai.faults import fault_of
 from windowshift.backends.openai.options import OpenAIOptions
 from windowshift.backends.openai.said import Listed, ModelEntry
 from windowshift.backends.shared.bounded import at_once, bounded_transport
-from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError
+from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError, service_error
 from windowshift.backends.shared.key import Key, find_key
 from windowshift.backends.shared.redaction import Redactor
 from windowshift.backends.shared.said import Said, load_json, read
@@ -123,7 +123,7 @@ class Connection:
             raise
         except Exception as error:
             fault = self.fault(error)
-            raise ServiceError(f"{what}: {fault.sentence}", fault) from None  # a cause could show the key
+            raise service_error(f"{what}: {fault.sentence}", fault) from None  # a cause could show the key
 
     # -- requests, from within `call` -----------------------------------------------------------
 
@@ -289,7 +289,7 @@ class Connection:
             raise
         except Exception as error:
             fault = self.fault(error)
-            raise ServiceError(f"{self.options.base_url}: {fault.sentence}", fault) from None
+            raise service_error(f"{self.options.base_url}: {fault.sentence}", fault) from None
 
     async def aclose(self) -> None:
         """Close the client's connections; the next use makes a new one."""

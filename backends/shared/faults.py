@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.errors import BackendError, UnaskedError
 
 Remedy = Literal["again", "wait", "refused", "stop"]
 LONGEST_WAIT = 3600.0
@@ -51,6 +51,16 @@ class ServiceError(BackendError):
     def __init__(self, sentence: str, fault: Fault) -> None:
         super().__init__(sentence)
         self.fault = fault
+
+
+class NobodyThereError(ServiceError, UnaskedError):
+    """A request failed for good because the server or the line did."""
+
+
+def service_error(sentence: str, fault: Fault) -> ServiceError:
+    """The error of a fault that nothing was done about."""
+    away = fault.remedy in ("again", "wait") and fault.status is None and not fault.broken
+    return (NobodyThereError if away else ServiceError)(sentence, fault)
 
 
 def broken(error: BaseException) -> str:

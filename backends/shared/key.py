@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from windowshift.backends.shared.redaction import Redactor
-from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.errors import BackendError, UnaskedError
 
 KEYRING_SERVICE = "windowshift"
 _NO_KEY = "none"
@@ -31,7 +31,8 @@ def find_key(name: str | None, backend: str = "openai") -> Key:
     """Find the key called `name`: in the environment, then in the OS keyring where `keyring` is installed.
 
     Raises:
-        BackendError: it is in neither, or it is none that can be sent.
+        UnaskedError: it is in neither.
+        BackendError: it is none that can be sent.
     """
     if name is None:
         return Key(_NO_KEY, "none needed")
@@ -41,7 +42,7 @@ def find_key(name: str | None, backend: str = "openai") -> Key:
     value = _from_keyring(name) or ""
     if value.strip():
         return Key(_sendable(value.strip(), f"the keyring entry {name}"), "keyring")
-    raise BackendError(
+    raise UnaskedError(
         f"backend '{backend}' needs a key: set the environment variable {name}, or run  keyring set {KEYRING_SERVICE} "
         f"{name}  (pip install keyring), or write  key_env: null  under backend_options for a server that needs none"
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from windowshift.backends.shared.bounded import at_once, bounded_transport
-from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError
+from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError, service_error
 from windowshift.backends.shared.key import Key, find_key
 from windowshift.backends.tinker.faults import fault_of
 from windowshift.backends.tinker.options import TinkerOptions
@@ -117,7 +117,7 @@ class Connection:
         _ = self.key
         problem = self.absent()
         if problem is not None:
-            raise ServiceError(f"{self.options.base_url}: {problem}", Fault("again", problem))
+            raise service_error(f"{self.options.base_url}: {problem}", Fault("again", problem))
 
     def absent(self) -> str | None:
         """Why nobody answers at the address; None: somebody does."""
@@ -180,7 +180,7 @@ class Connection:
             raise
         except Exception as error:
             fault = self.fault(error)
-            raise ServiceError(f"{what}: {fault.sentence}", fault) from None  # a cause could show the key
+            raise service_error(f"{what}: {fault.sentence}", fault) from None  # a cause could show the key
 
     async def open(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
         """Call something of the SDK that blocks before it returns a future, and wait for that.
@@ -194,7 +194,7 @@ class Connection:
             raise
         except Exception as error:
             fault = self.fault(error)
-            raise ServiceError(f"{what}: {fault.sentence}", fault) from None
+            raise service_error(f"{what}: {fault.sentence}", fault) from None
         return await self.result(what, future)
 
     async def result(self, what: str, future: Awaitable[T]) -> T:
@@ -222,7 +222,7 @@ class Connection:
             raise
         except Exception as error:
             fault = self.fault(error)
-            raise ServiceError(f"{what}: {fault.sentence}", fault) from None
+            raise service_error(f"{what}: {fault.sentence}", fault) from None
         finally:
             task.cancel()
 

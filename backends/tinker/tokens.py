@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.chat_format import ChatFormat, TrainingTokens
-from windowshift.backends.local.hub import offline
 from windowshift.backends.local.model_folder import locate
 from windowshift.core.contract.errors import BackendError, MissingExtraError
 from windowshift.core.contract.generation import Model, TemplateInputs
+from windowshift.core.contract.hub import offline
 
 if TYPE_CHECKING:
     from tinker import Datum

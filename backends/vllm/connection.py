@@ -17,7 +17,7 @@ from windowshift.backends.shared.said import load_json
 from windowshift.backends.vllm.engine import EngineError
 from windowshift.backends.vllm.key import server_key
 from windowshift.backends.vllm.options import KEY_ENV, VllmOptions
-from windowshift.core.contract.errors import MissingExtraError
+from windowshift.core.contract.errors import MissingExtraError, UnaskedError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -231,7 +231,7 @@ class Connection:
         return _AwayError(f"there is no vLLM server at {self.address}: {reason}", unsent=unsent)
 
 
-class _AwayError(EngineError):
+class _AwayError(EngineError, UnaskedError):
     """Nobody answered, who may answer later; `unsent`: and nobody can have read the question."""
 
     def __init__(self, sentence: str, status: int | None = None, *, unsent: bool = False) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from windowshift.backends.local.chat_format import ChatFormat
-from windowshift.backends.local.hub import offline
 from windowshift.backends.local.model_folder import locate
 from windowshift.core.contract.errors import BackendError, MissingExtraError
 from windowshift.core.contract.generation import Model, TemplateInputs
+from windowshift.core.contract.hub import offline
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,13 @@ class BackendError(WindowshiftError):
     exit_code = 1
 
 
+class UnaskedError(BackendError):
+    """A service could not be asked: there is no key, or nobody answers.
+
+    A run ends with it; a plan says what the run would take, and that nothing was checked there.
+    """
+
+
 class SandboxError(WindowshiftError):
     """Code that a model wrote cannot be run apart from everything else here."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from windowshift.core.contract.service import Service
 from windowshift.core.plan.estimate import Estimate, estimate
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
+from windowshift.core.plan.unasked import unasked
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.runner import Runner
 from windowshift.core.run.stopping import stopping
@@ -82,9 +83,9 @@ def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
     """Plan a spec and say what it takes; nothing is loaded or spent, and only an older store is written: migrated.
 
     Raises:
-        WindowshiftError: as `run_spec`, of the spec and its backends.
+        WindowshiftError: as `run_spec`, of the spec and its backends; a service that cannot be asked is a note.
     """
-    backends = open_backends(spec)
+    backends, away = unasked(spec, open_backends(spec))
     if is_older(workspace):  # what is done in it could not be read, nor the day that its prompts were told
         try:
             with hold(workspace, "migrate"):
@@ -93,11 +94,11 @@ def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
             held = str(error).partition("; ")[0]
             raise WorkspaceBusyError(f"{held}, and its store is older: plan again once that has ended") from error
     plan = make_plan(spec, text, folder, backends, day=recorded_day(workspace, spec.name))
-    return _preview(plan, backends, workspace)
+    return _preview(plan, backends, workspace, away)
 
 
-def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path) -> Preview:
-    notes = [*plan.model.details.get("notes", ()), *plan.notes, *check_services(plan.spec, backends)]
+def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path, away: Sequence[str] = ()) -> Preview:
+    notes = [*away, *plan.model.details.get("notes", ()), *plan.notes, *check_services(plan.spec, backends)]
     services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
     prices = {name: service.price for name, service in services.items()}
     batched = [name for name, service in services.items() if service.batched()]

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.hub import cache_alone, offline
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.spec import read_text
 
@@ -75,9 +77,16 @@ def read_dataset(name: str, *, config: str | None, split: str, revision: str | N
         import datasets
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"the data set {name}", "hub", error.name or "datasets") from error
+    away = not Path(name).exists() and offline()
     try:
-        rows = datasets.load_dataset(name, config, split=split, revision=revision)
+        with cache_alone() if away else nullcontext():
+            rows = datasets.load_dataset(name, config, split=split, revision=revision)
     except Exception as error:  # whatever the hub client raises becomes one sentence
+        if away:
+            raise SpecError(
+                f"the data set {name} is not in the cache on this machine, and the hub cannot be reached: connect, or "
+                "name a file"
+            ) from error
         of = f"split {split}" if config is None else f"config {config}, split {split}"
         reason = " ".join(str(error).split())[:200]
         hint = ": name one as  config: ..." if config is None and "config" in reason.lower() else ""

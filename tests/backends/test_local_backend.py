@@ -496,7 +496,7 @@ class TestBadFolders:
 async def test_a_hub_that_cannot_be_reached(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    from windowshift.backends.local.hub import offline
+    from windowshift.core.contract.hub import offline
 
     with socket.socket() as unused:  # bound, never listening: connections are refused
         unused.bind(("127.0.0.1", 0))
