@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from windowshift.backends.local.architecture_limits import notes, unsupported
 from windowshift.backends.local.given_up import GivenUp
-from windowshift.backends.local.model_folder import Stamp, identify, locate, model_config, model_size, stamp, tiny
+from windowshift.backends.local.model_folder import (
+    Stamp,
+    identify,
+    locate,
+    model_config,
+    model_context,
+    model_size,
+    stamp,
+    tiny,
+)
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.turns import Turns
 from windowshift.backends.shared.refusal import failed, library_reason
 from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize, TemplateReport
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest, Model, Piece, TemplateInputs
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Piece, TemplateInputs
 from windowshift.core.contract.training import TrainEvent, TrainFailed, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
 
@@ -108,6 +117,31 @@ class LocalBackend:
         from windowshift.backends.local.tokenizer import load_chat_format
 
         return check_template(load_chat_format(base, revision, inputs), inputs)
+
+    def context(self, base: str, revision: str | None = None) -> int | None:
+        """Tokens of prompt and completion together, from the configuration alone; None where it names none.
+
+        Raises:
+            BackendError: the configuration cannot be found.
+        """
+        return model_context(base, revision)
+
+    def count_tokens(
+        self,
+        base: str,
+        revision: str | None,
+        inputs: TemplateInputs | None,
+        chats: Sequence[tuple[Sequence[Message], str]],
+    ) -> list[int]:
+        """The tokens of each chat, with its answer where that is not empty; loads the tokenizer only.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded, or the template refuses a chat.
+        """
+        require_libraries()
+        from windowshift.backends.local.tokenizer import load_chat_format
+
+        return load_chat_format(base, revision, inputs).counts(chats)
 
     def size(self, base: str, revision: str | None = None) -> ModelSize:
         """Layers and width, from the configuration alone.

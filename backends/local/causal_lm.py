@@ -22,7 +22,7 @@ from windowshift.backends.local.chunked_attention import NAME as CHUNKED
 from windowshift.backends.local.chunked_attention import decoding
 from windowshift.backends.local.hub import resolved
 from windowshift.backends.local.kv_cache import CachePlan
-from windowshift.backends.local.model_folder import identify, locate, tiny
+from windowshift.backends.local.model_folder import POSITIONS, identify, locate, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Forward, Row
 from windowshift.backends.local.tokenizer import loading_error
@@ -309,7 +309,7 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 def _context(config: Any) -> int | None:
     """Positions the model knows, prompt and completion together; None where it names none."""
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-    for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+    for name in POSITIONS:
         value = getattr(text, name, None)
         if isinstance(value, int) and value > 0:
             return value

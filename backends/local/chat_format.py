@@ -133,6 +133,21 @@ class ChatFormat:
             return self._plain_prompt(self._plain_text(messages))
         return self._encode(self._prompt(messages))
 
+    def counts(self, chats: Sequence[tuple[Sequence[Message], str]]) -> list[int]:
+        """The tokens of each chat up to where the answer begins, and of the answer where it is not empty.
+
+        Raises:
+            BackendError: as `prompt_ids`.
+        """
+        found = []
+        for messages, completion in chats:
+            if completion:
+                tokens = self.training_tokens(messages, completion)
+                found.append(len(tokens.prompt) + len(tokens.completion))
+            else:
+                found.append(len(self.prompt_ids(messages)))
+        return found
+
     def continued_ids(self, text: str) -> list[int]:
         """Token ids of a text that is to be continued as it is; whoever wrote it may write control tokens too.
 

@@ -26,6 +26,8 @@ from windowshift.core.contract.errors import BackendError
 Stamp = tuple[tuple[str, int, int], ...]
 """Name, size and time of a folder's files."""
 _UNSEEN = "the commit behind this name is not known: neither the hub nor its cache on disk has told of"
+POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length")
+"""What configurations call the number of positions."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _TEXT_FILES = (
@@ -145,6 +147,22 @@ def model_size(base: str, revision: str | None = None) -> ModelSize:
     if not isinstance(layers, int) or not isinstance(width, int):
         raise BackendError(f"config.json of model '{base}' does not say how many layers it has and how wide they are")
     return ModelSize(layers, width)
+
+
+def model_context(base: str, revision: str | None = None) -> int | None:
+    """Positions that a model knows, prompt and completion together, from config.json; None where it names none.
+
+    Raises:
+        BackendError: there is no configuration.
+    """
+    config = model_config(base, revision)
+    text = config.get("text_config")
+    config = {**config, **text} if isinstance(text, dict) else config
+    for name in POSITIONS:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
 
 
 def tiny(base: str, revision: str | None = None) -> bool:

@@ -24,7 +24,7 @@ from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, TemplateReport
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.generation import Completion, GenerateRequest, TemplateInputs
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, TemplateInputs
 from windowshift.core.contract.prices import Price, listed
 from windowshift.core.contract.service import Limits, Queue, Reached
 from windowshift.core.contract.training import Sft, TrainEvent, TrainJob
@@ -90,6 +90,28 @@ class TinkerBackend:
         if is_embedded(base) and not inputs.switches:
             return TemplateReport({})
         return check_template(self._tokens(base).chat.reading(inputs), inputs)
+
+    def context(self, base: str, revision: str | None = None) -> int | None:  # noqa: ARG002 - the protocol's
+        """Tokens of prompt and completion together, as the server says; None where it does not.
+
+        Raises:
+            BackendError: the server is not there, or does not offer the model.
+        """
+        return self._connection.model(base).context
+
+    def count_tokens(
+        self,
+        base: str,
+        revision: str | None,  # noqa: ARG002 - the protocol's
+        inputs: TemplateInputs | None,
+        chats: Sequence[tuple[Sequence[Message], str]],
+    ) -> list[int]:
+        """The tokens of each chat, with its answer where that is not empty; loads the tokenizer only.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded, or the template refuses a chat.
+        """
+        return self._tokens(base).chat.reading(inputs).counts(chats)
 
     def price(self, base: str) -> Price | None:
         """What a model costs: as the spec says, or as the table says."""

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from windowshift.backends.local.model_folder import identify, model_size
+from windowshift.backends.local.model_folder import identify, model_context, model_size
 from windowshift.backends.local.template_check import check_template
 from windowshift.backends.shared.refusal import failed
 from windowshift.backends.vllm.adapters import Shelf
@@ -27,7 +27,7 @@ from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, TemplateReport
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError, WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest, TemplateInputs
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, TemplateInputs
 from windowshift.core.contract.prices import FREE, Price
 from windowshift.core.contract.service import Limits, Queue, Reached
 from windowshift.core.contract.training import Sft, TrainEvent, TrainFailed, TrainJob
@@ -91,6 +91,30 @@ class VllmBackend:
         if is_embedded(base) and not inputs.switches:
             return TemplateReport({})
         return check_template(self._prompt_maker((base, revision)).chat.reading(inputs), inputs)
+
+    def context(self, base: str, revision: str | None = None) -> int | None:
+        """Tokens of prompt and completion together: what the server was started with, else what the model knows.
+
+        Raises:
+            BackendError: the configuration cannot be found, or the server cannot be asked.
+        """
+        if self._server is not None:
+            return find_served(base, self._server.look(), self._where).max_model_len
+        return model_context(base, revision)
+
+    def count_tokens(
+        self,
+        base: str,
+        revision: str | None,
+        inputs: TemplateInputs | None,
+        chats: Sequence[tuple[Sequence[Message], str]],
+    ) -> list[int]:
+        """The tokens of each chat, with its answer where that is not empty; loads the tokenizer only.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded, or the template refuses a chat.
+        """
+        return self._prompt_maker((base, revision)).chat.reading(inputs).counts(chats)
 
     def reach(self) -> Reached:
         """Ask the server what it serves."""

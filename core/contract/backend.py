@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from windowshift.core.contract.generation import Completion, GenerateRequest, Piece, TemplateInputs
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Piece, TemplateInputs
 from windowshift.core.contract.training import TrainEvent, TrainJob
 
 if TYPE_CHECKING:
@@ -138,6 +138,33 @@ class TemplateBackend(Protocol):
 
         Raises:
             BackendError: the tokenizer cannot be loaded.
+        """
+        ...
+
+
+@runtime_checkable
+class ContextBackend(Protocol):
+    """A backend that knows how many tokens a model takes, and how many a chat has."""
+
+    def context(self, base: str, revision: str | None = None) -> int | None:
+        """Tokens of prompt and completion together, without loading weights; None where nobody says.
+
+        Raises:
+            BackendError: the model's configuration cannot be had, or its server cannot be asked.
+        """
+        ...
+
+    def count_tokens(
+        self,
+        base: str,
+        revision: str | None,
+        inputs: TemplateInputs | None,
+        chats: Sequence[tuple[Sequence[Message], str]],
+    ) -> list[int]:
+        """The tokens of each chat up to where the answer begins, and of the answer where it is not empty.
+
+        Raises:
+            BackendError: the tokenizer cannot be loaded, or the template refuses a chat.
         """
         ...
 

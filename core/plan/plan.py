@@ -14,11 +14,13 @@ from windowshift.core.contract.conditions import Condition, PrefixGroup, prefixe
 from windowshift.core.contract.controls import ControlGroup, EmptySystem, enough_rephrasings
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
+from windowshift.core.contract.generation import TemplateInputs
 from windowshift.core.contract.phrases import fixed_parts
 from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
 from windowshift.core.contract.records import Behaviour, JobKind, primary_of
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
+from windowshift.core.plan.context import Met, check_context
 from windowshift.core.plan.grid_jobs import GridPlanner
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
@@ -156,7 +158,8 @@ def make_plan(
     data = (*drawn.data, *(prompt for rows in given.values() for prompt in rows.prompts))
     if any(turn.role == "system" for prompt in (*data, *drawn.evaluation) for turn in prompt.turns[:1]):
         _check_system(spec, backends, "give prompts without a system message")
-    _check_phrases(spec, grid, drawn, data)
+    sampled = _sampled(spec, grid, drawn)
+    _check_phrases([*sampled, *((one, spec.channel.train, data) for one in _trained(grid).values())])
     _check_controls(spec, grid, backends)
     # Steered text may fall apart, which lengths alone do not show.
     ruled: tuple[Scorer, ...] = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
@@ -182,6 +185,7 @@ def make_plan(
         maker.model["template"] = dict(template.inputs)
     if spec.judge_backend is not None and spec.data.filter is not None and spec.data.filter.judge is not None:
         maker.judge_template = judge_template(backends[spec.judge_backend], spec.data.filter.judge.model, told)
+    long = check_context(spec, sampled, given.values(), backends, TemplateInputs.of(dict(template.inputs)))
     vectors: VectorPlanner | None = None
     if spec.vectors:
         name, size = _vector_backend(spec, backends)
@@ -208,19 +212,29 @@ def make_plan(
         maker.conditions,
         vectors.files if vectors else {},
         vectors.answered if vectors else {},
-        (*template.notes, *(rows.note(one.name) for one in _given(grid) for rows in (given[one.entry],))),
+        (*template.notes, *long, *(rows.note(one.name) for one in _given(grid) for rows in (given[one.entry],))),
         {rows.digest: rows for rows in given.values()},
     )
 
 
-def _check_phrases(spec: Spec, grid: GridSpec, drawn: Drawn, data: Sequence[Prompt]) -> None:
-    """What phrases take from prompts must be there, in all prompts that they meet; `data` are those of every D."""
+def _sampled(spec: Spec, grid: GridSpec, drawn: Drawn) -> list[Met]:
+    """The prompts that the model answers, under each condition."""
     generated = spec.channel.generate or spec.channel.train
-    met = [(one, generated, drawn.data) for one in grid.generate]
+    written = [one for one in grid.generate if not isinstance(one, GivenData | KeptData)]
+    written += [one.source for one in grid.generate if isinstance(one, KeptData)]
+    met: list[Met] = [(one, generated, drawn.data) for one in written]
     # The base model is measured under train conditions too.
-    trained = {part.train.name: part.train for row in grid.rows for part in row.parts}
-    met += [(one, spec.channel.train, (*data, *drawn.evaluation)) for one in trained.values()]
+    met += [(one, spec.channel.train, drawn.evaluation) for one in _trained(grid).values()]
     met += [(one, spec.channel.evaluate, drawn.evaluation) for one in (*grid.evaluate, *grid.base)]
+    return met
+
+
+def _trained(grid: GridSpec) -> dict[str, Condition]:
+    return {part.train.name: part.train for row in grid.rows for part in row.parts}
+
+
+def _check_phrases(met: Sequence[Met]) -> None:
+    """What phrases take from prompts must be there, in all prompts that they meet."""
     for condition, channel, prompts in met:
         for one in _pushing(condition):
             for phrase in one.phrases if isinstance(one, PrefixGroup) else ():
