@@ -145,7 +145,7 @@ def test_more_of_one_kind_of_prompt_leaves_the_other_jobs_as_they_are() -> None:
 def test_a_template_without_a_system_role_is_refused(tmp_path: Path, template: str) -> None:
     from tests import tiny_models
 
-    model = tiny_models.build(tmp_path / "model", template=getattr(tiny_models, template))
+    model = tiny_models.build(tmp_path / "model", template=getattr(tiny_models, template), max_position_embeddings=4096)
     text = SPEC.replace("some-org/some-model", str(model))
     assert planned(text).jobs
     with pytest.raises(SpecError, match="refuses or drops system messages"):
@@ -155,7 +155,7 @@ def test_a_template_without_a_system_role_is_refused(tmp_path: Path, template: s
 def test_a_model_folder_is_the_same_model_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import tiny_models
 
-    model = tiny_models.build(tmp_path / "model")
+    model = tiny_models.build(tmp_path / "model", max_position_embeddings=4096)
     moved = tmp_path / "elsewhere" / "model"
     shutil.copytree(model, moved)
     absolute = planned(SPEC.replace("some-org/some-model", str(model)))

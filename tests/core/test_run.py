@@ -198,13 +198,12 @@ def test_two_runs_on_one_workspace(finished: tuple[Path, Path], tiny_llama: Path
     assert tables(tmp_path / "ws") == tables(reference)
 
 
-def test_prompts_that_do_not_fit_are_one_sentence_a_job(tmp_path: Path, tiny_llama: Path) -> None:
+def test_prompts_that_do_not_fit_are_refused_before_anything_is_drawn(tmp_path: Path, tiny_llama: Path) -> None:
     spec = write_spec(tmp_path, tiny_llama)
     spec.write_text(spec.read_text().replace("max_tokens: 12", "max_tokens: 1020"))
-    done = windowshift("run", spec, "--workspace", tmp_path / "ws", check=1)
-    assert "6 of 6 completions failed" in done.stderr
+    done = windowshift("run", spec, "--workspace", tmp_path / "ws", check=2)
     assert "lower max_tokens" in done.stderr
-    assert states(tmp_path / "ws")["failed"] == 4
+    assert not (tmp_path / "ws").exists()
     spec.write_text(spec.read_text().replace("max_tokens: 1020", "max_tokens: 12"))
     windowshift("run", spec, "--workspace", tmp_path / "ws")
 
