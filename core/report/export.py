@@ -10,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.errors import MissingExtraError, SpecError, StoreError
 from windowshift.core.contract.proof import fired_from_json
 from windowshift.core.contract.records import BASE, ExperimentRow
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.dataset_export import export_dataset
+from windowshift.core.store.checksums import compare
 from windowshift.core.store.connection import naming
 from windowshift.core.store.reader import Reader
 
@@ -74,6 +75,7 @@ def export(workspace: Path, name: str, out: Path, *, force: bool = False, raw: b
     Raises:
         SpecError: another ending, no such experiment, no such folder, or the file is there already.
         MissingExtraError: Parquet without pyarrow.
+        StoreError: what the store holds is not what was stored.
     """
     write = _write_raw_csv if raw and out.suffix.lower() == ".csv" else _WRITERS.get(out.suffix.lower())
     if write is None:
@@ -81,6 +83,10 @@ def export(workspace: Path, name: str, out: Path, *, force: bool = False, raw: b
     with closing(Reader(workspace)) as reader, _snapshot(reader):
         experiment = reader.find_experiment(name)
         columns = [*COLUMNS, *(behaviour.name for behaviour in experiment.behaviours)]
+        with naming(reader.path):
+            if changed := compare(reader.connection, experiment.id):
+                others = f" ('windowshift doctor' lists {len(changed) - 1} more)" if len(changed) > 1 else ""
+                raise StoreError(f"nothing was exported from {reader.path}: {changed[0]}{others}")
         with whole_file(out, force) as partial:
             return write(partial, columns, export_rows(reader, experiment))
 

@@ -16,7 +16,7 @@ from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.service import Reached, Service
 from windowshift.core.spec import registry
 from windowshift.core.store.connection import store_path
-from windowshift.core.store.integrity import check_store
+from windowshift.core.store.integrity import check_store, unsealed
 
 SHOWN_MODELS = 5
 
@@ -75,6 +75,7 @@ class Health:
     settings: tuple[str, ...]
     workspace: str
     workspace_problems: tuple[str, ...]
+    workspace_note: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -94,18 +95,21 @@ class Health:
         for backend in self.backends:
             lines += backend.lines()
         lines.append(f"settings: {', '.join(self.settings)}")
-        lines.append(f"workspace {self.workspace}: {'; '.join(self.workspace_problems) or 'ok'}")
+        note = f" ({self.workspace_note})" if self.workspace_note else ""
+        lines.append(f"workspace {self.workspace}: {'; '.join(self.workspace_problems) or 'ok'}{note}")
         return "\n".join(lines)
 
 
 def examine(workspace: Path) -> Health:
     """Examine this installation and a workspace; a workspace that is not there yet is no problem."""
     problems: tuple[str, ...] = ()
+    uncompared = 0
     place = f"{workspace} (not there yet)"
     if store_path(workspace).exists():
         place = str(workspace)
         try:
             problems = tuple(check_store(workspace))
+            uncompared = unsealed(workspace)
         except WindowshiftError as error:
             problems = (str(error),)
     return Health(
@@ -115,6 +119,7 @@ def examine(workspace: Path) -> Health:
         tuple(registry.names(registry.SETTINGS)),
         place,
         problems,
+        f"{uncompared} finished jobs from before there were checksums are not compared" if uncompared else "",
     )
 
 

@@ -235,6 +235,9 @@ class Ledger:
             if usd is not None:
                 self.writer.add_cost(self.number(job), usd, experiment=self.experiment)
             self._set(job, "done", result=self.results[job.id] or None)
+            if job.kind == "score":
+                behaviours = [each.name for each in self.scorer(job).behaviours]
+                self.writer.seal_scores(self.number(self._jobs[job.parents[0]]), behaviours)
 
     def fail(self, job: Job, error: str, result: Mapping[str, Any] | None = None) -> None:
         """A job failed; its children wait until it is retried. `result` is what it found out nevertheless."""

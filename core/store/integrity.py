@@ -1,10 +1,12 @@
-"""The store's integrity: damaged pages, and rows that point nowhere."""
+"""The store's integrity: damaged pages, rows that point nowhere, and what is not what was stored."""
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+from windowshift.core.store.checksums import compare
 from windowshift.core.store.connection import open_reader, store_path
 from windowshift.core.store.failure import meaning
 
@@ -53,7 +55,7 @@ def check_store(workspace: Path) -> list[str]:
     try:
         # One snapshot: beside a writer, rows and what they point to must be of the same moment.
         connection.execute("BEGIN")
-        lines = [str(row[0]) for row in connection.execute(f"PRAGMA quick_check({_DAMAGE_SHOWN})")]
+        lines = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_DAMAGE_SHOWN})")]
         if lines != ["ok"]:
             remedy = "restore it from a copy, or move it away and run again"
             return [f"the store {path} is corrupt ({' '.join(line.split())}): {remedy}" for line in lines]
@@ -62,8 +64,20 @@ def check_store(workspace: Path) -> list[str]:
             (count,) = connection.execute(f"SELECT count(*) FROM {rows}").fetchone()
             if count:
                 problems.append(f"the store {path} has {count:,} {what} without {lacking}")
-        return problems
+        return [*problems, *(f"the store {path}: {each}" for each in compare(connection))]
     except sqlite3.Error as error:
         return [f"the store {path} {meaning(error, path)}"]
     finally:
         connection.close()
+
+
+def unsealed(workspace: Path) -> int:
+    """How many finished jobs have no checksum: they were made before there were any.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    sealed = "SELECT owner FROM checksums WHERE part = 'job'"
+    with closing(open_reader(workspace)) as connection:
+        query = f"SELECT count(*) FROM jobs WHERE state = 'done' AND n NOT IN ({sealed})"
+        return int(connection.execute(query).fetchone()[0])

@@ -11,6 +11,7 @@ from typing import Any
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Summary
 from windowshift.core.contract.setting import Score
+from windowshift.core.store.checksums import SCORES, seal, unseal
 from windowshift.core.store.connection import storable, to_json
 from windowshift.core.store.transaction import Transactions
 
@@ -123,6 +124,7 @@ class ResultWriter(Transactions):
             ).fetchall()
             if not pairs:
                 return 0
+            connection.execute("DELETE FROM checksums WHERE owner = ? AND part NOT IN ('job', 'grid')", (job,))
             connection.executemany("DELETE FROM completions WHERE job = ? AND row = ?", pairs)
             connection.executemany(
                 "DELETE FROM scores WHERE job = ? AND row = ? AND behaviour IN (SELECT id FROM behaviours)",
@@ -143,6 +145,7 @@ class ResultWriter(Transactions):
                 if flat is None:
                     flat = by_name[name] = []
                 flat += (row, value, reason if reason is None else storable(reason))
+            unseal(connection, job, [SCORES + name for name in by_name])
             for name, flat in by_name.items():
                 shared = (job, self.behaviour(name))
                 # Many rows a statement: twice as fast as executemany, which starts the statement for each row.
@@ -193,14 +196,22 @@ class ResultWriter(Transactions):
         An empty reason: all scores, the ones with a value too.
         """
         dropped = 0
+        names = list(behaviours)
         with self.batch() as connection:
-            for name in behaviours:
+            unseal(connection, job, [SCORES + name for name in names])
+            for name in names:
                 dropped += connection.execute(
                     "DELETE FROM scores WHERE job = ? AND behaviour = ? "
                     "AND (? = '' OR (value IS NULL AND substr(reason, 1, length(?)) = ?))",
                     (job, self.behaviour(name), reason, reason, reason),
                 ).rowcount
         return dropped
+
+    def seal_scores(self, job: int, behaviours: Iterable[str]) -> None:
+        """Take checksums of the scores of some behaviours on one job's completions: they are all there."""
+        with self.batch() as connection:
+            for name in behaviours:
+                seal(connection, job, SCORES + name)
 
     def put_summary(self, job: int, behaviour: str, summary: Summary) -> None:
         """Store the summary of one behaviour over one job's completions."""

@@ -188,6 +188,14 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE scores ADD COLUMN evidence TEXT; -- JSON, what a person may want to see of how it was scored
     """,
+    """
+    CREATE TABLE checksums (
+        owner INTEGER NOT NULL,         -- a job's n; of a grid, its experiment's id
+        part TEXT NOT NULL,             -- job, completions, scores of NAME, grid
+        sum TEXT NOT NULL,
+        PRIMARY KEY (owner, part)
+    ) WITHOUT ROWID;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

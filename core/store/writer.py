@@ -12,6 +12,7 @@ from typing import Any
 from windowshift.core.contract.artifacts import checked_id
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.records import ExperimentState, JobState
+from windowshift.core.store.checksums import seal, unseal
 from windowshift.core.store.connection import identity, naming, storable, to_json
 from windowshift.core.store.result_writer import ResultWriter, Scored
 
@@ -100,6 +101,7 @@ class Writer(ResultWriter):
                 "part_train, job, first, last, reference) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 ((experiment, *source) for source in sources),
             )
+            seal(connection, experiment, "grid")
 
     def set_experiment(self, experiment: int, state: ExperimentState, error: str | None = None) -> None:
         """Record an experiment's state, with the time it started or ended."""
@@ -135,6 +137,8 @@ class Writer(ResultWriter):
             numbers = [(n,) for _, n in own]
             for table in ("completions", "scores", "summaries", "events", "control"):
                 connection.executemany(f"DELETE FROM {table} WHERE job = ?", numbers)
+            connection.executemany("DELETE FROM checksums WHERE owner = ? AND part != 'grid'", numbers)
+            unseal(connection, experiment, ["grid"])
             connection.executemany("DELETE FROM jobs WHERE n = ?", numbers)
             # A shared job keeps its log, the loss curve above all; it only forgets who ran it.
             connection.execute("DELETE FROM events WHERE experiment = ? AND job IS NULL", (experiment,))
@@ -148,6 +152,8 @@ class Writer(ResultWriter):
         """Store what a job has left behind so far; its state stays."""
         with self.batch() as connection:
             connection.execute("UPDATE jobs SET result = ? WHERE n = ?", (to_json(result), job))
+            if connection.execute("SELECT 1 FROM checksums WHERE owner = ? AND part = 'job'", (job,)).fetchone():
+                seal(connection, job, "job")
 
     def set_job(
         self,
@@ -185,6 +191,12 @@ class Writer(ResultWriter):
                     "job": job,
                 },
             )
+            if state == "done":
+                seal(connection, job, "job")
+                if connection.execute("SELECT 1 FROM completions WHERE job = ? LIMIT 1", (job,)).fetchone():
+                    seal(connection, job, "completions")
+            else:
+                unseal(connection, job, ["job", "completions"])
             self.event("state", {"state": state, "error": error}, experiment=experiment, job=job)
 
     def set_priority(self, job: int, priority: int) -> None:
