@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windowshift.backends.local.causal_lm import CausalLM
-from windowshift.backends.local.chat_format import Written, spent
+from windowshift.backends.local.chat_format import ChatFormat, Written, spent
 from windowshift.backends.local.coherence import base_logprobs
 from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.local.sampler import Decoded, Row, decode
@@ -193,7 +193,21 @@ class _Settler:
 
 def _as_chat(request: GenerateRequest) -> GenerateRequest:
     """A request as others are checked: a text to be continued counts as what was said."""
-    return request if request.prompt is None else replace(request, messages=(Message("user", request.prompt),))
+    return request if request.prompt is None else replace(request, messages=(Message("user", str(request.prompt)),))
+
+
+def _continued(lm: CausalLM, chat: ChatFormat, asked: str | tuple[int, ...]) -> list[int]:
+    """The token ids of a text that is to be continued.
+
+    Raises:
+        BackendError: it cannot be encoded, or the model has no such tokens.
+    """
+    if isinstance(asked, str):
+        return chat.continued_ids(asked)
+    known = int(lm.model.get_input_embeddings().weight.shape[0])
+    if any(not 0 <= each < known for each in asked):
+        raise BackendError(f"not all token ids of the prompt are from 0 to {known - 1}, those that '{lm.label}' has")
+    return list(asked)
 
 
 def _rows(
@@ -212,7 +226,7 @@ def _rows(
             try:
                 chat = lm.chat_of(request.model)
                 asked = request.prompt
-                prompt = chat.prompt_ids(request.messages) if asked is None else chat.continued_ids(asked)
+                prompt = chat.prompt_ids(request.messages) if asked is None else _continued(lm, chat, asked)
                 if request.steering:
                     assert steer is not None
                     assert not isinstance(steer, str)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from windowshift.backends.serve.api_error import ApiError
+from windowshift.backends.serve.api_error import ApiError, refuse_full
 from windowshift.backends.serve.batches import UNFINISHED, BatchRequest
 from windowshift.backends.serve.body import parse
 from windowshift.backends.serve.page import Page, listed
@@ -22,8 +22,9 @@ async def create(request: Request) -> Response:
         raise ApiError(
             400, f"file '{file.id}' was uploaded for '{file.purpose}', not for 'batch'", param="input_file_id"
         )
+    refuse_full("batches", len(here.batches.unfinished()), here.limits.batches)
     batch = here.batches.create(wanted, here.files.path(file))
-    here.batch_runner.wake()
+    here.batch_runner.asked()
     return JSONResponse(batch.to_api())
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.batches import INPUT, Batch, Batches, BatchLine, BatchProblem
 from windowshift.backends.serve.body import check
-from windowshift.backends.serve.chat_answer import ChatAnswer
-from windowshift.backends.serve.chat_request import ChatRequest
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.restarts import Restarts
+from windowshift.backends.serve.sampling_kinds import KINDS
+from windowshift.backends.serve.sampling_request import SamplingRequest
 from windowshift.backends.serve.state import State, new_id
 from windowshift.backends.serve.training_file import lines
-from windowshift.core.contract import sanitise
 
 PORTION = 256
 MOST_LINES = 50_000
@@ -28,7 +27,7 @@ MOST_PROBLEMS = 100
 BUSY_SECONDS = 1.0
 OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
 
-Answer = Callable[[ChatRequest], Awaitable[ChatAnswer]]
+Answer = Callable[[SamplingRequest], Awaitable[dict[str, Any]]]
 
 
 class BatchRunner:
@@ -38,7 +37,7 @@ class BatchRunner:
     requests that have no answer yet.
 
     Args:
-        answer: what answers a chat request.
+        answer: what answers a request for text.
         state: the data folder, with its `batches`, and `files` where results go.
         limits: the server's.
     """
@@ -47,37 +46,53 @@ class BatchRunner:
         self._answer, self._state, self._batches, self._files = answer, state, batches, files
         self._limits = limits
         self._task: asyncio.Task[None] | None = None
+        self._at: str | None = None  # the batch in work
+        self._asking: list[asyncio.Task[dict[str, Any]]] = []  # its requests under way
+        self._restarts = Restarts("batch", self.wake, state.folder)
         self._closed = False
+
+    def asked(self) -> None:
+        """Go on as somebody asked for a batch: also with those that were left alone."""
+        self._restarts.asked()
+        self.wake()
 
     def wake(self) -> None:
         """Start the oldest batch that is not done, where none is in work."""
-        waiting = self._batches.unfinished()
-        if waiting and self._task is None and not self._closed:
-            self._task = asyncio.create_task(self._run(waiting[0]))
+        if self._task is not None or self._closed:
+            return
+        waiting = next((batch for batch in self._batches.unfinished() if self._restarts.due(batch.id)), None)
+        if waiting is not None:
+            self._at = waiting.id
+            self._task = asyncio.create_task(self._run(waiting))
             self._task.add_done_callback(self._ended)
 
     def cancel(self, batch: Batch) -> Batch:
-        """Ask for a batch to end; what is answered already comes with it."""
+        """Ask for a batch to end; what is answered already comes with it, and nothing else is worked on."""
         batch = self._batches.enter(batch, "cancelling")
-        self.wake()
+        if batch.id == self._at:
+            for task in self._asking:
+                task.cancel()
+        self.asked()
         return batch
 
     async def aclose(self) -> None:
         """Stop where things are; a batch in work goes on at the next start."""
         self._closed = True
+        self._restarts.close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._task = None
+        key, self._task, self._at = self._at or "", None, None
         if task.cancelled():
             return
-        if task.exception() is not None:
-            sys.stderr.write(
-                f"windowshift serve: a batch ended unexpectedly: {sanitise.line(repr(task.exception()))}\n"
-            )
-        self.wake()
+        error = task.exception()
+        if error is None:
+            self._restarts.ended(key)
+        else:
+            self._restarts.failed(key, error)
+        self._restarts.look()
 
     async def _run(self, batch: Batch) -> None:
         try:
@@ -92,8 +107,9 @@ class BatchRunner:
             await self._work(batch)
             self._finish(self._batches.get(batch.id))
         except Exception as error:
-            problem = BatchProblem(None, f"the server failed on this batch: {type(error).__name__}")
-            self._batches.enter(batch, "failed", problems=json.dumps([problem.to_api()]))
+            if not self._restarts.full_disk(error):  # which is not the batch's fault: it goes on later
+                problem = BatchProblem(None, f"the server failed on this batch: {type(error).__name__}")
+                self._batches.enter(batch, "failed", problems=json.dumps([problem.to_api()]))
             raise
 
     def _examine(self, batch: Batch) -> tuple[list[BatchProblem], int]:
@@ -111,6 +127,8 @@ class BatchRunner:
                 if line.custom_id in seen:
                     problems.append(BatchProblem(number, f"line {number}: its custom_id was there before"))
                 seen.add(line.custom_id)
+                if line.url != batch.endpoint:
+                    problems.append(BatchProblem(number, f"line {number}: url is not '{batch.endpoint}', the batch's"))
             if len(problems) == MOST_PROBLEMS:
                 break
         if not total:
@@ -128,7 +146,7 @@ class BatchRunner:
             batch = self._batches.get(batch.id)
             if batch.status == "cancelling":
                 return
-            results = await asyncio.gather(*(self._one(line) for line in portion))
+            results = await self._answered(portion)
             good = [result for result in results if result["response"]["status_code"] == 200]
             bad = [result for result in results if result["response"]["status_code"] != 200]
             _append(folder / OUTPUT, good)
@@ -136,25 +154,36 @@ class BatchRunner:
             batch = self._batches.get(batch.id)
             self._batches.change(batch, completed=batch.completed + len(good), failed=batch.failed + len(bad))
 
+    async def _answered(self, portion: Sequence[BatchLine]) -> list[dict[str, Any]]:
+        """The results of a portion; of what was answered before the batch was cancelled."""
+        self._asking = [asyncio.create_task(self._one(line)) for line in portion]
+        try:
+            await asyncio.wait(self._asking)
+            return [task.result() for task in self._asking if not task.cancelled()]
+        finally:
+            for task in self._asking:
+                task.cancel()
+            self._asking = []
+
     async def _one(self, line: BatchLine) -> dict[str, Any]:
         status, body = 200, {}
         try:
-            wanted = check(line.body, ChatRequest)
+            wanted = check(line.body, KINDS[line.url])
             if wanted.stream:
                 raise ApiError(400, "a request of a batch cannot be a stream", param="stream")
-            body = (await self._patiently(wanted)).to_api()
+            body = await self._patiently(wanted)
         except ApiError as error:
             status, body = error.status, error.body()
         response = {"status_code": status, "request_id": new_id("req_", 32), "body": body}
         return {"id": new_id("batch_req_"), "custom_id": line.custom_id, "response": response, "error": None}
 
-    async def _patiently(self, wanted: ChatRequest) -> ChatAnswer:
+    async def _patiently(self, wanted: SamplingRequest) -> dict[str, Any]:
         """The answer; when too much waits, a batch waits its turn."""
         while True:
             try:
                 return await self._answer(wanted)
             except ApiError as error:
-                if error.status != 429 or wanted.count > self._limits.waiting:
+                if error.status != 429:
                     raise
             await asyncio.sleep(BUSY_SECONDS)
 
@@ -190,7 +219,8 @@ def _portions(found: Iterator[tuple[int, Any]], answered: set[str]) -> Iterator[
         if line.custom_id in answered:
             continue
         n = line.body.get("n")
-        count = n if isinstance(n, int) else 1
+        prompts = line.body.get("prompt")
+        count = (n if isinstance(n, int) else 1) * (len(prompts) if isinstance(prompts, list) else 1)
         if portion and size + count > PORTION:
             yield portion
             portion, size = [], 0

@@ -1,4 +1,4 @@
-"""Batches: files of chat requests that are answered when there is time, as they are stored and shown."""
+"""Batches: files of requests for text that are answered when there is time, as they are stored and shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from windowshift.backends.serve.job_request import Metadata, Text
 from windowshift.backends.serve.page import Page
 from windowshift.backends.serve.state import State, new_id, now
 
-ENDPOINT = "/v1/chat/completions"
+Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses"]
 DAY = 24 * 60 * 60
 INPUT = "input.jsonl"
 _MOMENTS = {
@@ -39,7 +39,7 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     input_file_id: Text
-    endpoint: Literal["/v1/chat/completions"]
+    endpoint: Endpoint
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
 
@@ -51,7 +51,7 @@ class BatchLine(BaseModel):
 
     custom_id: Text = Field(max_length=512)
     method: Literal["POST"]
-    url: Literal["/v1/chat/completions"]
+    url: Endpoint
     body: dict[str, Any]
 
 
@@ -75,6 +75,7 @@ class Batch:
     id: str
     created_at: int
     status: Status
+    endpoint: Endpoint
     input_file: str
     metadata: Mapping[str, str] | None
     moments: Mapping[str, int]
@@ -90,7 +91,7 @@ class Batch:
         return {
             "id": self.id,
             "object": "batch",
-            "endpoint": ENDPOINT,
+            "endpoint": self.endpoint,
             "errors": {"object": "list", "data": list(self.problems)} if self.problems else None,
             "input_file_id": self.input_file,
             "completion_window": "24h",
@@ -120,13 +121,18 @@ class Batches:
         """Put a copy of the input into a new batch's folder, and store the batch."""
         batch_id = new_id("batch_")
         folder = self._state.folder / "batches" / batch_id
-        folder.mkdir()
-        shutil.copyfile(data, folder / INPUT)
-        metadata = None if request.metadata is None else json.dumps(request.metadata)
-        self._state.connection.execute(
-            "INSERT INTO batches (id, created_at, status, input_file, metadata) VALUES (?, ?, 'validating', ?, ?)",
-            (batch_id, now(), request.input_file_id, metadata),
-        )
+        try:
+            folder.mkdir()
+            shutil.copyfile(data, folder / INPUT)
+            metadata = None if request.metadata is None else json.dumps(request.metadata)
+            self._state.connection.execute(
+                "INSERT INTO batches (id, created_at, status, endpoint, input_file, metadata) "
+                "VALUES (?, ?, 'validating', ?, ?, ?)",
+                (batch_id, now(), request.endpoint, request.input_file_id, metadata),
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # nobody knows of it: a full disk keeps none of it
+            raise
         return self.get(batch_id)
 
     def get(self, batch_id: str) -> Batch:
@@ -178,6 +184,7 @@ def _batch(row: sqlite3.Row) -> Batch:
         id=row["id"],
         created_at=row["created_at"],
         status=row["status"],
+        endpoint=row["endpoint"],
         input_file=row["input_file"],
         metadata=None if row["metadata"] is None else json.loads(row["metadata"]),
         moments=json.loads(row["moments"]),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from windowshift.core.contract.generation import Message, Role
 
-_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 Text = Annotated[str, StringConstraints(strict=True)]
 
 
@@ -22,7 +22,10 @@ class TextPart(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """One turn. ``developer`` is the newer name of ``system``."""
+    """One turn. ``developer`` is the newer name of ``system``.
+
+    What an assistant thought before its answer may be sent back; chats go on without it, as chat templates have it.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,12 +35,14 @@ class ChatMessage(BaseModel):
     annotations: list[Any] | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
 
     def message(self) -> Message:
         """As backends take it."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(_ROLES[self.role], content)
+        return Message(ROLES[self.role], content)
 
 
 class TrainingMessage(ChatMessage):

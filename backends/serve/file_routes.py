@@ -34,7 +34,12 @@ async def upload(request: Request) -> Response:
         if purpose not in PURPOSES:
             raise ApiError(400, f"purpose must be one of {', '.join(PURPOSES)}", param="purpose")
         held = await asyncio.to_thread(_keep, here, file.file, str(purpose))
-        return JSONResponse(here.files.add(held, file.filename or "", str(purpose)).to_api())
+        try:
+            stored = here.files.add(held, file.filename or "", str(purpose))
+        except BaseException:
+            here.files.drop(held)
+            raise
+        return JSONResponse(stored.to_api())
 
 
 def _keep(here: Service, content: BinaryIO, purpose: str) -> tuple[str, int]:

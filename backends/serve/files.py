@@ -68,6 +68,10 @@ class Files:
         )
         return stored
 
+    def drop(self, held: tuple[str, int]) -> None:
+        """Remove content that `hold` wrote and that is not to be listed."""
+        (self._state.folder / "files" / held[0]).unlink(missing_ok=True)
+
     def get(self, file_id: str, *, param: str | None = None, status: int = 404) -> StoredFile:
         """Find a file.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +20,12 @@ from windowshift.backends.serve.state import new_id
 UPLOADS = "/v1/files"
 OPEN = "/health"
 LINGER_SECONDS = 2.0
+_KNOWN = "windowshift.has_key"
+
+
+def has_key(scope: Mapping[str, Any]) -> bool:
+    """Whether a request came with the key."""
+    return bool(scope.get(_KNOWN))
 
 
 class Gate:
@@ -61,6 +69,7 @@ class Gate:
         try:
             if scope["path"] != OPEN:
                 self._check_key(Headers(scope=scope))
+                scope[_KNOWN] = True
                 extra.update(self._allowance.take())
             body.check_head()
         except ApiError as error:

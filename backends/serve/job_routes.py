@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from windowshift.backends.serve.api_error import ApiError
+from windowshift.backends.serve.api_error import ApiError, refuse_full
 from windowshift.backends.serve.body import parse
 from windowshift.backends.serve.job_listing import checkpoint_to_api, event_to_api, metadata_filter
 from windowshift.backends.serve.job_request import JobRequest
@@ -26,16 +26,18 @@ async def create(request: Request) -> Response:
     wanted = await parse(request, JobRequest)
     chosen = wanted.chosen()
     here.models.trainable(wanted.model)
+    refuse_full("fine-tuning jobs", len(here.jobs.unfinished()), here.limits.jobs)
     data = _training_data(here, wanted.training_file, "training_file")
     examples = await asyncio.to_thread(_count, data, here.limits.line_bytes)
     unlearned = None
     if wanted.validation_file is not None:
         unlearned = _training_data(here, wanted.validation_file, "validation_file")
         await asyncio.to_thread(_count, unlearned, here.limits.line_bytes)
+    refuse_full("fine-tuning jobs", len(here.jobs.unfinished()), here.limits.jobs)  # others came while it was counted
     seed = secrets.randbelow(2**31) if wanted.seed is None else wanted.seed
     job = here.jobs.create(wanted, chosen.resolve(examples), examples, seed, data, unlearned)
     here.jobs.log(job, f"Created fine-tuning job: {job.id}")
-    here.trainer.wake()
+    here.trainer.asked()
     return JSONResponse(job.to_api())
 
 

@@ -108,34 +108,38 @@ class Jobs:
         """Put copies of the training and validation data into a new job's folder, and store the job as queued."""
         job_id = new_id("ftjob-")
         folder = self._state.folder / "jobs" / job_id
-        folder.mkdir()
-        for source, name in ((data, TRAINING), (unlearned, VALIDATION)):
-            if source is None:
-                continue
-            try:
-                os.link(source, folder / name)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(source, folder / name)
-        cursor = self._state.connection.execute(
-            "INSERT INTO jobs (id, created_at, status, model, training_file, validation_file, suffix, seed, "
-            "n_epochs, batch_size, multiplier, examples, metadata, sft) "
-            "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                job_id,
-                now(),
-                request.model,
-                request.training_file,
-                request.validation_file,
-                request.suffix,
-                seed,
-                resolved.n_epochs,
-                resolved.batch_size,
-                resolved.multiplier,
-                examples,
-                None if request.metadata is None else json.dumps(request.metadata),
-                None if request.windowshift is None else request.windowshift.model_dump_json(),
-            ),
-        )
+        try:
+            folder.mkdir()
+            for source, name in ((data, TRAINING), (unlearned, VALIDATION)):
+                if source is None:
+                    continue
+                try:
+                    os.link(source, folder / name)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(source, folder / name)
+            cursor = self._state.connection.execute(
+                "INSERT INTO jobs (id, created_at, status, model, training_file, validation_file, suffix, seed, "
+                "n_epochs, batch_size, multiplier, examples, metadata, sft) "
+                "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job_id,
+                    now(),
+                    request.model,
+                    request.training_file,
+                    request.validation_file,
+                    request.suffix,
+                    seed,
+                    resolved.n_epochs,
+                    resolved.batch_size,
+                    resolved.multiplier,
+                    examples,
+                    None if request.metadata is None else json.dumps(request.metadata),
+                    None if request.windowshift is None else request.windowshift.model_dump_json(),
+                ),
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # nobody knows of it: a full disk keeps none of it
+            raise
         row = self._state.connection.execute("SELECT * FROM jobs WHERE n = ?", (cursor.lastrowid,)).fetchone()
         return _job(row)
 

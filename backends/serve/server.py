@@ -5,41 +5,45 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from windowshift.backends.local.model_folder import tiny
-from windowshift.backends.serve import batch_routes, chat_routes, file_routes, job_routes, model_routes
-from windowshift.backends.serve.api_error import ApiError, answer_error
+from windowshift.backends.serve import batch_routes, file_routes, job_routes, model_routes, sampling_routes
+from windowshift.backends.serve.api_error import ApiError, answer_error, answer_unexpected
 from windowshift.backends.serve.batch_runner import BatchRunner
 from windowshift.backends.serve.batches import Batches
-from windowshift.backends.serve.chat_answer import ChatAnswer
-from windowshift.backends.serve.chat_queue import ChatQueue
-from windowshift.backends.serve.chat_request import ChatRequest
 from windowshift.backends.serve.connection import protocol
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.gate import Gate
 from windowshift.backends.serve.jobs import Jobs
 from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.request_log import LogFile, RequestLog
+from windowshift.backends.serve.sampling_queue import SamplingQueue
+from windowshift.backends.serve.sampling_request import SamplingRequest
 from windowshift.backends.serve.served_models import ServedModels
 from windowshift.backends.serve.service import Service
 from windowshift.backends.serve.state import State
 from windowshift.backends.serve.trainer import Trainer
-from windowshift.core.contract.backend import Backend
+from windowshift.backends.shared.redaction import Redactor
+from windowshift.core.contract.backend import StreamingBackend
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.training import Sft
 from windowshift.core.store.lock import hold
 
 KEEP_ALIVE_SECONDS = 30
 GOODBYE_SECONDS = 5
-_ROUTES = (file_routes, job_routes, model_routes, chat_routes, batch_routes)
+_ROUTES = (file_routes, job_routes, model_routes, sampling_routes, batch_routes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class ServerOptions:
         jobs_at_once: fine-tuning jobs that train at the same time.
         sft: LoRA hyperparameters that the API does not set.
         limits: what clients may ask for.
+        log: where the request log goes; None for nowhere.
+        log_texts: whether it has prompts and answers.
     """
 
     models: tuple[str, ...]
@@ -65,9 +71,11 @@ class ServerOptions:
     jobs_at_once: int = 1
     sft: Sft = field(default_factory=Sft)
     limits: Limits = field(default_factory=Limits)
+    log: Path | None = None
+    log_texts: bool = False
 
 
-def serve(backend: Backend, options: ServerOptions, ready: Callable[[str], None]) -> None:
+def serve(backend: StreamingBackend, options: ServerOptions, ready: Callable[[str], None]) -> None:
     """Serve until interrupted; `ready` is called with the base URL once connections are taken.
 
     Raises:
@@ -80,36 +88,28 @@ def serve(backend: Backend, options: ServerOptions, ready: Callable[[str], None]
     with hold(options.data, "windowshift serve"), _listening(options.host, options.port) as listening:
         state = State(options.data)
         try:
-            app = application(backend, state, options, fingerprints)
-            config = uvicorn.Config(
-                app,
-                http=protocol(options.limits),
-                ws="none",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GOODBYE_SECONDS,
-            )
+            server = server_of(*application(backend, state, options, fingerprints))
             ready(_url(listening))
-            uvicorn.Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
         finally:
             state.close()
 
 
-def application(backend: Backend, state: State, options: ServerOptions, fingerprints: dict[str, str]) -> Gate:
-    """The server as an ASGI application; jobs start, and end, with its lifespan."""
+def application(
+    backend: StreamingBackend, state: State, options: ServerOptions, fingerprints: dict[str, str]
+) -> tuple[ASGIApp, Service]:
+    """The server as an ASGI application, and its parts; jobs start, and end, with its lifespan."""
     files, jobs = Files(state), Jobs(state)
     trainer = Trainer(backend, state, jobs, files, options.sft, at_once=options.jobs_at_once, limits=options.limits)
-    chats = ChatQueue(backend, calls=_calls(options.models), waiting=options.limits.waiting)
+    sampling = SamplingQueue(backend, calls=_calls(options.models), waiting=options.limits.waiting)
     models = ServedModels(state, options.models, int(time.time()))
 
-    async def answer(wanted: ChatRequest) -> ChatAnswer:
-        return await chat_routes.answer(found, wanted)
+    async def answer(wanted: SamplingRequest) -> dict[str, Any]:
+        return await sampling_routes.answer(found, wanted)
 
     batches = Batches(state)
     runner = BatchRunner(answer, state, batches, files, options.limits)
-    found = Service(files, jobs, models, trainer, chats, batches, runner, options.limits, fingerprints)
+    found = Service(state.folder, files, jobs, models, trainer, sampling, batches, runner, options.limits, fingerprints)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -121,16 +121,50 @@ def application(backend: Backend, state: State, options: ServerOptions, fingerpr
         runner.wake()
         yield
         await runner.aclose()
-        await asyncio.gather(trainer.aclose(), chats.aclose())
+        await asyncio.gather(trainer.aclose(), sampling.aclose())
         await backend.aclose()
 
     app = Starlette(
         routes=[route for each in _ROUTES for route in each.ROUTES],
         lifespan=lifespan,
-        exception_handlers={ApiError: answer_error, HTTPException: answer_error, Exception: answer_error},
+        exception_handlers={
+            **dict.fromkeys((ApiError, HTTPException, OSError, sqlite3.Error), answer_error),
+            Exception: answer_unexpected,
+        },
     )
     app.router.redirect_slashes = False
-    return Gate(app, key=options.key, limits=options.limits)
+    gate = Gate(app, key=options.key, limits=options.limits)
+    if options.log is None:
+        return gate, found
+    redactor = Redactor([options.key])
+    return RequestLog(gate, file=LogFile(options.log), redactor=redactor, texts=options.log_texts), found
+
+
+class _Server(uvicorn.Server):
+    """Tells clients in good time that it goes down, before their requests are cut off."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(GOODBYE_SECONDS / 2, self._service.sampling.give_up)
+        await super().shutdown(sockets)
+
+
+def server_of(app: ASGIApp, service: Service) -> uvicorn.Server:
+    """What puts the application on a socket."""
+    config = uvicorn.Config(
+        app,
+        http=protocol(service.limits),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GOODBYE_SECONDS,
+    )
+    return _Server(config, service)
 
 
 def _calls(models: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from windowshift.core.contract.errors import StoreError
 
-VERSION = 2
+VERSION = 3
 _ALPHABET = string.ascii_letters + string.digits
 _SCHEMA = """
 CREATE TABLE files (
@@ -78,6 +78,7 @@ CREATE TABLE batches (
   id TEXT NOT NULL UNIQUE,
   created_at INTEGER NOT NULL,
   status TEXT NOT NULL,
+  endpoint TEXT NOT NULL DEFAULT '/v1/chat/completions',
   input_file TEXT NOT NULL,
   metadata TEXT,
   moments TEXT NOT NULL DEFAULT '{}',
@@ -101,6 +102,9 @@ ALTER TABLE jobs ADD COLUMN sft TEXT;
 ALTER TABLE events ADD COLUMN valid_loss REAL;
 ALTER TABLE checkpoints ADD COLUMN valid_loss REAL;
 """
+_SINCE_2 = """
+ALTER TABLE batches ADD COLUMN endpoint TEXT NOT NULL DEFAULT '/v1/chat/completions';
+"""
 
 
 class State:
@@ -123,8 +127,9 @@ class State:
             found = int(self.connection.execute("PRAGMA user_version").fetchone()[0])
             if found == 0:
                 self.connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-            elif found == 1:
-                self.connection.executescript(f"BEGIN; {_SINCE_1} PRAGMA user_version = {VERSION}; COMMIT;")
+            elif found in (1, 2):
+                since = _SINCE_2 if found == 2 else _SINCE_1 + _SINCE_2
+                self.connection.executescript(f"BEGIN; {since} PRAGMA user_version = {VERSION}; COMMIT;")
             elif found != VERSION:
                 raise StoreError(
                     f"{folder / 'serve.db'} is of version {found}, and this windowshift reads version {VERSION}: "

@@ -8,7 +8,6 @@ import dataclasses
 import io
 import os
 import random
-import sys
 import time
 from contextlib import aclosing
 from functools import partial
@@ -17,11 +16,12 @@ from pathlib import Path
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.jobs import TRAINING, VALIDATION, Job, Jobs
 from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.restarts import Restarts
 from windowshift.backends.serve.state import State, now
 from windowshift.backends.serve.training_file import examples
-from windowshift.core.contract import sanitise
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import BackendError, WindowshiftError
+from windowshift.core.contract.full_disk import FULL_DISK
 from windowshift.core.contract.generation import Model, TemplateInputs
 from windowshift.core.contract.training import (
     Checkpointed,
@@ -37,11 +37,15 @@ from windowshift.core.contract.training import (
 )
 
 
+class _FullDiskError(Exception):
+    """A job that stopped as the disk is full: not its fault, so it goes on later."""
+
+
 class Trainer:
     """Trains queued jobs, the oldest first, a few at a time.
 
     A job that was running when the server ended is taken up again at the next start, from the state
-    that the backend left in the job's folder.
+    that the backend left in the job's folder; one that a full disk stopped, a while later.
 
     Args:
         backend: what trains.
@@ -59,7 +63,13 @@ class Trainer:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pace: dict[str, tuple[float, int]] = {}  # when, and at which step, a job was first seen to move
         self._step: dict[str, int] = {}
+        self._restarts = Restarts("job", self.wake, state.folder)
         self._closed = False
+
+    def asked(self) -> None:
+        """Start queued jobs as somebody asked for one: also those that were left alone."""
+        self._restarts.asked()
+        self.wake()
 
     def wake(self) -> None:
         """Start queued jobs where there is room for them."""
@@ -68,7 +78,7 @@ class Trainer:
         for job in self._jobs.unfinished():
             if len(self._running) >= self._at_once:
                 return
-            if job.id not in self._running:
+            if job.id not in self._running and self._restarts.due(job.id):
                 task = asyncio.create_task(self._run(job))
                 self._running[job.id] = task
                 task.add_done_callback(partial(self._ended, job.id))
@@ -94,6 +104,7 @@ class Trainer:
     async def aclose(self) -> None:
         """Stop where things are; running jobs go on at the next start."""
         self._closed = True
+        self._restarts.close()
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
@@ -104,18 +115,19 @@ class Trainer:
         del self._running[key]
         self._pace.pop(key, None)
         self._step.pop(key, None)
-        if not task.cancelled() and task.exception() is not None:
-            sys.stderr.write(
-                f"windowshift serve: job {key} ended unexpectedly: {sanitise.line(repr(task.exception()))}\n"
-            )
-        self.wake()
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            self._restarts.ended(key)
+        else:
+            self._restarts.failed(key, error)
+        self._restarts.look()
 
     async def _run(self, job: Job) -> None:
         if job.status == "queued":
             job = self._jobs.change(job, status="running")
             self._jobs.log(job, f"Fine-tuning job started: {job.examples} examples")
         else:
-            self._jobs.log(job, "The server was started again; the job goes on", level="warn")
+            self._jobs.log(job, "The job goes on from the state it saved last", level="warn")
         try:
             train = await asyncio.to_thread(self._train_job, job)
             try:
@@ -126,7 +138,8 @@ class Trainer:
         except WindowshiftError as error:
             self._fail(job, str(error))
         except Exception as error:
-            self._fail(job, f"unexpected error: {type(error).__name__}: {error}")
+            if not self._restarts.full_disk(error):
+                self._fail(job, f"unexpected error: {type(error).__name__}: {error}")
             raise
 
     async def _train(self, job: Job, train: TrainJob) -> None:
@@ -192,6 +205,8 @@ class Trainer:
                     trained_tokens=self._tokens(job),
                 )
         elif isinstance(event, TrainFailed):
+            if FULL_DISK in event.error:
+                raise _FullDiskError(event.error)
             self._fail(job, event.error)
 
     def _save(self, job: Job, step: int, adapter: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.full_disk import FULL_DISK, is_full_disk
 from windowshift.core.contract.generation import Completion, GenerateRequest
 
 
@@ -62,6 +63,8 @@ def failed(request: GenerateRequest, error: str, prompt_tokens: int = 0, *, usd:
 
 def library_reason(error: BaseException) -> str:
     """What a library's error says, in one line; with its kind, where that is not one that speaks for itself."""
+    if is_full_disk(error):
+        return FULL_DISK
     text = (str(error).strip().splitlines() or [""])[0]
     if text and isinstance(error, RuntimeError | MemoryError | OSError | WindowshiftError):
         return text

@@ -92,7 +92,8 @@ class GenerateRequest:
     `coherence` asks for `Completion.logprob`, which has no influence on the text either, and neither has
     `group`: what is steered in the same way is proven together within a group.
     `logprobs` asks for `Completion.token_logprobs` with that many alternatives; None asks for none.
-    `prompt` is a text to be continued as it is, in place of messages, by backends that do that. `pieces` asks a
+    `prompt` is a text, or the token ids of one, to be continued as it is, in place of messages, by backends that do
+    that. `pieces` asks a
     `StreamingBackend` for what is written while it is written, and `stop` names texts at the first of which the
     completion may end: what is drawn up to there is as it would be without, and the caller cuts.
     """
@@ -106,7 +107,7 @@ class GenerateRequest:
     coherence: bool = False
     group: str = ""
     logprobs: int | None = None
-    prompt: str | None = None
+    prompt: str | tuple[int, ...] | None = None
     stop: tuple[str, ...] = ()
     pieces: bool = False
 

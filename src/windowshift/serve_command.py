@@ -43,8 +43,15 @@ def serve(
     ] = None,
     rpm: Annotated[int, typer.Option("--rpm", min=0, help="Requests a minute; 0 is no limit.")] = 0,
     upload_mb: Annotated[int, typer.Option("--upload-mb", min=1, help="The largest upload.")] = 512,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="The request log. Default: requests.jsonl in the data folder.")
+    ] = None,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Keep no request log.")] = False,
+    log_texts: Annotated[
+        bool, typer.Option("--log-texts", help="Prompts and answers in the request log, too.")
+    ] = False,
 ) -> None:
-    """Serve models behind the OpenAI API: files, fine-tuning jobs, chat completions."""
+    """Serve models behind the OpenAI API: files, fine-tuning jobs, chats, completions, responses, batches."""
     key, new = _key(key_env)
     try:
         from windowshift.backends.serve.limits import MIB, Limits
@@ -52,12 +59,17 @@ def serve(
         from windowshift.backends.serve.server import serve as run
     except ModuleNotFoundError as error:
         raise MissingExtraError("'windowshift serve'", "server", error.name or "?") from error
+    from windowshift.core.contract.backend import StreamingBackend
     from windowshift.core.contract.training import Sft
     from windowshift.core.spec import registry
     from windowshift.tui.serve import loopback
 
+    if no_log and (log is not None or log_texts):
+        raise SpecError("--no-log contradicts --log and --log-texts: leave one of them out")
     if not learning_rate > 0:
         raise SpecError(f"--learning-rate must be above 0, got {learning_rate}")
+
+    log_file = None if no_log else log or data / "requests.jsonl"
 
     def ready(url: str) -> None:
         say(f"serving {', '.join(models)} at {url} (data in {data})")
@@ -65,6 +77,8 @@ def serve(
             say(f"API key, shown this once: {key}")
         else:
             say(f"API key: the one in the environment variable {key_env or KEY_ENV}")
+        if log_file is not None:
+            say(f"request log: {log_file} ({'with' if log_texts else 'without'} prompts and answers)")
         if not loopback(host):
             say("warning: others can reach this address, and the connection is not encrypted", err=True)
 
@@ -77,8 +91,11 @@ def serve(
         jobs_at_once=jobs,
         sft=Sft(rank=rank, learning_rate=learning_rate),
         limits=replace(Limits(), rpm=rpm, upload_bytes=upload_mb * MIB),
+        log=log_file,
+        log_texts=log_texts,
     )
     backend = registry.backend("local", {"progress_seconds": 0, **_options(options or [])})
+    assert isinstance(backend, StreamingBackend)
     run(backend, wanted, ready)
 
 

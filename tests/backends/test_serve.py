@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from tests.processes import wait_until
 from tests.served import KEY, Served, chat_lines, served
 from windowshift.backends.local.backend import LocalBackend
-from windowshift.backends.serve.chat_queue import ChatQueue
 from windowshift.backends.serve.job_request import Hyperparameters
-from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Sampling
+from windowshift.core.contract.generation import GenerateRequest, Message, Sampling
 from windowshift.core.contract.generation import Model as ModelOf
 
 SLOW = 120.0
@@ -320,37 +319,6 @@ def test_stop_sequences_cut_the_answer(server: Served, client: openai.OpenAI) ->
     assert cut.choices[0].finish_reason == "stop"
 
 
-class Counting(LocalBackend):
-    """A local backend that remembers how many requests each call had."""
-
-    sizes: list[int]
-
-    def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
-        self.sizes.append(len(requests))
-        return super().generate(requests)
-
-
-async def test_concurrent_chats_share_a_batch(tiny_llama: Path) -> None:
-    backend = Counting({"workers": 1, "threads": 1})
-    backend.sizes = []
-    queue = ChatQueue(backend, calls=1, waiting=100)
-
-    def wanted(seed: int) -> GenerateRequest:
-        return GenerateRequest("k", (Message("user", "Bees?"),), ModelOf(str(tiny_llama)), Sampling(1, 1, 12), seed)
-
-    together = await asyncio.gather(*(queue.answer([wanted(seed)]) for seed in range(50)))
-    assert backend.sizes == [50]
-    alone = [await queue.answer([wanted(seed)]) for seed in (3, 30)]
-    assert [each[0].text for each in alone] == [together[3][0].text, together[30][0].text]
-    gone = asyncio.create_task(queue.answer([wanted(1)]))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await queue.answer([wanted(2)])
-    assert backend.sizes == [50, 1, 1, 1]  # who went away is not worked for
-    await queue.aclose()
-    await backend.aclose()
-
-
 def test_lists_have_pages_and_filters(server: Served, client: openai.OpenAI, tuned: FineTuningJob) -> None:
     made = [
         client.fine_tuning.jobs.create(
@@ -535,8 +503,8 @@ def test_a_data_folder_has_one_server(server: Served) -> None:
 
 
 def test_reasoning_is_a_field_of_its_own() -> None:
-    from windowshift.backends.serve.chat_answer import ChatAnswer
     from windowshift.backends.serve.chat_request import ChatRequest
+    from windowshift.backends.serve.choice import Choice, Usage
     from windowshift.backends.shared.refusal import unanswered
     from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling
 
@@ -544,7 +512,8 @@ def test_reasoning_is_a_field_of_its_own() -> None:
     said = Completion("k", "Yes.", "stop", 2, 5, reasoning="Hm.", reasoning_tokens=3)
     request = GenerateRequest("k", (Message("user", "hi"),), Model("m"), Sampling(max_tokens=4), 0)
     spent = unanswered(request, "Hm", 4, cut=True, prompt_tokens=5)
-    found = ChatAnswer.of(asked, [said, spent], "fp").to_api()
+    choices = [Choice.of(index, each, (), "messages") for index, each in enumerate([said, spent])]
+    found = asked.writer("fp").whole(choices, Usage.of([said, spent], 2))
     messages = [choice["message"] for choice in found["choices"]]
     assert [(each["content"], each["reasoning_content"]) for each in messages] == [("Yes.", "Hm."), (None, "Hm")]
     assert [choice["finish_reason"] for choice in found["choices"]] == ["stop", "length"]
