@@ -14,6 +14,7 @@ from windowshift.core.contract.conditions import Condition, PrefixGroup, check_p
 from windowshift.core.contract.controls import STANDARD, TEXT_CONTROLS, ControlGroup, EmptySystem, TextControl
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.spec.section import Count, Section
+from windowshift.core.spec.spec import read_text
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
 
 REPHRASINGS = 250
@@ -149,12 +150,7 @@ def _group(name: str, names: Mapping[str, Condition], where: str) -> PrefixGroup
 
 def _read_rephrasings(path: Path, count: int | None) -> tuple[str, ...]:
     """The phrases of a file, each once: JSONL with `text`, or a line each."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise SpecError(f"the rephrasings {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not UTF-8: save the rephrasings as UTF-8") from error
+    lines = read_text(path, "rephrasings").splitlines()
     found: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +31,7 @@ from windowshift.core.spec.sections import (
 )
 from windowshift.core.spec.spec_errors import sentence
 from windowshift.core.spec.vector_spec import VectorSpec
-from windowshift.core.spec.yaml_text import read_yaml
+from windowshift.core.spec.yaml_text import LONGEST, read_yaml
 
 
 class Spec(Section):
@@ -151,7 +153,11 @@ def load_spec(path: str | Path) -> tuple[Spec, str]:
     Raises:
         SpecError: as `parse_spec`, or the file cannot be read or is not UTF-8.
     """
-    text = read_text(Path(path), "spec")
+    place = Path(path)
+    with suppress(OSError, ValueError):
+        if place.stat().st_size > 4 * LONGEST:
+            raise SpecError(f"{place} is too long for a spec: at most {LONGEST:,} characters are read")
+    text = read_text(place, "spec")
     return parse_spec(text, str(path)), text
 
 
@@ -162,6 +168,9 @@ def read_text(path: Path, what: str) -> str:
         SpecError: it is not there, a folder, unreadable or not UTF-8 (the byte's place is named).
     """
     try:
+        # A device never ends; a pipe, as of  <(command),  does.
+        if stat.S_ISCHR(mode := path.stat().st_mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+            raise SpecError(f"{path} is a device, not a {what} file")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise SpecError(f"there is no {what} at {path}") from error
@@ -172,6 +181,8 @@ def read_text(path: Path, what: str) -> str:
         raise SpecError(f"{path} line {line} is not UTF-8 (byte {error.start}): save the {what} as UTF-8") from error
     except OSError as error:
         raise SpecError(f"cannot read the {what} {path}: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name
+        raise SpecError(f"cannot read the {what} {str(path)!r}: that is no name of a file") from error
 
 
 def _kind(data: object) -> str:

@@ -41,6 +41,16 @@ class _Commands(TyperGroup):
 def _shown_only() -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        # What no command foresaw of a file system: a name too long, a folder without permission, a device that is gone.
+        place = f"{str(error.filename)[:200]}: " if error.filename else ""
+        raise SpecError(f"{place}{error.strerror or error}") from error
+    except UnicodeEncodeError as error:
+        raise SpecError("an argument holds bytes that are no text: write names in UTF-8") from error
+    except OverflowError as error:
+        raise SpecError("a number among the arguments is larger than any here can be") from error
     except Exception as error:
         # click's errors, whose module typer calls otherwise since it brings click along: they have a `message`.
         message = getattr(error, "message", None)
