@@ -150,7 +150,7 @@ def _group(name: str, names: Mapping[str, Condition], where: str) -> PrefixGroup
 
 def _read_rephrasings(path: Path, count: int | None) -> tuple[str, ...]:
     """The phrases of a file, each once: JSONL with `text`, or a line each."""
-    lines = read_text(path, "rephrasings").splitlines()
+    lines = read_text(path, "file of rephrasings").splitlines()
     found: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()

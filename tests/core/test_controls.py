@@ -216,7 +216,7 @@ def test_many_rephrasings_enter_jobs_as_a_digest(tmp_path: Path) -> None:
         ("{control: negated, of: dishonest, count: 3}", "'count' goes with  control: irrelevant or rephrased"),
         ("{control: other_trait, of: dishonest}", "add  take: NAME"),
         ("{control: [negated, keyword], of: dishonest, phrases: [No.]}", "'phrases' goes with one control"),
-        ("{control: rephrased, of: dishonest, file: none.txt}", "none.txt cannot be read"),
+        ("{control: rephrased, of: dishonest, file: none.txt}", "there is no file of rephrasings at"),
         ("{control: neutral, of: dishonest, set: 9}", "set 9 of neutral phrases is asked for, and there are 1 to 3"),
         ("{control: irrelevant, of: dishonest, count: 99}", "99 irrelevant sentences are asked for"),
         ("{steer: v, alpha: 1, control: random}", "the spec has no 'vectors'"),
