@@ -17,7 +17,8 @@ from windowshift.core.contract.records import BASE, CompletionRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.cell_snapshot import CompletionSnapshot, read_completion
 from windowshift.tui.read.template_client import ChatRequest, ChatTexts
-from windowshift.tui.screens.cell.screen import CellScreen, cell_name
+from windowshift.tui.screens.cell.cell_numbers import cell_name
+from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions, formats
 from windowshift.tui.text.pieces import Pieces, length

@@ -17,20 +17,19 @@ from textual.worker import get_current_worker
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import BASE, CompletionRow
-from windowshift.core.contract.scale import ScaleWords
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import places
 from windowshift.tui.read.arrangement import Arrangement, arrange
-from windowshift.tui.read.cell_snapshot import CellSnapshot, Compared, Entry, read_cell
+from windowshift.tui.read.cell_snapshot import CellSnapshot, Entry, read_cell
 from windowshift.tui.read.row_filter import FilterError, parse
-from windowshift.tui.read.snapshot import CellKey, finished, name_beside
+from windowshift.tui.read.snapshot import CellKey, finished
+from windowshift.tui.screens.cell.cell_numbers import cell_name, cell_numbers
 from windowshift.tui.screens.cell.completion_list import CompletionList
 from windowshift.tui.screens.list_screen import FilterLine, ListScreen
 from windowshift.tui.text import actions
-from windowshift.tui.text.pieces import Pieces, length
+from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.status import status
 from windowshift.tui.text.table import Table, number, table
-from windowshift.tui.text.words import wrapped
 from windowshift.tui.widgets.distribution import Distribution, Ridge
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.line_list import LineList
@@ -47,17 +46,6 @@ class Arranged:
     wanted: Arrangement
     entries: tuple[Entry, ...]
     rows: list[int]
-
-
-def _whole(text: str) -> str:
-    """Return text that is not broken where a line ends."""
-    return text.replace(" ", "\u00a0")
-
-
-def cell_name(key: CellKey) -> str:
-    """Return a cell's name: `long → short`."""
-    name = f"{key.train} → {key.evaluate}"
-    return name if key.train == BASE else f"{name} on {key.generate} data"
 
 
 class CellScreen(ListScreen[CellSnapshot]):
@@ -135,7 +123,7 @@ class CellScreen(ListScreen[CellSnapshot]):
         progress = "" if found.cell.state == "done" else f" {found.cell.done}/{found.cell.total}"
         right: Pieces = [(f"{state.text}{progress} ", state.style(ink))]
         self.head((self.experiment, cell_name(self.key)), right, found.experiment.row)
-        self.query_one("#numbers", Headline).show(*self._numbers(found))
+        self.query_one("#numbers", Headline).show(*cell_numbers(found, self.size.width, ink))
         scores = tuple(entry.score for entry in found.entries if entry.score is not None)
         ridges = [Ridge.of("this", scores, found.summary)]
         if found.key.train != BASE:
@@ -152,100 +140,7 @@ class CellScreen(ListScreen[CellSnapshot]):
     def on_resize(self) -> None:
         """Lay the numbers out for the new width."""
         if self.snapshot is not None:
-            self.query_one("#numbers", Headline).show(*self._numbers(self.snapshot))
-
-    def _numbers(self, found: CellSnapshot) -> list[tuple[Pieces, Pieces]]:
-        ink, summary, words = self.ink, found.summary, found.behaviour.scale.words
-        if summary is None or summary.mean is None:
-            if found.cell.state != "done" and found.cell.done:
-                later = f" {found.cell.done} of {found.cell.total} completions; its numbers come when it is done"
-                return [([(later, ink.dim)], [])]
-            return [([(" no scores yet", ink.dim)], [])]
-        form = words.value_format
-        name = name_beside(found.behaviour, found.experiment.row)
-        pieces: Pieces = [
-            (f" {sanitise.line(name, 40)}" if name else "", ink.text),
-            (" rate " if found.behaviour.scale.kind == "rate" else " mean ", ink.dim),
-            (found.behaviour.value_text(summary.mean, narrow=True), ink.strong),
-            (f" {form.interval(summary.estimate, narrow=True)}", ink.text),
-        ]
-        base = finished(found.base) if found.key.train != BASE else None
-        if base is not None and base.mean is not None:
-            pieces += [
-                ("  base ", ink.dim),
-                (form.with_unit(base.mean, narrow=True), ink.blue),
-                (f" {form.interval(base.estimate, narrow=True)}", ink.text),
-            ]
-        on = f" {words.link_short}" if words.uplift == "uplift" else ""
-        uplift = self._compared(found.uplift, words, f" {words.uplift}{on}")
-        counts: Pieces = [(f"n {summary.n}", ink.text)]
-        share = f" ({summary.truncated / summary.n:.1%})" if summary.truncated and summary.n else ""
-        counts.append((f" · {summary.truncated} truncated{share}", ink.warn if summary.truncated else ink.dim))
-        counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
-        if (lacking := summary.missing - found.failed) > 0:
-            counts.append((f"· {lacking} missing ", ink.bad))
-        against = self._against(found)
-        doses: list[tuple[Pieces, Pieces]] = [
-            (line, [])
-            for word, push in (("pushed by", found.push), ("trained under", found.train_push))
-            if push
-            for line in self._wrapped([(f"{word} ", ink.dim), (sanitise.line(push, 200), ink.text)])
-        ]
-        whole: Pieces = [*pieces, *([(" ", ink.dim), *uplift] if uplift else [])]
-        first: list[tuple[Pieces, Pieces]]
-        width = self.size.width
-        if width >= 120 and length(whole) + length(counts) < width:
-            first = [(whole, counts)]
-        elif length(whole) <= width:
-            first = [(whole, []), ([(" ", ink.dim), *counts], [])]
-        elif length(uplift) + length(counts) < width:  # no interval is cut off
-            first = [(pieces, []), (uplift, counts)]
-        else:
-            first = [(pieces, []), (uplift, []), ([(" ", ink.dim), *counts], [])]
-        return [*first, *doses, *((line, []) for line in against)]
-
-    def _wrapped(self, pieces: Pieces) -> list[Pieces]:
-        """Return pieces as lines of the screen's width."""
-        return [[(" ", self.ink.dim), *line] for line in wrapped(pieces, max(20, self.size.width - 2))]
-
-    def _compared(self, one: Compared | None, words: ScaleWords, label: str, *, whole: bool = False) -> Pieces:
-        """Return a cell against another one: as it is shown, then on the link scale where that is another number.
-
-        `whole`: no line ends between a value and its interval.
-        """
-        ink, space = self.ink, "\u00a0" if whole else " "
-        if one is None or one.effect is None:
-            return []
-        pieces: Pieces = [(label, ink.dim)]
-        for measured, form in ((one.effect, words.effect_format), (one.link, words.link_format)):
-            if measured is None:
-                continue
-            if measured is one.link:
-                pieces.append((f"  {words.link_short}", ink.dim))
-            value, interval = form.with_unit(measured.value, narrow=True), form.interval(measured, narrow=True)
-            if whole:
-                pieces.append((f"{space}{_whole(value)}{space}{_whole(interval)}", ink.accent))
-            else:
-                pieces += [(f" {value}", ink.accent), (f" {interval}", ink.text)]
-        return pieces
-
-    def _against(self, found: CellSnapshot) -> list[Pieces]:
-        """Return this cell against the pinned one: in one line, or with what does not fit below; no interval is cut."""
-        if found.pinned is None:
-            return []
-        ink, pinned = self.ink, found.pinned
-        name = f"{pinned.key.train} → {pinned.key.evaluate}"
-        if pinned.key.generate != found.key.generate:
-            name = cell_name(pinned.key)
-        summary, words = finished(pinned.cell), found.behaviour.scale.words
-        pieces: Pieces = [("pinned ", ink.dim), (sanitise.line(name, 60), ink.good)]
-        if summary is not None:
-            form = words.value_format
-            interval = _whole(form.interval(summary.estimate, narrow=True))
-            pieces += [(f" {_whole(form.with_unit(summary.mean, narrow=True))}\u00a0{interval}", ink.good)]
-        on = f"{words.link_short} " if words.uplift == "uplift" else ""
-        pieces += self._compared(pinned.against, words, f"  {_whole(f'{on}over it')}", whole=True)
-        return self._wrapped(pieces)
+            self.query_one("#numbers", Headline).show(*cell_numbers(self.snapshot, self.size.width, self.ink))
 
     @property
     def completions(self) -> CompletionList:
