@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from textual import work
 from textual.app import ComposeResult
-from textual.message import Message
 
 from windowshift.core.contract import sanitise
-from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import BASE
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import cell_labels
-from windowshift.tui.read.cell_labels import METRICS, Metric
+from windowshift.tui.read.cell_labels import METRICS
 from windowshift.tui.read.deep_link import DeepLink, page_of
-from windowshift.tui.read.fits import Fits, read_fits
-from windowshift.tui.read.freed_memory import give_back
+from windowshift.tui.read.fits import Fits
 from windowshift.tui.read.pins import variant
 from windowshift.tui.read.places import GridPlace
-from windowshift.tui.read.snapshot import GridCell, GridChoice, GridSnapshot, read_grid
+from windowshift.tui.read.snapshot import GridCell, GridSnapshot, read_grid
 from windowshift.tui.screens.grid.cell_sentence import explanation
+from windowshift.tui.screens.grid.choosing import Choosing
 from windowshift.tui.screens.grid.controls import controls, idle_actions
 from windowshift.tui.screens.grid.fit_line import FitLine
+from windowshift.tui.screens.grid.fit_reading import FitReading
 from windowshift.tui.screens.grid.matrix import Matrix
-from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions
 from windowshift.tui.text.table import Table, number
 from windowshift.tui.widgets.experiment_line import experiment_line, model_line
@@ -36,35 +32,20 @@ from windowshift.tui.widgets.legend import Legend
 from windowshift.tui.widgets.picture import Picture
 from windowshift.tui.widgets.words import Words
 
-FIT_REST = 40.0
-"""The fit rests this many times as long as the last one took."""
 
-
-class GridScreen(StoreScreen[GridSnapshot]):
+class GridScreen(Choosing):
     """Train × eval matrix, one page a generation condition, filling in live."""
 
     SCREEN_NAME = "grid"
     BINDINGS = actions.bindings("grid")
 
-    @dataclass
-    class FitsRead(Message):
-        """The fit was computed."""
-
-        fits: Fits | None
-        cost: float
-
     def __init__(self, name: str, link: DeepLink | None = None) -> None:
         super().__init__()
         self.experiment = name
         self._link = link if link is not None and link.generate is not None else None
-        self.choice = GridChoice()
-        self.metric: Metric = "uplift"
-        self.fits: Fits | None = None
+        self.fits: dict[str, Fits] = {}
+        self._fitting = FitReading(self, name)
         self._before: GridSnapshot | None = None
-        self._fitting = False
-        self._fit_again = False
-        self._fit_of: tuple[str, int] | None = None
-        self._fit_rest = 0.0
 
     def body(self) -> ComposeResult:
         """Lay out controls, matrix, and what stands below it."""
@@ -164,20 +145,17 @@ class GridScreen(StoreScreen[GridSnapshot]):
         published = fits.published if fits else None
         pinned = self.shift.places.pins.of(self.experiment)
         spread = published.spread(grid.page.generate) if published and grid.page.arm == "prefix" else None
-        self.matrix.show(cell_labels.model(grid, self._metric_of(grid), spread, pinned, fits))
+        self.matrix.show(cell_labels.model(grid, self.metric_of(grid), spread, pinned, fits))
         self._follow_order(grid)
         self.query_one(Picture).show(fits.marked([variant(key) for key in pinned]) if fits else None)
         self.query_one(FitLine).show(fits, grid.page)
         self.query_one(KeyLine).hide(idle_actions(grid))
-        self.query_one("#controls", Headline).show(controls(grid, self._metric_of(grid), self.size.width, self.ink))
-        self.query_one(Legend).show(grid.behaviour, self._metric_of(grid))
+        self.query_one("#controls", Headline).show(controls(grid, self.metric_of(grid), self.size.width, self.ink))
+        self.query_one(Legend).show(grid.behaviour, self.metric_of(grid))
         self.tick()
         self._follow(grid)
         self._explain()
-        done = (grid.behaviour.name, grid.experiment.row.cells_done)
-        if done != self._fit_of:
-            self._fit_of = done
-            self._ask_fits()
+        self._fitting.want((grid.behaviour.name,), grid.experiment.row.cells_done)
 
     def _follow_order(self, grid: GridSnapshot) -> None:
         """Where rows or columns of a page came into another order, keep the cursor on its cell and say so."""
@@ -201,7 +179,7 @@ class GridScreen(StoreScreen[GridSnapshot]):
     def on_resize(self) -> None:
         """Say more where there is room."""
         if self.snapshot is not None:
-            metric = self._metric_of(self.snapshot)
+            metric = self.metric_of(self.snapshot)
             self.query_one("#controls", Headline).show(controls(self.snapshot, metric, self.size.width, self.ink))
 
     # -- words ----------------------------------------------------------------------------------
@@ -219,61 +197,21 @@ class GridScreen(StoreScreen[GridSnapshot]):
     def _explain(self) -> None:
         if self.snapshot is not None:
             at = (self.matrix.row, self.matrix.column)
-            fits, metric = self._fits_of(self.snapshot), self._metric_of(self.snapshot)
+            fits, metric = self._fits_of(self.snapshot), self.metric_of(self.snapshot)
             self.query_one(Words).show(explanation(self.snapshot, self.selected, at, metric, fits, self.ink))
 
     def _fits_of(self, grid: GridSnapshot) -> Fits | None:
         """What was measured, unless it was of another behaviour."""
-        return self.fits if self.fits and self.fits.behaviour == grid.behaviour else None
+        found = self.fits.get(grid.behaviour.name)
+        return found if found is not None and found.behaviour == grid.behaviour else None
 
-    def _metric_of(self, grid: GridSnapshot) -> Metric:
-        """The chosen metric, or the first where this behaviour has no such one."""
-        return self.metric if self.metric in cell_labels.metrics_of(grid.behaviour) else METRICS[0]
-
-    # -- the fit --------------------------------------------------------------------------------
-
-    def _ask_fits(self) -> None:
-        if self._fitting:
-            self._fit_again = True
-            return
-        wait = self._fit_rest - time.monotonic()
-        if wait > 0 and self.fits is not None:
-            # Every score is read for a fit: a grid that fills by the second must not be read without end.
-            self._fitting = self._fit_again = True
-            self.set_timer(wait, self._fit_rested)
-            return
-        self._fitting = True
-        self._read_fits(self.experiment, self._fit_of[0] if self._fit_of else "")
-
-    def _fit_rested(self) -> None:
-        self._fitting = self._fit_again = False
-        self._fit_rest = 0.0
-        self._ask_fits()
-
-    @work(thread=True, exit_on_error=False, group="fits")
-    def _read_fits(self, name: str, behaviour: str) -> None:
-        fits: Fits | None = None
-        began = time.thread_time()
-        try:
-            fits = self.shift.store.read(lambda reader: read_fits(reader, name, behaviour))
-        except (WindowshiftError, ValueError, ArithmeticError) as error:
-            self.log.error(repr(error))
-        give_back()
-        self.post_message(self.FitsRead(fits, time.thread_time() - began))
-
-    def on_grid_screen_fits_read(self, message: FitsRead) -> None:
-        """Show the fit."""
+    def on_fit_reading_done(self, message: FitReading.Done) -> None:
+        """Show what was measured."""
         message.stop()
-        self._fitting = False
-        self._fit_rest = time.monotonic() + FIT_REST * message.cost
-        self.fits = message.fits
-        if not self.ready:
-            return
-        if self.snapshot is not None:
+        self.fits |= {fits.behaviour.name: fits for fits in message.fits}
+        if self.ready and self.snapshot is not None:
             self.show(self.snapshot)
-        if self._fit_again:
-            self._fit_again = False
-            self._ask_fits()
+        self._fitting.ended(message)
 
     # -- keys -----------------------------------------------------------------------------------
 
@@ -305,74 +243,13 @@ class GridScreen(StoreScreen[GridSnapshot]):
         """Go to the lowest cell; from there to the highest."""
         if self.snapshot is None:
             return
-        metric = self._metric_of(self.snapshot)
+        metric = self.metric_of(self.snapshot)
         metric = metric if metric == "mean" or metric in cell_labels.CHANGES else METRICS[0]
         low, high = cell_labels.extremes(self.snapshot, metric, self._fits_of(self.snapshot))
         here = (self.matrix.row, self.matrix.column)
         target = high if here == low else low
         if target is not None:
             self.matrix.move(*target)
-
-    def action_metric(self) -> None:
-        """Show the next metric."""
-        if self.snapshot is not None:
-            metrics = cell_labels.metrics_of(self.snapshot.behaviour)
-            self.metric = metrics[(metrics.index(self._metric_of(self.snapshot)) + 1) % len(metrics)]
-            self.show(self.snapshot)
-
-    def action_behaviour(self) -> None:
-        """Show the next behaviour."""
-        if self.snapshot is None:
-            return
-        names = [behaviour.name for behaviour in self.snapshot.experiment.row.behaviours]
-        if len(names) > 1:
-            place = names.index(self.snapshot.behaviour.name)
-            self.choice = replace(self.choice, behaviour=names[(place + 1) % len(names)])
-            self.choose()
-
-    def _page(self, by: int) -> None:
-        if self.snapshot is not None and len(self.snapshot.pages) > 1:
-            pages = self.snapshot.pages
-            page = pages[(pages.index(self.snapshot.page) + by) % len(pages)]
-            self.choice = replace(self.choice, page=page, step=None)
-            self.choose()
-
-    def action_next_page(self) -> None:
-        """Show the next generation condition."""
-        self._page(1)
-
-    def action_previous_page(self) -> None:
-        """Show the previous generation condition."""
-        self._page(-1)
-
-    def _seed(self, by: int) -> None:
-        if self.snapshot is not None and len(self.snapshot.seeds) > 1:
-            seeds = self.snapshot.seeds
-            self.choice = replace(self.choice, seed=seeds[(seeds.index(self.snapshot.seed) + by) % len(seeds)])
-            self.choose()
-
-    def action_next_seed(self) -> None:
-        """Show the next seed."""
-        self._seed(1)
-
-    def action_previous_seed(self) -> None:
-        """Show the previous seed."""
-        self._seed(-1)
-
-    def _step(self, by: int) -> None:
-        if self.snapshot is not None and self.snapshot.steps:
-            steps: list[int | None] = [*self.snapshot.steps, None]
-            place = steps.index(self.snapshot.step) + by
-            self.choice = replace(self.choice, step=steps[max(0, min(len(steps) - 1, place))])
-            self.choose()
-
-    def action_next_step(self) -> None:
-        """Show the next checkpoint, at last the end of training."""
-        self._step(1)
-
-    def action_previous_step(self) -> None:
-        """Show the checkpoint before."""
-        self._step(-1)
 
     def action_open(self) -> None:
         """Open the cell."""
@@ -408,24 +285,12 @@ class GridScreen(StoreScreen[GridSnapshot]):
         """Show what the controls of train conditions tell."""
         self.shift.open("microscope", self.experiment, self.choice.behaviour)
 
-    def action_arm(self) -> None:
-        """Show the other arm's page of the same data."""
-        grid = self.snapshot
-        if grid is None:
-            return
-        page = next((p for p in grid.pages if p.arm != grid.page.arm and p.generate == grid.page.generate), None)
-        if page is None:
-            self.shift.say("This experiment has one arm on this data.")
-        else:
-            self.choice = replace(self.choice, page=page, step=None)
-            self.choose()
-
     def copied(self) -> tuple[str, str] | None:
         """The number under the cursor, in full."""
         found, grid = self.selected, self.snapshot
         if found is None or grid is None:
             return None
-        metric = self._metric_of(grid)
+        metric = self.metric_of(grid)
         value = cell_labels.shown_value(found, metric, grid, self._fits_of(grid))
         return None if value is None else (f"{metric}-{found.key.train}-{found.key.evaluate}", number(value))
 
@@ -434,7 +299,7 @@ class GridScreen(StoreScreen[GridSnapshot]):
         grid = self.snapshot
         if grid is None:
             return None
-        metric = self._metric_of(grid)
+        metric = self.metric_of(grid)
         found = cell_labels.grid_table(grid, metric, self._fits_of(grid))
         return f"{self.experiment}-{grid.page.generate}-{metric}", found
 
