@@ -20,12 +20,15 @@ from typing import Any, Literal
 
 from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Order, Yielded
+from windowshift.core.contract.backoff import Backoff
 from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.training import Trained, TrainFailed, TrainMessage
 from windowshift.core.contract.vector_job import VectorFailed, VectorMade
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+"""Seconds before a worker that died is replaced, where none gave a result since the last one did."""
 DEATHS_A_PORTION = 2
 """What a killed worker was at goes to another one; a portion that more than so many died of is given up."""
 _LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed)
@@ -83,6 +86,8 @@ class Crew:
         self._waiting: list[_Call] = []
         self._number = 0
         self._deaths = 0  # since a worker last gave a result
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._replacing: asyncio.TimerHandle | None = None
 
     async def stream(
         self, lane: Lane, portions: Sequence[Sequence[Any]], given_up: GivenUp | None = None
@@ -131,6 +136,7 @@ class Crew:
 
     async def aclose(self) -> None:
         """End all workers."""
+        self._stop_replacing()
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.connection.close()
@@ -140,6 +146,7 @@ class Crew:
 
     def _start(self) -> None:
         """Start the workers that are missing."""
+        self._stop_replacing()
         loop = asyncio.get_running_loop()
         while len(self._workers) < self.size:
             ours, theirs = socket.socketpair()
@@ -178,6 +185,7 @@ class Crew:
         if call is not None:
             if isinstance(got, Yielded):
                 self._deaths = 0
+                self._backoff.succeeded()
                 ended = {item.key for item in got.items if isinstance(item, _LAST)}
                 portion = call.open.get(got.number)
                 if ended and portion is not None:
@@ -220,12 +228,22 @@ class Crew:
                     call.results.put_nowait(Yielded(number, messages))
             call.results.put_nowait(Ended(number))  # its reader looks again what is left
         if not hopeless:
-            self._start()
             self._deal()
+            if self._replacing is None:
+                self._replacing = asyncio.get_running_loop().call_later(self._backoff.failed(), self._replace)
         elif not self._workers:
             for call in self._waiting:
                 call.results.put_nowait(Ended(0, f"every worker process of backend 'local' died (exit code {code})"))
             self._deaths = 0  # the next call starts new ones
+
+    def _replace(self) -> None:
+        self._start()
+        self._deal()
+
+    def _stop_replacing(self) -> None:
+        if self._replacing is not None:
+            self._replacing.cancel()
+            self._replacing = None
 
     def _deal(self) -> None:
         for call in self._waiting:

@@ -17,6 +17,7 @@ BURST_SECONDS = 0.5  # what a timer that fires late may catch up with
 FELT_SECONDS = 10.0  # the span in which a limit that nobody named is measured
 MOST_A_MINUTE = 1e12  # a limit beyond it is none
 LONGEST_RESET = 31 * 86_400.0
+LEAST_PAUSE = 1.0  # seconds; what a server that asks for less comes to after some refusals
 SLOWER, FASTER_A_SECOND = 0.7, 1.03
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -165,7 +166,9 @@ class Pacer:
         now = self._clock()
         if now < self._hold_until:
             return  # told already, by a request that was under way with this one
-        pause = seconds if seconds is not None else min(longest, backoff * 2.0**self._trouble)
+        pause = min(longest, backoff * 2.0**self._trouble)
+        if seconds is not None:  # a server that says "in no time" again and again is not asked so often
+            pause = max(seconds, min(pause, LEAST_PAUSE))
         self._trouble = min(self._trouble + 1, 16)
         self._hold_until = now + pause
         if (bucket := self._buckets.get("requests")) is not None and ease:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 T = TypeVar("T")
+LEAST_PAUSE = 1.0
+"""Seconds; after some tries a server that says "again, in no time" is not believed to mean less."""
 
 
 async def repeat(connection: Connection, what: str, ask: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
@@ -40,7 +42,9 @@ async def repeat(connection: Connection, what: str, ask: Callable[[AsyncOpenAI],
 
 
 async def pause(options: OpenAIOptions, tries: int, seconds: float | None = None) -> None:
-    """Wait as long as the server asked, or twice as long as the time before."""
+    """Wait as long as the server asked, or twice as long as the time before; never not at all."""
     wanted = min(options.longest_backoff, options.backoff * 2.0 ** min(tries, 16))
+    if seconds is not None:
+        seconds = max(seconds, min(wanted, LEAST_PAUSE))
     # Apart, so that many that failed together do not come back together.
     await asyncio.sleep(wanted * random.uniform(0.75, 1.25) if seconds is None else seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,6 +20,9 @@ from windowshift.core.run.scoring import FAILED
 from windowshift.core.store.artifact_folder import ArtifactFolder
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
+
+MOST_REMADE = 2
+"""How often a run makes the same artifact anew: a disk that damages what it is given is not written to for ever."""
 
 
 class Ledger:
@@ -45,6 +49,7 @@ class Ledger:
         self._arriving: dict[str, list[RowScorer | ModelScorer]] = {}
         self._score_jobs: dict[str, list[Job]] = {}
         self._sampled: set[str] = set()
+        self._remade: Counter[str] = Counter()
         self._done: dict[str, int] = {}
         self._units: dict[str, str] = {}
         self._cell_jobs = [cell.job for cell in plan.cells]
@@ -268,6 +273,11 @@ class Ledger:
             if maker is None:  # not of this plan: nobody here can make it
                 raise
             self.said(maker, str(error))
+            if self._states[maker.id] == "done":
+                self._remade[maker.id] += 1
+            if self._remade[maker.id] > MOST_REMADE:
+                self.fail(job, f"{error}; it was made anew {MOST_REMADE} times in this run, and is damaged again")
+                return
             self._also_waits_for[job.id].add(maker.id)
             with self.writer.batch():
                 if self._states[maker.id] == "done":

@@ -28,6 +28,7 @@ from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
 from windowshift.core.plan.unasked import unasked
 from windowshift.core.run.ledger import Ledger
+from windowshift.core.run.log_file import LogFile
 from windowshift.core.run.runner import Runner
 from windowshift.core.run.stopping import stopping
 from windowshift.core.spec import registry
@@ -256,10 +257,9 @@ def logging_to(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = LogFile(path)
     except OSError as error:
         raise StoreError(f"cannot write the log {path}: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("windowshift")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

@@ -23,6 +23,8 @@ TIMEOUTS_A_CALL = 3
 """A call that took too long is made again for each sample alone, until so many of them took too long, too."""
 ROWS_A_CALL = 16
 """Of a row scorer that proved slow."""
+MOST_DEATHS = 20
+"""A process that died, or did not start, so many times in a row is not started again."""
 STUCK_THREADS = 64
 """A thread cannot be ended: with so many that never came back, the scorer is not called any more."""
 
@@ -142,6 +144,7 @@ class ScoringProcess:
         self._scorer = scorer
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._deaths = 0  # since it last gave an answer
 
     def call(self, samples: Sequence[Sample], timeout: float | None) -> list[Scores]:
         """Have samples scored; blocks.
@@ -150,6 +153,8 @@ class ScoringProcess:
             TimeLimitError: it took longer than `timeout` seconds, and was ended.
             RuntimeError: what the scorer raised, or that its process died.
         """
+        if self._deaths >= MOST_DEATHS:
+            raise RuntimeError(f"its process died {self._deaths} times in a row and is not started again")
         connection = self._connection or self._start()
         try:
             connection.send((list(samples), timeout))
@@ -159,6 +164,7 @@ class ScoringProcess:
             found, problem = connection.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error
+        self._deaths = 0
         if problem is not None:
             raise RuntimeError(problem)
         return list(found)
@@ -184,6 +190,7 @@ class ScoringProcess:
             connection.send(sys.path)  # a scorer of a person's own is found as this process found it
             connection.send(self._scorer)
             if not connection.poll(START_SECONDS):
+                self._deaths += 1
                 self.kill()
                 raise RuntimeError(f"its process did not start within {START_SECONDS:g} s")
             problem = connection.recv()
@@ -193,11 +200,13 @@ class ScoringProcess:
             self.kill()
             raise
         if problem is not None:
+            self._deaths += 1
             self.kill()
             raise RuntimeError(f"its process could not load it: {problem}")
         return connection
 
     def _died(self) -> RuntimeError:
+        self._deaths += 1
         code = None
         if self._process is not None:
             try:

@@ -7,6 +7,9 @@ import time
 import traceback
 from pathlib import Path
 
+MOST_BYTES = 4 << 20
+"""A screen that fails at every look fills no disk: of so many bytes, two files are kept."""
+
 
 def note(workspace: Path, error: BaseException) -> str:
     """Append an error to the workspace's log, else to one in the user's state folder; return where it is written.
@@ -19,6 +22,8 @@ def note(workspace: Path, error: BaseException) -> str:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "tui.log"
+            if path.is_file() and path.stat().st_size > MOST_BYTES:
+                path.replace(path.with_name("tui.log.1"))
             with path.open("a", encoding="utf-8", errors="replace") as file:
                 file.write(text)
         except OSError:

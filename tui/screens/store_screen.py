@@ -15,6 +15,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from windowshift.core.contract import sanitise
+from windowshift.core.contract.backoff import Backoff
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import ExperimentRow
 from windowshift.core.store.reader import Reader
@@ -67,6 +68,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         self._stale = False
         self.restored = False
         self._rest_until = 0.0
+        self._failures = Backoff(0.25, 10.0)
         self._resting = False
         self._texts: dict[str, Text] = {}
         self._head: tuple[tuple[str, ...], Pieces, ExperimentRow | None] | None = None
@@ -274,6 +276,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         if not self.ready:
             return
         began = time.thread_time()
+        self._failures.succeeded()
         if message.asked == self._asked:
             self.solved()
             if message.snapshot is None and self.restored and self.app.screen is self:
@@ -291,6 +294,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         """Show the problem."""
         message.stop()
         self._loading = False
+        self._rest_until = time.monotonic() + self._failures.failed()
         if not self.ready:
             return
         self.problem(message.title, message.sentence)
