@@ -16,6 +16,7 @@ from rich.console import Console
 from bench.api import measure_api
 from bench.measurement import Measurement, table
 from bench.plan import measure_plan
+from bench.scoring import measure_scoring
 from bench.serve import measure_serve
 from bench.startup import measure_startup
 from bench.steering import measure_steering
@@ -30,6 +31,7 @@ PARTS: dict[str, Part] = {
     "inserts": lambda folder, small: measure_inserts(folder, *((2, 5) if small else ())),
     "opening": lambda folder, small: measure_opening(folder, *((20, 10) if small else ())),
     "plan": lambda folder, small: measure_plan(folder, *((1,) if small else ())),
+    "scoring": lambda folder, small: measure_scoring(folder, *((80,) if small else ())),
     "serve": lambda folder, small: measure_serve(folder, *(((1, 4), 1, 1) if small else ())),
     "steering": measure_steering,
     "tui": lambda folder, small: measure_tui(folder, *((144, 5, 2.0, 1) if small else ())),
