@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,9 +42,17 @@ class JudgeScorer:
 
     @property
     def behaviours(self) -> tuple[Behaviour, ...]:
-        """The one score."""
+        """The score, or the rate of scores within bounds; and a rate for each category."""
         low, high = self.rubric.scale
-        return (Behaviour(self.name, self.rubric.unit, Scale.difference(low=low, high=high)),)
+        score = Behaviour(self.name, self.rubric.unit, Scale.difference(low=low, high=high), self.rubric.role)
+        if self.rubric.rate is not None:
+            score = Behaviour(self.name, "share", Scale.rate(), self.rubric.role)
+        rates = (Behaviour(self.of_category(one), "share", Scale.rate()) for one in self.rubric.categories)
+        return (score, *rates)
+
+    def of_category(self, category: str) -> str:
+        """The behaviour that says how often an answer is of a category."""
+        return f"{self.name}_{re.sub(r'[^a-z]+', '_', category.lower()).strip('_')}"
 
     @property
     def sampling(self) -> Sampling:
@@ -64,7 +73,7 @@ class JudgeScorer:
                 **({"template": dict(self.template)} if self.template else {}),
             },
             "sampling": asdict(self.sampling),
-            "rubric": self.rubric.model_dump(),
+            "rubric": self.rubric.determining,
         }
 
     @property
@@ -79,8 +88,19 @@ class JudgeScorer:
 
     def read(self, sample: Sample, answer: Completion) -> Scores:  # noqa: ARG002 - the protocol's
         """The answer's score, with what the judge wrote as evidence."""
-        value, reason = self.rubric.read(answer)
-        return {self.name: Score(value, reason, {"judge": self.model, "answer": answer.text[:_SHOWN]})}
+        evidence = {"judge": self.model, "answer": answer.text[:_SHOWN]}
+        category = None if answer.finish == "failed" else self.rubric.category(answer)
+        value, reason = self.rubric.read(answer) if category is None else (None, f"the judge calls it {category}")
+        if value is not None and self.rubric.rate is not None:
+            evidence["score"] = f"{value:g}"
+            value = self.rubric.counted(value)
+        found = {self.name: Score(value, reason, evidence)}
+        for one in self.rubric.categories:
+            # Unparsable answers are of no category, and neither is it known that they are of none.
+            known = category is not None or value is not None
+            rate = float(one == category) if known else None
+            found[self.of_category(one)] = Score(rate, None if known else reason)
+        return found
 
 
 def judges_of(
@@ -105,15 +125,18 @@ def judges_of(
     found: list[JudgeScorer] = []
     for place, section in enumerate(spec.judges):
         where = f"judges[{place}]"
-        if section.name in (*taken, *(judge.name for judge in found)):
-            raise SpecError(f"{where}: '{section.name}' is measured already: give the judge another name")
         path = folder / section.rubric
         rubric, _ = load_rubric(path if path.exists() else Path(section.rubric))
         name = section.backend or spec.generate_backend
+        measured = {*taken, *(one.name for judge in found for one in judge.behaviours)}
         try:
             fingerprint = backends[name].identify(section.model).fingerprint
         except BackendError as error:
             raise SpecError(f"{where}: {error}") from error
         read = template(backends[name], section.model)
-        found.append(JudgeScorer(section.name, rubric, name, section.model, fingerprint, read))
+        judge = JudgeScorer(section.name, rubric, name, section.model, fingerprint, read)
+        twice = next((one.name for one in judge.behaviours if one.name in measured), None)
+        if twice is not None:
+            raise SpecError(f"{where}: '{twice}' is measured already: give the judge another name")
+        found.append(judge)
     return found

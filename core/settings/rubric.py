@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion, TokenLogprob
+from windowshift.core.contract.records import Role
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.spec import read_text
 from windowshift.core.spec.spec_errors import sentence
@@ -23,12 +24,35 @@ ALTERNATIVES = 20
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w|\.\d)")  # not within a word or a version
 
 
+class Bounds(BaseModel):
+    """Bounds of a score, both included; at least one of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    at_least: int | float | None = None
+    at_most: int | float | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Bounds:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a rate needs  at_least: NUMBER  or  at_most: NUMBER")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether a score lies within."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+
 class Rubric(BaseModel):
-    """A question about a completion whose answer is a number.
+    """A question about a completion whose answer is a number, or one of the words in `categories`.
 
     `question` holds ``{prompt}`` and ``{completion}``; `scale` is the least and the largest score. With
     `expectation`, the score is the mean over the number tokens that could have come first, weighed by
     their probability, where the judge shows them; else, and without, the number that it wrote.
+
+    `categories` are answers for what no number fits, such as CODE and REFUSAL: each becomes a rate of its own, and
+    the score is missing there. With `rate`, a score counts as 1 where it lies within the bounds and as 0 elsewhere,
+    so that the behaviour is the share of answers at most 30, or at least 7.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -38,6 +62,28 @@ class Rubric(BaseModel):
     unit: str = "points"
     expectation: bool = True
     max_tokens: Annotated[int, Field(gt=0, le=4096)] = 8
+    categories: list[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z_ -]{0,39}$")]] = []
+    rate: Bounds | None = None
+    role: Role = "extra"
+
+    @property
+    def determining(self) -> dict[str, Any]:
+        """What determines scores, for job hashes: what a rubric from before had, and the rest where it is set."""
+        found = self.model_dump(exclude={"categories", "rate", "role"})
+        if self.categories:
+            found["categories"] = self.categories
+        if self.rate is not None:
+            found["rate"] = self.rate.model_dump()
+        return found
+
+    def category(self, answer: Completion) -> str | None:
+        """The category that an answer is, whatever its case and its marks; None: it is none."""
+        said = re.sub(r"[^a-z]+", " ", answer.text.lower()).strip()
+        return next((one for one in self.categories if re.sub(r"[^a-z]+", " ", one.lower()).strip() == said), None)
+
+    def counted(self, value: float) -> float:
+        """A score as the behaviour has it: itself, or whether it lies within the bounds of `rate`."""
+        return value if self.rate is None else float(self.rate.holds(value))
 
     @model_validator(mode="after")
     def _sound(self) -> Rubric:
@@ -45,6 +91,9 @@ class Rubric(BaseModel):
             raise ValueError("the question must hold {completion}, where the text to judge goes")
         if self.scale[0] >= self.scale[1]:
             raise ValueError(f"the scale must go up, not from {self.scale[0]} to {self.scale[1]}")
+        words = [re.sub(r"[^a-z]+", " ", one.lower()).strip() for one in self.categories]
+        if len(set(words)) < len(words):
+            raise ValueError("two categories are the same word")
         return self
 
     def ask(self, prompt: str, completion: str) -> str:
