@@ -14,6 +14,7 @@ import windowshift
 from windowshift.core.contract.assets import asset
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.service import Reached, Service
+from windowshift.core.sandbox.escapes import prove
 from windowshift.core.spec import registry
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.integrity import check_store, unsealed
@@ -76,6 +77,7 @@ class Health:
     workspace: str
     workspace_problems: tuple[str, ...]
     workspace_note: str = ""
+    sandbox: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -95,6 +97,7 @@ class Health:
         for backend in self.backends:
             lines += backend.lines()
         lines.append(f"settings: {', '.join(self.settings)}")
+        lines.append(f"sandbox for code that models write: {self.sandbox}")
         note = f" ({self.workspace_note})" if self.workspace_note else ""
         lines.append(f"workspace {self.workspace}: {'; '.join(self.workspace_problems) or 'ok'}{note}")
         return "\n".join(lines)
@@ -120,6 +123,7 @@ def examine(workspace: Path) -> Health:
         place,
         problems,
         f"{uncompared} finished jobs from before there were checksums are not compared" if uncompared else "",
+        prove().words,
     )
 
 

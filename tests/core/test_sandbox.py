@@ -11,6 +11,7 @@ from windowshift.core.sandbox import confinement
 from windowshift.core.sandbox.assertion import read_assertion
 from windowshift.core.sandbox.checker import Checker
 from windowshift.core.sandbox.confinement import Limits, seccomp_filter
+from windowshift.core.sandbox.escapes import ESCAPES, VARIABLE, Proof, prove
 
 TESTS = ["assert f(2, 3) == 5", "assert f(10, 4) == 14"]
 
@@ -129,29 +130,11 @@ def test_a_cheat_does_not_pass(checker: Checker, name: str) -> None:
 
 
 # Each returns True if it got out.
-ESCAPES = {
-    "reads a home": "import os\ndef got(): return any(os.listdir(p) for p in ('/root', '/home') if os.path.isdir(p) "
-    "and p != os.getcwd())",
-    "reads users": "def got(): return 'root' in open('/etc/passwd').read()",
-    "writes to the system": "def got():\n    open('/usr/got', 'w').write('x')\n    return True",
-    "writes to the root": "def got():\n    open('/got', 'w').write('x')\n    return True",
-    "connects": "import socket\ndef got():\n    socket.create_connection(('127.0.0.1', 22), 1)\n    return True",
-    "opens a socket": "import socket\ndef got():\n    socket.socket(socket.AF_UNIX)\n    return True",
-    "forks": "import os\ndef got():\n    os.fork()\n    return True",
-    "starts a shell": "import subprocess\ndef got():\n    subprocess.run(['/bin/sh', '-c', 'true'], check=True)\n    return True",
-    "signals others": "import os, signal\ndef got():\n    os.kill(os.getppid(), 0)\n    return True",
-    "sees a variable": "import os\ndef got(): return 'SECRET_OF_THE_TEST' in os.environ",
-    "reads others' memory": "import os\ndef got(): return bool(open(f'/proc/{os.getppid()}/environ').read())",
-    "mounts": "import ctypes\ndef got(): return ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0",
-    "traces": "import ctypes, os\ndef got(): return ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
-    "becomes another": "import os\ndef got():\n    os.setuid(0)\n    return os.getuid() == 0 and not os.environ.get('HOME')",
-    "fills the disk": "def got():\n    open('big', 'wb').write(b'x' * (1 << 26))\n    return True",
-}
 
 
 @pytest.mark.parametrize("name", ESCAPES)
 def test_nothing_gets_out(confined: Checker, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv("SECRET_OF_THE_TEST", "x")
+    monkeypatch.setenv(VARIABLE, "x")
     assert confined.check("def got(): return False", ["assert got() == False"]).passes(["assert got() == False"])
     assert confined.check(ESCAPES[name], ["assert got() == True"]).passes(["assert got() == True"]) is False
 
@@ -223,3 +206,26 @@ def test_both_architectures_have_a_filter() -> None:
         assert len(seccomp_filter(machine)) % 8 == 0
     with pytest.raises(confinement.SandboxError, match="riscv"):
         seccomp_filter("riscv64")
+
+
+def test_the_sandbox_is_proven_by_trying_to_get_out() -> None:
+    found = prove()
+    assert found == Proof(confinement.mechanism(), len(ESCAPES), ())
+    assert found.words == f"{found.mechanism} holds: {len(ESCAPES)} of {len(ESCAPES)} ways out are shut"
+
+
+def test_a_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ESCAPES, "adds", "def got(): return 1 + 1 == 2")
+    found = prove()
+    assert found.open == ("adds",)
+    assert "does not hold" in found.words
+    assert "adds" in found.words
+
+
+def test_where_nothing_holds_it_says_how_to_get_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confinement, "_try", lambda name: "not allowed")
+    confinement.mechanism.cache_clear()
+    found = prove()
+    confinement.mechanism.cache_clear()
+    assert (found.mechanism, found.tried) == (None, 0)
+    assert "windowshift[code]" in found.words
