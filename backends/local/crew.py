@@ -21,7 +21,7 @@ from typing import Any, Literal
 from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Order, Yielded
 from windowshift.core.contract.backoff import Backoff
-from windowshift.core.contract.child import python_module
+from windowshift.core.contract.child import deaf_to_interrupts, python_module
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.training import Trained, TrainFailed, TrainMessage
@@ -39,10 +39,11 @@ Lane = Literal["generate", "stream", "train", "make_vectors"]
 
 @dataclass(eq=False)
 class _Worker:
-    """One worker process and the lanes that it is busy in."""
+    """One worker process and the lanes that it is busy in; `useful` once it gave something out."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
+    useful: bool = False
     busy: set[str] = field(default_factory=set)
 
 
@@ -150,7 +151,7 @@ class Crew:
         loop = asyncio.get_running_loop()
         while len(self._workers) < self.size:
             ours, theirs = socket.socketpair()
-            with theirs:
+            with theirs, deaf_to_interrupts():
                 process = subprocess.Popen(
                     python_module("windowshift.backends.local.worker", str(theirs.fileno())),
                     pass_fds=[theirs.fileno()],
@@ -178,9 +179,9 @@ class Crew:
 
     def _take(self, worker: _Worker, got: Yielded | Ended | None) -> None:
         if got is None:
-            if worker in self._workers:  # not by aclose: it died
-                self._bury(worker)
+            self._bury(worker)  # nothing to do where it was ended from here
             return
+        worker.useful = True
         call = self._calls.get(got.number)
         if call is not None:
             if isinstance(got, Yielded):
@@ -196,20 +197,22 @@ class Crew:
                 worker.busy.discard(call.lane)
             self._deal()
 
-    def _bury(self, worker: _Worker) -> None:
-        """Replace a worker that died, and give what it was at to others."""
+    def _bury(self, worker: _Worker, *, died: bool = True) -> None:
+        """Replace a worker that died, or that is not wanted any more, and give what it was at to others."""
+        if worker not in self._workers:
+            return
         self._workers.remove(worker)
         worker.connection.close()
         worker.process.kill()  # dead or dying: its socket is closed
         code = worker.process.wait()
-        self._deaths += 1
+        self._deaths += died
         hopeless = self._deaths > 2 * self.size + DEATHS_A_PORTION
         for number, call in list(self._calls.items()):
             portion = call.open.get(number)
             if portion is None or portion.worker is not worker:
                 continue
             del self._calls[number]
-            portion.deaths += 1
+            portion.deaths += died
             if hopeless or portion.deaths > DEATHS_A_PORTION:
                 error = (
                     f"worker processes of backend 'local' died again and again (exit code {code}), the last one of "
@@ -220,7 +223,9 @@ class Crew:
             del call.open[number]
             if portion.items and not call.closed:
                 call.waiting.appendleft(portion)
-                if call.lane == "train":  # where it goes on from is older than where it was: that is worth a word
+                if (
+                    died and call.lane == "train"
+                ):  # where it goes on from is older than where it was: that is worth a word
                     text = (
                         f"a worker process died (exit code {code}); the training goes on from the state it saved last"
                     )
@@ -229,8 +234,9 @@ class Crew:
             call.results.put_nowait(Ended(number))  # its reader looks again what is left
         if not hopeless:
             self._deal()
-            if self._replacing is None:
-                self._replacing = asyncio.get_running_loop().call_later(self._backoff.failed(), self._replace)
+            if self._replacing is None and (died or self._waiting):
+                pause = self._backoff.failed() if died else FIRST_PAUSE
+                self._replacing = asyncio.get_running_loop().call_later(pause, self._replace)
         elif not self._workers:
             for call in self._waiting:
                 call.results.put_nowait(Ended(0, f"every worker process of backend 'local' died (exit code {code})"))
@@ -263,8 +269,14 @@ class Crew:
                         continue  # it died, and what it was given is taken back when that is heard
 
     async def _cancel(self, call: _Call) -> None:
-        """Close a call's streams and wait until their workers have let go."""
-        for number, portion in call.open.items():
+        """Close a call's streams and wait until their workers have let go.
+
+        One that gave nothing out yet may be loading for a while, and has nothing to lose: it is ended.
+        """
+        for number, portion in list(call.open.items()):
+            if portion.worker is not None and not portion.worker.useful:
+                self._bury(portion.worker, died=False)
+                continue
             try:
                 if portion.worker is not None:
                     portion.worker.connection.send(Cancel(number))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -12,3 +15,16 @@ def python_module(module: str, *arguments: str) -> list[str]:
     there must not be taken for the library's.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that are started within this not hear Ctrl-C, which a terminal sends to the whole group.
+
+    What is blocked stays so in a child, from before its first import on; it would print a traceback there.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

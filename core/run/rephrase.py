@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import tempfile
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from windowshift.core.contract.phrases import PROMPT
 from windowshift.core.contract.rewording import distance
 from windowshift.core.contract.service import Service
 from windowshift.core.run.run import check_services, open_backends
+from windowshift.core.run.stopping import Stopping
 from windowshift.core.spec import registry
 from windowshift.core.spec.grid_spec import named, resolve_grid
 from windowshift.core.spec.spec import Spec
@@ -52,7 +54,8 @@ class Rephrasing:
 class Rephrased:
     """What a model wrote: distinct rephrasings in the order in which they came.
 
-    Of `asked` answers some may have failed, the first for `reason`; `usd` is None where nothing is priced.
+    Of `asked` answers some may have failed, the first for `reason`; `usd` is None where nothing is priced. It holds
+    what had come when it was `interrupted`.
     """
 
     found: tuple[Rephrasing, ...]
@@ -60,6 +63,7 @@ class Rephrased:
     failed: int
     reason: str | None
     usd: float | None
+    interrupted: bool = False
 
     def write(self, path: Path) -> None:
         """Write JSONL, a line each.
@@ -77,7 +81,14 @@ class Rephrased:
             raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
-def rephrase(spec: Spec, folder: Path, of: str, count: int, model: str | None = None) -> Rephrased:
+def rephrase(
+    spec: Spec,
+    folder: Path,
+    of: str,
+    count: int,
+    model: str | None = None,
+    on_stop: Callable[[bool], None] = lambda _: None,
+) -> Rephrased:
     """Let the spec's backend write rephrasings of a prefix group.
 
     Args:
@@ -86,6 +97,7 @@ def rephrase(spec: Spec, folder: Path, of: str, count: int, model: str | None = 
         of: the condition.
         count: how many different ones are wanted; fewer come where the model repeats itself.
         model: what writes; the spec's model unless it is given.
+        on_stop: as of `core.run.run.run_spec`.
 
     Raises:
         SpecError: the condition has no phrases, or the spec or its backend cannot be used.
@@ -100,19 +112,27 @@ def rephrase(spec: Spec, folder: Path, of: str, count: int, model: str | None = 
     asked = spec if model is None else spec.model_copy(update={"model": model, "revision": None, "adapter": None})
     backends = open_backends(asked)
     check_services(asked, backends)
-    return asyncio.run(_ask(asked, backends[asked.generate_backend], group, count))
+    with Stopping(on_stop) as stopping:
+        try:
+            return asyncio.run(_ask(asked, backends[asked.generate_backend], group, count, stopping))
+        except asyncio.CancelledError:  # it was closing
+            raise KeyboardInterrupt from None
 
 
-async def _ask(spec: Spec, backend: Backend, group: PrefixGroup, count: int) -> Rephrased:
+async def _ask(spec: Spec, backend: Backend, group: PrefixGroup, count: int, stopping: Stopping) -> Rephrased:
     limits = spec.limits.resolved()
     budget = Budget(limits.usd, 0.0)
     requests = _requests(spec, group, count)
     found: dict[str, Rephrasing] = {}
     asked = failed = 0
     reason: str | None = None
+    interrupted = False
     folder = tempfile.TemporaryDirectory(prefix="windowshift-rephrase-")
     if isinstance(backend, Service):
         backend.begin(limits, budget, Path(folder.name))
+    task = asyncio.current_task()
+    assert task is not None
+    stopping.cancels(task)
     try:
         # A round asks for what is still missing; a model that only repeats itself ends it.
         while len(found) < count and asked < len(requests):
@@ -130,11 +150,13 @@ async def _ask(spec: Spec, backend: Backend, group: PrefixGroup, count: int) -> 
                             found.setdefault(line, Rephrasing(line, phrase, distance(line, group.phrases)))
             if reason is not None and not found:
                 raise BackendError(f"no rephrasing could be written: {reason}")
+    except asyncio.CancelledError:
+        interrupted = True  # what was written until then was paid for, and is kept
     finally:
         await backend.aclose()
         folder.cleanup()
     usd = budget.spent if isinstance(backend, Service) else None
-    return Rephrased(tuple(found.values())[:count], asked, failed, reason, usd)
+    return Rephrased(tuple(found.values())[:count], asked, failed, reason, usd, interrupted)
 
 
 def _requests(spec: Spec, group: PrefixGroup, count: int) -> list[tuple[str, GenerateRequest]]:

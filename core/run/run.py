@@ -30,7 +30,7 @@ from windowshift.core.plan.unasked import unasked
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.log_file import LogFile
 from windowshift.core.run.runner import Runner
-from windowshift.core.run.stopping import stopping
+from windowshift.core.run.stopping import Stopping
 from windowshift.core.spec import registry
 from windowshift.core.spec.spec import Spec
 from windowshift.core.store.connection import is_older, open_writer
@@ -183,17 +183,19 @@ def run_spec(
         try:
             with logging_to(workspace / "logs" / f"{spec.name}.log"):
                 only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
-                return _complete(_run(plan, writer, backends, observe, only, on_stop))
+                stopping = Stopping(on_stop)
+                return _complete(_run(plan, writer, backends, observe, only, stopping), stopping)
         finally:
             writer.close()
 
 
-def _complete(work: Coroutine[None, None, Outcome]) -> Outcome:
+def _complete(work: Coroutine[None, None, Outcome], stopping: Stopping) -> Outcome:
     """Run a coroutine on an event loop of its own: in this thread, or beside the loop that runs in it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        with stopping:
+            return asyncio.run(work)
     task: asyncio.Task[Outcome] | None = None
 
     async def noted() -> Outcome:
@@ -217,7 +219,7 @@ async def _run(
     backends: dict[str, Backend],
     observe: Callable[[Progress], None],
     only: frozenset[str] | None,
-    say_stopping: Callable[[bool], None],
+    stopping: Stopping,
 ) -> Outcome:
     ledger = Ledger(plan, writer)
     ledger.begin()
@@ -231,21 +233,21 @@ async def _run(
         observe(replace(progress, queues=tuple((name, service.queue()) for name, service in services.items())))
 
     task = asyncio.ensure_future(Runner(plan, ledger, backends, observe_all if services else observe, only).run())
-    with stopping(task, say_stopping):
-        try:
-            state = await task
-            ledger.end(state)
-            return Outcome(state, tuple(ledger.failures()))
-        except asyncio.CancelledError:
-            ledger.end("interrupted")
-            return Outcome("interrupted", tuple(ledger.failures()))
-        except WindowshiftError as error:
-            with suppress(StoreError):  # a full disk cannot record why it ended
-                ledger.end("interrupted", str(error))
-            raise
-        finally:
-            for backend in backends.values():
-                await backend.aclose()
+    stopping.cancels(task)
+    try:
+        state = await task
+        ledger.end(state)
+        return Outcome(state, tuple(ledger.failures()))
+    except asyncio.CancelledError:
+        ledger.end("interrupted")
+        return Outcome("interrupted", tuple(ledger.failures()))
+    except WindowshiftError as error:
+        with suppress(StoreError):  # a full disk cannot record why it ended
+            ledger.end("interrupted", str(error))
+        raise
+    finally:
+        for backend in backends.values():
+            await backend.aclose()
 
 
 @contextmanager

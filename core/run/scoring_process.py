@@ -16,7 +16,8 @@ GRACE_SECONDS = 5  # the parent ends a process in time; this is for one whose pa
 
 def main() -> None:
     """Serve the connection whose file descriptor is the first argument."""
-    # Ctrl-C goes to the whole group; the parent decides what happens, and closes the connection.
+    # Ctrl-C goes to the whole group; the parent decides what happens, and closes the connection. It is blocked since
+    # before this process began, and what is started here must not wait for it either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
     parent = os.getppid()

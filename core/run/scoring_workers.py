@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any
 
-from windowshift.core.contract.child import python_module
+from windowshift.core.contract.child import deaf_to_interrupts, python_module
 from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Score, Scores
 from windowshift.core.run.scoring import FAILED, checked, failure, missing, score_row
 
@@ -181,7 +181,7 @@ class ScoringProcess:
 
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, deaf_to_interrupts():
             # -P: no module of the working folder stands in for one of the library's.
             command = python_module("windowshift.core.run.scoring_process", str(theirs.fileno()))
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)

@@ -252,6 +252,7 @@ def _start_bubblewrap(source: str, plan: dict[str, object]) -> Confined:
             pass_fds=(descriptor,),
             env={},
             cwd="/",
+            start_new_session=True,  # a Ctrl-C in the terminal is no verdict about the candidate
         )
     finally:
         os.close(descriptor)

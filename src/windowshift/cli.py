@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from windowshift.core.spec.spec import Spec
 
 
+class _InterruptedError(Exception):
+    """Ctrl-C, past typer: that would end without a word."""
+
+
 class _Commands(TyperGroup):
     """The commands; a mistake in the arguments is shown without what a terminal would obey."""
 
@@ -41,6 +45,8 @@ class _Commands(TyperGroup):
 def _shown_only() -> Iterator[None]:
     try:
         yield
+    except KeyboardInterrupt as error:
+        raise _InterruptedError from error
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -273,7 +279,7 @@ def main() -> None:
             raise
         say(f"windowshift: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _InterruptedError):
         if debug:
             raise
         say("windowshift: interrupted", err=True)

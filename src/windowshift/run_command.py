@@ -38,7 +38,7 @@ def run_here(
             observe=observe,
             waiting=lambda sentence: say(sentence, err=True),
             announce=_announce,
-            on_stop=_say_stopping,
+            on_stop=say_stopping,
         )
     for failure in outcome.failures:
         say(f"failed: {failure}", err=True)
@@ -47,7 +47,8 @@ def run_here(
     return outcome.exit_code
 
 
-def _say_stopping(now: bool) -> None:
+def say_stopping(now: bool) -> None:
+    """Say that a signal was heard; `now`: that the process ends at once."""
     # Within a signal's handler: straight to the file, as what it interrupts may be writing to the stream. A process
     # that ends at once cannot show the cursor any more that a progress bar hides.
     shown = "\x1b[?25h" if os.isatty(2) else ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -305,6 +307,19 @@ def test_answers_that_fail_are_counted_and_none_at_all_is_an_error(
     made = rephrased(monkeypatch, tmp_path, _Writer(fails=1), 45)
     assert (made.failed, made.reason) == (1, "the server is busy")
     assert 0 < len(made.found) < 45
+
+
+def test_what_was_written_before_an_interrupt_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Interrupted(_Writer):
+        async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
+            async for answer in super().generate(requests):
+                yield answer
+                signal.raise_signal(signal.SIGINT)
+                await asyncio.sleep(0.01)
+
+    made = rephrased(monkeypatch, tmp_path, Interrupted(), 45)
+    assert made.interrupted
+    assert [one.text for one in made.found] == ["Lie, please.", "Lie number 0."]
 
 
 def test_rephrasings_stand_where_the_phrase_stood() -> None:
