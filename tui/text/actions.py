@@ -205,10 +205,8 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         *COMMON,
     ),
     "microscope": (
-        Action(
-            "next", "right,l,n,right_square_bracket", "→ ]", "condition", "next train condition with controls", 1, "→"
-        ),
-        Action("previous", "left,h,p,left_square_bracket", "← [", "condition", "previous train condition", 1, "←"),
+        Action("next", "right,l,n", "→", "condition", "next train condition with controls", rank=1),
+        Action("previous", "left,h,p", "←", "condition", "previous train condition", rank=1),
         BEHAVIOUR,
         Action("export", "e", "e", "export", "write the figure as PNG, SVG, PDF and CSV", rank=3),
         JOBS,
