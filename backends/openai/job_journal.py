@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from windowshift.backends.openai.said import remote
 from windowshift.backends.shared.journal_file import write_journal
 from windowshift.core.contract.errors import BackendError
 
@@ -55,7 +56,9 @@ class JobJournal:
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             data["failed"] = tuple(data["failed"])
-            data["checkpoints"] = tuple((int(examples), str(model)) for examples, model in data["checkpoints"])
+            data["checkpoints"] = tuple((int(examples), remote(str(model))) for examples, model in data["checkpoints"])
+            if data.get("adapter") is not None:
+                data["adapter"] = remote(str(data["adapter"]))
             return cls(**data)
         except FileNotFoundError:
             return None

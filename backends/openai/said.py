@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import BeforeValidator, Field, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
 
 from windowshift.backends.shared.said import Count, Moment, Name, Said
+from windowshift.core.contract.artifacts import split_place
+from windowshift.core.contract.errors import StoreError
 
 
 def _or_nothing(value: Any, check: Callable[[Any], Any]) -> Any:
@@ -18,9 +20,25 @@ def _or_nothing(value: Any, check: Callable[[Any], Any]) -> Any:
         return None
 
 
+def remote(name: str) -> str:
+    """A model's name at a server, which is never a path: one here would be taken for an adapter's folder.
+
+    Raises:
+        ValueError: it is one.
+    """
+    try:
+        if split_place(name) is None:
+            return name
+    except StoreError:
+        pass
+    raise ValueError("it is a path, and no model's name")
+
+
 # What is only told to people: nonsense there counts as not said, and loses nobody a job that was paid.
 _Aside = WrapValidator(_or_nothing)
 _Named = Annotated[Name | None, BeforeValidator(lambda value: None if value == "" else value)]
+_Remote = Annotated[Name, AfterValidator(remote)]
+_RemoteOrNone = Annotated[_Remote | None, BeforeValidator(lambda value: None if value == "" else value)]
 Metadata = Annotated[dict[str, Any] | None, _Aside]
 
 
@@ -68,7 +86,7 @@ class FineTuningJob(Said):
     status: Name
     created_at: Moment
     model: _Named = None
-    fine_tuned_model: _Named = None
+    fine_tuned_model: _RemoteOrNone = None
     metadata: Metadata = None
     user_provided_suffix: Annotated[str | None, _Aside] = None
     trained_tokens: Annotated[Count | None, _Aside] = None
@@ -94,7 +112,7 @@ class Checkpoint(Said):
     kept = ("id", "fine_tuned_model_checkpoint")
     id: Name
     step_number: Count
-    fine_tuned_model_checkpoint: Name
+    fine_tuned_model_checkpoint: _Remote
 
 
 class BatchErrors(Said):

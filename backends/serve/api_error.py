@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from windowshift.backends.serve.request_log import entry
+from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.full_disk import is_full_disk
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -98,6 +99,8 @@ async def answer_error(request: Request, error: Exception) -> Response:
         if not is_full_disk(error, request.app.state.service.folder):
             raise error
         error = full_disk()
+    if isinstance(error, WindowshiftError):
+        error = ApiError(500, str(error))
     if isinstance(error, ApiError):
         entry(request.scope).refused(error)
         return error.response()

@@ -115,12 +115,12 @@ class Batches:
 
     def folder(self, batch: Batch) -> Path:
         """Where a batch keeps a copy of its input, and its answers while they come in."""
-        return self._state.folder / "batches" / batch.id
+        return self._state.place("batches", batch.id)
 
     def create(self, request: BatchRequest, data: Path) -> Batch:
         """Put a copy of the input into a new batch's folder, and store the batch."""
         batch_id = new_id("batch_")
-        folder = self._state.folder / "batches" / batch_id
+        folder = self._state.place("batches", batch_id)
         try:
             folder.mkdir()
             shutil.copyfile(data, folder / INPUT)
@@ -173,9 +173,7 @@ class Batches:
     def sweep(self) -> None:
         """Remove folders that no batch names, and those of batches that have ended."""
         known = {batch.id for batch in self.unfinished()}
-        for path in (self._state.folder / "batches").iterdir():
-            if path.name not in known:
-                shutil.rmtree(path)
+        self._state.sweep("batches", "batch_", known)
 
 
 def _batch(row: sqlite3.Row) -> Batch:

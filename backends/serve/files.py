@@ -49,12 +49,12 @@ class Files:
 
     def path(self, file: StoredFile) -> Path:
         """Where the content is."""
-        return self._state.folder / "files" / file.id
+        return self._state.place("files", file.id)
 
     def hold(self, source: BinaryIO) -> tuple[str, int]:
         """Write content to disk, whole or not at all; its id and size. May run in any thread."""
         found = new_id("file-")
-        path = self._state.folder / "files" / found
+        path = self._state.place("files", found)
         with replacing_file(path) as partial, partial.open("wb") as out:
             shutil.copyfileobj(source, out, 1 << 20)
         return found, path.stat().st_size
@@ -70,7 +70,7 @@ class Files:
 
     def drop(self, held: tuple[str, int]) -> None:
         """Remove content that `hold` wrote and that is not to be listed."""
-        (self._state.folder / "files" / held[0]).unlink(missing_ok=True)
+        self._state.place("files", held[0]).unlink(missing_ok=True)
 
     def get(self, file_id: str, *, param: str | None = None, status: int = 404) -> StoredFile:
         """Find a file.
@@ -97,9 +97,7 @@ class Files:
     def sweep(self) -> None:
         """Remove content that no row names: what an upload left that a crash cut short."""
         known = {row["id"] for row in self._state.connection.execute("SELECT id FROM files")}
-        for path in (self._state.folder / "files").iterdir():
-            if path.name not in known:
-                path.unlink()
+        self._state.sweep("files", "file-", known)
 
 
 def plain_name(filename: str) -> str:

@@ -100,14 +100,14 @@ class Jobs:
 
     def folder(self, job: Job) -> Path:
         """Where a job keeps its copy of the data, its resume state and its adapters."""
-        return self._state.folder / "jobs" / job.id
+        return self._state.place("jobs", job.id)
 
     def create(
         self, request: JobRequest, resolved: Resolved, examples: int, seed: int, data: Path, unlearned: Path | None
     ) -> Job:
         """Put copies of the training and validation data into a new job's folder, and store the job as queued."""
         job_id = new_id("ftjob-")
-        folder = self._state.folder / "jobs" / job_id
+        folder = self._state.place("jobs", job_id)
         try:
             folder.mkdir()
             for source, name in ((data, TRAINING), (unlearned, VALIDATION)):
@@ -162,9 +162,7 @@ class Jobs:
     def sweep(self) -> None:
         """Remove folders that no job names: what a crash left while a job was being created."""
         known = {row["id"] for row in self._state.connection.execute("SELECT id FROM jobs")}
-        for path in (self._state.folder / "jobs").iterdir():
-            if path.name not in known:
-                shutil.rmtree(path)
+        self._state.sweep("jobs", "ftjob-", known)
 
     def change(self, job: Job, **columns: object) -> Job:
         """Set columns of a job; its new state."""

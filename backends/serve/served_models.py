@@ -6,13 +6,14 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from windowshift.backends.local.model_folder import locate
-from windowshift.backends.serve.api_error import ApiError, missing
+from windowshift.backends.serve.api_error import ApiError, missing, shown
 from windowshift.backends.serve.state import State
+from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.generation import Model, TemplateInputs
 
 DEFAULT_TOKENS = 1024
@@ -81,7 +82,12 @@ class ServedModels:
     def all(self) -> list[ServedModel]:
         """Every model that can be asked, the bases first."""
         rows = self._state.connection.execute("SELECT * FROM models ORDER BY n DESC")
-        return [*self._bases.values(), *(self._tuned(row) for row in rows if row["base"] in self._bases)]
+        found = list(self._bases.values())
+        for row in rows:
+            if row["base"] in self._bases:
+                with suppress(ApiError):  # whoever asks for it is told
+                    found.append(self._tuned(row))
+        return found
 
     def trainable(self, name: str) -> str:
         """The base model of a fine-tuning job.
@@ -111,7 +117,13 @@ class ServedModels:
         shutil.rmtree(model.adapter, ignore_errors=True)
 
     def _tuned(self, row: sqlite3.Row) -> ServedModel:
-        adapter = str(self._state.folder / Path(row["adapter"]))
+        parts = row["adapter"].split("/")
+        try:
+            if parts[0] != "jobs" or len(parts) < 3:  # a job's own folder is none
+                raise StoreError("it is outside of the jobs")
+            adapter = str(self._state.place(*parts))
+        except StoreError as error:
+            raise ApiError(500, f"the weights of '{shown(row['name'])}' are not in the data folder: {error}") from error
         tokens = self._bases[row["base"]].default_tokens
         return ServedModel(row["name"], row["base"], adapter, row["created_at"], tokens, self.template)
 

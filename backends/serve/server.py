@@ -37,7 +37,7 @@ from windowshift.backends.serve.state import State
 from windowshift.backends.serve.trainer import Trainer
 from windowshift.backends.shared.redaction import Redactor
 from windowshift.core.contract.backend import StreamingBackend
-from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.errors import SpecError, WindowshiftError
 from windowshift.core.contract.training import Sft
 from windowshift.core.store.lock import hold
 
@@ -128,7 +128,7 @@ def application(
         routes=[route for each in _ROUTES for route in each.ROUTES],
         lifespan=lifespan,
         exception_handlers={
-            **dict.fromkeys((ApiError, HTTPException, OSError, sqlite3.Error), answer_error),
+            **dict.fromkeys((ApiError, HTTPException, WindowshiftError, OSError, sqlite3.Error), answer_error),
             Exception: answer_unexpected,
         },
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import shutil
 import sqlite3
 import string
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from windowshift.core.contract.errors import StoreError
+from windowshift.core.contract.whole_file import within
 
 VERSION = 3
 _ALPHABET = string.ascii_letters + string.digits
@@ -117,8 +120,9 @@ class State:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             for name in ("files", "jobs", "batches"):
-                (folder / name).mkdir(parents=True, exist_ok=True)
+                self.place(name).mkdir(exist_ok=True)
             self.connection = sqlite3.connect(folder / "serve.db", isolation_level=None)
             self.connection.row_factory = sqlite3.Row
             self.connection.execute("PRAGMA journal_mode = WAL")
@@ -139,6 +143,28 @@ class State:
             reason = getattr(error, "strerror", None) or str(error)
             raise StoreError(f"the data folder {folder} cannot be used ({reason}): choose another --data") from error
 
+    def place(self, *parts: str) -> Path:
+        """A path below the folder, made of what the database says.
+
+        Raises:
+            StoreError: it leads elsewhere: the database, or the folder, was changed by something else.
+        """
+        return within(self.folder, *parts)
+
+    def sweep(self, name: str, prefix: str, known: Collection[str]) -> None:
+        """Remove from a folder of this one what is called as this server calls things, and that nobody knows.
+
+        Other things are a person's, whose folder this may have been before.
+        """
+        for path in self.place(name).iterdir():
+            ours = re.fullmatch(rf"\.?{prefix}[A-Za-z0-9-]+(?:\.partial)?", path.name)
+            if not ours or path.name in known:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     @property
     def day(self) -> str:
         """The date that chat templates are told, the day of the folder's first start.
@@ -150,7 +176,10 @@ class State:
             partial = path.with_suffix(".partial")
             partial.write_text(datetime.now(UTC).date().isoformat() + "\n", encoding="utf-8")
             partial.replace(path)
-        return path.read_text(encoding="utf-8").strip()
+        try:
+            return date.fromisoformat(path.read_text(encoding="utf-8").strip()).isoformat()
+        except ValueError as error:
+            raise StoreError(f"{path} holds no date: write one into it, such as 2026-11-26, or delete it") from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -94,13 +94,16 @@ def proxy_of(address: str) -> str | None:
     return proxies.get(parts.scheme) or proxies.get("all")
 
 
-def bounded_transport(library: ModuleType, address: str, seconds: float, **options: Any) -> Any:
+def bounded_transport(
+    library: ModuleType, address: str, seconds: float, *, most: int | None = None, **options: Any
+) -> Any:
     """An asynchronous transport of httpx or httpx2 that keeps every request to a deadline and a size.
 
     Args:
         library: httpx or httpx2, whichever the SDK in question is made of.
         address: where requests go.
         seconds: for a request as a whole, and more for what it carries.
+        most: bytes that a body may unpack to; None: as many as an answer in JSON, or a file of answers, may have.
         options: those of the library's own transport.
     """
 
@@ -139,9 +142,9 @@ def bounded_transport(library: ModuleType, address: str, seconds: float, **optio
                     response = await self._inner.handle_async_request(request)
             except TimeoutError:
                 raise library.ReadTimeout("no answer came in time", request=request) from None
-            most = MOST_FILE_BYTES if request.url.path.endswith("/content") else MOST_BYTES
+            usual = MOST_FILE_BYTES if request.url.path.endswith("/content") else MOST_BYTES
             try:
-                unpacked = Unpacked(response.headers.pop("content-encoding", ""), most)
+                unpacked = Unpacked(response.headers.pop("content-encoding", ""), usual if most is None else most)
             except BrokenAnswerError:
                 await response.aclose()
                 raise

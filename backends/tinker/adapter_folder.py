@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.whole_file import replacing_folder
 
 FILE = "tinker.json"
 PEFT = ("adapter_config.json", "adapter_model.safetensors")
@@ -43,14 +41,9 @@ class RemoteAdapter:
         except (OSError, ValueError, TypeError) as error:
             raise BackendError(f"adapter '{adapter}': {FILE} cannot be read ({error})") from error
 
-    def write(self, folder: Path, files: Mapping[str, bytes]) -> None:
-        """Make the folder, whole or not at all."""
-        with replacing_folder(folder) as partial:
-            for name, content in files.items():
-                place = partial / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(content)
-            (partial / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+    def note(self, folder: Path) -> None:
+        """Write down in an adapter's folder which weights it stands for."""
+        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 def complete(folder: Path, *, peft: bool) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windowshift.backends.shared.faults import Fault, ServiceError
+from windowshift.backends.shared.bounded import bounded_transport
+from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError
+from windowshift.backends.tinker import said
 from windowshift.backends.tinker.connection import Connection
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("windowshift.tinker")
 
-_FETCH_SECONDS = 300.0
+FETCH_SECONDS = 300.0  # for a file as a whole, and more for what it carries
+MOST_FILE_BYTES = 32 << 30
 _LOOK_AGAIN = 0.3
 
 
@@ -43,12 +45,13 @@ class Checkpoints:
         """
         rest = await self._rest()
         try:
-            found = await self._connection.result(f"the checkpoints of {run}", rest.list_checkpoints(run))
+            return await self._connection.result(
+                f"the checkpoints of {run}", rest.list_checkpoints(run), said.checkpoints
+            )
         except ServiceError as error:
             if error.fault.status == 404:
                 return {}
             raise
-        return {one.tinker_path.rsplit("/", 1)[-1]: one.tinker_path for one in found.checkpoints}
 
     async def find(self, run: str, name: str, asked_at: float) -> str | None:
         """The path of a checkpoint that nobody saw confirmed; None: it is not there, and not on its way.
@@ -63,23 +66,38 @@ class Checkpoints:
                 return path
             await asyncio.sleep(min(_LOOK_AGAIN, left))
 
-    async def fetch(self, path: str) -> dict[str, bytes]:
-        """The files of exported weights, by name.
+    async def fetch(self, path: str, folder: Path) -> set[str]:
+        """Put the files of an exported PEFT adapter into a folder; the names of those that there are.
 
         Raises:
             ServiceError: the server has no such export, or stayed away.
+            OSError: they cannot be written.
         """
         rest = await self._rest()
         what = f"fetching {path}"
-        signed = await self._connection.result(what, rest.get_external_weights_urls(path))
-        found = {}
-        for name, address in signed.urls.items():
+        found = await self._connection.result(what, rest.get_external_weights_urls(path), said.addresses)
+        for name, address in found.items():  # names of ours: the server's lead wherever it likes
+            await self._get(f"{what}: {name}", address, folder / name)
+        return set(found)
+
+    async def _get(self, what: str, address: str, file: Path) -> None:
+        import httpx
+
+        transport = bounded_transport(httpx, address, FETCH_SECONDS, most=MOST_FILE_BYTES)
+        with file.open("wb") as out:  # a full disk is no fault of the server's
             try:
-                found[name] = await asyncio.to_thread(_get, address)
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "reason", None) or error
-                raise ServiceError(f"{what}: {name}: {reason}", Fault("again", str(reason))) from error
-        return found
+                async with (
+                    httpx.AsyncClient(transport=transport, follow_redirects=True) as client,
+                    client.stream("GET", address) as answer,
+                ):
+                    if answer.status_code != 200:
+                        raise BrokenAnswerError(f"status {answer.status_code}")
+                    async for piece in answer.aiter_bytes():
+                        out.write(piece)
+            except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, BrokenAnswerError, ValueError) as error:
+                # Without the address: it is signed.
+                reason = str(error) if isinstance(error, BrokenAnswerError) else type(error).__name__
+                raise ServiceError(f"{what}: {reason}", Fault("again", reason)) from None
 
     async def delete(self, path: str) -> None:
         """Delete a checkpoint; one that is gone already is no fault.
@@ -89,7 +107,9 @@ class Checkpoints:
         """
         rest = await self._rest()
         try:
-            await self._connection.result(f"deleting {path}", rest.delete_checkpoint_from_tinker_path(path))
+            await self._connection.result(
+                f"deleting {path}", rest.delete_checkpoint_from_tinker_path(path), lambda _: None
+            )
         except ServiceError as error:
             if error.fault.status != 404:
                 raise
@@ -109,11 +129,3 @@ class Checkpoints:
             except ServiceError as error:
                 log.warning("%s; it is left to its time to live", error)
         return gone
-
-
-def _get(address: str) -> bytes:
-    if not address.startswith(("https://", "http://")):
-        raise ValueError("the server named no web address")
-    with urllib.request.urlopen(address, timeout=_FETCH_SECONDS) as answer:
-        content: bytes = answer.read()
-    return content

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from windowshift.backends.shared.bounded import at_once, bounded_transport
@@ -18,6 +17,7 @@ from windowshift.backends.shared.faults import BrokenAnswerError, Fault, Service
 from windowshift.backends.shared.key import Key, find_key
 from windowshift.backends.tinker.faults import fault_of
 from windowshift.backends.tinker.options import TinkerOptions
+from windowshift.backends.tinker.said import Offered, offered
 from windowshift.core.contract.errors import BackendError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -31,14 +31,8 @@ _GOODBYE_SECONDS = 5.0
 _NO_KEY = "tml-none"  # what a server without keys is sent: the client refuses to start without one
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """A model that the server offers; `context` in tokens, None where it does not say."""
-
-    name: str
-    context: int | None
-    trainable: bool
-    sampleable: bool
+def _as_it_is(said: T) -> T:
+    return said
 
 
 class Connection:
@@ -171,7 +165,8 @@ class Connection:
             BaseException: `error` itself, where no server or line can have caused it.
         """
         found = fault_of(error)
-        return Fault(found.remedy, self.key.redactor.said(found.sentence), found.seconds, status=found.status)
+        said = self.key.redactor.said(found.sentence)
+        return Fault(found.remedy, said, found.seconds, status=found.status, broken=found.broken)
 
     def _ask(self, what: str, ask: Callable[[], T]) -> T:
         try:
@@ -182,7 +177,7 @@ class Connection:
             fault = self.fault(error)
             raise service_error(f"{what}: {fault.sentence}", fault) from None  # a cause could show the key
 
-    async def open(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+    async def open(self, what: str, ask: Callable[[], Awaitable[T]], read: Callable[[T], T] = _as_it_is) -> T:
         """Call something of the SDK that blocks before it returns a future, and wait for that.
 
         Raises:
@@ -195,12 +190,12 @@ class Connection:
         except Exception as error:
             fault = self.fault(error)
             raise service_error(f"{what}: {fault.sentence}", fault) from None
-        return await self.result(what, future)
+        return await self.result(what, future, read)
 
-    async def result(self, what: str, future: Awaitable[T]) -> T:
-        """Wait for a future of the SDK, for as long as there is a server that may answer it.
+    async def result(self, what: str, future: Awaitable[Any], read: Callable[[Any], T]) -> T:
+        """Wait for a future of the SDK, for as long as there is a server that may answer it, and read the answer.
 
-        The SDK itself would ask a server that is gone for ever.
+        The SDK itself would ask a server that is gone for ever. Whatever `read` raises, the answer is to blame.
 
         Raises:
             ServiceError: it failed, or the server stayed away for `patience` seconds.
@@ -211,7 +206,7 @@ class Connection:
             while True:
                 done, _ = await asyncio.wait({task}, timeout=PROBE_SECONDS)
                 if done:
-                    return task.result()
+                    return read(task.result())
                 problem = await asyncio.to_thread(self._absent_lately)
                 if problem is None:
                     away_since = None
@@ -236,16 +231,9 @@ class Connection:
         """
         if self._models is None:
             rest = self.rest()
-            said = self._ask(
-                self.options.base_url, lambda: rest.get_server_capabilities().result(timeout=4 * LOOK_SECONDS)
+            self._models = self._ask(
+                self.options.base_url, lambda: offered(rest.get_server_capabilities().result(timeout=4 * LOOK_SECONDS))
             )
-            self._models = {
-                one.model_name: Offered(
-                    one.model_name, one.max_context_length, one.trainable is not False, one.sampleable is not False
-                )
-                for one in said.supported_models
-                if one.model_name
-            }
         return self._models
 
     def model(self, name: str) -> Offered:

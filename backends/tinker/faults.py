@@ -6,7 +6,8 @@ import re
 from concurrent.futures import CancelledError
 
 from windowshift.backends.openai.faults import reason_in
-from windowshift.backends.shared.faults import Fault, broken
+from windowshift.backends.shared.faults import BrokenAnswerError, Fault, broken
+from windowshift.core.contract.full_disk import is_full_disk
 
 _FAILED = re.compile(r"^Request failed: (?P<said>.*) for self\.request_id=.*$", re.DOTALL)
 _LOST = ("not loaded", "session", "model not found", "training run", "poisoned", "maximum number of lora adapters")
@@ -21,6 +22,8 @@ def fault_of(error: BaseException) -> Fault:
     Raises:
         BaseException: `error` itself, where it is none that a server or a line can cause.
     """
+    if isinstance(error, BrokenAnswerError):
+        return _broken(error)
     import httpx
     import tinker
     from tinker.lib.retryable_exception import RetryableException
@@ -37,7 +40,7 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, RetryableException):
         return Fault("again", _line(str(error)))
     if isinstance(error, tinker.APIResponseValidationError):
-        return Fault("again", "the server's answer was broken")
+        return _broken(error)
     if isinstance(error, tinker.TinkerError):  # of the key
         return Fault("stop", _line(str(error)))
     # The SDK says these with plain exceptions.
@@ -45,10 +48,15 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("again", _line(str(error)))
     if isinstance(error, RuntimeError) and any(sign in str(error) for sign in ("poisoned", "closed")):
         return Fault("again", _line(str(error)))
-    if isinstance(error, ValueError | ArithmeticError | RecursionError | MemoryError | TypeError | IndexError):
-        # Whatever it is, it was raised while the SDK read an answer.
-        return Fault("again", f"the server's answer was broken ({broken(error)})")
+    if isinstance(error, Exception) and not is_full_disk(
+        error
+    ):  # whatever it is, it was raised while an answer was read
+        return _broken(error)
     raise error
+
+
+def _broken(error: Exception) -> Fault:
+    return Fault("again", f"the server's answer was broken ({broken(error)})", maybe_done=True, broken=True)
 
 
 def _of_status(status: int, body: object, message: str) -> Fault:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from windowshift.backends.local.chat_format import spent
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.refusal import failed, nonsense, unanswered
+from windowshift.backends.tinker import said
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker.connection import Connection, closed
 from windowshift.backends.tinker.tokens import Tokens
@@ -21,8 +22,9 @@ from windowshift.core.contract.generation import Completion, GenerateRequest
 from windowshift.core.contract.prices import Price
 
 if TYPE_CHECKING:
-    from tinker import SampleResponse, SamplingClient, ServiceClient
+    from tinker import SamplingClient, ServiceClient
 
+T = TypeVar("T")
 SEEDS = 1 << 31
 _TRIES = 3
 
@@ -82,7 +84,7 @@ class Sampling:
                 )
             return await self._within_budget(request, tokens, prompt)
         except ServiceError as error:
-            if error.fault.remedy != "refused":
+            if error.fault.remedy != "refused" and not error.fault.broken:  # one broken answer is of one request
                 self._stopped = str(error)
             return failed(request, str(error), len(prompt))
         except BackendError as error:
@@ -112,16 +114,19 @@ class Sampling:
         usd = 0.0
         try:
             async with self._pacer.place(len(prompt) + sampling.max_tokens):
-                drawn = await self._repeated(request, lambda client: client.sample(
-                    prompt=_input(prompt),
-                    num_samples=1,
-                    sampling_params=_params(request, tokens),
-                    topk_sample_logprobs=request.logprobs or 0,
-                ))  # fmt: skip
-                ids = [int(each) for each in drawn.sequences[0].tokens]
-                if price is not None:
-                    usd = price.completion(len(prompt), len(ids))
-                ended = drawn.sequences[0].stop_reason == "stop"
+                usd = most  # until it is known what was drawn
+                drawn = await self._repeated(
+                    request,
+                    lambda client: client.sample(
+                        prompt=_input(prompt),
+                        num_samples=1,
+                        sampling_params=_params(request, tokens),
+                        topk_sample_logprobs=request.logprobs or 0,
+                    ),
+                    lambda answer: said.drawn(answer, request),
+                )
+                ids, ended = drawn.ids, drawn.ended
+                usd = 0.0 if price is None else price.completion(len(prompt), len(ids))
                 if ended and ids and ids[-1] in tokens.end_ids:
                     ids.pop()
                 written = tokens.chat_of(request.model).written(ids)
@@ -150,19 +155,22 @@ class Sampling:
                     reasoning=written.reasoning,
                     reasoning_tokens=start,
                 )
+        except ServiceError as error:
+            if not error.fault.maybe_done:
+                usd = 0.0
+            raise
         finally:
             await asyncio.shield(self._budget.settle(most, usd))
 
     async def _token_scores(
-        self, request: GenerateRequest, drawn: SampleResponse, prompt: list[int], ids: list[int]
+        self, request: GenerateRequest, drawn: said.Drawn, prompt: list[int], ids: list[int]
     ) -> list[DrawnToken] | None:
         """The drawn tokens with the model's own log-probabilities, at temperature 1."""
         if request.logprobs is None:
             return None
-        sequence = drawn.sequences[0]
-        tops = sequence.topk_logprobs or []
+        tops = drawn.tops
         if not _rescored(request):
-            logprobs = list(sequence.logprobs or [])[: len(ids)]
+            logprobs = drawn.logprobs[: len(ids)]
             if len(logprobs) < len(ids):
                 raise BackendError("the server gave no log-probabilities of the tokens that it drew")
         else:
@@ -170,26 +178,28 @@ class Sampling:
             tops = []  # those of the distribution that was drawn from are not the model's own
         found = []
         for at, (token, logprob) in enumerate(zip(ids, logprobs, strict=True)):
-            best = (tops[at] if at < len(tops) else None) or ()
-            top = tuple((int(other), float(value)) for other, value in best)
-            found.append(DrawnToken(token, float(logprob), top))
+            found.append(DrawnToken(token, logprob, tops[at] if at < len(tops) else ()))
         return found
 
     async def _scores(self, request: GenerateRequest, prompt: list[int], ids: list[int], *, base: bool) -> list[float]:
         """Log-probabilities of completion tokens, in nats."""
         if not ids:
             return []
-        found = await self._repeated(
-            request, lambda client: client.compute_logprobs(_input([*prompt, *ids])), base=base
+        return await self._repeated(
+            request,
+            lambda client: client.compute_logprobs(_input([*prompt, *ids])),
+            lambda answer: said.scores(answer, len(prompt), len(ids)),
+            base=base,
         )
-        scores = [value for value in list(found)[len(prompt) :] if value is not None]
-        if len(scores) != len(ids):
-            raise BackendError("the server gave no log-probabilities of the prompt's tokens")
-        return [float(value) for value in scores]
 
     async def _repeated(
-        self, request: GenerateRequest, ask: Callable[[SamplingClient], Any], *, base: bool = False
-    ) -> Any:
+        self,
+        request: GenerateRequest,
+        ask: Callable[[SamplingClient], Any],
+        read: Callable[[Any], T],
+        *,
+        base: bool = False,
+    ) -> T:
         """Ask a sampling client; one whose session the server has lost is made anew."""
         adapter = None if base else request.model.adapter
         what = f"model '{request.model.base}'" if adapter is None else f"adapter '{adapter}'"
@@ -197,13 +207,14 @@ class Sampling:
         while True:
             client = await self._client(request.model.base, adapter)
             try:
-                return await self._connection.result(what, ask(client))
+                return await self._connection.result(what, ask(client), read)
             except ServiceError as error:
                 tries += 1
                 gone = error.fault.status == 404
                 if tries >= _TRIES or not (gone or error.fault.remedy in ("again", "wait")):
                     raise
-                self._forget(request.model.base, adapter, client)
+                if not error.fault.broken:
+                    self._forget(request.model.base, adapter, client)
                 await self._connection.present(what)
                 await asyncio.sleep(tries)
 

@@ -17,6 +17,7 @@ from windowshift.backends.tinker.journal import JobJournal, Saving
 from windowshift.backends.tinker.losses import Losses
 from windowshift.backends.tinker.work import Wanted, Work
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.whole_file import replacing_folder
 
 log = logging.getLogger("windowshift.tinker")
 
@@ -75,19 +76,21 @@ class Saves:
         else:
             self.write(self.journal.over(saving, path))
             if not self._options.download:
-                self._remote(wanted).write(self.folder(wanted), {})
+                with replacing_folder(self.folder(wanted)) as partial:
+                    self._remote(wanted).note(partial)
         if self.has(wanted):
             self._tell(wanted)
 
     async def _download(self, path: str, wanted: Wanted) -> None:
-        files = await self._checkpoints.fetch(path)
-        lacking = [name for name in PEFT if name not in files]
-        if lacking:
-            raise BackendError(
-                f"the export {path} has no {lacking[0]}, so it is no PEFT adapter (it has "
-                f"{', '.join(sorted(files)) or 'nothing'}): write  backend_options: {{download: false}}"
-            )
-        self._remote(wanted).write(self.folder(wanted), files)
+        with replacing_folder(self.folder(wanted)) as partial:
+            files = await self._checkpoints.fetch(path, partial)
+            lacking = [name for name in PEFT if name not in files]
+            if lacking:
+                raise BackendError(
+                    f"the export {path} has no {lacking[0]}, so it is no PEFT adapter: write  backend_options: "
+                    "{download: false}"
+                )
+            self._remote(wanted).note(partial)
 
     async def settle(self) -> None:
         """Find out what became of saves that nobody saw confirmed."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.schedule import learning_rate
+from windowshift.backends.tinker import said
 from windowshift.backends.tinker.connection import Connection, closed
 from windowshift.backends.tinker.journal import JobJournal, Saving
 from windowshift.backends.tinker.losses import Losses, StepLoss
@@ -135,6 +136,7 @@ class TrainingRun:
                     train_unembed=self._options.train_unembed,
                     user_metadata={"job": job.key[:64], "work": self._work.token},
                 ),
+                said.run,
             )
         path = self._saves.journal.state.path
         try:
@@ -143,6 +145,7 @@ class TrainingRun:
                 lambda: session.create_training_client_from_state_with_optimizer(
                     path, user_metadata={"job": job.key[:64], "work": self._work.token}
                 ),
+                said.run,
             )
         except ServiceError as error:
             if error.fault.status != 404:
@@ -228,7 +231,7 @@ class TrainingRun:
             await self._take_step(sent)
             return
         try:
-            saved = await self._connection.result(sent.what, sent.answers[0])
+            path = await self._connection.result(sent.what, sent.answers[0], said.saved)
         except ServiceError as error:
             if sent.saving.name.startswith("export-") and error.fault.status in (404, 405, 501):
                 raise ServiceError(
@@ -237,12 +240,15 @@ class TrainingRun:
                     Fault("refused", error.fault.sentence),
                 ) from None
             raise
-        await self._saves.confirmed(sent.saving, str(saved.path), sent.wanted)
+        await self._saves.confirmed(sent.saving, path, sent.wanted)
 
     async def _take_step(self, sent: _Sent) -> None:
-        passed, _ = [await self._connection.result(sent.what, answer) for answer in sent.answers]
         batch = self._work.batch(sent.step)
-        loss = mean_loss(batch, [row["logprobs"].to_numpy() for row in passed.loss_fn_outputs])
+        lengths = [len(each.prompt) + len(each.completion) - 1 for each in batch]
+        passed, stepped = sent.answers
+        logprobs = await self._connection.result(sent.what, passed, lambda answer: said.losses(answer, lengths))
+        await self._connection.result(sent.what, stepped, lambda _: None)
+        loss = mean_loss(batch, logprobs)
         if not math.isfinite(loss):
             raise BackendError(
                 f"the loss was not a finite number at {sent.what}: lower the learning rate "

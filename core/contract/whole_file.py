@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.errors import SpecError, StoreError
 
 
 @contextmanager
@@ -26,6 +26,8 @@ def replacing_file(path: Path, *, durable: bool = False, shared: bool = False) -
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = aside(path, f".{os.getpid()}" if shared else "")
+    if partial.is_symlink():
+        partial.unlink()  # somebody else's: what it points to is not to be written
     try:
         yield partial
         if durable:
@@ -47,14 +49,14 @@ def replacing_folder(folder: Path, *, durable: bool = False) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = aside(folder)
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove(partial)
     partial.mkdir()
     try:
         yield partial
         if durable:
             for place in [*partial.rglob("*"), partial]:
                 _sync(place)
-        shutil.rmtree(folder, ignore_errors=True)  # a name can be given to a folder only where there is none
+        _remove(folder)  # a name can be given to a folder only where there is none
         partial.rename(folder)
         if durable:
             _sync(folder.parent)
@@ -80,6 +82,32 @@ def whole_file(out: Path, force: bool) -> Iterator[Path]:
             yield partial
     except OSError as error:
         raise SpecError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def within(root: Path, *parts: str) -> Path:
+    """A path below a folder that may be somebody else's, where it is really there: no link on the way leads out.
+
+    Raises:
+        StoreError: a part is no name of a file, or a link leads out of the folder.
+    """
+    path = root
+    for part in parts:
+        if part in ("", ".", "..") or any(each in part for each in "/\\\0"):
+            raise StoreError(
+                f"{part[:100]!r} is no name of a file in {root}: what names it was changed by something else"
+            )
+        path /= part
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise StoreError(f"{path} is a link that leads out of {root}: remove it")
+    return path
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or a link in its place: never what that points to."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def aside(path: Path, process: str = "") -> Path:

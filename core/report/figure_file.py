@@ -14,6 +14,7 @@ from typing import Any
 
 from windowshift.core.contract.errors import MissingExtraError, SpecError, StoreError
 from windowshift.core.contract.number_format import signed
+from windowshift.core.contract.whole_file import replacing_file
 from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.figure import GLYPHS, Box, Heat, Plot, Rule, Series
 
@@ -33,9 +34,13 @@ _DASHES = ("-", "--", "-.", ":")
 
 
 def file_name(*parts: str) -> str:
-    """Return a name for a figure's files, of parts that may hold anything: at most 100 letters, digits and `._+-`."""
+    """Return a name for a figure's files, of parts that may hold anything: letters, digits and `._+-`, 100 at most.
+
+    Letters of other scripts take several bytes, of which a file's name may have 255.
+    """
     clean = ("".join(c if c.isalnum() or c in "._+" else "_" for c in part).strip(".") for part in parts)
-    return "-".join(part for part in clean if part)[:100] or "figure"
+    named = "-".join(part for part in clean if part)[:100]
+    return named.encode("utf-8", "replace")[:200].decode("utf-8", "ignore") or "figure"
 
 
 def write_plot(plot: Plot, folder: Path, name: str, formats: Sequence[str] = ("csv", "png", "svg")) -> list[Path]:
@@ -61,7 +66,8 @@ def write_plot(plot: Plot, folder: Path, name: str, formats: Sequence[str] = ("c
         folder.mkdir(parents=True, exist_ok=True)
         if "csv" in formats:
             written.append(folder / f"{name}.csv")
-            written[0].write_text(_csv(plot), encoding="utf-8")
+            with replacing_file(written[0]) as partial:  # not through a link that lies in its place
+                partial.write_text(_csv(plot), encoding="utf-8")
         if pictures:
             written += _pictures(plot, [folder / f"{name}.{one}" for one in pictures], written)
     except OSError as error:
@@ -102,7 +108,8 @@ def _matplotlib(there: str = "") -> Iterator[None]:
 def _save(figure: Any, path: Path) -> None:
     ending = path.suffix.lower()
     dates: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure.savefig(path, format=ending[1:], metadata=dates.get(ending))
+    with replacing_file(path) as partial:
+        figure.savefig(partial, format=ending[1:], metadata=dates.get(ending))
 
 
 def write_sheet(plots: Sequence[Plot], title: str, of: str, path: Path) -> None:

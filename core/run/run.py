@@ -23,6 +23,7 @@ from windowshift.core.contract.errors import (
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.contract.service import Service
+from windowshift.core.contract.whole_file import within
 from windowshift.core.plan.estimate import Estimate, estimate
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
@@ -181,7 +182,7 @@ def run_spec(
     with hold(workspace, f"run {spec.name}", wait=wait, on_wait=waiting):
         writer = Writer(workspace)
         try:
-            with logging_to(workspace / "logs" / f"{spec.name}.log"):
+            with logging_to(within(workspace, "logs", f"{spec.name}.log")):
                 only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
                 stopping = Stopping(on_stop)
                 return _complete(_run(plan, writer, backends, observe, only, stopping), stopping)

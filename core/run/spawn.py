@@ -6,17 +6,21 @@ import subprocess
 from pathlib import Path
 
 from windowshift.core.contract.child import python_module
+from windowshift.core.contract.whole_file import within
 
 
 def launch(spec_file: Path, workspace: Path) -> int:
     """Start `windowshift run` in a new session and return its process id.
 
     What it prints goes to ``logs/launch.log`` in the workspace.
+
+    Raises:
+        StoreError: that place is not in the workspace.
     """
-    logs = workspace / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    log = within(workspace, "logs", "launch.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
     command = python_module("windowshift", "run", str(spec_file), "--workspace", str(workspace))
-    with (logs / "launch.log").open("ab") as out:
+    with log.open("ab") as out:
         # A new session: closing the terminal, or losing ssh, does not end the run.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True

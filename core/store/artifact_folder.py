@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from windowshift.core.contract.whole_file import replacing_file
 FILES = "files.json"
 """Beside a job's artifacts: the size, the time of change and the SHA-256 of each of their files."""
 _BLOCK = 1 << 20
+_MADE = re.compile(r"[0-9a-f]{20}")
+"""An id as `core.plan.jobs.job_hash` makes them: no folder of a person's own is called so."""
 
 _Stat = tuple[int, int]
 """Size in bytes, and time of change in nanoseconds."""
@@ -93,6 +96,11 @@ class ArtifactFolder:
         folder = self.folder(job)
         if folder.is_symlink():
             folder.unlink()  # never what it points to
+        elif self._leads_out() and not _MADE.fullmatch(job):
+            raise StoreError(
+                f"{self._root} is a link to {self._root.resolve()}, and '{job}' is no id that windowshift made: "
+                "nothing there was removed"
+            )
         else:
             shutil.rmtree(folder, ignore_errors=True)
         self._whole = {path: stat for path, stat in self._whole.items() if not path.is_relative_to(folder)}
@@ -104,9 +112,18 @@ class ArtifactFolder:
             return None
         job, parts = split
         path = self.folder(job).joinpath(*parts)
-        if not path.resolve().is_relative_to(self._root.resolve()):
-            raise StoreError(f"{path} is a link that leads out of the artifacts: remove it")
+        root = self._root.resolve()
+        for file in (path, *(path.rglob("*") if path.is_dir() else ())):
+            if file.is_symlink() or file == path:
+                if not file.resolve().is_relative_to(root):
+                    raise StoreError(f"{file} is a link that leads out of the artifacts: remove it")
+            elif not file.is_dir() and not file.is_file():
+                raise StoreError(f"{file} is neither a file nor a folder: remove it")
         return job, "/".join(parts), path
+
+    def _leads_out(self) -> bool:
+        """Whether the artifacts lie elsewhere, on a larger disk perhaps."""
+        return not self._root.resolve().is_relative_to(self._root.parent.resolve())
 
     def _problem(self, job: str, name: str, path: Path, *, content: bool) -> str | None:
         """What is wrong with an artifact; None where it is whole."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from windowshift.backends.local.chat_format import TrainingTokens
-from windowshift.backends.shared.faults import Fault, ServiceError
+from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter, complete
 from windowshift.backends.tinker.advice import advice, of_width, recommended
 from windowshift.backends.tinker.backend import TinkerBackend
@@ -150,7 +151,11 @@ def test_losses_have_every_step_once_whatever_a_kill_left(tmp_path: Path) -> Non
 def test_an_adapter_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     folder = tmp_path / "job7" / "adapter"
     remote = RemoteAdapter("tinker://run/sampler_weights/final", "http://server", "microworld", 8)
-    remote.write(folder, {"adapter_config.json": b"{}", "adapter_model.safetensors": b""})
+    folder.mkdir(parents=True)
+    remote.note(folder)
+    (folder / "adapter_config.json").write_bytes(b"{}")
+    assert not complete(folder, peft=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"")
     assert RemoteAdapter.read(str(folder)) == remote
     assert complete(folder, peft=True)
     (folder / "adapter_model.safetensors").unlink()
@@ -199,5 +204,9 @@ def test_faults_tell_what_can_go_on() -> None:
     assert status(503, "busy").remedy == "again"
     assert status(400, "base_model x is not supported").sentence == "base_model x is not supported"
     assert fault_of(tinker.APIConnectionError(request=request)).remedy == "again"
-    with pytest.raises(KeyError):
-        fault_of(KeyError("a bug stays one"))
+    for error in (KeyError("x"), AttributeError("x"), RecursionError(), BrokenAnswerError("it is none")):
+        fault = fault_of(error)  # whatever is raised while an answer is read: the answer is broken
+        assert (fault.remedy, fault.broken) == ("again", True)
+    for bug in (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()):
+        with pytest.raises(type(bug)):
+            fault_of(bug)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import SpecError, StoreError
+from windowshift.core.contract.whole_file import within
 
 PLAN_SECONDS = 120
 
@@ -47,7 +48,7 @@ def new_spec(workspace: Path, template: str, text: str) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    folder = workspace / "specs"
+    folder = within(workspace, "specs")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1000):
@@ -71,7 +72,7 @@ def kept_spec(workspace: Path, experiment: str, text: str) -> Path:
     """
     if experiment != Path(experiment).name or experiment.startswith(".") or "\0" in experiment:
         raise StoreError(f"'{experiment}' is no name for a file: the store was changed by something else")
-    for path in (workspace / f"{experiment}.yaml", workspace / "specs" / f"{experiment}.yaml"):
+    for path in (within(workspace, f"{experiment}.yaml"), within(workspace, "specs", f"{experiment}.yaml")):
         if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
             return path
     try:

@@ -15,8 +15,9 @@ from textual.app import App
 from textual.screen import Screen
 
 from windowshift.core.contract import sanitise
-from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.errors import StoreError, WindowshiftError
 from windowshift.core.contract.records import ControlAction, JobRow
+from windowshift.core.contract.whole_file import within
 from windowshift.core.store import control
 from windowshift.tui.read.places import Places
 from windowshift.tui.read.snapshot import CellKey, ExperimentView
@@ -192,7 +193,7 @@ class Services(App[None]):
 
         name = file_name(*names)
         try:
-            written = write_plot(plot, self.workspace / "plots", name, FORMATS)
+            written = write_plot(plot, within(self.workspace, "plots"), name, FORMATS)
         except WindowshiftError as error:
             self.call_from_thread(self.say, str(error), bad=True)
         except Exception as error:  # a drawing library that fails must not take the app down
@@ -214,8 +215,8 @@ class Services(App[None]):
         """Copy text: to the clipboard, else through the terminal, and always to a file; say which it was."""
         try:
             path = clipboard.write_copy(self.workspace, name, suffix, text, self.now())
-        except OSError as error:
-            place = f"no file: {error.strerror or error}"
+        except (OSError, StoreError) as error:
+            place = f"no file: {getattr(error, 'strerror', None) or error}"
         else:
             place = f"{path.parent.name}/{path.name}"
         first = text.strip().partition("\n")[0]

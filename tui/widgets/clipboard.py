@@ -10,6 +10,8 @@ import re
 import time
 from pathlib import Path
 
+from windowshift.core.contract.whole_file import within
+
 LONGEST = 74_000
 """Bytes of text that terminals take in one OSC 52 sequence: most stop at 100 kB of base64."""
 
@@ -44,8 +46,9 @@ def write_copy(workspace: Path, name: str, suffix: str, text: str, now: float) -
 
     Raises:
         OSError: the folder cannot be written.
+        StoreError: it is not in the workspace.
     """
-    folder = workspace / "copied"
+    folder = within(workspace, "copied")
     folder.mkdir(exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     clean = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")[:60] or "text"
