@@ -11,7 +11,7 @@ import pytest
 
 import windowshift
 
-TRAP = "from pathlib import Path\nPath({mark!r}).touch()\nraise ImportError('taken from the working folder')\n"
+TRAP = "open({mark!r}, 'w').close()\nraise ImportError('taken from the working folder')\n"
 NAMES = ("random", "json", "torch", "queue", "logging", "typing", "yaml", "numpy", "dataclasses", "windowshift_trap")
 SPEC = """\
 name: tiny
@@ -47,6 +47,29 @@ def test_a_run_executes_nothing_of_the_working_folder(trapped: Path, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.glob("executed-*"))
+
+
+@pytest.mark.parametrize("module", ["windowshift", "windowshift.__main__"])
+@pytest.mark.parametrize("arguments", [["--version"], ["doctor"], ["plan", "spec.yaml"], ["tui", "nowhere"]])
+def test_the_module_executes_nothing_of_the_working_folder(
+    trapped: Path, tmp_path: Path, module: str, arguments: list[str]
+) -> None:
+    """Each module of the standard library that is imported for it, but for those that Python itself needs to begin."""
+    begun = subprocess.run(
+        [sys.executable, "-c", "import runpy, sys, importlib.util; print(' '.join(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    for name in sorted(sys.stdlib_module_names - {each.partition(".")[0] for each in begun}):
+        (trapped / f"{name}.py").write_text(TRAP.format(mark=str(tmp_path / f"executed-{name}")), encoding="utf-8")
+    for name in begun:
+        (trapped / f"{name}.py").unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=trapped, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert not list(tmp_path.glob("executed-*")), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "taken from the working folder" not in done.stderr
 
 
 def test_one_place_says_how_a_module_is_run() -> None:

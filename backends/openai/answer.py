@@ -9,10 +9,10 @@ from pydantic import Field
 
 from windowshift.backends.shared.faults import BrokenAnswerError
 from windowshift.backends.shared.reasoning import apart
-from windowshift.backends.shared.redaction import Redactor
 from windowshift.backends.shared.said import REPEATS_KEY, Count, Finite, Said, read
 from windowshift.core.contract.generation import Completion, Finish, GenerateRequest, TokenLogprob
 from windowshift.core.contract.prices import Price
+from windowshift.core.contract.redaction import Redactor
 
 # The API's own word first, then those of servers that are like it.
 _ENDED: dict[str, Finish] = {

@@ -14,9 +14,9 @@ from windowshift.backends.openai.said import Listed, ModelEntry
 from windowshift.backends.shared.bounded import at_once, bounded_transport
 from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError, service_error
 from windowshift.backends.shared.key import Key, find_key
-from windowshift.backends.shared.redaction import Redactor
 from windowshift.backends.shared.said import Said, load_json, read
 from windowshift.core.contract.errors import BackendError, MissingExtraError
+from windowshift.core.contract.redaction import Redactor
 
 if TYPE_CHECKING:
     from httpx2 import Response

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from windowshift.backends.shared.redaction import Redactor
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.backoff import Backoff
+from windowshift.core.contract.redaction import Redactor
 
 if TYPE_CHECKING:
     from windowshift.backends.serve.api_error import ApiError

@@ -35,9 +35,9 @@ from windowshift.backends.serve.served_models import ServedModels
 from windowshift.backends.serve.service import Service
 from windowshift.backends.serve.state import State
 from windowshift.backends.serve.trainer import Trainer
-from windowshift.backends.shared.redaction import Redactor
 from windowshift.core.contract.backend import StreamingBackend
 from windowshift.core.contract.errors import SpecError, WindowshiftError
+from windowshift.core.contract.redaction import Redactor
 from windowshift.core.contract.training import Sft
 from windowshift.core.store.lock import hold
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from windowshift.backends.shared.redaction import Redactor
 from windowshift.core.contract.errors import BackendError, UnaskedError
+from windowshift.core.contract.redaction import Redactor, remember
 
 KEYRING_SERVICE = "windowshift"
 _NO_KEY = "none"
@@ -20,6 +20,10 @@ class Key:
 
     value: str
     source: Literal["environment", "keyring", "none needed"]
+
+    def __post_init__(self) -> None:
+        if self.source != "none needed":
+            remember(self.value)
 
     @cached_property
     def redactor(self) -> Redactor:

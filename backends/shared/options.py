@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from windowshift.backends.shared.redaction import Redactor
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.prices import Price, read_price
+from windowshift.core.contract.redaction import Redactor
 from windowshift.core.spec.section import Number, Section
 from windowshift.core.spec.spec_errors import sentence
 

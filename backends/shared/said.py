@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from windowshift.backends.shared.faults import BrokenAnswerError, broken
-from windowshift.backends.shared.redaction import Redactor
+from windowshift.core.contract.redaction import Redactor
 
 REPEATS_KEY = "it repeats the key that it was sent"
 LARGEST = (1 << 53) - 1  # the largest whole number that every JSON reader has

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from windowshift.backends.local.chat_format import spent
 from windowshift.backends.shared.pool import pooled
-from windowshift.backends.shared.refusal import failed, nonsense, unanswered
+from windowshift.backends.shared.refusal import failed, library_reason, nonsense, unanswered
 from windowshift.backends.vllm.adapters import AdapterFolder, Shelf
 from windowshift.backends.vllm.engine import Answer, Engine, EngineError, Question, Served
 from windowshift.backends.vllm.order import Asked, ordered
@@ -20,6 +21,7 @@ from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest
 from windowshift.core.contract.proof import Proof
 
+log = logging.getLogger("windowshift.vllm")
 _SEEDS = 1 << 63
 _RENDERED_TOGETHER = 64
 
@@ -117,6 +119,9 @@ class Answers:
             return one, await self._completion(one, slots)
         except WindowshiftError as error:
             return one, failed(one.request, str(error), len(one.prompt))
+        except Exception as error:  # raised while an answer was read: one broken answer is of one request
+            log.exception("an answer of vLLM cannot be read")
+            return one, failed(one.request, f"vLLM's answer cannot be used: {library_reason(error)}", len(one.prompt))
 
     async def _completion(self, one: Asked, slots: Slots) -> Completion:
         request, sampling = one.request, one.request.sampling
@@ -137,6 +142,8 @@ class Answers:
         if one.slot is not None:
             slots.note(one.slot, len(one.prompt), answer)
         ids = answer.ids[:-1] if answer.stopped and answer.ids[-1:] and answer.ids[-1] in question.stop else answer.ids
+        if len(ids) > sampling.max_tokens:
+            raise EngineError(f"vLLM answered with {len(ids)} tokens, and {sampling.max_tokens} were asked")
         if not answer.stopped and len(ids) != sampling.max_tokens:
             raise EngineError(
                 f"vLLM cut a completion off after {len(ids)} tokens, and {sampling.max_tokens} were asked"

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from windowshift.backends.openai.faults import reason_in
 from windowshift.backends.shared.bounded import ENCODINGS, MOST_BYTES, Unpacked, at_once
-from windowshift.backends.shared.faults import BrokenAnswerError
+from windowshift.backends.shared.faults import BrokenAnswerError, broken
 from windowshift.backends.shared.key import Key
-from windowshift.backends.shared.redaction import Redactor
 from windowshift.backends.shared.said import load_json
 from windowshift.backends.vllm.engine import EngineError
 from windowshift.backends.vllm.key import server_key
 from windowshift.backends.vllm.options import KEY_ENV, VllmOptions
 from windowshift.core.contract.errors import MissingExtraError, UnaskedError
+from windowshift.core.contract.redaction import Redactor
 
 if TYPE_CHECKING:
     import aiohttp
@@ -190,6 +190,8 @@ class Connection:
             raise EngineError(f"the vLLM server at {self.address} did not answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unreachable(error) from None
+        except Exception as error:  # whatever is raised while an answer is read
+            raise self.broken(broken(error)) from None
 
     def _wait_for(self, error: _AwayError, failing_since: float) -> None:
         """Say that the server is away, or that it has been for too long.

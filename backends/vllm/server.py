@@ -200,7 +200,7 @@ class ServerEngine:
         results = found.get("results")
         if not isinstance(results, list) or not all(isinstance(one, dict) for one in results) or not results:
             raise self._http.broken("its workers answered nothing")
-        return results
+        return [{key: self._without_keys(value) for key, value in one.items()} for one in results]
 
     async def cache_counts(self) -> CacheCounts | None:
         """The counters of the prefix cache, from the server's metrics."""
@@ -213,6 +213,16 @@ class ServerEngine:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    def _without_keys(self, value: object, depth: int = 4) -> object:
+        """What a worker says, its sentences without the key; what is nested deeper than any of its answers is none."""
+        if isinstance(value, str):
+            return self._http.redactor.said(value)
+        if isinstance(value, dict | list) and not depth:
+            raise self._http.broken("its workers' answers are nested too deeply")
+        if isinstance(value, dict):
+            return {key: self._without_keys(each, depth - 1) for key, each in value.items()}
+        return [self._without_keys(each, depth - 1) for each in value] if isinstance(value, list) else value
 
     def _models(self, found: object) -> tuple[Served, ...]:
         try:

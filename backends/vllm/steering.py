@@ -7,8 +7,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from windowshift.backends.shared.faults import BrokenAnswerError
+from windowshift.backends.shared.said import read
 from windowshift.backends.vllm.engine import Answer, Engine, EngineError
 from windowshift.backends.vllm.pushes import to_json
+from windowshift.backends.vllm.wire import SlotDone
 from windowshift.core.contract.backend import ModelSize
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Steering
@@ -111,9 +114,11 @@ class Slots:
             for worker in workers:
                 if slot not in worker:
                     raise BackendError("vLLM's worker does not know of this steering any more: was it started anew?")
-                proofs.append(_proofs(pushes, worker[slot], answers))
+                proofs.append(_proofs(pushes, read(SlotDone, worker[slot]), answers))
                 check_all(proofs[-1])
             return proofs[0]
+        except BrokenAnswerError as error:
+            raise BackendError(f"what vLLM's worker says of its steering cannot be used: {error}") from None
         except BackendError as error:
             if "did not fire" in str(error):
                 raise BackendError(f"{error}; start vLLM with  --enforce-eager") from error
@@ -133,22 +138,25 @@ class Slots:
         return found
 
 
-def _proofs(pushes: Sequence[Push], done: Mapping[str, Any], answers: Sequence[tuple[int, int]]) -> tuple[Proof, ...]:
+def _proofs(pushes: Sequence[Push], done: SlotDone, answers: Sequence[tuple[int, int]]) -> tuple[Proof, ...]:
     """What a worker did, beside what was asked.
 
     Raises:
         BackendError: the worker could not steer, or passed tokens by that the answers show to have been computed.
+        BrokenAnswerError: it tells of other pushes than there were.
     """
-    if done["problem"]:
-        raise BackendError(f"vLLM could not steer: {done['problem']}")
+    if done.problem:
+        raise BackendError(f"vLLM could not steer: {done.problem}")
+    if len(done.pushes) != len(pushes):
+        raise BrokenAnswerError(f"it is of {len(done.pushes)} pushes, and there were {len(pushes)}")
     found = []
-    for push, line in zip(pushes, done["pushes"], strict=True):
-        asked = int(line["tokens_asked"])
+    for push, line in zip(pushes, done.pushes, strict=True):
+        asked = int(line.tokens_asked)
         # A prompt's tokens and all drawn ones but the last go through the layers. What was found in the prefix
         # cache does not; vLLM may compute more: again after preemption, or one token past the end.
-        prompts = 0 if push.tokens == "response" else sum(prompt for prompt, _ in answers) - int(done["cached"])
+        prompts = 0 if push.tokens == "response" else sum(prompt for prompt, _ in answers) - done.cached
         responses = 0 if push.tokens == "prompt" else sum(max(drawn - 1, 0) for _, drawn in answers)
-        if asked < prompts + responses or int(done["requests"]) < len(answers):
+        if asked < prompts + responses or done.requests < len(answers):
             raise BackendError(
                 f"steering with vector '{push.vector}' at layer {push.layer} passed tokens by: vLLM steered {asked}, "
                 f"and the {len(answers)} answers have {prompts + responses} that were to be"
@@ -160,14 +168,14 @@ def _proofs(pushes: Sequence[Push], done: Mapping[str, Any], answers: Sequence[t
                 layer=push.layer,
                 alpha=push.alpha,
                 ablate=push.ablate,
-                calls=int(line["calls"]),
-                calls_asked=int(done["passes"]),
-                tokens=int(line["tokens"]),
+                calls=line.calls,
+                calls_asked=done.passes,
+                tokens=int(line.tokens),
                 tokens_asked=asked,
-                change=float(line["moved"]) / max(float(line["tokens"]), 1.0),
-                change_asked=float(line["wanted"]) / count,
-                resolution=float(done["eps"]) * float(line["size"]) / count,
-                tolerance=1e-3 if done["exact"] else 2e-2,
+                change=line.moved / max(line.tokens, 1.0),
+                change_asked=line.wanted / count,
+                resolution=done.eps * line.size / count,
+                tolerance=1e-3 if done.exact else 2e-2,
             )
         )
     return tuple(found)

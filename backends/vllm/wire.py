@@ -15,6 +15,7 @@ from windowshift.backends.vllm.engine import CacheCounts, ranked
 _COUNTER = re.compile(r"^vllm:prefix_cache_(queries|hits)_total(?:\{[^}]*\})? (\S{1,40})$", re.MULTILINE)
 _TOKEN = re.compile(r"(?:token_id:)?(\d{1,10})")
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+Tally = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 OneChoice = Field(min_length=1, max_length=1)
 
 
@@ -73,6 +74,29 @@ class ScoredAnswer(Said):
     """What came of a text that was scored."""
 
     choices: Annotated[list[ScoredChoice], OneChoice]
+
+
+class PushDone(Said):
+    """What a worker did for one push of a slot; tokens are counted, the rest are sums over them."""
+
+    tokens_asked: Tally
+    tokens: Tally
+    calls: Count
+    moved: Finite
+    wanted: Finite
+    size: Finite
+
+
+class SlotDone(Said):
+    """What a worker did for the requests of a slot."""
+
+    problem: str | None = None
+    pushes: list[PushDone]
+    cached: Count
+    requests: Count
+    passes: Count
+    eps: Finite
+    exact: bool
 
 
 def cache_counts_in(metrics: str) -> CacheCounts:

@@ -11,6 +11,7 @@ from windowshift.core.contract.artifacts import Artifacts, DamagedError
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.progress import Progress, Work
 from windowshift.core.contract.records import SAMPLING, ExperimentState, JobState
+from windowshift.core.contract.redaction import without_keys
 from windowshift.core.contract.setting import ModelScorer, RowScorer, Score, Scorer
 from windowshift.core.contract.training import TrainProgress
 from windowshift.core.plan.jobs import Job
@@ -225,6 +226,8 @@ class Ledger:
         if state != "running":
             self._sampled.discard(job.id)
         self._states[job.id] = state
+        if fields.get("error"):
+            fields["error"] = without_keys(fields["error"])
         self.writer.set_job(self.number(job), state, experiment=self.experiment, **fields)
 
     def start(self, job: Job) -> None:
@@ -374,7 +377,7 @@ class Ledger:
 
     def said(self, job: Job, text: str) -> None:
         """Record what a backend says of a job."""
-        self.writer.event("message", {"text": text}, experiment=self.experiment, job=self.number(job))
+        self.writer.event("message", {"text": without_keys(text)}, experiment=self.experiment, job=self.number(job))
 
     def judged(self, job: Job) -> None:
         """Pass a judge's scores, and what it said, on to the completions that it judged."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from windowshift.core.contract import sanitise
+from windowshift.core.contract.redaction import without_keys
 
 LONGEST = 200_000
 """Characters of one message, its traceback included."""
@@ -42,5 +43,5 @@ class _Plain(logging.Formatter):
     """Messages hold what others wrote: names, sentences of servers, values of a spec."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A record as text without anything that a terminal obeys."""
-        return sanitise.block(super().format(record), LONGEST)
+        """A record as text without keys, and without anything that a terminal obeys."""
+        return sanitise.block(without_keys(super().format(record)), LONGEST)

@@ -14,7 +14,14 @@ The public names, for notebooks and for packages that add a setting, a scorer or
 They are imported at their first use, so that `import windowshift` stays quick.
 """
 
-from __future__ import annotations
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[:1]:
+    # `python -m windowshift` puts the working folder before the library: a `random.py` there, which is a person's own,
+    # would be taken for the library's. Before anything else is imported, `__future__` included.
+    _asked = [word.removeprefix("-m") for word in sys.orig_argv[1:]]
+    if any(word.split(".")[0] == "windowshift" for word in _asked):
+        del sys.path[0]
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

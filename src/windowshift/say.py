@@ -11,15 +11,18 @@ from typing import Any
 import typer
 
 from windowshift.core.contract import sanitise
+from windowshift.core.contract.redaction import without_keys
 
 
 def say(text: str = "", *, err: bool = False) -> None:
     """Print one line; a line end inside it is shown, so that a name cannot write lines of its own."""
+    text = without_keys(text)
     typer.echo(sanitise.line(text, len(text)), err=err)
 
 
 def say_block(text: str, *, err: bool = False) -> None:
     """Print text of several lines."""
+    text = without_keys(text)
     typer.echo(sanitise.block(text, len(text)), err=err)
 
 
@@ -35,4 +38,4 @@ def say_listed(rows: Sequence[tuple[str, str]]) -> None:
 
 def say_json(value: Any) -> None:
     """Print a value as JSON."""
-    typer.echo(sanitise.json_text(value))
+    typer.echo(without_keys(sanitise.json_text(value)))

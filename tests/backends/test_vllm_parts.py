@@ -15,6 +15,8 @@ import torch
 
 from tests.vllm_adapters import make_adapters
 from windowshift.backends.local.model_folder import locate
+from windowshift.backends.shared.faults import BrokenAnswerError
+from windowshift.backends.shared.said import read
 from windowshift.backends.vllm.adapters import AdapterFolder
 from windowshift.backends.vllm.backend import VllmBackend
 from windowshift.backends.vllm.connection import Connection
@@ -26,6 +28,7 @@ from windowshift.backends.vllm.pushes import from_json, to_json
 from windowshift.backends.vllm.served_model import find_served
 from windowshift.backends.vllm.steering import _proofs
 from windowshift.backends.vllm.turnstile import Kind, Turnstile
+from windowshift.backends.vllm.wire import SlotDone
 from windowshift.core.contract.backend import Backend, ModelSize, SteeringBackend
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
@@ -238,7 +241,7 @@ def line(**changes: float) -> dict[str, Any]:
 
 
 def test_a_proof_holds_where_everything_fits() -> None:
-    (proof,) = _proofs([push()], DONE, ANSWERS)
+    (proof,) = _proofs([push()], read(SlotDone, DONE), ANSWERS)
     assert proof.problem() is None
     assert (proof.change, proof.tokens, proof.calls_asked) == (0.5, 30, 5)
 
@@ -252,19 +255,31 @@ def test_a_proof_holds_where_everything_fits() -> None:
     ],
 )
 def test_a_proof_shows_what_was_done_otherwise(done: dict[str, Any], said: str) -> None:
-    (proof,) = _proofs([push()], done, ANSWERS)
+    (proof,) = _proofs([push()], read(SlotDone, done), ANSWERS)
     assert said in (proof.problem() or "")
 
 
 @pytest.mark.parametrize("done", [line(tokens_asked=29.0, tokens=29.0), {**DONE, "cached": 3}, {**DONE, "requests": 1}])
 def test_the_answers_tell_what_a_worker_passed_by(done: dict[str, Any]) -> None:
     with pytest.raises(BackendError, match="passed tokens by"):
-        _proofs([push()], done, ANSWERS)
+        _proofs([push()], read(SlotDone, done), ANSWERS)
 
 
 def test_what_a_worker_could_not_do_is_said() -> None:
     with pytest.raises(BackendError, match="could not steer: a layer gave out something else"):
-        _proofs([push()], {**DONE, "problem": "a layer gave out something else"}, ANSWERS)
+        _proofs([push()], read(SlotDone, {**DONE, "problem": "a layer gave out something else"}), ANSWERS)
+
+
+@pytest.mark.parametrize("wrong", [None, "x", -1, 10**30, float("nan"), float("inf"), [], {}, True])
+@pytest.mark.parametrize("place", ["passes", "requests", "cached", "eps", "pushes", "calls", "tokens", "moved", "size"])
+def test_what_a_worker_says_has_types_and_bounds(place: str, wrong: Any) -> None:
+    fine = place in ("eps", "moved", "size") and wrong in (-1, 10**30)  # numbers
+    done = {**DONE, place: wrong} if place in DONE else line(**{place: wrong})
+    if fine and not isinstance(wrong, bool):
+        read(SlotDone, done)
+        return
+    with pytest.raises(BrokenAnswerError):
+        _proofs([push()], read(SlotDone, done), ANSWERS)
 
 
 @pytest.mark.parametrize("paired", [True, False])

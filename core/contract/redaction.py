@@ -14,6 +14,7 @@ SHOWN = 400  # characters of a server's sentence that people get to read
 _FRAGMENT = 8  # so many characters of a key in a row are a part of it
 _WORD_FRAGMENT = 5  # a word of so many characters that begins or ends as the key does
 _MASKED_FRAGMENT = 3  # the same beside a mask, as in  sk-1234****6789
+_SPREAD_FRAGMENT = 12  # the same of a key that is spread over lines, quotes or escapes, where words run together
 _LONGEST = 65_536  # what is beyond is never shown, and not looked at
 _WORD = re.compile(r"[^\s\"'<>(),;]+")
 _MASK = re.compile(r"([^\s\"'<>(),;*•…#]{0,64}?)([*•…#]{2,}|\.{3,}|…)([^\s\"'<>(),;*•…#]{0,64})")
@@ -26,6 +27,10 @@ _LOOKS_LIKE_A_KEY = re.compile(
 _NAMED = re.compile(
     r"(?i)(\b(?:(?:x[-_])?api[-_]?key|authorization|access[-_]?token|auth[-_]?token|password|passwd|secret)\s*[=:]\s*"
     r"[\"']?|[?&][\w\-]*(?:key|token|secret|sig|signature)=)(?:(?:bearer|basic)\s+)?[A-Za-z0-9._~+/=%\-]{8,}"
+)
+# What stands between the parts of a key that is wrapped, quoted or escaped; a key itself has none of it.
+_BETWEEN = re.compile(
+    r"\\(?:[nrtbf]|u00(?:0[0-9a-fA-F]|20)|u200[b-d]|x0[0-9a-fA-F])|[^A-Za-z0-9%_.=:~/&;#-]|&#(?:10|13|32);"
 )
 _PLAIN = {"Cc": " ", "Zl": " ", "Zp": " ", "Cf": "", "Cs": "?"}  # by Unicode's categories
 _PLACEHOLDERS = ("none", "null", "empty", "dummy", "no-key")  # what servers without a key are given for one
@@ -48,6 +53,10 @@ class Redactor:
         self._fragments = frozenset(
             form[at : at + _FRAGMENT] for form in self._forms for at in range(len(form) - _FRAGMENT + 1)
         )
+        spread = [_BETWEEN.sub("", form) for form in self._forms]
+        self._spread = frozenset(
+            form[at : at + _SPREAD_FRAGMENT] for form in spread for at in range(len(form) - _SPREAD_FRAGMENT + 1)
+        )
         # A short key could be a part of any word: only the whole of it, alone, is one.
         self._short = [
             re.compile(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])")
@@ -62,9 +71,7 @@ class Redactor:
         """
         if len(text) > _LONGEST:
             text = text[:_LONGEST].rsplit(None, 1)[0]  # never half of a key at the end
-        text = self._without_fragments(text)
-        for short in self._short:
-            text = short.sub(REDACTED, text)
+        text = self.own(text)
         text = _USERINFO.sub(f"{REDACTED}@", text)
         text = _LOOKS_LIKE_A_KEY.sub(REDACTED, text)
         text = _NAMED.sub(rf"\1{REDACTED}", text)
@@ -73,15 +80,55 @@ class Redactor:
             text = _WORD.sub(self._word, text)
         return text
 
+    def own(self, text: str) -> str:
+        """Take the known keys and their parts out, and nothing that only looks like a key."""
+        text = self._without_fragments(self._without_spread(text))
+        for short in self._short:
+            text = short.sub(REDACTED, text)
+        return text
+
     def said(self, value: object, most: int = SHOWN) -> str:
         """What a server said, as people read it: without keys, in one line, printable, and only then cut."""
         text = " ".join(self.redact(plain(str(value))).split())
         return text if len(text) <= most else f"{text[:most]} ..."
 
     def holds(self, text: str) -> bool:
-        """Whether a text repeats a whole key, plain or encoded: one that may not be kept."""
+        """Whether a text repeats a whole key, plain, encoded or spread over lines: one that may not be kept."""
         low = text.lower()
-        return any(form in low for form in self._forms)
+        if any(form in low for form in self._forms):
+            return True
+        if not self._spread:
+            return False
+        together = _BETWEEN.sub("", low)
+        return any(
+            spread in together for form in self._forms if len(spread := _BETWEEN.sub("", form)) >= _SPREAD_FRAGMENT
+        )
+
+    def _without_spread(self, text: str) -> str:
+        """Take out what is a part of a key once line ends, blanks, quotes and escapes between its parts are gone."""
+        if not self._spread or _BETWEEN.search(text) is None:
+            return text
+        kept: list[int] = []  # the places of the characters that stay
+        at = 0
+        for found in _BETWEEN.finditer(text):
+            kept.extend(range(at, found.start()))
+            at = found.end()
+        kept.extend(range(at, len(text)))
+        low = "".join(text[place].lower()[:1] for place in kept)
+        spans: list[tuple[int, int]] = []
+        at = 0
+        while at <= len(low) - _SPREAD_FRAGMENT:
+            if low[at : at + _SPREAD_FRAGMENT] not in self._spread:
+                at += 1
+                continue
+            end = at + _SPREAD_FRAGMENT
+            while end < len(low) and low[end - _SPREAD_FRAGMENT + 1 : end + 1] in self._spread:
+                end += 1
+            spans.append((kept[at], kept[end - 1] + 1))
+            at = end
+        for start, end in reversed(spans):
+            text = f"{text[:start]}{REDACTED}{text[end:]}"
+        return text
 
     def _without_fragments(self, text: str) -> str:
         low = text.lower()
@@ -122,6 +169,25 @@ class Redactor:
         return match.group()
 
 
+_known: set[str] = set()
+_last_stop: list[Redactor] = []
+
+
+def remember(secret: str) -> None:
+    """A key that this process was given; `without_keys` takes it out from now on."""
+    if secret and secret not in _known:
+        _known.add(secret)
+        _last_stop[:] = [Redactor(_known)]
+
+
+def without_keys(text: str) -> str:
+    """A text without the keys that this process was given: the last stop before the terminal, a log or the store.
+
+    What a server says is redacted where it is read; this is for what slips through, in a library's error for one.
+    """
+    return _last_stop[0].own(text) if _last_stop else text
+
+
 def plain(text: str) -> str:
     """A text without what a terminal would obey: control characters become spaces, invisible ones are left out."""
     return "".join(_PLAIN.get(unicodedata.category(each), each) for each in text)
@@ -135,16 +201,24 @@ def _forms(secret: str) -> Iterator[str]:
     """A key as it is, and as servers, proxies and logs write it."""
     raw = secret.encode()
     yield secret
+    yield secret[::-1]
     yield quote(secret, safe="")
+    yield quote(quote(secret, safe=""), safe="")
     yield "".join(f"%{byte:02x}" for byte in raw)
+    yield "".join(f"%25{byte:02x}" for byte in raw)
     yield raw.hex()
+    yield " ".join(f"{byte:02x}" for byte in raw)
+    yield ":".join(f"{byte:02x}" for byte in raw)
     yield html.escape(secret)
-    yield "".join(f"\\u{ord(each):04x}" for each in secret)
-    for before in range(3):  # in base64 it looks otherwise by where it begins: after "Bearer ", after "user:"
-        text = base64.b64encode(b"\0" * before + raw)
-        whole = text.rstrip(b"=").decode()
-        if text.endswith(b"="):
-            whole = whole[:-1]  # mixed with what follows
-        whole = whole[(0, 2, 3)[before] :]
-        yield whole
-        yield whole.replace("+", "-").replace("/", "_")
+    for entity in ("&#{:d};", "&#x{:x};", "\\u{:04x}", "\\x{:02x}", "\\{:03o}", "u+{:04x} ", "0x{:02x}, "):
+        yield "".join(entity.format(ord(each)) for each in secret)
+    for octets in (raw, secret.encode("utf-16-le"), base64.b64encode(raw)):
+        for before in range(3):  # in base64 it looks otherwise by where it begins: after "Bearer ", after "user:"
+            text = base64.b64encode(b"\0" * before + octets)
+            whole = text.rstrip(b"=").decode()
+            if text.endswith(b"="):
+                whole = whole[:-1]  # mixed with what follows
+            whole = whole[(0, 2, 3)[before] :]
+            yield whole
+            yield whole.replace("+", "-").replace("/", "_")
+    yield base64.b32encode(raw).decode().rstrip("=")
