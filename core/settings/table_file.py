@@ -77,7 +77,7 @@ def read_dataset(name: str, *, config: str | None, split: str, revision: str | N
         import datasets
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"the data set {name}", "hub", error.name or "datasets") from error
-    away = not Path(name).exists() and offline()
+    away = not Path(name).is_absolute() and not Path(name).exists() and offline()
     try:
         with cache_alone() if away else nullcontext():
             rows = datasets.load_dataset(name, config, split=split, revision=revision)

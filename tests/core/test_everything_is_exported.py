@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from tests.rated_store import HACK, rate_store
 from windowshift.cli import app
+from windowshift.core.contract.prompts import stored_prompt
 from windowshift.core.contract.setting import Score
 from windowshift.core.measure.arm_comparison import compare_arms
 from windowshift.core.report import frames
@@ -35,12 +36,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("known") / "ws"
     writer = rate_store(folder, prompts=10, steering=True)
     with closing(writer), closing(Reader(folder, writer.connection)) as reader, writer.batch() as store:
-        store.execute("UPDATE prompts SET payload = ?", (json.dumps(PAYLOAD),))
+        for n, key, text in store.execute("SELECT id, key, text FROM prompts").fetchall():
+            digest = stored_prompt(key, text, json.dumps(PAYLOAD), None).digest
+            store.execute("UPDATE prompts SET payload = ?, digest = ? WHERE id = ?", (json.dumps(PAYLOAD), digest, n))
         ((data,),) = store.execute("SELECT n FROM jobs WHERE label = 'data med_short'").fetchall()
         ((name,),) = store.execute("SELECT id FROM jobs WHERE n = ?", (data,)).fetchall()
         part = {"data": name, "first": 0, "last": 40, "channel": "user", "condition": {"kind": "none"}}
         store.execute("UPDATE jobs SET inputs = ? WHERE n = ?", (to_json({"rows": [0, 40]}), data))
         store.execute("UPDATE jobs SET inputs = ? WHERE kind = 'train'", (to_json({"parts": [part], "seed": 7}),))
+        store.execute("DELETE FROM checksums")
         for job in (data, reader.cells(1, "")[0].job):
             store.execute("UPDATE completions SET reasoning = ? WHERE job = ? AND row < 2", (THOUGHT, job))
             known = [(0, {HACK.name: Score(1.0, None, EVIDENCE)}), (1, {HACK.name: Score(None, REASON, EVIDENCE)})]

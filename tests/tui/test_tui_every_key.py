@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from windowshift.tui.screens.experiments.screen import ExperimentsScreen
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.screens.help import HelpScreen
 from windowshift.tui.screens.jobs.screen import JobsScreen
+from windowshift.tui.screens.microscope import MicroscopeScreen
 from windowshift.tui.screens.plots import PlotsScreen
 from windowshift.tui.screens.steering.screen import SteeringScreen
 from windowshift.tui.text import actions
@@ -41,6 +43,7 @@ ROUTES: dict[str, list[tuple[type[Any], list[str]]]] = {
     "compare": [*GRID[:1], (GridScreen, ["space", "down", "space", "c"]), (CompareScreen, [])],
     "plots": [*GRID[:1], (GridScreen, ["p"]), (PlotsScreen, [])],
     "steering": [*GRID[:1], (GridScreen, ["s"]), (SteeringScreen, ["left"])],
+    "microscope": [*GRID[:1], (GridScreen, ["M"]), (MicroscopeScreen, [])],
     "jobs": [*GRID[:1], (GridScreen, ["J"]), (JobsScreen, [])],
     "help": [*GRID[:1], (GridScreen, ["question_mark"]), (HelpScreen, [])],
     "confirm": [*GRID[:1], (GridScreen, ["X"]), (ConfirmScreen, [])],
@@ -131,6 +134,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "unpin": (["space"], lambda pilot: len(pilot.app.places.pins.of("med-short")), []),
         "plots": OPENS,
         "steering": OPENS,
+        "microscope": OPENS,
         "arm": ([], of("snapshot.page"), []),
         "behaviour": ([], of("snapshot.behaviour"), []),
         "jobs": OPENS,
@@ -224,6 +228,22 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         **COPYING,
         **COMMON,
     },
+    "microscope": {
+        "next": ([], of("position"), []),
+        "previous": ([], of("position"), []),
+        "behaviour": ([], of("snapshot.behaviour"), []),
+        "export": ([], said, []),
+        "jobs": OPENS,
+        "scroll_up": (["end"], paged, []),
+        "scroll_down": (["home"], paged, []),
+        "page_up": (["end"], paged, []),
+        "page_down": (["home"], paged, []),
+        "cursor_first": (["end"], paged, []),
+        "cursor_last": (["home"], paged, []),
+        "back": ([], screen, ["M"]),
+        **COPYING,
+        **COMMON,
+    },
     "jobs": {
         "open": ([], screen, ["escape"]),
         "filter": ([], typing, ["escape"]),
@@ -275,6 +295,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     writer.connection.execute(
         "UPDATE completions SET text = text || char(10) || replace(hex(zeroblob(40)), '00', text || char(10))"
     )
+    # Two conditions with controls, for the microscope.
+    (text,) = writer.connection.execute("SELECT conditions FROM experiments").fetchone()
+    conditions = json.loads(text)
+    for entry in conditions["train"]:
+        owner = {"medium": "short", "med_long": "very_long"}.get(entry["name"])
+        if owner is not None:
+            entry |= {"control": "irrelevant", "of": owner}
+    writer.connection.execute("UPDATE experiments SET conditions = ?", (json.dumps(conditions),))
     writer.close()
     generate_store(tmp_path, name="second", prompts=6, data_size=6).close()
     return tmp_path
