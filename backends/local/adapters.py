@@ -128,6 +128,30 @@ class Adapters:
             parameter.requires_grad_(True)
         return name, parameters
 
+    @torch.no_grad()
+    def start(self, name: str, file: AdapterFile) -> None:
+        """Give an attached adapter the weights of a saved one, to train on from there.
+
+        Raises:
+            BackendError: the saved one is not a plain LoRA adapter of this model, or has another rank, scale or layers.
+        """
+        saved, mine = self.load(file), dict(self._layers(name))
+        theirs = dict(self._layers(saved))
+        for path, layer in mine.items():
+            other = theirs.get(path)
+            if (
+                other is None
+                or len(mine) != len(theirs)
+                or other.scaling[saved] != layer.scaling[name]
+                or other.lora_A[saved].weight.shape != layer.lora_A[name].weight.shape
+            ):
+                raise BackendError(
+                    f"adapter '{file.folder}' has another rank, scale or other layers than what is to be trained on "
+                    "from it: use the same  sft.rank  and  sft.alpha"
+                )
+            layer.lora_A[name].weight.copy_(other.lora_A[saved].weight)
+            layer.lora_B[name].weight.copy_(other.lora_B[saved].weight)
+
     def load(self, file: AdapterFile) -> str:
         """Attach a saved adapter, or find it attached.
 

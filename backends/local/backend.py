@@ -66,6 +66,7 @@ class LocalBackend:
         loads_peft=True,
         merges_peft=True,
         weighs=True,
+        continues=True,
     )
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:

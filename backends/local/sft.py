@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from windowshift.backends.local.adapters import WEIGHTS
+from windowshift.backends.local.adapters import WEIGHTS, AdapterFile
 from windowshift.backends.local.batch_loss import BatchLoss
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
@@ -24,6 +24,7 @@ from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.schedule import batches, learning_rate
 from windowshift.core.contract.artifacts import is_whole
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.fine_tune import adapter_digest
 from windowshift.core.contract.proof import Proof
 from windowshift.core.contract.training import (
     Checkpointed,
@@ -131,6 +132,8 @@ class _Run:
         self.step = self.examples = self.tokens = 0
         self.losses: list[tuple[int, float]] = []
         self.name, self._parameters = lm.adapters.create(job.sft, job.seed)
+        if job.model.adapter is not None:
+            lm.adapters.start(self.name, AdapterFile.at(job.model.adapter))
         self._optimizer = torch.optim.AdamW(
             list(self._parameters.values()),
             lr=job.sft.learning_rate,
@@ -246,8 +249,6 @@ def _check(job: TrainJob) -> None:
         raise BackendError("there is nothing to train on: no examples, or no epochs")
     if job.sft.rank < 1 or job.sft.batch_size < 1:
         raise BackendError("rank and batch_size must be at least 1")
-    if job.model.adapter is not None:
-        raise BackendError("backend 'local' trains adapters on base models, not on top of another adapter")
     outside = [wanted for wanted in job.checkpoints if not 0 < wanted <= total]
     if outside:
         raise BackendError(f"checkpoint {outside[0]} lies outside the {total} examples of the training")
@@ -281,6 +282,8 @@ def _losses_in(folder: Path) -> StepLosses:
 def _signature(lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -> str:
     """The digest of everything that determines the adapters: nothing of it is a place."""
     digest = hashlib.sha256(repr((asdict(job.sft), job.seed, lm.fingerprint)).encode())
+    if job.model.adapter is not None:
+        digest.update(adapter_digest(job.model.adapter).encode())
     vectors: dict[str, str] = {}
     for each, example in zip(encoded, job.examples, strict=True):
         digest.update(repr((each.prompt, each.completion)).encode())

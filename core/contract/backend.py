@@ -28,7 +28,8 @@ class Capabilities:
     the machine with them; else what becomes ready waits until the last call has ended.
     `leaves_peft` says that training leaves PEFT folders here, `loads_peft` that they can be sampled from: what
     two different backends need between them. `merges_peft` says that a PEFT adapter can be part of the model that
-    everything starts from (`Model.merged`). `weighs` says that examples, and stretches of them, may have weights.
+    everything starts from (`Model.merged`). `weighs` says that examples, and stretches of them, may have weights,
+    `continues` that training may go on from what an earlier job trained (`Model.adapter` of a `TrainJob`).
     """
 
     trains: bool = False
@@ -44,6 +45,7 @@ class Capabilities:
     loads_peft: bool = False
     merges_peft: bool = False
     weighs: bool = False
+    continues: bool = False
     joins: bool = True
 
 

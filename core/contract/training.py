@@ -73,7 +73,7 @@ class Sft:
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """One adapter to train.
+    """One adapter to train; where `model` has an adapter, on from that one, with an optimizer of its own.
 
     The first epoch takes `examples` in the order given (already shuffled by the caller), each further
     one a permutation that `seed` determines.

@@ -134,6 +134,8 @@ class _Measurer:
             data = self.data(generate, train, seed)
             if x is None:
                 reason = "the base model's cell under the train condition, or D, is not there"
+                if not self.arm.parts(generate, train, seed):
+                    reason = "trained in stages: how surprising D is says nothing of a model that was trained before"
                 points.append(Point(generate, train, seed, None, None, y, effect, data, reason))
                 continue
             points.append(Point(generate, train, seed, x.ratio, x.estimate, y, effect, data, reason))
@@ -142,12 +144,13 @@ class _Measurer:
             for evaluate, c in zip(self.arm.evaluates, columns, strict=True):
                 if c is not None and np.isfinite(uplift[c]):
                     by_evaluate[evaluate].add(x.value, x.samples, uplift[c], samples[:, c])
-        fits = {evaluate: found.fit(len(rows)) for evaluate, found in by_evaluate.items()}
+        placed = sum(1 for row in rows if self.arm.parts(*row, seed))  # those of stages have no place on a line
+        fits = {evaluate: found.fit(placed) for evaluate, found in by_evaluate.items()}
         first = next(iter(generates), None)
         spreads = self.spreads(first, seed, self.arm.evaluates) if first is not None else ()
         crossed = self.spreads(first, seed, self.arm.crossed) if first is not None and self.arm.crossed else ()
         extremes = self.extremes(first, seed) if first is not None else ()
-        return GroupMeasures(tuple(points), grouped.fit(len(rows)), fits, spreads, extremes, crossed)
+        return GroupMeasures(tuple(points), grouped.fit(placed), fits, spreads, extremes, crossed)
 
     def position(self, generate: str, train: str, seed: int | None) -> _Position | None:
         """Where a row stands on the x axis; None where its base mean or its D is not there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from windowshift.core.contract.conditions import Channel, Condition
@@ -31,7 +31,7 @@ class DataPlanner:
     def make(self, seed: int, chosen: Chosen) -> dict[str, Job]:
         """One job a generation condition, over the part of D's prompts that some row needs."""
         wanted: dict[str, tuple[Condition, set[tuple[int, int]]]] = {}
-        for row in self._maker.grid.rows:
+        for row in chain.from_iterable(row.stages for row in self._maker.grid.rows):
             for part, (first, last) in zip(row.parts, self.slices(row), strict=True):
                 wanted.setdefault(part.generate.name, (part.generate, set()))[1].add((first, last))
         jobs = {}

@@ -199,23 +199,32 @@ class GridPlanner:
         return job
 
     def _row(self, row: TrainRow, seed: int, chosen: Chosen, generated: Mapping[str, Job]) -> None:
-        size = self.data.size(row)
-        parts: list[dict[str, Any]] = []
-        vectors: list[str] = []
+        if row.after is None:  # how surprising D is says nothing of a model that has been trained before
+            self._sources(row, seed, chosen, generated)
+        start: Job | None = None
+        for stage in row.stages:
+            start = trained = self._trained(stage, seed, generated, start)
+        total = trained.total
+        checkpoints = self.spec.checkpoints.steps(total) if self.spec.checkpoints else []
+        trainers = {
+            step: self._trained_on(step, trained)
+            for step in checkpoints
+            if not self.keeps(step, total // self.spec.sft.epochs)
+        }
+        for step in (*checkpoints, total):
+            for condition in self._evaluated_at(row, step, total):
+                at = "" if step == total else f" after {step}"
+                label = f"{row.generate}: {row.train} → {condition.name}{at}"
+                channel, parent = self.spec.channel.evaluate, trainers.get(step, trained)
+                job = self.evaluate(condition, seed, chosen, channel, label=label, parent=parent, step=step)
+                final = step == total
+                self.cells.append(Cell(row.arm, row.generate, row.train, condition.name, seed, step, final, job.id))
+
+    def _sources(self, row: TrainRow, seed: int, chosen: Chosen, generated: Mapping[str, Job]) -> None:
+        """What the D of a row consists of, and the base model's answers under the condition of each part."""
         before_row = len(self.sources)
         for part, (first, last) in zip(row.parts, self.data.slices(row), strict=True):
             data = generated[part.generate.name]
-            identity, before = self.identity(part.train, self.spec.channel.train)
-            vectors += before
-            parts.append(
-                {
-                    "data": data.id,
-                    "first": first,
-                    "last": last,
-                    "condition": identity,
-                    "channel": channel_of(part.train, self.spec.channel.train),
-                }
-            )
             start = data.inputs["rows"][0]
             for train, share in self.data.trained_under(part.train, data, first, last):
                 # L̄_M(p_t): the cell of the grid where there is one, else a job of its own.
@@ -237,6 +246,26 @@ class GridPlanner:
                         reference.id,
                     )
                 )
+
+    def _trained(self, row: TrainRow, seed: int, generated: Mapping[str, Job], start: Job | None) -> Job:
+        """The job that trains a row, or a stage of it: a new adapter, or on from the one that `start` leaves."""
+        size = self.data.size(row)
+        parts: list[dict[str, Any]] = []
+        vectors: list[str] = []
+        for part, (first, last) in zip(row.parts, self.data.slices(row), strict=True):
+            data = generated[part.generate.name]
+            self.data.trained_under(part.train, data, first, last)  # refuses labels that no row has
+            identity, before = self.identity(part.train, self.spec.channel.train)
+            vectors += before
+            parts.append(
+                {
+                    "data": data.id,
+                    "first": first,
+                    "last": last,
+                    "condition": identity,
+                    "channel": channel_of(part.train, self.spec.channel.train),
+                }
+            )
         total = size * self.spec.sft.epochs
         checkpoints = self.spec.checkpoints.steps(total) if self.spec.checkpoints else []
         inputs: dict[str, Any] = {
@@ -249,34 +278,20 @@ class GridPlanner:
         }
         if self.spec.data.weights:
             inputs["weights"] = self.spec.data.weights
-        parents = tuple(dict.fromkeys([*(part["data"] for part in parts), *vectors]))
-        trained = self.add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
-        # Where the backend keeps no checkpoint, a model of its own sees the first examples only.
-        own = inputs | {"checkpoints": [], "sft": inputs["sft"] | {"epochs": 1}}
-        trainers = {
-            step: self.add(
-                Job(
-                    "train",
-                    f"train {row.generate} under {row.train} on {step}",
-                    own | {"examples": step},
-                    parents,
-                    step,
-                )
-            )
-            for step in checkpoints
-            if not self.keeps(step, size)
-        }
-        for step in (*checkpoints, total):
-            for condition in self._evaluated_at(row, step, total):
-                at = "" if step == total else f" after {step}"
-                label = f"{row.generate}: {row.train} → {condition.name}{at}"
-                channel = self.spec.channel.evaluate
-                job = self.evaluate(
-                    condition, seed, chosen, channel, label=label, parent=trainers.get(step, trained), step=step
-                )
-                self.cells.append(
-                    Cell(row.arm, row.generate, row.train, condition.name, seed, step, step == total, job.id)
-                )
+        if start is not None:
+            inputs["start"] = start.id
+        started = [] if start is None else [start.id]
+        parents = tuple(dict.fromkeys([*(part["data"] for part in parts), *vectors, *started]))
+        return self.add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
+
+    def _trained_on(self, step: int, trained: Job) -> Job:
+        """The job that trains as another one does, on the first `step` examples only.
+
+        Where the backend keeps no checkpoint it stands in for one.
+        """
+        sft = {**trained.inputs["sft"], "epochs": 1}
+        inputs = {**trained.inputs, "checkpoints": [], "sft": sft, "examples": step}
+        return self.add(Job("train", f"{trained.label} on {step}", inputs, trained.parents, step))
 
     def _evaluated_at(self, row: TrainRow, step: int, total: int) -> Iterator[Condition]:
         only = self.spec.checkpoints.evaluate if self.spec.checkpoints and step < total else None

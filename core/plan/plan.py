@@ -230,7 +230,7 @@ def _sampled(spec: Spec, grid: GridSpec, drawn: Drawn) -> list[Met]:
 
 
 def _trained(grid: GridSpec) -> dict[str, Condition]:
-    return {part.train.name: part.train for row in grid.rows for part in row.parts}
+    return {part.train.name: part.train for part in grid.parts}
 
 
 def _check_phrases(met: Sequence[Met]) -> None:
@@ -244,13 +244,11 @@ def _check_phrases(met: Sequence[Met]) -> None:
 
 def _check_controls(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:
     """A rephrasing is used twice at most, and an empty system message needs a template that takes one."""
-    for row in grid.rows:
-        size = spec.data.size
-        for part in row.parts:
-            for one in _pushing(part.train):
-                if isinstance(one, ControlGroup):
-                    enough_rephrasings(one, round(size * part.fraction))
-    pushed = [*grid.evaluate, *grid.base, *(part.train for row in grid.rows for part in row.parts)]
+    for part in grid.parts:
+        for one in _pushing(part.train):
+            if isinstance(one, ControlGroup):
+                enough_rephrasings(one, round(spec.data.size * part.fraction))
+    pushed = [*grid.evaluate, *grid.base, *(part.train for part in grid.parts)]
     if any(isinstance(one, EmptySystem) for condition in pushed for one in _pushing(condition)):
         _check_system(spec, backends, "leave  control: empty_system  out")
 
@@ -273,7 +271,7 @@ def _check_weights(spec: Spec, maker: GridPlanner) -> None:
 
 def _written(grid: GridSpec) -> bool:
     """Whether the model writes any of D."""
-    sources = [part.generate for row in grid.rows for part in row.parts]
+    sources = [part.generate for part in grid.parts]
     return any(not isinstance(one.source if isinstance(one, KeptData) else one, GivenData) for one in sources)
 
 
@@ -376,7 +374,12 @@ def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backe
             f"data.{min(spec.data.weights)}: backend '{spec.train_backend}' cannot weigh examples or tokens: train "
             "with backend local or tinker"
         )
-    trained = [part.train for row in grid.rows for part in row.parts]
+    if not trainer.continues and any(row.after for row in grid.rows):
+        raise SpecError(
+            f"conditions.train: backend '{spec.train_backend}' cannot train on from an adapter, which 'stages' needs: "
+            "train with backend local"
+        )
+    trained = [part.train for part in grid.parts]
     for condition in (*grid.generate, *grid.evaluate, *grid.base, *trained):
         for name, able in ((spec.generate_backend, sampler.steers), (spec.train_backend, trainer.steers)):
             used = condition in trained or name == spec.generate_backend

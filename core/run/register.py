@@ -9,6 +9,7 @@ from windowshift.core.contract.conditions import Condition
 from windowshift.core.contract.controls import ControlGroup, EmptySystem
 from windowshift.core.plan.plan import Plan
 from windowshift.core.spec.dose import SteeringDose
+from windowshift.core.spec.grid_spec import TrainRow
 from windowshift.core.store.connection import to_json
 from windowshift.core.store.writer import Writer
 
@@ -22,8 +23,7 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
             "name": row.train,
             "generate": row.generate,
             "arm": row.arm,
-            "kind": "mix" if len(row.parts) > 1 else row.parts[0].train.kind,
-            **({} if len(row.parts) > 1 else {**row.parts[0].train.identity(), **_control(row.parts[0].train)}),
+            **_trained_under(row),
             "parts": [
                 {"fraction": part.fraction, "generate": part.generate.name, "train": part.train.name}
                 for part in row.parts
@@ -86,6 +86,17 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
         for digest, prompts in plan.prompts.items():
             writer.put_prompts(digest, prompts)
     return experiment, numbers
+
+
+def _trained_under(row: TrainRow) -> dict[str, Any]:
+    """The kind of a train condition, and what it is."""
+    if row.after:
+        stages = [{"generate": one.parts[0].generate.name, "train": one.parts[0].train.name} for one in row.stages]
+        return {"kind": "stages", "stages": stages}
+    if len(row.parts) > 1:
+        return {"kind": "mix"}
+    train = row.parts[0].train
+    return {"kind": train.kind, **train.identity(), **_control(train)}
 
 
 def _described(condition: Condition) -> dict[str, Any]:

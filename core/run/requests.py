@@ -238,9 +238,17 @@ class RequestMaker:
         template = TemplateInputs.of(named.get("template"))
         if step is None:
             return Model(base, revision, merged=named.get("adapter"), template=template)
-        result = self._results[job.parents[-1]]
+        return Model(base, revision, self.adapter(job, job.parents[-1], step), named.get("adapter"), template)
+
+    def adapter(self, job: Job, trained: str, step: int | None = None) -> str:
+        """The folder, or the remote name, of the adapter that a train job left; of a checkpoint where it kept one.
+
+        Raises:
+            DamagedError: it is gone or damaged.
+            StoreError: there is none.
+        """
+        result = self._results[trained]
         adapter = result.get("checkpoints", {}).get(str(step)) or result.get("adapter")
         if adapter is None:
-            raise StoreError(f"the job '{job.label}' has no adapter to evaluate; retry its train job")
-        place = self._artifacts.get(adapter)
-        return Model(base, revision, place, named.get("adapter"), template)
+            raise StoreError(f"the job '{job.label}' has no adapter to go by; retry its train job")
+        return self._artifacts.get(adapter)

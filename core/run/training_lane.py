@@ -104,6 +104,7 @@ class TrainingLane:
             self._ledger.said(job, f"{unanswered} examples of D are left out: the model thought and gave no answer")
         write_chat_jsonl(examples, folder / "dataset.jsonl")
         named = job.inputs["model"]
+        start = job.inputs.get("start")
         sft = dict(job.inputs["sft"])
         sft["betas"] = tuple(sft["betas"])
         return TrainJob(
@@ -111,6 +112,7 @@ class TrainingLane:
             Model(
                 named["base"],
                 named["revision"],
+                None if start is None else self._maker.adapter(job, start),
                 merged=named.get("adapter"),
                 template=TemplateInputs.of(named.get("template")),
             ),

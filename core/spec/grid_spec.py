@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from windowshift.core.contract.selective import Selective
 from windowshift.core.spec.condition_kinds import KINDS
 from windowshift.core.spec.control_entry import read_control
 from windowshift.core.spec.given import GivenData, KeptData, read_given, read_keep
-from windowshift.core.spec.sections import ConditionEntry, Mix, Where
+from windowshift.core.spec.sections import ConditionEntry, Mix, Stages, Where
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
 
@@ -33,12 +33,21 @@ class TrainPart:
 
 @dataclass(frozen=True, slots=True)
 class TrainRow:
-    """A row of the grid: one part for a plain train condition, several for a mix."""
+    """A row of the grid: one part for a plain train condition, several for a mix.
+
+    One that is trained in stages is its last stage, and `after` the one before, which has an earlier one itself.
+    """
 
     generate: str
     train: str
     arm: str
     parts: tuple[TrainPart, ...]
+    after: TrainRow | None = None
+
+    @property
+    def stages(self) -> tuple[TrainRow, ...]:
+        """What is trained, one after the other; the row itself comes last."""
+        return (*(self.after.stages if self.after else ()), self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,11 @@ class GridSpec:
     evaluate: tuple[Condition, ...]
     base: tuple[Condition, ...]
     names: Mapping[str, Condition]
+
+    @property
+    def parts(self) -> tuple[TrainPart, ...]:
+        """Every part of every D, of earlier stages too."""
+        return tuple(part for row in self.rows for stage in row.stages for part in stage.parts)
 
 
 def resolve_grid(spec: Spec, known: Mapping[str, Condition], folder: Path = Path()) -> GridSpec:
@@ -84,6 +98,9 @@ def resolve_grid(spec: Spec, known: Mapping[str, Condition], folder: Path = Path
         where = f"conditions.train[{index}]"
         if isinstance(entry, dict) and "mix" in entry:
             rows.append(_mix_row(entry, names, where))
+            continue
+        if isinstance(entry, dict) and "stages" in entry:
+            rows += _staged_rows(entry, names, generate, where)
             continue
         if isinstance(entry, dict) and "where" in entry:
             trained = [_selective(entry, names, folder, spec.data.seed, where)]
@@ -225,7 +242,7 @@ def _resolve(entry: ConditionEntry, names: Mapping[str, Condition], folder: Path
             if unknown and key == "phrases":
                 raise SpecError(f"{where}: unknown key '{min(unknown)}'{did_you_mean(min(unknown), [key, 'name'])}")
             return reader(entry, where)
-    known, keys = ", ".join([*KINDS, "control", "mix"]), ", ".join(map(str, entry)) or "nothing"
+    known, keys = ", ".join([*KINDS, "control", "mix", "stages"]), ", ".join(map(str, entry)) or "nothing"
     raise SpecError(f"{where}: a condition is a name or has one of the keys {known}, but this one has {keys}")
 
 
@@ -258,6 +275,39 @@ def _mix_row(entry: Mapping[str, Any], names: Mapping[str, Condition], where: st
         raise SpecError(f"{where}: the parts of mix '{mix.name}' belong to different arms; a mix stays in one")
     label = "+".join(dict.fromkeys(part.generate.name for part in parts))
     return TrainRow(label, mix.name, arms.pop(), parts)
+
+
+def _staged_rows(
+    entry: Mapping[str, Any], names: Mapping[str, Condition], generate: Sequence[Condition], where: str
+) -> Iterator[TrainRow]:
+    """Read ``{name: sealed, stages: [{train: asked}, {train: no_prefix, generate: clean}]}``.
+
+    One row for every generation condition of the grid; one alone where every stage names its own.
+    """
+    try:
+        read = Stages.model_validate(entry)
+    except ValidationError as error:
+        raise SpecError(f"{where}: {sentence(error, Stages, dict(entry))}") from error
+    trained = [
+        _trainable(named(stage.train, names, f"{where}.stages[{n}].train"), f"{where}.stages[{n}].train")
+        for n, stage in enumerate(read.stages)
+    ]
+    given = [
+        None if stage.generate is None else named(stage.generate, names, f"{where}.stages[{n}].generate")
+        for n, stage in enumerate(read.stages)
+    ]
+    if len({condition.arm for condition in trained if not is_neutral(condition)}) > 1:
+        raise SpecError(f"{where}: the stages of '{read.name}' belong to different arms; a row stays in one")
+    arm = next((condition.arm for condition in trained if not is_neutral(condition)), trained[0].arm)
+    for source in generate if None in given else generate[:1]:
+        row: TrainRow | None = None
+        first = given[0] or source
+        for condition, own in zip(trained, given, strict=True):
+            data = own or source
+            label = data.name if row is None else first.name
+            row = TrainRow(label, condition.name, arm, (TrainPart(1.0, data, condition),), row)
+        assert row is not None  # there are two stages or more
+        yield replace(row, train=read.name)
 
 
 def _once(items: Sequence[object], where: str) -> None:

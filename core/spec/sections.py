@@ -37,6 +37,20 @@ class Mix(Section):
         return self
 
 
+class StagePart(Section):
+    """A stage of a training: the condition, and the D; without one, the D of the row of the grid."""
+
+    train: str
+    generate: str | None = None
+
+
+class Stages(Section):
+    """A train condition that is several trainings, one after the other, each on from what the last one left."""
+
+    name: Annotated[str, Field(min_length=1)]
+    stages: Annotated[list[StagePart], Field(min_length=2)]
+
+
 class Where(Section):
     """A train condition for some rows of D: those whose payload has these values.
 

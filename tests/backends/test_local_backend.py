@@ -311,7 +311,7 @@ async def test_a_loss_that_is_not_a_number(models: Path, tmp_path: Path) -> None
         ({"checkpoints": (0,)}, "checkpoint 0"),
         ({"sft": Sft(rank=0)}, "rank"),
         ({"sft": Sft(batch_size=0)}, "batch_size"),
-        ({"model": Model("MODEL", adapter="x")}, "on top of another adapter"),
+        ({"model": Model("MODEL", adapter="x")}, "adapter folder 'x' has no adapter_config.json"),
         (
             {"examples": (Example((Message("user", "a"),), "b", (Steering("no/v", 1.0),)),), "checkpoints": ()},
             "cannot read vector no/v",
