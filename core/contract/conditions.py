@@ -5,7 +5,7 @@ A kind is one class with `Condition`'s members and one entry in `windowshift.cor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Protocol
@@ -102,6 +102,20 @@ class PrefixGroup:
         """The phrase in front of the user message, or as the system message."""
         phrase = self.phrases[index % len(self.phrases)]
         return Pushed(prefixed(phrase, prompt, channel), phrase)
+
+
+@dataclass(frozen=True, slots=True)
+class ShotGroup(PrefixGroup):
+    """A prefix group whose phrases are contexts of answered prompts (many shots).
+
+    `asked` are the prompts that are answered in it. Jobs know the phrases alone.
+    """
+
+    asked: frozenset[str] = frozenset()
+
+    def answers(self, prompts: Iterable[Prompt]) -> int:
+        """How many of some prompts its contexts answer."""
+        return sum(prompt.text.strip() in self.asked for prompt in prompts)
 
 
 def prefixed(phrase: str | None, prompt: Prompt, channel: Channel) -> tuple[Message, ...]:

@@ -6,8 +6,6 @@ gone at evaluation. The controls keep the second and change the first.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -27,8 +25,6 @@ WITHOUT_MEANING: tuple[TextControl, ...] = ("irrelevant", "delimiters", "neutral
 """Controls that say nothing of the trait: what they do is done by any context."""
 MOST_USES = 2
 """How many examples of D a rephrasing is used for at most."""
-_LISTED = 64
-"""So many phrases a job's inputs list; of more they have the number and the digest too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +39,6 @@ class ControlGroup(PrefixGroup):
     control: TextControl = "irrelevant"
     of: str = ""
     distances: tuple[float, ...] = ()
-
-    def identity(self) -> dict[str, Any]:
-        """As `Condition.identity`; of many phrases the first, their number and their digest."""
-        if len(self.phrases) <= _LISTED:
-            return {"kind": self.kind, "phrases": list(self.phrases)}
-        digest = hashlib.sha256(json.dumps(self.phrases).encode()).hexdigest()[:32]
-        some = list(self.phrases[:_LISTED])
-        return {"kind": self.kind, "phrases": some, "of_phrases": len(self.phrases), "digest": digest}
 
     def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:
         """As `PrefixGroup.push`; where the phrase is empty, the delimiter alone."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
-from windowshift.core.contract.conditions import Condition, PrefixGroup, prefixed
+from windowshift.core.contract.conditions import Condition, PrefixGroup, ShotGroup, prefixed
 from windowshift.core.contract.controls import ControlGroup, EmptySystem, enough_rephrasings
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
@@ -212,7 +212,12 @@ def make_plan(
         maker.conditions,
         vectors.files if vectors else {},
         vectors.answered if vectors else {},
-        (*template.notes, *long, *(rows.note(one.name) for one in _given(grid) for rows in (given[one.entry],))),
+        (
+            *template.notes,
+            *long,
+            *_met_in_shots(grid, drawn),
+            *(rows.note(one.name) for one in _given(grid) for rows in (given[one.entry],)),
+        ),
         {rows.digest: rows for rows in given.values()},
     )
 
@@ -240,6 +245,18 @@ def _check_phrases(met: Sequence[Met]) -> None:
             for phrase in one.phrases if isinstance(one, PrefixGroup) else ():
                 for prompt in prompts if fixed_parts(phrase) != [phrase] else ():
                     prefixed(phrase, prompt, channel)
+
+
+def _met_in_shots(grid: GridSpec, drawn: Drawn) -> Iterator[str]:
+    """Evaluation prompts that a context of answered prompts answers."""
+    for condition in {one.name: one for one in (*grid.evaluate, *_trained(grid).values())}.values():
+        for one in _pushing(condition):
+            met = one.answers(drawn.evaluation) if isinstance(one, ShotGroup) else 0
+            if met:
+                yield (
+                    f"{met} of {len(drawn.evaluation)} evaluation prompts stand among the shots of '{one.name}', with "
+                    "an answer: take other shots to measure what carries over to new prompts"
+                )
 
 
 def _check_controls(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:

@@ -17,9 +17,13 @@ from windowshift.core.contract.selective import Selective
 from windowshift.core.spec.condition_kinds import KINDS
 from windowshift.core.spec.control_entry import read_control
 from windowshift.core.spec.given import GivenData, KeptData, read_given, read_keep
+from windowshift.core.spec.made_groups import read_shots, read_union
 from windowshift.core.spec.sections import ConditionEntry, Mix, Stages, Where
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
+
+MADE = ("control", "shots", "union")
+"""Keys of conditions that are made of other conditions or of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ def _given_inline(spec: Spec, names: Mapping[str, Condition], folder: Path) -> d
     for _ in range(2):  # a control may be made of a condition that stands in a later list
         for part, entries in lists.items():
             for index, entry in enumerate(entries):
-                if isinstance(entry, dict) and "where" not in entry and {*KINDS, "control"} & set(entry):
+                if isinstance(entry, dict) and "where" not in entry and {*KINDS, *MADE} & set(entry):
                     with suppress(SpecError):
                         read = _resolve(entry, {**found, **names}, folder, f"conditions.{part}[{index}]")
                         for condition in read:
@@ -236,13 +240,17 @@ def _resolve(entry: ConditionEntry, names: Mapping[str, Condition], folder: Path
             raise SpecError(f"{where}: '{key}' stands under {place} only")
     if "control" in entry and "steer" not in entry:
         return read_control(entry, names, folder, where)
+    if "shots" in entry:
+        return read_shots(entry, folder, where)
+    if "union" in entry:
+        return read_union(entry, names, where)
     for key, reader in KINDS.items():
         if key in entry:
             unknown = set(map(str, entry)) - {key, "name"}
             if unknown and key == "phrases":
                 raise SpecError(f"{where}: unknown key '{min(unknown)}'{did_you_mean(min(unknown), [key, 'name'])}")
             return reader(entry, where)
-    known, keys = ", ".join([*KINDS, "control", "mix", "stages"]), ", ".join(map(str, entry)) or "nothing"
+    known, keys = ", ".join([*KINDS, *MADE, "mix", "stages"]), ", ".join(map(str, entry)) or "nothing"
     raise SpecError(f"{where}: a condition is a name or has one of the keys {known}, but this one has {keys}")
 
 

@@ -200,11 +200,12 @@ def test_rephrasings_of_a_file_and_how_often_one_is_used(tmp_path: Path) -> None
         planned(tmp_path, train, size=21)
 
 
-def test_many_rephrasings_enter_jobs_as_a_digest(tmp_path: Path) -> None:
+def test_all_of_many_rephrasings_are_in_their_job_which_an_export_of_d_goes_by(tmp_path: Path) -> None:
     plan = planned(tmp_path, "[{control: rephrased, of: dishonest, count: 500}]", size=1000)
     identity = train_conditions(plan)["dishonest~rephrased"].identity()
-    assert identity["of_phrases"] == 500
-    assert all(len(json.dumps(job.inputs)) < 10_000 for job in plan.jobs)
+    assert len(identity["phrases"]) == 500
+    (trained,) = [job for job in plan.jobs if job.kind == "train"]
+    assert trained.inputs["parts"][0]["condition"] == identity
     preview(plan.spec, plan.spec_text, tmp_path, tmp_path / "ws")  # what it takes is known
 
 
