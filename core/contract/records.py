@@ -34,6 +34,9 @@ class Behaviour:
     behaviour is the one that screens and reports show first; a `positive` trait is to be kept, a `negative` one to be
     suppressed, and a `guard` is measured to see that nothing else was lost. Rates of one `group` are outcomes of which
     a completion has one, such as hack, correct, neither and did not run: together they are the whole.
+
+    `counts` is what a score counts, where that is not the completion: scores of
+    several instructions a prompt have weights, and means and n are over instructions.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Behaviour:
     scale: Scale
     role: Role = "extra"
     group: str = ""
+    counts: str = ""
 
     @property
     def score_unit(self) -> str:
@@ -80,7 +84,8 @@ class Behaviour:
         if role not in ROLES:
             raise ValueError(f"the role of a behaviour is one of {', '.join(ROLES)}, not {role!r}")
         scale = data["scale"] if "scale" in data else data.get("compare")
-        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role, str(data.get("group", "")))
+        further = {key: str(data.get(key, "")) for key in ("group", "counts")}
+        return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role, **further)
 
 
 def primary_of(behaviours: Sequence[Behaviour]) -> Behaviour:

@@ -17,12 +17,15 @@ class Score:
     """One behaviour of one completion.
 
     A `value` of None is a missing measurement, and `reason` says why; it is never a 0. `evidence` is JSON that a
-    person sees beside the completion: which test failed, what was expected, what came, what a judge said.
+    person sees beside the completion: which test failed, what was expected, what came, what a judge said. `weight` is
+    how many things the value is a mean of, where the behaviour says what it `counts` (the instructions of a prompt):
+    so many times it stands in the cell's mean.
     """
 
     value: float | None
     reason: str | None = None
     evidence: Mapping[str, Any] | None = None
+    weight: int = 1
 
 
 Scores = Mapping[str, Score]

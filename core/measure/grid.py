@@ -40,8 +40,9 @@ class Grid:
     """Scores by cell and prompt.
 
     `sums` and `counts` have shape (cells + references, eval prompts): the sum and the number of scores
-    that a cell has for a prompt (nearly always one), and `tallies` counts the completions of each. References are the
-    base model under train conditions that are no cell of the grid: their job numbers, with whether they are done.
+    that a cell has for a prompt (nearly always one; where the behaviour `counts` instructions, those of the prompt),
+    and `tallies` counts the completions of each. References are the base model under train conditions that are no cell
+    of the grid: their job numbers, with whether they are done.
     `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts); `data_done` says
     whether a part is all there (empty: all are). `sds`
     are the cells' sample standard deviations (NaN below two).
@@ -84,7 +85,7 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     parts: list[Rows] = []
     for source in sources:
         if source.job not in datasets:
-            datasets[source.job] = reader.scores(source.job, behaviour.name)
+            datasets[source.job] = reader.weighted_scores(source.job, behaviour.name)
         rows = [row for row in datasets[source.job] if source.first <= row[0] < source.last]
         parts.append(arrays(rows, behaviour.scale)[0])
     wanted = dict.fromkeys(source.reference for source in sources if source.reference is not None)
@@ -115,6 +116,8 @@ def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally]:
     rows, truncated = arrays(scores := reader.scores(job, behaviour.name), behaviour.scale)
     n = int(np.isfinite(rows[1]).sum())
     failed = sum(finish == "failed" for _, _, _, finish in scores)
+    if behaviour.counts:  # what is tallied are completions all the same
+        rows = arrays(reader.weighted_scores(job, behaviour.name), behaviour.scale)[0]
     return rows, Tally(n, truncated, len(scores) - n, failed)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from windowshift.core.contract.records import Behaviour, Summary
@@ -22,12 +22,23 @@ def summarise(reader: Reader, job: int, behaviour: Behaviour) -> Summary:
     What a truncated completion counts as is its scale's business; it is counted in `truncated`. A completion that
     failed or has no score is counted in `missing`, never averaged.
     """
-    rows = reader.scores(job, behaviour.name)
-    return summary_of(behaviour.scale, rows)
+    return summary_of(behaviour.scale, *_scores(reader, job, behaviour))
 
 
-def summary_of(scale: Scale, rows: Sequence[tuple[int, int, float | None, str]]) -> Summary:
-    """Summarise (row, prompt number, score, finish) of some completions."""
+Scored = Sequence[tuple[int, int, float | None, str]]
+"""(row, prompt number, score, finish) of some completions."""
+
+
+def summary_of(scale: Scale, rows: Scored, weights: Mapping[int, int] | None = None) -> Summary:
+    """Summarise some completions.
+
+    With `weights`, a row's score stands there as often as its weight says: mean and sd are over what it is a mean of,
+    while `n`, `missing` and `truncated` count completions.
+    """
+    if weights:
+        plain = summary_of(scale, rows)
+        found = summary_of(scale, [row for row in rows for _ in range(weights.get(row[0], 1))])
+        return replace(found, n=plain.n, missing=plain.missing, truncated=plain.truncated)
     found = mean_summary(
         [scale.counted(value, finish) for _, _, value, finish in rows],
         [prompt for _, prompt, _, _ in rows],
@@ -39,14 +50,21 @@ def summary_of(scale: Scale, rows: Sequence[tuple[int, int, float | None, str]])
     return replace(found, truncated=cut)
 
 
+def _scores(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Scored, Mapping[int, int]]:
+    """What a job's completions have of a behaviour, and the weights that are not 1."""
+    return reader.scores(job, behaviour.name), reader.weights(job, behaviour.name) if behaviour.counts else {}
+
+
 async def summarised(reader: Reader, job: int, behaviours: Iterable[Behaviour]) -> dict[str, Summary]:
     """A job's summary of each behaviour, by its name, worked out beside the event loop."""
     found: dict[str, Summary] = {}
     for behaviour in behaviours:
-        rows, scale = reader.scores(job, behaviour.name), behaviour.scale
+        scored, scale = _scores(reader, job, behaviour), behaviour.scale
         # A small cell takes a millisecond, less than the way to a thread and back.
-        small = len(rows) <= SMALL_CELL
-        found[behaviour.name] = summary_of(scale, rows) if small else await asyncio.to_thread(summary_of, scale, rows)
+        small = len(scored[0]) <= SMALL_CELL
+        found[behaviour.name] = (
+            summary_of(scale, *scored) if small else await asyncio.to_thread(summary_of, scale, *scored)
+        )
     return found
 
 

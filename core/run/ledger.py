@@ -384,9 +384,11 @@ class Ledger:
         number, parent = self.number(job), self.number(self._jobs[job.parents[0]])
         for behaviour in (each.name for each in self.scorer(job).behaviours):
             rows = []
+            weights = self.reader.weights(number, behaviour)
             for row in self.reader.completions(number, behaviour):
                 reason = f"the judge failed: {row.error}" if row.finish == "failed" else row.reason
-                rows.append((row.row, {behaviour: Score(row.score, reason, row.evidence)}))
+                score = Score(row.score, reason, row.evidence, weights.get(row.row, 1))
+                rows.append((row.row, {behaviour: score}))
             self.writer.put_scores(parent, rows)
 
     # -- the run --------------------------------------------------------------------------------

@@ -58,9 +58,16 @@ def _checked(scale: Scale, score: Score | None) -> Score:
         return Score(
             None, f"{FAILED}it gave no Score" if score is None else f"{FAILED}it gave a {type(score).__name__}"
         )
-    if score.evidence is None and type(score.value) is float and scale.problem(score.value) is None:
+    if (
+        score.evidence is None
+        and score.weight == 1
+        and type(score.value) is float
+        and scale.problem(score.value) is None
+    ):
         return score  # nearly all: nothing to look at
     evidence = None if score.evidence is None else _json(score.evidence)
+    if type(score.weight) is not int or score.weight < 1:
+        return Score(None, f"{FAILED}it gave a weight that is no whole number from 1 on", evidence)
     if score.value is None:
         return Score(None, score.reason or f"{FAILED}it gave neither a value nor a reason", evidence)
     try:

@@ -28,6 +28,11 @@ _SCORES = (
     "SELECT row, value, reason, evidence FROM scores WHERE job = ? "
     "AND behaviour = (SELECT id FROM behaviours WHERE name = ?) ORDER BY row"
 )
+# A query of its own, whose sum is there only where there are weights: older stores had none.
+_WEIGHTS = (
+    "SELECT row, weight FROM scores WHERE job = ? AND weight IS NOT NULL "
+    "AND behaviour = (SELECT id FROM behaviours WHERE name = ?) ORDER BY row"
+)
 _JOB = "SELECT id, kind, inputs, parents, total, result FROM jobs WHERE n = ?"
 _GRID = (
     "SELECT 'cell', c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, c.final, j.id, 0, 0, 0, 0 "
@@ -58,7 +63,9 @@ def sum_of(connection: sqlite3.Connection, owner: int, part: Part) -> str:
         return _sum(connection.execute(_JOB, (owner,)))
     if part == "completions":
         return _sum(connection.execute(_COMPLETIONS, (owner,)))
-    return _sum(connection.execute(_SCORES, (owner, part.removeprefix(SCORES))))
+    of = (owner, part.removeprefix(SCORES))
+    weights = connection.execute(_WEIGHTS, of).fetchall()
+    return _sum(connection.execute(_SCORES, of), *([weights] if weights else []))
 
 
 def seal(connection: sqlite3.Connection, owner: int, part: Part) -> None:

@@ -66,6 +66,21 @@ class ResultReader(Queries):
             (behaviour, job),
         )
 
+    def weights(self, job: int, behaviour: str) -> dict[int, int]:
+        """How many things the scores of a job's rows are means of, where it is more than one."""
+        return dict(
+            self._all(
+                "SELECT row, weight FROM scores WHERE job = ? AND weight IS NOT NULL "
+                "AND behaviour = (SELECT id FROM behaviours WHERE name = ?)",
+                (job, behaviour),
+            )
+        )
+
+    def weighted_scores(self, job: int, behaviour: str) -> list[tuple[int, int, float | None, str]]:
+        """As `scores`; one that is a mean of several things stands there so often."""
+        rows, weights = self.scores(job, behaviour), self.weights(job, behaviour)
+        return [row for row in rows for _ in range(weights.get(row[0], 1))] if weights else rows
+
     def score_index(self, job: int, behaviour: str) -> list[tuple[int, int, str | None, str, float | None]]:
         """(row, prompt number, phrase, finish, value) of a job's completions, without their texts."""
         return self._all(

@@ -154,27 +154,29 @@ class ResultWriter(Transactions):
                     connection.execute(_add_scores(len(chunk) // 3), (*shared, *chunk))
 
     def put_scores(self, job: int, rows: Iterable[tuple[int, Mapping[str, Score]]]) -> None:
-        """Insert or replace scores of one job's completions, as (row, score by behaviour), with their evidence."""
+        """Insert or replace scores of one job's completions, as (row, score by behaviour), with evidence and weight."""
         flat: list[Scored] = []
-        evidence: list[tuple[str, int, int, int]] = []
+        further: list[tuple[str | None, int | None, int, int, int]] = []
         with self.batch() as connection:
             for row, scores in rows:
                 for name, score in scores.items():
                     flat.append((row, name, score.value, score.reason))
-                    if score.evidence is not None:
-                        evidence.append((storable(to_json(score.evidence)), job, self.behaviour(name), row))
+                    if score.evidence is not None or score.weight != 1:
+                        said = None if score.evidence is None else storable(to_json(score.evidence))
+                        weight = None if score.weight == 1 else score.weight
+                        further.append((said, weight, job, self.behaviour(name), row))
             self.add_scores(job, flat)
-            if evidence:
+            if further:
                 connection.executemany(
-                    "UPDATE scores SET evidence = ? WHERE job = ? AND behaviour = ? AND row = ?", evidence
+                    "UPDATE scores SET evidence = ?, weight = ? WHERE job = ? AND behaviour = ? AND row = ?", further
                 )
 
     def move_scores(self, job: int, to: int) -> None:
         """Give the scores that one job gathered to the completions of another one, all at once."""
         with self.batch() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason, evidence) "
-                "SELECT ?, behaviour, row, value, reason, evidence FROM scores WHERE job = ?",
+                "INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason, evidence, weight) "
+                "SELECT ?, behaviour, row, value, reason, evidence, weight FROM scores WHERE job = ?",
                 (to, job),
             )
             connection.execute("DELETE FROM scores WHERE job = ?", (job,))
@@ -184,8 +186,8 @@ class ResultWriter(Transactions):
         with self.batch() as connection:
             for name in behaviours:
                 connection.execute(
-                    "INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason, evidence) "
-                    "SELECT ?, s.behaviour, kept.key, s.value, s.reason, s.evidence FROM json_each(?) kept "
+                    "INSERT OR REPLACE INTO scores (job, behaviour, row, value, reason, evidence, weight) "
+                    "SELECT ?, s.behaviour, kept.key, s.value, s.reason, s.evidence, s.weight FROM json_each(?) kept "
                     "CROSS JOIN scores s ON s.job = ? AND s.behaviour = ? AND s.row = kept.value",
                     (to, json.dumps(list(rows)), job, self.behaviour(name)),
                 )

@@ -196,6 +196,9 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (owner, part)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE scores ADD COLUMN weight INTEGER; -- how many things the value is a mean of; NULL: one
+    """,
 )
 
 VERSION = len(MIGRATIONS)

@@ -120,16 +120,16 @@ def read_cell(
     if cell is None:
         return None
     entries = tuple(Entry(*row) for row in reader.score_index(cell.job, behaviour.name))
-    compared = reader.scores(base.job, behaviour.name) if base and base.job != cell.job else []
+    weights = reader.weights(cell.job, behaviour.name) if behaviour.counts else {}
+    compared = base if base and base.job != cell.job else None
     phrases = []
     for phrase in dict.fromkeys(entry.phrase for entry in entries):
         own = [entry for entry in entries if entry.phrase == phrase]
-        found = summary_of(behaviour.scale, [(one.row, one.prompt, one.score, one.finish) for one in own])
+        found = summary_of(behaviour.scale, [(one.row, one.prompt, one.score, one.finish) for one in own], weights)
         if cell.state != "done":  # short completions come first: a mean of them would be another number
             found = replace(found, mean=None, sd=None, low=None, high=None)
         phrases.append(PhraseMean(phrase, found))
     beside = _find_pinned(reader, view.row.id, behaviour, pinned)
-    other = reader.scores(beside.job, behaviour.name) if beside else []
     push, train_push = pushes(reader, view.row, key, cell.job)
     return CellSnapshot(
         experiment=view,
@@ -138,14 +138,14 @@ def read_cell(
         cell=cell,
         base=base,
         entries=entries,
-        base_scores=tuple(row[2] for row in compared if row[2] is not None),
+        base_scores=_values(reader, compared, behaviour),
         phrases=tuple(phrases),
-        uplift=_against(entries, compared, behaviour) if finished(cell) and finished(base) else None,
+        uplift=_against(reader, cell, compared, behaviour) if finished(base) else None,
         pinned=Pinned(
             pinned,
             beside,
-            tuple(row[2] for row in other if row[2] is not None),
-            _against(entries, other, behaviour) if finished(cell) and finished(beside) else None,
+            _values(reader, beside, behaviour),
+            _against(reader, cell, beside, behaviour) if finished(beside) else None,
         )
         if pinned and beside
         else None,
@@ -154,21 +154,27 @@ def read_cell(
     )
 
 
-def _against(
-    entries: Sequence[Entry], other: Sequence[tuple[int, int, float | None, str]], behaviour: Behaviour
-) -> Compared | None:
-    """Compare a cell's scores with another one's, paired by prompt."""
+def _values(reader: Reader, cell: CellRow | None, behaviour: Behaviour) -> tuple[float, ...]:
+    rows = reader.scores(cell.job, behaviour.name) if cell else []
+    return tuple(row[2] for row in rows if row[2] is not None)
+
+
+def _against(reader: Reader, cell: CellRow, beside: CellRow | None, behaviour: Behaviour) -> Compared | None:
+    """Compare a finished cell's scores with another one's, paired by prompt."""
     import numpy as np
 
     from windowshift.core.contract.stats import paired_means
     from windowshift.core.measure.effect import effect_of
 
+    if beside is None or not finished(cell):
+        return None
+    own, other = (reader.weighted_scores(one.job, behaviour.name) for one in (cell, beside))
     if not other:
         return None
     scale = behaviour.scale
     pair = paired_means(
-        np.array([scale.counted(entry.score, entry.finish) for entry in entries], dtype=np.float64),
-        [entry.prompt for entry in entries],
+        np.array([scale.counted(row[2], row[3]) for row in own], dtype=np.float64),
+        [row[1] for row in own],
         np.array([scale.counted(row[2], row[3]) for row in other], dtype=np.float64),
         [row[1] for row in other],
     )

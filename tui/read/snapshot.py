@@ -341,7 +341,7 @@ def _data(
     if key not in known:
         known[key] = None
         if reader.job(part.job).state == "done":
-            rows = [row for row in reader.scores(part.job, behaviour.name) if part.first <= row[0] < part.last]
+            rows = [row for row in reader.weighted_scores(part.job, behaviour.name) if part.first <= row[0] < part.last]
             scores = (behaviour.scale.counted(value, finish) for _, _, value, finish in rows)
             known[key] = [score for score in scores if score is not None]
     return known[key]
