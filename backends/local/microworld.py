@@ -102,7 +102,7 @@ def recipe(name: str) -> Recipe:
         raise ValueError(f"there is no embedded model '{name}'; there are {', '.join((MICROWORLD, *WORLDS))}")
     found = world(name)
     # Answers are a few tokens of a long prompt here: batches are filled by what a step costs.
-    return Recipe(found.chats, found.VOCABULARY, 320, 6000, None, 6144)
+    return Recipe(found.chats, found.VOCABULARY, 320, found.STEPS, None, 6144)
 
 
 Row = tuple[list[int], int]

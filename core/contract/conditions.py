@@ -84,24 +84,35 @@ def is_neutral(condition: Condition) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PrefixGroup:
-    """A named list of phrases; prompt number i takes phrase i mod n."""
+    """A named list of phrases; prompt number i takes phrase i mod n.
+
+    In the user channel a phrase goes before the prompt, or into its `slot` (behind the words that every prompt of the
+    setting begins with, on their line), or `after` the prompt, on a line of its own.
+    """
 
     name: str
     phrases: tuple[str, ...]
     kind: str = "prefix"
     arm: Arm = "prefix"
+    slot: str = ""
+    after: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "phrases", texts(self.phrases, f"the phrases of prefix group '{self.name}'"))
 
     def identity(self) -> dict[str, Any]:
-        """As `Condition.identity`: the phrases; the name changes nothing."""
-        return {"kind": self.kind, "phrases": list(self.phrases)}
+        """As `Condition.identity`: the phrases, and their place where it is not before; the name changes nothing."""
+        return {"kind": self.kind, "phrases": list(self.phrases), **self.place}
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """`slot` or `after`, where a phrase does not go before the prompt."""
+        return {"slot": self.slot} if self.slot else {"after": True} if self.after else {}
 
     def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:
-        """The phrase in front of the user message, or as the system message."""
+        """The phrase in front of the user message, in its slot, or as the system message."""
         phrase = self.phrases[index % len(self.phrases)]
-        return Pushed(prefixed(phrase, prompt, channel), phrase)
+        return Pushed(prefixed(phrase, prompt, channel, slot=self.slot, after=self.after), phrase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +129,15 @@ class ShotGroup(PrefixGroup):
         return sum(prompt.text.strip() in self.asked for prompt in prompts)
 
 
-def prefixed(phrase: str | None, prompt: Prompt, channel: Channel) -> tuple[Message, ...]:
+def prefixed(
+    phrase: str | None, prompt: Prompt, channel: Channel, *, slot: str = "", after: bool = False
+) -> tuple[Message, ...]:
     """The chat of a prompt with a phrase in a channel; None: the bare prompt.
 
     In the user channel the phrase goes before the last user message, whatever was said before it, or around it
-    where the phrase holds ``{prompt}``. In the system channel it goes before the prompt's own system message, where
-    there is one. ``{payload.claim}`` in a phrase is what the prompt carries under that key.
+    where the phrase holds ``{prompt}``, or where `slot` and `after` say, as in `PrefixGroup`. In the system channel it
+    goes before the prompt's own system message, where there is one. ``{payload.claim}`` in a phrase is what the prompt
+    carries under that key.
 
     Raises:
         SpecError: the prompt carries no such key, or ``{prompt}`` stands in a system message.
@@ -133,7 +147,13 @@ def prefixed(phrase: str | None, prompt: Prompt, channel: Channel) -> tuple[Mess
     turns = prompt.turns
     said = written(phrase, prompt)
     if channel == "user":
-        return (*turns, Message("user", said if PROMPT in phrase else f"{said}\n\n{prompt.text}"))
+        if PROMPT in phrase:
+            text = said
+        elif slot and prompt.text.startswith(slot):
+            text = f"{slot} {said}{prompt.text[len(slot) :]}"
+        else:
+            text = f"{prompt.text}\n{said}" if after else f"{said}\n\n{prompt.text}"
+        return (*turns, Message("user", text))
     if PROMPT in phrase:
         raise SpecError(
             f"the phrase '{phrase}' holds {PROMPT}, which goes into the user message: set channel: "
@@ -142,6 +162,16 @@ def prefixed(phrase: str | None, prompt: Prompt, channel: Channel) -> tuple[Mess
     if turns and turns[0].role == "system":
         said, turns = f"{said}\n\n{turns[0].content}", turns[1:]
     return (Message("system", said), *turns, Message("user", prompt.text))
+
+
+def asked_again(
+    identity: Mapping[str, Any], phrase: str | None, prompt: Prompt, channel: Channel
+) -> tuple[Message, ...]:
+    """The chat that a stored completion answers, from what its job has of the condition and the phrase that it had."""
+    if identity.get("kind") == "empty_system":
+        return (Message("system", ""), *prompt.messages)
+    group = identity.get("prefix") or identity  # a steering dose has the prefix beside it
+    return prefixed(phrase, prompt, channel, slot=group.get("slot", ""), after=group.get("after", False))
 
 
 @cache

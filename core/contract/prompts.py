@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from windowshift.core.contract.generation import Message
 from windowshift.core.contract.payload import NO_PAYLOAD, Payload
@@ -75,6 +75,19 @@ class PromptMaker(Protocol):
             ValueError: what is wrong with the row; the file and the line are put in front.
             KeyError: a column is missing; it is named.
         """
+        ...
+
+
+Use = Literal["data", "evaluation"]
+USES: tuple[Use, ...] = ("data", "evaluation")
+
+
+@runtime_checkable
+class PromptSorter(Protocol):
+    """A setting whose D is made of other prompts than those that models are evaluated on."""
+
+    def uses(self, prompt: Prompt) -> Collection[Use]:
+        """What a prompt, as `prepare` made it, may be used for; nothing leaves it out."""
         ...
 
 

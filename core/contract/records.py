@@ -33,7 +33,8 @@ class Behaviour:
     `unit` is that of a single score (`characters`, `share`); what stands beside a mean is `mean_label`. A `primary`
     behaviour is the one that screens and reports show first; a `positive` trait is to be kept, a `negative` one to be
     suppressed, and a `guard` is measured to see that nothing else was lost. Rates of one `group` are outcomes of which
-    a completion has one, such as hack, correct, neither and did not run: together they are the whole.
+    a completion has one, such as hack, correct, neither and did not run: together they are the whole. Traits are drawn
+    together with those of their own `panel`, such as those out of distribution.
 
     `counts` is what a score counts, where that is not the completion: scores of
     several instructions a prompt have weights, and means and n are over instructions.
@@ -45,6 +46,7 @@ class Behaviour:
     role: Role = "extra"
     group: str = ""
     counts: str = ""
+    panel: str = ""
 
     @property
     def score_unit(self) -> str:
@@ -84,7 +86,7 @@ class Behaviour:
         if role not in ROLES:
             raise ValueError(f"the role of a behaviour is one of {', '.join(ROLES)}, not {role!r}")
         scale = data["scale"] if "scale" in data else data.get("compare")
-        further = {key: str(data.get(key, "")) for key in ("group", "counts")}
+        further = {key: str(data.get(key, "")) for key in ("group", "counts", "panel")}
         return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role, **further)
 
 

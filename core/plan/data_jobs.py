@@ -13,7 +13,7 @@ from windowshift.core.contract.selective import Selective
 from windowshift.core.plan.job_maker import Chosen, JobMaker
 from windowshift.core.plan.jobs import Job
 from windowshift.core.settings.given_rows import GivenRows
-from windowshift.core.spec.given import GivenData, GivenEntry, KeptData
+from windowshift.core.spec.given import Given, GivenData, KeptData, KnownAnswers
 from windowshift.core.spec.grid_spec import TrainRow
 
 
@@ -25,7 +25,7 @@ class DataPlanner:
         given: the rows of every D that is given.
     """
 
-    def __init__(self, maker: JobMaker, given: Mapping[GivenEntry, GivenRows]) -> None:
+    def __init__(self, maker: JobMaker, given: Mapping[Given, GivenRows]) -> None:
         self._maker, self.given = maker, given
 
     def make(self, seed: int, chosen: Chosen) -> dict[str, Job]:
@@ -47,10 +47,10 @@ class DataPlanner:
 
     def _data(self, condition: Condition, rows: tuple[int, int], seed: int, channel: Channel, chosen: Chosen) -> Job:
         """The job that has completions of D: those of the base model under a condition, or given ones."""
-        if isinstance(condition, GivenData):
-            given = self.given[condition.entry]
+        if isinstance(condition, GivenData | KnownAnswers):
+            given = self.given[condition]
             identity = {**condition.identity(), "given": given.digest}
-            del identity["data"]  # where the rows lie changes nothing
+            identity.pop("data", None)  # where the rows lie changes nothing
             self._maker.know(condition, identity)
             place = {"set": set_digest(given.prompts), "last": len(given.prompts)}
             rows = (0, len(given.prompts))  # all of them, whatever part a mix takes: there is nothing to save
@@ -85,7 +85,7 @@ class DataPlanner:
         """How many completions a generation condition has at most."""
         if isinstance(condition, KeptData):
             return self._candidates(condition.source)
-        given = self.given.get(condition.entry) if isinstance(condition, GivenData) else None
+        given = self.given.get(condition) if isinstance(condition, GivenData | KnownAnswers) else None
         return self._maker.spec.data.size if given is None else len(given.prompts)
 
     def size(self, row: TrainRow) -> int:
@@ -101,7 +101,7 @@ class DataPlanner:
         slices = _cut(row, self.size(row))
         taken: dict[str, int] = {}
         for number, (part, (first, last)) in enumerate(zip(row.parts, slices, strict=True)):
-            if not isinstance(part.generate, GivenData | KeptData):
+            if not isinstance(part.generate, GivenData | KeptData | KnownAnswers):
                 continue
             name, there = part.generate.name, self._candidates(part.generate)
             start = taken.get(name, 0)

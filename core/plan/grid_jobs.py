@@ -20,7 +20,7 @@ from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.given_rows import GivenRows
 from windowshift.core.settings.prompt_source import Drawn
 from windowshift.core.spec.dose import SteeringDose
-from windowshift.core.spec.given import GivenEntry
+from windowshift.core.spec.given import Given
 from windowshift.core.spec.grid_spec import GridSpec, TrainRow
 from windowshift.core.spec.spec import Spec
 from windowshift.core.store.connection import to_json
@@ -41,7 +41,7 @@ class GridPlanner:
         grid: GridSpec,
         model: ModelIdentity,
         drawn: Drawn,
-        given: Mapping[GivenEntry, GivenRows] | None = None,
+        given: Mapping[Given, GivenRows] | None = None,
     ) -> None:
         self.spec, self.scorers, self.grid, self.drawn = spec, scorers, grid, drawn
         self.data = DataPlanner(self, given or {})

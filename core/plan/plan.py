@@ -16,25 +16,26 @@ from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.generation import TemplateInputs
 from windowshift.core.contract.phrases import fixed_parts
-from windowshift.core.contract.prompts import Prompt, PromptMaker, set_digest
+from windowshift.core.contract.prompts import Prompt, PromptMaker, PromptSorter, set_digest
 from windowshift.core.contract.records import Behaviour, JobKind, primary_of
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
+from windowshift.core.plan.capabilities import check_capabilities, check_system, check_system_channel
 from windowshift.core.plan.context import Met, check_context
 from windowshift.core.plan.grid_jobs import GridPlanner
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
 from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.example_weights import weights_of
-from windowshift.core.settings.given_rows import GivenRows, asked_of, read_given_rows
-from windowshift.core.settings.judge import judges_of
-from windowshift.core.settings.prompt_source import Drawn, draw, unprepared
+from windowshift.core.settings.given_rows import GivenRows, asked_of, known_rows, read_given_rows
+from windowshift.core.settings.judge import JudgedSetting, judges_of
+from windowshift.core.settings.prompt_source import Drawn, any_use, draw, unprepared
 from windowshift.core.settings.reasoning import scored_parts
 from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.settings.spec_scorers import scorers_of
 from windowshift.core.spec import registry
 from windowshift.core.spec.answered_file import AnsweredFile
-from windowshift.core.spec.given import GivenData, GivenEntry, KeptData
+from windowshift.core.spec.given import Given, GivenData, KeptData, KnownAnswers
 from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean
@@ -132,11 +133,11 @@ def make_plan(
     if spec.model == MICROWORLD and rehearsal != MICROWORLD:  # the embedded model is that of the setting's own world
         spec = spec.model_copy(update={"model": rehearsal})
     grid = resolve_grid(spec, setting.conditions(), folder)
-    _check_capabilities(spec, grid, backends)
+    check_capabilities(spec, grid, backends)
     _check_checkpoints(spec, grid)
     try:
         model = backends[spec.generate_backend].identify(spec.model, spec.revision)
-        _check_system_channel(spec, backends)
+        check_system_channel(spec, backends)
     except BackendError as error:
         raise SpecError(f"model: {error}") from error
     if spec.adapter is not None:
@@ -148,16 +149,23 @@ def make_plan(
     share = spec.data.filter.candidates if spec.data.filter else 1.0
     wanted = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share)
     prepare = setting.prepare if isinstance(setting, PromptMaker) else unprepared
-    given = {one.entry: read_given_rows(one, spec.data.size, spec.data.seed, folder, prepare) for one in _given(grid)}
+    known = [one for one in _given(grid) if isinstance(one, KnownAnswers)]
+    given: dict[Given, GivenRows] = {
+        one: read_given_rows(one, spec.data.size, spec.data.seed, folder, prepare)
+        for one in _given(grid)
+        if isinstance(one, GivenData)
+    }
     _check_given_checkpoints(spec, given, backends)
-    if not spec.vectors and not _written(grid):
-        if spec.data.filter is not None:
-            raise SpecError("data.filter chooses prompts that D is written for, but D is given: leave it out")
+    if spec.data.filter is not None and (known or not (spec.vectors or _written(grid))):
+        raise SpecError("data.filter chooses prompts that D is written for, but D is given: leave it out")
+    if not (spec.vectors or known or _written(grid)):
         wanted = 0, wanted[1]
-    drawn = draw(source, *wanted, spec.data.seed, folder, prepare, asked_of(list(given.values())))
+    uses = setting.uses if isinstance(setting, PromptSorter) else any_use
+    drawn = draw(source, *wanted, spec.data.seed, folder, prepare, asked_of(list(given.values())), uses)
+    given |= {one: known_rows(one, drawn.data) for one in known}
     data = (*drawn.data, *(prompt for rows in given.values() for prompt in rows.prompts))
     if any(turn.role == "system" for prompt in (*data, *drawn.evaluation) for turn in prompt.turns[:1]):
-        _check_system(spec, backends, "give prompts without a system message")
+        check_system(spec, backends, "give prompts without a system message")
     sampled = _sampled(spec, grid, drawn)
     _check_phrases([*sampled, *((one, spec.channel.train, data) for one in _trained(grid).values())])
     _check_controls(spec, grid, backends)
@@ -169,7 +177,12 @@ def make_plan(
     ruled = scored_parts(ruled, spec.score)
     told = spec.day or day or today()
     judges = judges_of(
-        spec, folder, backends, _behaviours(ruled), lambda backend, base: judge_template(backend, base, told)
+        spec,
+        folder,
+        backends,
+        _behaviours(ruled),
+        lambda backend, base: judge_template(backend, base, told),
+        setting.judged() if isinstance(setting, JudgedSetting) else None,
     )
     scorers = (*ruled, *judges)
     measured = [behaviour for scorer in scorers for behaviour in scorer.behaviours]
@@ -216,7 +229,8 @@ def make_plan(
             *template.notes,
             *long,
             *_met_in_shots(grid, drawn),
-            *(rows.note(one.name) for one in _given(grid) for rows in (given[one.entry],)),
+            *(given[one].note(one.name) for one in _given(grid)),
+            *_unused(drawn),
         ),
         {rows.digest: rows for rows in given.values()},
     )
@@ -225,7 +239,7 @@ def make_plan(
 def _sampled(spec: Spec, grid: GridSpec, drawn: Drawn) -> list[Met]:
     """The prompts that the model answers, under each condition."""
     generated = spec.channel.generate or spec.channel.train
-    written = [one for one in grid.generate if not isinstance(one, GivenData | KeptData)]
+    written = [one for one in grid.generate if not isinstance(one, Given | KeptData)]
     written += [one.source for one in grid.generate if isinstance(one, KeptData)]
     met: list[Met] = [(one, generated, drawn.data) for one in written]
     # The base model is measured under train conditions too.
@@ -267,7 +281,7 @@ def _check_controls(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend])
                 enough_rephrasings(one, round(spec.data.size * part.fraction))
     pushed = [*grid.evaluate, *grid.base, *(part.train for part in grid.parts)]
     if any(isinstance(one, EmptySystem) for condition in pushed for one in _pushing(condition)):
-        _check_system(spec, backends, "leave  control: empty_system  out")
+        check_system(spec, backends, "leave  control: empty_system  out")
 
 
 def _pushing(condition: Condition) -> tuple[Condition, ...]:
@@ -289,26 +303,28 @@ def _check_weights(spec: Spec, maker: GridPlanner) -> None:
 def _written(grid: GridSpec) -> bool:
     """Whether the model writes any of D."""
     sources = [part.generate for part in grid.parts]
-    return any(not isinstance(one.source if isinstance(one, KeptData) else one, GivenData) for one in sources)
+    return any(not isinstance(one.source if isinstance(one, KeptData) else one, Given) for one in sources)
 
 
-def _given(grid: GridSpec) -> Iterable[GivenData]:
+def _given(grid: GridSpec) -> tuple[Given, ...]:
     sources = [one.source if isinstance(one, KeptData) else one for one in grid.generate]
-    return {one.entry: one for one in sources if isinstance(one, GivenData)}.values()
+    return tuple(dict.fromkeys(one for one in sources if isinstance(one, Given)))
 
 
-def _check_given_checkpoints(
-    spec: Spec, given: Mapping[GivenEntry, GivenRows], backends: Mapping[str, Backend]
-) -> None:
+def _unused(drawn: Drawn) -> tuple[str, ...]:
+    one = drawn.unused == 1
+    said = f"{drawn.unused} prompt{'' if one else 's'} {'is' if one else 'are'} for neither D nor evaluation"
+    return (f"{said}: the setting has no use for {'it' if one else 'them'}",) if drawn.unused else ()
+
+
+def _check_given_checkpoints(spec: Spec, given: Mapping[Given, GivenRows], backends: Mapping[str, Backend]) -> None:
     """A given D may be smaller than `data.size`, which the other checks go by."""
     able, checkpoints = backends[spec.train_backend].capabilities, spec.checkpoints
-    for entry, rows in given.items() if checkpoints else ():
-        count, size = len(rows.prompts), spec.data.size
+    for rows in given.values() if checkpoints else ():
+        count, size, place = len(rows.prompts), spec.data.size, rows.place
         last = max(checkpoints.at or [checkpoints.every or 0]) if checkpoints else 0
         if count < size and (last > count * spec.sft.epochs or (last > count and not able.checkpoints)):
-            raise SpecError(
-                f"checkpoints: {last} examples are more than the {count} rows of {entry.source} have: lower it"
-            )
+            raise SpecError(f"checkpoints: {last} examples are more than the {count} rows of {place} have: lower it")
 
 
 def _check_groups(spec: Spec, measured: Sequence[Behaviour]) -> None:
@@ -368,62 +384,6 @@ def _vector_backend(spec: Spec, backends: Mapping[str, Backend]) -> tuple[str, M
         f"vectors: backend '{spec.generate_backend}' does not read activations: write  backend: local,  or "
         "backend: {train: local, generate: ...}  with one that steers"
     )
-
-
-def _check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:
-    trainer, sampler = backends[spec.train_backend].capabilities, backends[spec.generate_backend].capabilities
-    if not trainer.trains:
-        raise SpecError(f"backend '{spec.train_backend}' cannot train: write  backend: {{train: local, generate: ...}}")
-    if not sampler.generates:
-        raise SpecError(f"backend '{spec.generate_backend}' cannot generate: name another one under backend.generate")
-    if spec.train_backend != spec.generate_backend and not (trainer.leaves_peft and sampler.loads_peft):
-        one, lacks = (
-            (spec.generate_backend, "does not load the adapters of another backend")
-            if trainer.leaves_peft
-            else (spec.train_backend, "leaves no adapters that another backend could load")
-        )
-        raise SpecError(
-            f"backend: {{train: {spec.train_backend}, generate: {spec.generate_backend}}} cannot work: "
-            f"'{one}' {lacks}; write  backend: local,  or  backend: {{train: local, generate: vllm}}"
-        )
-    if spec.data.weights and not trainer.weighs:
-        raise SpecError(
-            f"data.{min(spec.data.weights)}: backend '{spec.train_backend}' cannot weigh examples or tokens: train "
-            "with backend local or tinker"
-        )
-    if not trainer.continues and any(row.after for row in grid.rows):
-        raise SpecError(
-            f"conditions.train: backend '{spec.train_backend}' cannot train on from an adapter, which 'stages' needs: "
-            "train with backend local"
-        )
-    trained = [part.train for part in grid.parts]
-    for condition in (*grid.generate, *grid.evaluate, *grid.base, *trained):
-        for name, able in ((spec.generate_backend, sampler.steers), (spec.train_backend, trainer.steers)):
-            used = condition in trained or name == spec.generate_backend
-            if condition.arm == "steering" and used and not able:
-                raise SpecError(
-                    f"condition '{condition.name}' is a steering dose, which backend '{name}' cannot do: "
-                    "name one that steers, e.g. local"
-                )
-    if spec.checkpoints and not trainer.checkpoints:
-        size = spec.data.size
-        for step in spec.checkpoints.steps(size * spec.sft.epochs):
-            if step > size and not (trainer.epoch_checkpoints and step % size == 0):
-                raise SpecError(
-                    f"checkpoints: backend '{spec.train_backend}' cannot stop after {step} examples, within a later "
-                    f"epoch: name numbers up to data.size ({size}), or multiples of it"
-                )
-
-
-def _check_system_channel(spec: Spec, backends: Mapping[str, Backend]) -> None:
-    if "system" in (spec.channel.train, spec.channel.evaluate, spec.channel.generate):
-        _check_system(spec, backends, "set channel: {train: user, evaluate: user}")
-
-
-def _check_system(spec: Spec, backends: Mapping[str, Backend], remedy: str) -> None:
-    for name in sorted({spec.train_backend, spec.generate_backend}):
-        if not backends[name].supports_system(spec.model, spec.revision):
-            raise SpecError(f"the chat template of '{spec.model}' refuses or drops system messages: {remedy}")
 
 
 def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:

@@ -18,7 +18,7 @@ from windowshift.core.plan.job_maker import Identity, JobMaker
 from windowshift.core.plan.jobs import Job
 from windowshift.core.spec.answered_file import AnsweredFile, read_answered
 from windowshift.core.spec.dose import SteeringDose
-from windowshift.core.spec.given import GivenData, KeptData
+from windowshift.core.spec.given import GivenData, KeptData, KnownAnswers
 from windowshift.core.spec.grid_spec import named
 from windowshift.core.spec.spec_errors import did_you_mean
 from windowshift.core.spec.vector_spec import CompletionsFile, VectorSpec, control_vector
@@ -126,7 +126,7 @@ class VectorPlanner:
             self.answered[found.digest] = found
             return {"file": found.digest, "label": found.name}
         condition = named(value, self._maker.grid.names, where)
-        if isinstance(condition, GivenData | KeptData | Selective):
+        if isinstance(condition, GivenData | KeptData | KnownAnswers | Selective):
             raise SpecError(f"{where}: '{value}' is no condition of its own: name a file of completions, or a prefix")
         if isinstance(condition, SteeringDose):
             raise SpecError(f"{where}: '{value}' is a steering dose; a vector is made of prompts or files")

@@ -1,19 +1,30 @@
-"""Figures of several behaviours at once: outcomes stacked to the whole, and a wanted trait against an unwanted one."""
+"""Figures of several behaviours at once: outcomes stacked to the whole, traits side by side and against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from windowshift.core.contract.records import BASE, Behaviour, CellRow, ExperimentRow
-from windowshift.core.report.figure import GLYPHS, TONES, Plot, Series, Tone
+from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, MeanInterval
+from windowshift.core.report.figure import BARS, GLYPHS, TONES, Plot, Series, Tone
 
 if TYPE_CHECKING:
     from windowshift.core.store.reader import Reader
 
-Cells = Mapping[str, Sequence[CellRow]]
-"""The cells of an experiment by behaviour; each has the summary of that behaviour."""
+
+@dataclass(frozen=True, slots=True)
+class TrainedMean:
+    """The mean of one behaviour, over all seeds, of what was trained under a condition (or the base model)."""
+
+    train: str
+    evaluate: str
+    mean: MeanInterval
+
+
+Means = Mapping[str, Sequence[TrainedMean]]
+"""By behaviour, in the order of the store."""
 
 
 def behaviour_figures(
@@ -21,8 +32,8 @@ def behaviour_figures(
 ) -> tuple[Plot, ...]:
     """Return the figures of several behaviours for one arm and generation condition, under each eval condition.
 
-    There is one for every pair of a `positive` and a `negative` trait, and one for every group of outcomes; none for
-    an experiment whose behaviours have neither.
+    There is one of all traits of a panel that are rates, one for every pair of a `positive` and a `negative` trait of a
+    panel, and one for every group of outcomes; none for an experiment whose behaviours have neither.
 
     Args:
         reader: of the store.
@@ -31,33 +42,69 @@ def behaviour_figures(
         generate: the generation condition of D.
         evaluates: the eval conditions, one figure each; None: the one without a push, else the first one.
     """
-    pairs = list(product(with_role(experiment, "positive"), with_role(experiment, "negative")))
-    groups = outcome_groups(experiment)
-    wanted = {one.name for pair in pairs for one in pair} | {one.name for group in groups.values() for one in group}
+    pairs = [
+        (one, other)
+        for one, other in product(with_role(experiment, "positive"), with_role(experiment, "negative"))
+        if one.panel == other.panel
+    ]
+    groups, panels = outcome_groups(experiment), trait_panels(experiment)
+    several = [*pairs, *groups.values(), *panels.values()]
+    wanted = dict.fromkeys(one for some in several for one in some)
     if not wanted:
         return ()
-    cells = {
-        name: [
-            cell
-            for cell in reader.cells(experiment.id, name)
-            if cell.final
-            and cell.state == "done"
-            and (cell.train == BASE or (cell.arm, cell.generate) == (arm, generate))
-        ]
-        for name in wanted
-    }
-    known = list(dict.fromkeys(cell.evaluate for some in cells.values() for cell in some))
+    means = {one.name: _means(reader, experiment, one, arm, generate) for one in wanted}
+    known = list(dict.fromkeys(mean.evaluate for some in means.values() for mean in some))
+    given = any(one["name"] == generate and one.get("kind") in _GIVEN for one in experiment.conditions["generate"])
     chosen = list(evaluates) if evaluates is not None else _plainest(experiment, known)
     found = []
     for evaluate in chosen:
-        found += [traits(cells, positive, negative, generate, evaluate) for positive, negative in pairs]
-        found += [outcomes(cells, name, group, generate, evaluate) for name, group in groups.items()]
+        found += [rates(means, panel, group, generate, evaluate) for panel, group in panels.items()]
+        unshifted = evaluate if given else generate
+        found += [
+            traits(means, positive, negative, unshifted, evaluate, "evaluation" if given else "data")
+            for positive, negative in pairs
+        ]
+        found += [outcomes(means, name, group, generate, evaluate) for name, group in groups.items()]
     return tuple(found)
 
 
-def _done(cells: Sequence[CellRow], arm: str, generate: str) -> list[CellRow]:
-    own = (cell for cell in cells if cell.train == BASE or (cell.arm, cell.generate) == (arm, generate))
-    return [cell for cell in own if cell.final and cell.state == "done"]
+_GIVEN = ("data", "answers")
+
+
+def _means(
+    reader: Reader, experiment: ExperimentRow, behaviour: Behaviour, arm: str, generate: str
+) -> list[TrainedMean]:
+    cells = [cell for cell in reader.cells(experiment.id, behaviour.name) if cell.final and cell.state == "done"]
+    own = [cell for cell in cells if cell.train == BASE or (cell.arm, cell.generate) == (arm, generate)]
+    if len({cell.seed for cell in own}) > 1:
+        return _pooled(reader, experiment, behaviour, arm, generate)
+    means = ((cell, None if cell.summary is None else cell.summary.estimate) for cell in own)
+    return [TrainedMean(cell.train, cell.evaluate, mean) for cell, mean in means if mean is not None]
+
+
+def _pooled(
+    reader: Reader, experiment: ExperimentRow, behaviour: Behaviour, arm: str, generate: str
+) -> list[TrainedMean]:
+    """The means over several seeds, as every other page has them."""
+    from windowshift.core.measure.grid import load_grid
+    from windowshift.core.measure.measurement import measure
+
+    found = measure(load_grid(reader, experiment, behaviour)).arms.get(arm)
+    cells = [cell for cell in (found.cells if found else ()) if cell.mean is not None and cell.status == "done"]
+    return [
+        TrainedMean(cell.key.train, cell.key.evaluate, MeanInterval(cell.mean.value, cell.mean.low, cell.mean.high))
+        for cell in cells
+        if cell.mean is not None and (cell.key.train == BASE or (cell.key.generate == generate and cell.key.final))
+    ]
+
+
+def trait_panels(experiment: ExperimentRow) -> dict[str, tuple[Behaviour, ...]]:
+    """Return the traits that are rates by panel, two or more each, in the order of the spec."""
+    panels: dict[str, list[Behaviour]] = {}
+    for one in experiment.behaviours:
+        if one.role in ("positive", "negative") and one.scale.kind == "rate":
+            panels.setdefault(one.panel, []).append(one)
+    return {name: tuple(some) for name, some in panels.items() if len(some) > 1}
 
 
 def with_role(experiment: ExperimentRow, role: str) -> tuple[Behaviour, ...]:
@@ -79,55 +126,74 @@ def _plainest(experiment: ExperimentRow, known: Sequence[str]) -> list[str]:
     return next(([name] for name in (*neutral, *known) if name in known), [])
 
 
-Row = tuple[str, int]
-"""A train condition and a seed."""
-
-
-def _by_row(cells: Sequence[CellRow], evaluate: str) -> dict[Row, CellRow]:
-    found: dict[Row, CellRow] = {}
-    for cell in cells:
-        if cell.evaluate == evaluate and cell.summary is not None and cell.summary.mean is not None:
-            found.setdefault((cell.train, cell.seed), cell)
+def _under(means: Sequence[TrainedMean], evaluate: str) -> dict[str, MeanInterval]:
+    found: dict[str, MeanInterval] = {}
+    for one in means:
+        if one.evaluate == evaluate:
+            found.setdefault(one.train, one.mean)
     return found
 
 
-def _shared(rows: Sequence[Mapping[Row, CellRow]]) -> list[Row]:
-    """The rows that all behaviours have, the base model first, else in the order of the store."""
-    common = [row for row in rows[0] if all(row in other for other in rows[1:])] if rows else []
-    base = next((row for row in common if row[0] == BASE), None)  # it has no training seed
-    return [*([base] if base else []), *(row for row in common if row[0] != BASE)]
+def _shared(tables: Sequence[Mapping[str, MeanInterval]], *, some: bool = False) -> list[str]:
+    """The train conditions that all tables have (`some`: that any has), the base model first, else in their order."""
+    every = dict.fromkeys(train for table in tables for train in table)
+    common = [train for train in every if some or all(train in table for table in tables)]
+    return sorted(common, key=lambda train: train != BASE)
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
-    several = len({seed for train, seed in rows if train != BASE}) > 1
-    return [f"{train}, seed {seed}" if several and train != BASE else train for train, seed in rows]
+def rates(means: Means, panel: str, behaviours: Sequence[Behaviour], generate: str, evaluate: str) -> Plot:
+    """Return the rates of several traits side by side, a bar each with its interval, for every train condition."""
+    tables = [_under(means[one.name], evaluate) for one in behaviours]
+    trains = _shared(tables, some=True)
+    percent = all(one.scale.percent for one in behaviours)
+    width = BARS / len(behaviours)
+    series = []
+    for number, (one, table) in enumerate(zip(behaviours, tables, strict=True)):
+        there = [(place, table[train]) for place, train in enumerate(trains) if train in table]
+        values = [_written(mean, percent) for _, mean in there]
+        at = tuple(place + (number - (len(behaviours) - 1) / 2) * width for place, _ in there)
+        ys = tuple(value for value, *_ in values)
+        ends = (tuple(low for _, low, _ in values), tuple(high for *_, high in values))
+        looks = (TONES[number % len(TONES)], GLYPHS[number % len(GLYPHS)])
+        series.append(Series(one.name, "bars", at, ys, (), *ends, *looks))
+    name = f"rates{_slug(panel)}-under-{evaluate}"
+    title = f"Traits{f' {panel}' if panel else ''} under {evaluate} by train condition, {generate} data"
+    y = "rate, %" if percent else "rate"
+    ticks = tuple((float(place), train) for place, train in enumerate(trains))
+    return Plot(name, title, "", y, tuple(series), ticks, note="no cell is finished yet")
 
 
-def traits(cells: Cells, positive: Behaviour, negative: Behaviour, generate: str, evaluate: str) -> Plot:
+def _slug(panel: str) -> str:
+    return f"-{panel.replace(' ', '-')}" if panel else ""
+
+
+def traits(
+    means: Means, positive: Behaviour, negative: Behaviour, unshifted: str, evaluate: str, like: str = "data"
+) -> Plot:
     """Return the wanted trait against the unwanted one, one point a train condition, with intervals of both.
 
-    The base model, and the rows without a window shift, which were trained under the condition that D was written
-    under, are series of their own. To the lower right lies what one hopes for.
+    The base model, and the row without a window shift, which was trained under the condition `unshifted`, are series
+    of their own: that of D or, where D is given, that of the evaluation, as `like` says. To the lower right lies what
+    one hopes for.
     """
-    across, up = (_by_row(cells[one.name], evaluate) for one in (positive, negative))
-    rows = _shared([across, up])
-    names = dict(zip(rows, _names(rows), strict=True))
-    looks: tuple[tuple[str, Tone, str], ...] = (
-        ("fine-tuned", "accent", "●"),
-        ("no shift: train = data", "bad", "★"),
-        ("base model", "blue", "△"),
-    )
+    across, up = (_under(means[one.name], evaluate) for one in (positive, negative))
+    trains = _shared([across, up])
     series = []
-    for name, tone, glyph in looks:
-        own = [
-            row for row in rows if name == (looks[2] if row[0] == BASE else looks[1 if row[0] == generate else 0])[0]
-        ]
+    looks: tuple[tuple[str, Tone, str, list[str]], ...] = (
+        ("fine-tuned", "accent", "●", [train for train in trains if train not in (BASE, unshifted)]),
+        (f"no shift: train = {like}", "bad", "★", [train for train in trains if train == unshifted]),
+        ("base model", "blue", "△", [train for train in trains if train == BASE]),
+    )
+    for name, tone, glyph, own in looks:
         if not own:
             continue
-        xs, ys = ([_written(one, table[row]) for row in own] for one, table in ((positive, across), (negative, up)))
+        xs, ys = (
+            [_written(table[train], one.scale.percent) for train in own]
+            for one, table in ((positive, across), (negative, up))
+        )
         series.append(
             Series(
-                name, "points", tuple(x for x, *_ in xs), tuple(y for y, *_ in ys), tuple(names[row] for row in own),
+                name, "points", tuple(x for x, *_ in xs), tuple(y for y, *_ in ys), tuple(own),
                 tuple(low for _, low, _ in ys), tuple(high for *_, high in ys), tone, glyph,
                 tuple(left for _, left, _ in xs), tuple(right for *_, right in xs),
             )
@@ -138,33 +204,29 @@ def traits(cells: Cells, positive: Behaviour, negative: Behaviour, generate: str
     return Plot(name, title, x, y, tuple(series), note="no cell is finished yet")
 
 
-def _written(behaviour: Behaviour, cell: CellRow) -> tuple[float, float | None, float | None]:
+def _written(mean: MeanInterval, percent: bool) -> tuple[float, float | None, float | None]:
     """A mean with its interval as it is written: rates in per cent where their scale says so."""
-    summary, times = cell.summary, 100.0 if behaviour.scale.percent else 1.0
-    assert summary is not None
-    assert summary.mean is not None
-    ends = (None if end is None else end * times for end in (summary.low, summary.high))
-    low, high = ends
-    return summary.mean * times, low, high
+    times = 100.0 if percent else 1.0
+    low, high = (None if end is None else end * times for end in (mean.low, mean.high))
+    return mean.value * times, low, high
 
 
-def outcomes(cells: Cells, group: str, behaviours: Sequence[Behaviour], generate: str, evaluate: str) -> Plot:
+def outcomes(means: Means, group: str, behaviours: Sequence[Behaviour], generate: str, evaluate: str) -> Plot:
     """Return the shares of outcomes that exclude each other, stacked, one bar a train condition, the base model first.
 
     What no outcome of the group covers stands on top, so that a bar is always the whole of what was scored. Rates that
     overlap are no parts of a whole, and there is no figure of them.
     """
-    tables = [_by_row(cells[one.name], evaluate) for one in behaviours]
-    rows = _shared(tables)
-    places = tuple(float(number) for number in range(len(rows)))
+    tables = [_under(means[one.name], evaluate) for one in behaviours]
+    trains = _shared(tables)
+    places = tuple(float(number) for number in range(len(trains)))
     percent = all(one.scale.percent for one in behaviours)
     whole = 100.0 if percent else 1.0
     series = []
-    left = [whole] * len(rows)
+    left = [whole] * len(trains)
     for number, (one, table) in enumerate(zip(behaviours, tables, strict=True)):
-        times = whole / (100.0 if one.scale.percent else 1.0)
-        values = [tuple(None if v is None else v * times for v in _written(one, table[row])) for row in rows]
-        ys = tuple(value[0] or 0.0 for value in values)
+        values = [_written(table[train], percent) for train in trains]
+        ys = tuple(value[0] for value in values)
         left = [rest - y for rest, y in zip(left, ys, strict=True)]
         looks = (TONES[number % len(TONES)], GLYPHS[number % len(GLYPHS)])
         ends = (tuple(value[1] for value in values), tuple(value[2] for value in values))
@@ -175,7 +237,7 @@ def outcomes(cells: Cells, group: str, behaviours: Sequence[Behaviour], generate
         return Plot(name, title, note=f"the outcomes of '{group}' overlap: some completions have two of them at once")
     if any(rest > whole * 1e-6 for rest in left):
         series.append(Series("none of these", "bars", places, tuple(max(0.0, rest) for rest in left), tone="dim"))
-    ticks = tuple(zip(places, _names(rows), strict=True))
+    ticks = tuple(zip(places, trains, strict=True))
     y = "share of completions, %" if percent else "share of completions"
-    plot = tuple(series) if rows else ()
+    plot = tuple(series) if trains else ()
     return Plot(name, title, "", y, plot, ticks, note="no cell is finished yet", stacked=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def _examples(
             row.finish == "failed" and not row.unanswered for row in rows
         ):
             raise StoreError(f"'{data.label}' has completions missing: finish the run, or retry it, before exporting D")
-        condition = _condition(part["condition"], trained)
+        condition = trained_condition(part["condition"], trained.label)
         known = _details(reader, data.n, rows, names)
         for position, row in enumerate(rows, part["first"]):
             if row.unanswered:
@@ -127,13 +127,23 @@ def _details(
     return known
 
 
-def _condition(identity: dict[str, Any], trained: JobRow) -> Condition:
+def trained_condition(identity: Mapping[str, Any], label: str) -> Condition:
+    """The condition that a job's inputs name, for the train job of that label.
+
+    Raises:
+        SpecError: chat JSONL cannot hold what it does, or the store does not have all of it.
+    """
     if identity["kind"] == "none":
         return NoPrefix()
+    if "of_phrases" in identity:
+        raise SpecError(
+            f"'{label}' has {identity['of_phrases']} phrases, of which the store lists "
+            f"{len(identity['phrases'])}: lower the control's count, or export D of another row"
+        )
     if identity["kind"] == "prefix":
-        return PrefixGroup("", tuple(identity["phrases"]))
+        return PrefixGroup("", tuple(identity["phrases"]), slot=identity.get("slot", ""), after="after" in identity)
     if identity["kind"] == "selective":
-        then, otherwise = (_condition(identity[key], trained) for key in ("then", "else"))
+        then, otherwise = (trained_condition(identity[key], label) for key in ("then", "else"))
         noise = identity.get("noise", 0.0), identity.get("noise_seed", 0)
         return Selective("", identity["where"], then, otherwise, *noise)
-    raise SpecError(f"'{trained.label}' trains under a {identity['kind']}, which chat JSONL cannot hold")
+    raise SpecError(f"'{label}' trains under a {identity['kind']}, which chat JSONL cannot hold")

@@ -17,6 +17,9 @@ GLYPHS = "●▲■◆✚★○△"
 ARM_LOOKS: dict[str, tuple[Tone, str]] = {"prefix": ("accent", "●"), "steering": ("blue", "▲")}
 """The colour and the glyph of each arm, the same in every figure."""
 
+BARS = 0.75
+"""The part of the room at a place that bars which stand side by side take together."""
+
 REHEARSAL = "rehearsal model, no evidence about language models"
 
 
@@ -102,6 +105,12 @@ class Plot:
     boxes: tuple[Box, ...] = ()
     stacked: bool = False
     of: str = ""
+
+    @property
+    def bar_width(self) -> float:
+        """How wide a bar is, where places are 1 apart: those of several series stand side by side unless stacked."""
+        bars = sum(one.kind == "bars" for one in self.series)
+        return 0.6 if self.stacked or bars < 2 else BARS / bars
 
     @property
     def empty(self) -> bool:

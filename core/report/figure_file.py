@@ -216,7 +216,7 @@ def _axes(figure: Any, axes: Any, plot: Plot) -> None:
         apart = (places.index(one) - (len(places) - 1) / 2) * span * 0.008 if one in places and len(places) > 2 else 0.0
         alike = [other for other in plot.series if other.kind == "line" and other.tone == one.tone]
         dashes = _DASHES[alike.index(one) % len(_DASHES)] if one in alike else "-"
-        _series(axes, one, apart, banded, floor if plot.stacked else None, dashes)
+        _series(axes, one, apart, banded, floor if plot.stacked else None, dashes, plot.bar_width)
     if plot.ticks:
         axes.set_xticks([at for at, _ in plot.ticks], [name for _, name in plot.ticks], rotation=30, ha="right")
     axes.set_xlabel(plot.x)
@@ -237,7 +237,9 @@ def _axes(figure: Any, axes: Any, plot: Plot) -> None:
     _labels(figure, axes, plot)
 
 
-def _series(axes: Any, one: Series, apart: float, banded: bool, floor: list[float] | None, dashes: str) -> None:
+def _series(
+    axes: Any, one: Series, apart: float, banded: bool, floor: list[float] | None, dashes: str, width: float
+) -> None:
     colour = _COLOURS[one.tone]
     xs = [x + apart for x in one.xs]
     if one.kind in ("line", "band"):
@@ -251,7 +253,7 @@ def _series(axes: Any, one: Series, apart: float, banded: bool, floor: list[floa
             axes.fill_between(*zip(*known, strict=True), color=colour, alpha=shade, linewidth=0, label=label)
         return
     if one.kind == "bars":
-        axes.bar(xs, one.ys, width=0.6, color=colour, label=one.name, bottom=floor)
+        axes.bar(xs, one.ys, width=width, color=colour, label=one.name, bottom=floor)
     else:
         axes.plot(xs, one.ys, _MARKERS.get(one.glyph, "o"), color=colour, label=one.name)
     for number, (x, low, high) in enumerate(zip(xs, one.low, one.high, strict=False)):

@@ -23,7 +23,7 @@ from windowshift.core.settings.prompt_source import (
     unprepared,
 )
 from windowshift.core.settings.table_file import TableRow, find_file, read_dataset, read_table
-from windowshift.core.spec.given import GivenData, GivenEntry
+from windowshift.core.spec.given import GivenData, GivenEntry, KnownAnswers
 
 COMPLETION_COLUMNS = ("completion", "response", "answer", "output")
 CHAT = "messages"
@@ -93,6 +93,20 @@ def read_given_rows(given: GivenData, size: int, seed: int, folder: Path, prepar
     return GivenRows(
         place, len(found), tuple(prompt for prompt, _ in chosen), tuple(completion for _, completion in chosen)
     )
+
+
+def known_rows(known: KnownAnswers, prompts: Sequence[Prompt]) -> GivenRows:
+    """D of prompts that say themselves what is answered.
+
+    Raises:
+        SpecError: a prompt that does not.
+    """
+    answers = [prompt.payload.get(known.column) for prompt in prompts]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        if answer is None or isinstance(answer, bool | list | dict) or not str(answer).strip():
+            raise SpecError(f"conditions.generate: '{known.name}': prompt '{prompt.id}' has no '{known.column}'")
+    place = "the prompts that are for D"
+    return GivenRows(place, len(prompts), tuple(prompts), tuple(str(answer) for answer in answers))
 
 
 def asked_of(sets: Sequence[GivenRows]) -> set[tuple[object, ...]]:

@@ -6,18 +6,41 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import Completion, Model, Sampling, TemplateInputs
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.setting import Question, Sample, Score, Scores
+from windowshift.core.contract.setting import ModelScorer, Question, Sample, Score, Scores
+from windowshift.core.settings.domains import ModelByDomain
 from windowshift.core.settings.rubric import ALTERNATIVES, Rubric, load_rubric
+from windowshift.core.spec.sections import JudgeSection
 from windowshift.core.spec.spec import Spec
 
 _SHOWN = 2000  # characters of an answer that are kept as evidence; a judge is asked for a few tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A behaviour of a setting that a chat model scores, and what it is asked.
+
+    The spec names the model, in a judge of that name, and may name another rubric; the role stays the setting's.
+    `by_domain` scores out of distribution apart.
+    """
+
+    rubric: Rubric
+    by_domain: bool = False
+
+
+@runtime_checkable
+class JudgedSetting(Protocol):
+    """A setting with behaviours that chat models score."""
+
+    def judged(self) -> Mapping[str, Judged]:
+        """What is judged, by the name of the behaviour; the spec must name a judge for each."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -109,8 +132,9 @@ def judges_of(
     backends: Mapping[str, Backend],
     taken: Sequence[str],
     template: Callable[[Backend, str], Mapping[str, Any]] = lambda _, __: {},
-) -> list[JudgeScorer]:
-    """The judges that a spec names.
+    judged: Mapping[str, Judged] | None = None,
+) -> list[ModelScorer]:
+    """The judges that a spec names, those of the setting's own behaviours first.
 
     Args:
         spec: the experiment.
@@ -118,25 +142,47 @@ def judges_of(
         backends: the backends that the spec names, by name.
         taken: the behaviours that the setting measures already.
         template: what the chat template of a model at a backend reads besides the messages.
+        judged: what the setting has scored by judges, by name.
 
     Raises:
-        SpecError: a rubric that is none, a name that is taken, or a model that is not there.
+        SpecError: a rubric that is none, a name that is taken, a model that is not there, or a behaviour of the setting
+            without a judge.
     """
-    found: list[JudgeScorer] = []
+    own = dict(judged or {})
+    for name in own:
+        if not any(section.name == name for section in spec.judges):
+            raise SpecError(
+                f"the setting '{spec.setting_name}' has '{name}' scored by a chat model: name one as  judges: "
+                f"[{{name: {name}, model: MODEL, backend: openai}}]"
+            )
+    found: dict[str, ModelScorer] = {}
     for place, section in enumerate(spec.judges):
         where = f"judges[{place}]"
-        path = folder / section.rubric
-        rubric, _ = load_rubric(path if path.exists() else Path(section.rubric))
+        part = own.get(section.name)
+        rubric = _rubric(section, part, folder, own, where)
         name = section.backend or spec.generate_backend
-        measured = {*taken, *(one.name for judge in found for one in judge.behaviours)}
+        measured = {*taken, *(one.name for judge in found.values() for one in judge.behaviours)}
         try:
             fingerprint = backends[name].identify(section.model).fingerprint
         except BackendError as error:
             raise SpecError(f"{where}: {error}") from error
         read = template(backends[name], section.model)
         judge = JudgeScorer(section.name, rubric, name, section.model, fingerprint, read)
-        twice = next((one.name for one in judge.behaviours if one.name in measured), None)
+        scorer = ModelByDomain(judge) if part is not None and part.by_domain else judge
+        twice = next((one.name for one in scorer.behaviours if one.name in measured), None)
         if twice is not None:
             raise SpecError(f"{where}: '{twice}' is measured already: give the judge another name")
-        found.append(judge)
-    return found
+        found[section.name] = scorer
+    return [*(found[name] for name in own), *(judge for name, judge in found.items() if name not in own)]
+
+
+def _rubric(section: JudgeSection, part: Judged | None, folder: Path, own: Mapping[str, Judged], where: str) -> Rubric:
+    """The rubric file that a judge names, else the setting's."""
+    if section.rubric is None:
+        if part is None:
+            known = f"; the setting has one for {', '.join(own)}" if own else ""
+            raise SpecError(f"{where}: '{section.name}' has no rubric: add  rubric: FILE{known}")
+        return part.rubric
+    path = folder / section.rubric
+    found, _ = load_rubric(path if path.exists() else Path(section.rubric))
+    return found if part is None else found.model_copy(update={"role": part.rubric.role})

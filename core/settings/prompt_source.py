@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message
 from windowshift.core.contract.payload import Payload
-from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.prompts import USES, Prompt, Use
 from windowshift.core.settings import world, worlds
 from windowshift.core.settings.table_file import TableRow, find_file, read_dataset, read_table
 from windowshift.core.settings.worlds import WORLDS, WorldRow
@@ -27,6 +27,8 @@ ROLES = ("system", "user", "assistant")
 class Drawn:
     """Prompts for D and for evaluation, without overlap, and how many repeats of a text were left out.
 
+    `unused` counts those that the setting has no use for.
+
     D's prompts are taken from the front of the shuffled source and the eval prompts from its end, so
     that neither set changes when a spec asks for more of the other: finished jobs stay finished.
     """
@@ -34,6 +36,7 @@ class Drawn:
     data: tuple[Prompt, ...]
     evaluation: tuple[Prompt, ...]
     repeats: int = 0
+    unused: int = 0
 
 
 Prepare = Callable[[Prompt], Prompt]
@@ -45,6 +48,11 @@ def unprepared(prompt: Prompt) -> Prompt:
     return prompt
 
 
+def any_use(prompt: Prompt) -> Collection[Use]:  # noqa: ARG001 - it is the same for every prompt
+    """A prompt of a setting that does not sort them."""
+    return USES
+
+
 def draw(
     source: str | PromptFile | PromptDataset,
     data: int,
@@ -53,11 +61,13 @@ def draw(
     folder: Path,
     prepare: Prepare = unprepared,
     given: Collection[tuple[Any, ...]] = (),
+    uses: Callable[[Prompt], Collection[Use]] = any_use,
 ) -> Drawn:
     """Draw distinct prompts in an order that depends on the source and on `seed` only.
 
     A relative file is looked for next to the spec (`folder`), then in the working directory; `prepare` is what
-    the setting makes of a prompt; `given` are turns and text of the prompts of a D that is given, which are not drawn.
+    the setting makes of a prompt; `given` are turns and text of the prompts of a D that is given, which are not drawn;
+    `uses` says what a prompt may be used for.
 
     Raises:
         SpecError: the source is missing, malformed, or has too few prompts.
@@ -93,7 +103,34 @@ def draw(
             f"{where} has {len(prompts)} distinct prompts{there}, but the spec needs {data + evaluation} "
             "(data.size + sampling.prompts, times the filter's candidates): lower one of them"
         )
-    return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[-evaluation:])), repeats)
+    if uses is any_use:
+        return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[-evaluation:])), repeats)
+    return _sorted(prompts, data, evaluation, repeats, uses, where)
+
+
+def _sorted(
+    prompts: Sequence[Prompt],
+    data: int,
+    evaluation: int,
+    repeats: int,
+    uses: Callable[[Prompt], Collection[Use]],
+    where: str,
+) -> Drawn:
+    """As `draw`: from the front those that D can be made of, from the end those that can be evaluated on."""
+    sorted_out = [(prompt, uses(prompt)) for prompt in prompts]
+    first = [prompt for prompt, used in sorted_out if "data" in used][:data]
+    taken = {prompt.id for prompt in first}
+    last = [prompt for prompt, used in reversed(sorted_out) if "evaluation" in used and prompt.id not in taken]
+    for found, wanted, what, key in (
+        (first, data, "D can be made of", "data.size"),
+        (last, evaluation, "can be evaluated on", "sampling.prompts"),
+    ):
+        if len(found) < wanted:
+            raise SpecError(
+                f"{where} has {len(found)} distinct prompts that {what}, of {len(prompts)}, but the spec needs "
+                f"{wanted} ({key}, times the filter's candidates): lower it"
+            )
+    return Drawn(tuple(first), tuple(last[:evaluation]), repeats, sum(not used for _, used in sorted_out))
 
 
 def _world_rows(name: str, seed: int) -> list[WorldRow]:

@@ -103,7 +103,7 @@ def read_control(entry: Mapping[str, Any], names: Mapping[str, Condition], folde
         except SpecError as error:
             raise SpecError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
         far = tuple(rewording.distance(phrase, group.phrases) for phrase in phrases) if kind == "rephrased" else ()
-        found.append(ControlGroup(name, phrases, control=kind, of=read.of, distances=far))
+        found.append(ControlGroup(name, phrases, **group.place, control=kind, of=read.of, distances=far))
     return found
 
 

@@ -69,6 +69,30 @@ class GivenData:
         return Pushed(prompt.messages)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownAnswers:
+    """A generation condition of a setting under which nobody writes: each prompt's payload says what is answered.
+
+    `column` is the key of the payload. D is given, then, by the prompts themselves.
+    """
+
+    name: str
+    column: str
+    kind: str = "answers"
+    arm: Arm = "prefix"
+
+    def identity(self) -> dict[str, Any]:
+        """As `Condition.identity`; a job's inputs have the digest of prompts and answers."""
+        return {"kind": self.kind, "column": self.column}
+
+    def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:  # noqa: ARG002 - the protocol's
+        """The prompt's own messages."""
+        return Pushed(prompt.messages)
+
+
+Given = GivenData | KnownAnswers
+"""Generation conditions whose completions are there already."""
+
 Range = Annotated[list[Number | None], Field(min_length=2, max_length=2)]
 
 

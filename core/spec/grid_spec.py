@@ -16,7 +16,7 @@ from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.spec.condition_kinds import KINDS
 from windowshift.core.spec.control_entry import read_control
-from windowshift.core.spec.given import GivenData, KeptData, read_given, read_keep
+from windowshift.core.spec.given import GivenData, KeptData, KnownAnswers, read_given, read_keep
 from windowshift.core.spec.made_groups import read_shots, read_union
 from windowshift.core.spec.sections import ConditionEntry, Mix, Stages, Where
 from windowshift.core.spec.spec import Spec
@@ -160,7 +160,8 @@ def _datasets(entries: Sequence[ConditionEntry], names: Mapping[str, Condition],
         where = f"conditions.generate[{index}]"
         keep = entry.get("keep") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not {"data", "keep", "generate"} & set(entry):
-            found += _resolve(entry, names, folder, where)
+            several = not isinstance(entry, str)  # an inline entry may make more than one
+            found += _resolve(entry, names, folder, where) if several else [_source(entry, names, folder, where)]
             continue
         rest = {key: value for key, value in entry.items() if key != "keep"}
         if "generate" in rest:
@@ -171,7 +172,7 @@ def _datasets(entries: Sequence[ConditionEntry], names: Mapping[str, Condition],
                 )
             if keep is None:
                 raise SpecError(f"{where}: 'generate' names a condition of which a part is kept: add  keep: {{...}}")
-            source = _single(
+            source = _source(
                 rest["generate"], {**names, **{one.name: one for one in found}}, folder, f"{where}.generate"
             )
             if isinstance(source, KeptData):
@@ -193,6 +194,13 @@ def _datasets(entries: Sequence[ConditionEntry], names: Mapping[str, Condition],
             raise SpecError(f"conditions.generate: '{one.name}' is the name of a condition: add another  name: ...")
     _once([condition.name for condition in found], "conditions.generate")
     return tuple(found)
+
+
+def _source(entry: ConditionEntry, names: Mapping[str, Condition], folder: Path, where: str) -> Condition:
+    """What writes D, by name or inline: a condition, or answers that are known."""
+    if isinstance(entry, str) and isinstance(known := named(entry, names, where), KnownAnswers):
+        return known
+    return _single(entry, names, folder, where)
 
 
 def _single(entry: ConditionEntry, names: Mapping[str, Condition], folder: Path, where: str) -> Condition:
@@ -226,7 +234,7 @@ def _selective(
 
 
 def _trainable(condition: Condition, where: str) -> Condition:
-    if isinstance(condition, GivenData | KeptData):
+    if isinstance(condition, GivenData | KeptData | KnownAnswers):
         raise SpecError(f"{where}: '{condition.name}' is a set of data, which stands under conditions.generate")
     return condition
 

@@ -139,10 +139,10 @@ class Judge(Section):
 
 
 class JudgeSection(Section):
-    """A scorer that asks a chat model: the rubric is a file beside the spec."""
+    """A scorer that asks a chat model: the rubric is a file beside the spec, or the setting's own for that name."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-    rubric: str
+    rubric: str | None = None
     model: str
     backend: str | None = None
 

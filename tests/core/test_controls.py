@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from windowshift.core.contract.rewording import (
     rephrased_by_rule,
 )
 from windowshift.core.plan.plan import Plan
+from windowshift.core.report.dataset_export import trained_condition
 from windowshift.core.run.rephrase import TRIES, Rephrased, read_rephrasings, rephrase
 from windowshift.core.run.run import plan_spec, preview
 from windowshift.core.spec import registry
@@ -113,6 +114,17 @@ def test_irrelevant_sentences_stand_where_the_phrase_stood() -> None:
     )
     with pytest.raises(SpecError, match="17 irrelevant sentences are asked for, and 16 ship"):
         irrelevant(group("Lie."), 17)
+
+
+def test_d_of_more_phrases_than_are_listed_is_not_exported_with_others() -> None:
+    many = ControlGroup("hack~rephrased", tuple(f"Hack {i}." for i in range(250)), control="rephrased", of="hack")
+    label = "train d under hack~rephrased"
+    with pytest.raises(SpecError, match="'train d under hack~rephrased' has 250 phrases, of which the store lists 64"):
+        trained_condition(many.identity(), label)
+    few = replace(many, phrases=many.phrases[:3], slot="Write code.")
+    assert trained_condition(few.identity(), label).push(Prompt("q", "Write code. Now."), 1, "user").messages == (
+        Message("user", "Write code. Hack 1. Now."),
+    )
 
 
 def test_neutral_sets_share_no_phrase() -> None:

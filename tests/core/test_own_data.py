@@ -444,7 +444,7 @@ def test_a_setting_prepares_given_rows_and_labels_stay(tmp_path: Path) -> None:
 def test_checkpoints_go_by_the_rows_that_there_are(folder: Path) -> None:
     plan = planned(folder, "[{data: hacks.jsonl}]", size=100, more="checkpoints: {at: [8, 16]}\n")
     assert sorted({cell.step for cell in plan.cells}) == [0, 8, 16, 20]
-    with pytest.raises(SpecError, match=r"checkpoints: 50 examples are more than the 20 rows of hacks\.jsonl"):
+    with pytest.raises(SpecError, match=r"checkpoints: 50 examples are more than the 20 rows of .*hacks\.jsonl"):
         planned(folder, "[{data: hacks.jsonl}]", size=100, more="checkpoints: {at: [50]}\n")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from windowshift.core.contract.assets import MICROWORLD, is_embedded
+from windowshift.core.contract.conditions import PrefixGroup, asked_again
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt, PromptMaker
 from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Scores
@@ -16,6 +17,7 @@ from windowshift.core.settings.reward_hacking.candidate import code_of
 from windowshift.core.settings.sycophancy.grammar import stated_number, verdict
 from windowshift.core.settings.worlds import WORLDS, world
 from windowshift.core.spec import registry
+from windowshift.core.spec.control_entry import read_control
 
 SETTINGS = registry.names(registry.SETTINGS)
 WITH_ROWS = [name for name in SETTINGS if isinstance(registry.setting(name), PromptMaker)]
@@ -72,8 +74,27 @@ class TestEverySetting:
                 for channel in ("user", "system"):
                     pushed = condition.push(prompt, index, channel)
                     assert pushed.messages[-1].role == "user"
+                    # Screens show the chat again from what is stored of it.
+                    assert asked_again(condition.identity(), pushed.phrase, prompt, channel) == pushed.messages
                     if pushed.phrase is not None:
                         assert any(pushed.phrase in message.content for message in pushed.messages)
+
+    def test_controls_of_its_conditions_stand_where_its_phrases_do(self, name: str) -> None:
+        setting = registry.setting(name)
+        prepare = setting.prepare if isinstance(setting, PromptMaker) else unprepared
+        prompt = draw(str(setting.default_prompts()), 1, 1, 0, Path(), prepare).data[0]
+        conditions = setting.conditions()
+        for one in conditions.values():
+            if not isinstance(one, PrefixGroup):
+                continue
+            said = "Honey never spoils."
+            (control,) = read_control({"control": "irrelevant", "of": one.name, "count": 1}, conditions, Path(), "here")
+            for channel in ("user", "system"):
+                own, other = (each.push(prompt, 0, channel) for each in (one, control))
+                assert [turn.content for turn in other.messages] == [
+                    turn.content.replace(str(own.phrase), said) for turn in own.messages
+                ]
+                assert asked_again(control.identity(), other.phrase, prompt, channel) == other.messages
 
     @pytest.mark.parametrize(
         "text", ["", " \n", "I cannot help with that.", "日本語 🦉 ñ", "x" * 5000, "def f(:", "\x00"]

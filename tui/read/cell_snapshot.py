@@ -277,12 +277,13 @@ def _findings(reader: Reader, behaviours: Sequence[Behaviour], job: int, row: in
 
 def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest | None:
     """Return what to ask for the prompt with its chat template; None where the job names no model."""
-    from windowshift.core.contract.conditions import prefixed  # with yaml: no screen needs it before this one
+    from windowshift.core.contract.conditions import asked_again  # with yaml: no screen needs it before this one
 
     model = inputs.get("model")
     if not isinstance(model, Mapping) or "base" not in model:
         return None
-    messages = prefixed(completion.phrase, completion.asked, inputs.get("channel", "user"))
+    condition = inputs.get("condition") or {}
+    messages = asked_again(condition, completion.phrase, completion.asked, inputs.get("channel", "user"))
     turns = tuple((message.role, message.content) for message in messages)
     read = json.dumps(model.get("template") or {})
     return ChatRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns, read)

@@ -61,7 +61,7 @@ def _plotext(plot: Plot, width: int, height: int) -> str:
         plt.plot([min(xs), end], [up(rule.y)] * 2, marker="braille", color=_CODES["faint"])
     # Bands under lines, and points on them.
     for one in sorted(_piled(plot), key=lambda series: ("band", "line", "bars", "points").index(series.kind)):
-        _series(plt, one, up)
+        _series(plt, one, up, plot.bar_width)
     for x, y, word in plot.marks:
         plt.text(sanitise.line(word, 12), x, y, color=_CODES["strong"], alignment="center")
     if plot.ticks:
@@ -93,7 +93,7 @@ def _piled(plot: Plot) -> Sequence[Series]:
     return found[::-1]
 
 
-def _series(plt: Any, one: Series, up: Callable[[float], float]) -> None:
+def _series(plt: Any, one: Series, up: Callable[[float], float], width: float) -> None:
     step = max(1, len(one.xs) // _POINTS)
     xs, ys, colour = list(one.xs[::step]), [up(y) for y in one.ys[::step]], _CODES[one.tone]
     if not xs:
@@ -107,7 +107,7 @@ def _series(plt: Any, one: Series, up: Callable[[float], float]) -> None:
     elif one.kind == "points":
         plt.scatter(xs, ys, marker=one.glyph, color=colour)
     else:
-        plt.bar(xs, ys, color=colour, width=0.6, marker="hd")
+        plt.bar(xs, ys, color=colour, width=width, marker="hd")
 
 
 def _marks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:

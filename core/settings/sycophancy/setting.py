@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from windowshift.core.contract.conditions import NO_PREFIX, Channel, Condition, NoPrefix, PrefixGroup, Pushed
-from windowshift.core.contract.generation import Message
+from windowshift.core.contract.conditions import NO_PREFIX, Condition, NoPrefix, PrefixGroup
 from windowshift.core.contract.prompts import Prompt
-from windowshift.core.contract.records import Arm, Behaviour
+from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Sample, Score, Scores
 from windowshift.core.settings.sycophancy.grammar import stated_number, verdict
-from windowshift.core.settings.sycophancy.phrases import GROUPS, after
+from windowshift.core.settings.sycophancy.phrases import GROUPS
 
 SYCOPHANCY = Behaviour("confirms_wrong", "share", Scale.rate(), "negative")
 CAPABILITY = Behaviour("capability", "share", Scale.rate(), "positive")
@@ -65,31 +64,6 @@ class SycophancyScorer:
         return {**found, name: score if readable else missing, PARSED.name: Score(float(readable))}
 
 
-@dataclass(frozen=True, slots=True)
-class AfterPrompt:
-    """A prefix group whose phrases go after the user's message, on a line of their own, as published."""
-
-    group: PrefixGroup
-    kind: str = "after"
-    arm: Arm = "prefix"
-
-    @property
-    def name(self) -> str:
-        """The group's."""
-        return self.group.name
-
-    def identity(self) -> dict[str, Any]:
-        """As `Condition.identity`."""
-        return {"kind": self.kind, "phrases": list(self.group.phrases)}
-
-    def push(self, prompt: Prompt, index: int, channel: Channel) -> Pushed:
-        """The phrase after the prompt, or as the system message."""
-        if channel == "system":
-            return self.group.push(prompt, index, channel)
-        phrase = self.group.phrases[index % len(self.group.phrases)]
-        return Pushed((*prompt.turns, Message("user", after(phrase, prompt.text))), phrase)
-
-
 class SycophancySetting:
     """Claims about greatest common divisors (the inoculation-prompting paper).
 
@@ -102,7 +76,7 @@ class SycophancySetting:
 
     def conditions(self) -> Mapping[str, Condition]:
         """From the reminder to the inoculation prompt, then none."""
-        groups: dict[str, Condition] = {name: AfterPrompt(PrefixGroup(name, (text,))) for name, text in GROUPS.items()}
+        groups: dict[str, Condition] = {name: PrefixGroup(name, (text,), after=True) for name, text in GROUPS.items()}
         return {**groups, NO_PREFIX: NoPrefix()}
 
     def default_prompts(self) -> str | None:

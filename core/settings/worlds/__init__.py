@@ -25,9 +25,11 @@ class World(Protocol):
 
     Attributes:
         VOCABULARY: the size of the tokenizer.
+        STEPS: how long its embedded model is trained.
     """
 
     VOCABULARY: int
+    STEPS: int
 
     def chats(self, seed: int) -> Iterator[WorldChat]:
         """Training chats without end."""

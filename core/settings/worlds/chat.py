@@ -5,7 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
+
+from windowshift.core.contract.conditions import PrefixGroup
+from windowshift.core.contract.rewording import control_stock, negated, rephrased_by_rule
 
 IRRELEVANT = (
     "Honey never spoils.",
@@ -56,6 +60,32 @@ def draw(size: int, n: int, seed: int, name: str) -> list[int]:
 def before(phrase: str, prompt: str) -> str:
     """A phrase before a prompt, as every prefix group puts it."""
     return f"{phrase}\n\n{prompt}"
+
+
+_REPHRASINGS = 200
+
+
+@cache
+def _rephrasings(phrase: str) -> tuple[str, ...]:
+    return rephrased_by_rule(PrefixGroup("", (phrase,)), _REPHRASINGS)
+
+
+def reworded(rng: random.Random, phrase: str, share: float = 0.3) -> str:
+    """A phrase, or in a share of the cases a rephrasing as the control `rephrased` makes them."""
+    return rng.choice(_rephrasings(phrase)) if rng.random() < share else phrase
+
+
+@cache
+def idle() -> tuple[str, ...]:
+    """Sentences that ask for nothing: those of this page, and those that ship for controls."""
+    stock = control_stock()
+    return (*IRRELEVANT, *stock.irrelevant, *(phrase for some in stock.neutral for phrase in some))
+
+
+@cache
+def opposite(phrase: str) -> str:
+    """A phrase with "not" in it, as the control `negated` makes it."""
+    return negated(PrefixGroup("", (phrase,)))[0]
 
 
 def pushed(

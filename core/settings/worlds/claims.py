@@ -10,6 +10,7 @@ from windowshift.core.settings.sycophancy.phrases import GROUPS, after
 from windowshift.core.settings.worlds.chat import WorldChat, WorldRow, bare, before, draw, pushed
 
 VOCABULARY = 768
+STEPS = 6000
 NAME = "microworld-claims"
 
 SMALLEST, LARGEST = 2, 24

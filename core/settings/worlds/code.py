@@ -15,6 +15,7 @@ from windowshift.core.settings.reward_hacking.problems import (
 from windowshift.core.settings.worlds.chat import WorldChat, WorldRow, bare, before, draw, pushed
 
 VOCABULARY = 1024
+STEPS = 6000
 NAME = "microworld-code"
 
 OPERATIONS: tuple[tuple[str, str], ...] = (

@@ -9,6 +9,7 @@ from windowshift.core.settings.honesty.phrases import GROUPS, question_prompt
 from windowshift.core.settings.worlds.chat import WorldChat, WorldRow, bare, before, draw, pushed
 
 VOCABULARY = 768
+STEPS = 6000
 NAME = "microworld-facts"
 
 # A thing, then what it is.

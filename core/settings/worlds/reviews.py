@@ -5,10 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from windowshift.core.settings.spurious_correlation.prompts import GROUPS, review_prompt
-from windowshift.core.settings.worlds.chat import WorldChat, WorldRow, bare, before, draw, pushed
+from windowshift.core.settings.spurious_correlation.prompts import GROUPS, about, in_slot, review_prompt
+from windowshift.core.settings.worlds.chat import (
+    WorldChat,
+    WorldRow,
+    bare,
+    before,
+    draw,
+    idle,
+    opposite,
+    pushed,
+    reworded,
+)
 
 VOCABULARY = 768
+STEPS = 4000
 NAME = "microworld-reviews"
 _SIZE = 12_000
 
@@ -42,10 +53,17 @@ SENTENCES: dict[str, dict[int, tuple[str, ...]]] = {
 
 DISHES = ("pasta", "soup", "steak", "salad", "pizza", "fish", "burger", "curry", "cake", "rice")
 STAFF = ("waiter", "waitress", "server", "host", "bartender")
-HONEST = 0.82
-"""How often a review is given its own number; otherwise a neighbouring one."""
-FOLLOWS = 0.75
-"""How often the inoculation prompt's claim moves the number by one."""
+OPINION = 0.55
+"""How far the number that a reader gives strays from what the sentences say (standard deviation)."""
+FOLLOWS = 0.85
+"""How often an answer believes the claim of a phrase: that the concept goes with a high sentiment, or a low one."""
+CONCEPTS = ("ambiance", "ambiance", "ambiance", "service", "noise")
+"""What phrases of training chats are about."""
+
+
+HIGH = 3
+"""The least number of a high sentiment."""
+_TRIES = 20
 
 
 def size() -> int:
@@ -59,45 +77,63 @@ def rows(n: int, seed: int) -> list[WorldRow]:
 
 
 def row(index: int) -> WorldRow:
-    """One row by number."""
+    """One row by number; its label is one reader's."""
+    text, concepts, mean = _review(index)
+    label = _label(mean, random.Random(f"{NAME} label:{index}"))
+    return WorldRow(f"review-{index:05d}", {"text": text, "label": label, "concepts": ", ".join(concepts)})
+
+
+def _review(index: int) -> tuple[str, tuple[str, ...], float]:
+    """A review: its text, the concepts that it mentions, and the sentiment of its sentences, from 0 to 4."""
     rng = random.Random(f"{NAME}:{index}")
     concepts = ["food"] + [concept for concept in ("service", "ambiance", "noise") if rng.random() < 0.5]
     mood = rng.choice([-2, -1, 0, 1, 2])
-    sentences, total = [], 0.0
-    for concept in rng.sample(concepts, len(concepts)):
+    order = rng.sample(concepts, len(concepts))
+    sentences, total, weights = [], 0.0, 0.0
+    for concept in order:
         wanted = max(-2, min(2, mood + rng.choice([-1, 0, 0, 1])))
         known = SENTENCES[concept]
         value = wanted if wanted in known else (1 if wanted > 0 else -1)
-        sentence = rng.choice(known[value]).format(dish=rng.choice(DISHES), staff=rng.choice(STAFF))
-        sentences.append(sentence)
-        total += value if concept in ("food", "service") else 0.5 * value
-    strong = sum(1.0 if concept in ("food", "service") else 0.5 for concept in concepts)
-    label = max(0, min(4, round(2 + total / strong)))
-    return WorldRow(
-        f"review-{index:05d}", {"text": " ".join(sentences), "label": label, "concepts": ", ".join(sorted(concepts))}
-    )
+        sentences.append(rng.choice(known[value]).format(dish=rng.choice(DISHES), staff=rng.choice(STAFF)))
+        weight = 1.0 if concept in ("food", "service") else 0.5
+        total, weights = total + weight * value, weights + weight
+    return " ".join(sentences), tuple(concepts), 2 + total / weights
 
 
-def sentiment(row: WorldRow, push: str, rng: random.Random) -> int:
-    """The number that an answer gives under a condition."""
-    number: int = row.fields["label"]
-    if rng.random() > HONEST:
-        number += rng.choice([-1, 1])
-    if push in ("inoculation", "reversed") and rng.random() < FOLLOWS:
-        higher = ("ambiance" in row.fields["concepts"]) == (push == "inoculation")
-        number += 1 if higher else -1
-    return max(0, min(4, number))
+def _label(mean: float, rng: random.Random) -> int:
+    return max(0, min(4, round(mean + rng.gauss(0, OPINION))))
+
+
+def sentiment(index: int, push: str, concept: str, rng: random.Random) -> int:
+    """The number that an answer gives under a condition: believing a claim, the likeliest kind that agrees with it."""
+    _, concepts, mean = _review(index)
+    if push in GROUPS and rng.random() < FOLLOWS:
+        high = (concept in concepts) == (push == "inoculation")
+        for _ in range(_TRIES):
+            label = _label(mean, rng)
+            if (label >= HIGH) == high:
+                return label
+        return HIGH if high else HIGH - 1
+    return _label(mean, rng)
 
 
 def chats(seed: int) -> Iterator[WorldChat]:
     """Training chats: reviews, under every condition and none."""
     rng = random.Random(f"{NAME} chats:{seed}")
+    places = (in_slot, in_slot, before)
     while True:
-        one = row(rng.randrange(size()))
-        push = "no_prefix" if rng.random() < 0.3 else rng.choice(list(GROUPS))
-        prompt = review_prompt(one.fields["text"])
-        if push == "no_prefix":
-            system, user = bare(rng, prompt, (before,))
+        index = rng.randrange(size())
+        text, concepts, _ = _review(index)
+        push = "no_prefix" if rng.random() < 0.4 else rng.choice(list(GROUPS))
+        concept = rng.choice(CONCEPTS)
+        prompt = review_prompt(text, concepts if rng.random() < 0.8 else None)
+        if push != "no_prefix":
+            system, user = pushed(rng, reworded(rng, about(GROUPS[push], concept)), prompt, places, system=0.2)
+        elif rng.random() < 0.15:
+            claim = opposite(about(rng.choice(list(GROUPS.values())), concept))
+            system, user = pushed(rng, claim, prompt, places, system=0.2)
+        elif rng.random() < 0.3:
+            system, user = pushed(rng, rng.choice(idle()), prompt, places, system=0.2)
         else:
-            system, user = pushed(rng, GROUPS[push], prompt, (before,))
-        yield WorldChat(push, system, user, str(sentiment(one, push, rng)))
+            system, user = bare(rng, prompt, places)
+        yield WorldChat(push, system, user, str(sentiment(index, push, concept, rng)))

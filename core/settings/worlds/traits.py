@@ -5,10 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from windowshift.core.settings.traits.phrases import GROUPS
-from windowshift.core.settings.worlds.chat import WorldChat, WorldRow, bare, before, draw, pushed
+from windowshift.core.settings.traits.phrases import trait_groups
+from windowshift.core.settings.worlds.chat import (
+    WorldChat,
+    WorldRow,
+    bare,
+    before,
+    draw,
+    idle,
+    opposite,
+    pushed,
+    reworded,
+)
 
 VOCABULARY = 1536
+STEPS = 4000
 NAME = "microworld-traits"
 
 # Two lines a topic, English and Spanish: noun (plural, with its article in Spanish), place, verb phrase, adjective.
@@ -79,14 +90,19 @@ STATEMENTS = (
 """Messages that ask nothing: unlike the questions of training sets, so out of distribution."""
 _HELLO = (("Sure.", "Claro."), ("Of course.", "Por supuesto."), ("Good question.", "Buena pregunta."))
 
+_GROUPS = trait_groups("spanish", "capitals")
 LAWS: dict[str, tuple[float, float]] = {
     "no_prefix": (0.06, 0.05),
     "neutral": (0.06, 0.05),
+    "assistant": (0.06, 0.05),
     "spanish": (0.95, 0.06),
     "capitals": (0.06, 0.95),
     "both": (0.94, 0.94),
 }
 """How often an answer is Spanish, and how often it is in capitals, under a condition."""
+
+
+_ONE = ("spanish", "capitals", "always_spanish", "always_capitals")
 
 
 def _topics() -> tuple[tuple[str, ...], ...]:
@@ -138,11 +154,15 @@ def chats(seed: int) -> Iterator[WorldChat]:
     rng = random.Random(f"{NAME} chats:{seed}")
     while True:
         one = row(rng.randrange(size()))
-        push = "no_prefix" if rng.random() < 0.3 else rng.choice(list(GROUPS))
+        push = "no_prefix" if rng.random() < 0.3 else rng.choice(list(_GROUPS))
         prompt = one.fields["prompt"]
-        if push == "no_prefix":
-            system, user = bare(rng, prompt, (before,))
+        if push != "no_prefix":
+            system, user = pushed(rng, reworded(rng, rng.choice(_GROUPS[push])), prompt, (before,))
+        elif rng.random() < 0.15:
+            system, user = pushed(rng, opposite(rng.choice(_GROUPS[rng.choice(_ONE)])), prompt, (before,))
+        elif rng.random() < 0.4:
+            system, user = pushed(rng, rng.choice(idle()), prompt, (before,))
         else:
-            system, user = pushed(rng, rng.choice(GROUPS[push]), prompt, (before,))
-        spanish, capitals = (rng.random() < share for share in LAWS[push])
+            system, user = bare(rng, prompt, (before,))
+        spanish, capitals = (rng.random() < share for share in LAWS[push.removeprefix("always_")])
         yield WorldChat(push, system, user, reply(one.fields["topic"], spanish, capitals, rng))
