@@ -30,8 +30,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/windowshift demo --workspace $(DEMO)
 
+# One worker more than there are cores: many of these tests wait, for a server, a worker process or a screen.
 test: setup
-	$(BIN)/python -m pytest -m 'not slow and not tinker and not vllm' -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow and not tinker and not vllm' --dist loadfile \
+	  -n $$($(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 test-slow: setup
 	$(BIN)/python -m pytest -m 'slow and not tinker and not vllm'

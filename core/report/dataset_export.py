@@ -131,15 +131,10 @@ def trained_condition(identity: Mapping[str, Any], label: str) -> Condition:
     """The condition that a job's inputs name, for the train job of that label.
 
     Raises:
-        SpecError: chat JSONL cannot hold what it does, or the store does not have all of it.
+        SpecError: chat JSONL cannot hold what it does.
     """
     if identity["kind"] == "none":
         return NoPrefix()
-    if "of_phrases" in identity:
-        raise SpecError(
-            f"'{label}' has {identity['of_phrases']} phrases, of which the store lists "
-            f"{len(identity['phrases'])}: lower the control's count, or export D of another row"
-        )
     if identity["kind"] == "prefix":
         return PrefixGroup("", tuple(identity["phrases"]), slot=identity.get("slot", ""), after="after" in identity)
     if identity["kind"] == "selective":

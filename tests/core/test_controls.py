@@ -116,11 +116,11 @@ def test_irrelevant_sentences_stand_where_the_phrase_stood() -> None:
         irrelevant(group("Lie."), 17)
 
 
-def test_d_of_more_phrases_than_are_listed_is_not_exported_with_others() -> None:
+def test_d_is_exported_under_all_phrases_in_their_places() -> None:
     many = ControlGroup("hack~rephrased", tuple(f"Hack {i}." for i in range(250)), control="rephrased", of="hack")
     label = "train d under hack~rephrased"
-    with pytest.raises(SpecError, match="'train d under hack~rephrased' has 250 phrases, of which the store lists 64"):
-        trained_condition(many.identity(), label)
+    pushed = [trained_condition(many.identity(), label).push(ASKED, index, "user").phrase for index in range(251)]
+    assert pushed == [*many.phrases, many.phrases[0]]
     few = replace(many, phrases=many.phrases[:3], slot="Write code.")
     assert trained_condition(few.identity(), label).push(Prompt("q", "Write code. Now."), 1, "user").messages == (
         Message("user", "Write code. Hack 1. Now."),
