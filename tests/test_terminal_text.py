@@ -6,6 +6,8 @@ import ast
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +19,8 @@ import windowshift as package
 from tests.generated_store import generate_store
 from tests.runs import windowshift, write_spec
 from tests.scripted_server import Reply, scripted
-from windowshift.core.contract import sanitise
+from windowshift import cli
+from windowshift.core.contract import sanitise, terminal
 from windowshift.core.report.page import Heading, Item, Line, Table
 from windowshift.core.report.text import draw
 
@@ -110,6 +113,58 @@ def test_the_command_line_writes_in_one_place() -> None:
             if name in ("print", "typer.echo", "sys.stdout.write", "sys.stderr.write"):
                 found.append(f"{path.name}: {name}")
     assert found == []
+
+
+BADS = {
+    "warning": "import warnings; warnings.warn(ATTACK)",
+    "log": "import logging; logging.getLogger('transformers').warning(ATTACK)",
+    "progress bar": "from tqdm import tqdm; list(tqdm(range(3), desc=ATTACK))",
+    "error": "raise ValueError(ATTACK)",
+    "error in a thread": "import threading; t = threading.Thread(target=lambda: int(ATTACK)); t.start(); t.join()",
+    "error in a task": "import asyncio\nasync def f():\n    asyncio.ensure_future(g())\n    await asyncio.sleep(0.01)\n"
+    "async def g():\n    raise ValueError(ATTACK)\nasyncio.run(f())",
+    "print": "print(ATTACK)",
+    "writelines": "import sys; sys.stderr.writelines([ATTACK, ATTACK])",
+    "cut in two": "import sys; sys.stdout.write('\\x1b'); sys.stdout.write(']0;t\\x07')",
+    "rich": "from rich.console import Console; Console(stderr=True, force_terminal=True).print(ATTACK, markup=False)",
+    "unraisable": "class A:\n    def __del__(self): raise ValueError(ATTACK)\nA()",
+}
+KEPT = re.compile(r"\x1b\[[0-9;]*[mKA-D]|\x1b\[\?25[lh]|\r|\t")
+
+
+@pytest.mark.parametrize("bad", BADS)
+def test_what_other_libraries_write_is_shown_only(bad: str) -> None:
+    code = f"ATTACK = {ATTACK!r}\nfrom windowshift.core.contract.terminal import guard\nguard(); guard()\n{BADS[bad]}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    shown = done.stdout + done.stderr
+    assert "evil" in shown or bad == "cut in two"
+    assert not OBEYED.search(KEPT.sub("", shown))
+
+
+def test_colours_and_bars_pass_the_guard() -> None:
+    bar = "\r\x1b[2K\x1b[1;32mdone\x1b[0m 3/3\x1b[?25l\x1b[1A\ttab\n"
+    assert terminal.shown(bar) == bar
+    assert terminal.shown("\x1b[2J\x1b[H\x1b[6n\x1b[?1049h") == "␛[2J␛[H␛[6n␛[?1049h"
+
+
+def test_an_error_that_nobody_foresaw_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise KeyError(ATTACK)
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["windowshift", "status"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("windowshift: unexpected error: KeyError")
+    assert said.count("\n") == 1
+    assert not OBEYED.search(said)
+    monkeypatch.setattr(sys, "argv", ["windowshift", "--debug", "status"])
+    with pytest.raises(KeyError):
+        cli.main()
 
 
 def test_the_short_way_to_the_screens(tmp_path: Path) -> None:

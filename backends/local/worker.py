@@ -20,6 +20,7 @@ from typing import Any
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Order, Yielded
 from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.terminal import guard
 
 
 class Worker:
@@ -81,6 +82,7 @@ def main() -> None:
     """Serve the connection whose file descriptor is the first argument."""
     # Ctrl-C goes to the whole group; the parent decides what happens, and closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard()  # libraries warn of models by their names
     connection = Connection(int(sys.argv[1]))
     options = connection.recv()
     asyncio.run(Worker(connection, options).serve())

@@ -57,6 +57,7 @@ class OpenAIBackend:
         self._budget = Budget()
         self._places: asyncio.Semaphore | None = None  # of all calls together
         self._folder: Path | None = None
+        self._gathered: Batches | None = None  # of all calls together
         self._left = 0
 
     # -- who is there ---------------------------------------------------------------------------
@@ -149,6 +150,7 @@ class OpenAIBackend:
         self._budget, self._folder = budget, folder
         self._pacer = Pacer(self._options.concurrency, limits.rpm, limits.tpm)
         self._places = asyncio.Semaphore(limits.jobs) if limits.jobs else None
+        self._gathered = None
 
     def queue(self) -> Queue:
         """How many requests wait and are under way, how fast they go, and for how long."""
@@ -175,7 +177,9 @@ class OpenAIBackend:
         return pooled(requests, self._options.concurrency, chat.complete)
 
     def _batches(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
-        return Batches(self._connection, self._budget, self._price_of, self._folder).complete(requests)
+        if self._gathered is None:
+            self._gathered = Batches(self._connection, self._budget, self._price_of, self._folder)
+        return self._gathered.complete(requests)
 
     def _price_of(self, request: GenerateRequest) -> Price | None:
         price = self.price(request.model.base)
@@ -197,6 +201,8 @@ class OpenAIBackend:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if self._gathered is not None:
+            await self._gathered.aclose()
         await self._connection.aclose()
 
 

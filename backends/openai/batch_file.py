@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from windowshift.core.contract.generation import GenerateRequest
 ENDPOINT = "/v1/chat/completions"
 MOST_LINES = 20_000  # the API takes 50,000 lines and 200 MB
 MOST_BYTES = 90_000_000
+MOST_LINE_BYTES = 16 << 20  # of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,14 @@ class _AnswerLine(Said):
     error: Any = None
 
 
-def answers_of(text: str) -> Iterator[tuple[str, int, Any, str]]:
-    """Read a file of answers as (custom_id, status, body, error); a line that is no answer is left out."""
-    for line in text.split("\n"):  # not splitlines: U+2028 may stand in a string
+def answers_of(content: bytes) -> Iterator[tuple[str, int, Any, str]]:
+    """Read a file of answers as (custom_id, status, body, error); a line that is no answer is left out.
+
+    One line at a time: what is read takes many times the file's size.
+    """
+    for line in io.BytesIO(content):  # it ends lines at \n alone: U+2028 may stand in a string
+        if len(line) > MOST_LINE_BYTES:
+            continue
         try:
             found = read(_AnswerLine, load_json(line))
         except BrokenAnswerError:

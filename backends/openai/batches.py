@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from windowshift.backends.openai.answer import most_prompt_tokens, read_answer
@@ -22,7 +23,7 @@ from windowshift.backends.openai.said import Batch
 from windowshift.backends.openai.work import METADATA
 from windowshift.backends.shared.faults import BrokenAnswerError, ServiceError
 from windowshift.backends.shared.refusal import failed
-from windowshift.core.contract.budget import Budget
+from windowshift.core.contract.budget import Budget, BudgetSpentError
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion, GenerateRequest
 from windowshift.core.contract.prices import Price
@@ -32,10 +33,20 @@ if TYPE_CHECKING:
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _LOOK_AGAIN = 0.5
+_MOST_LOOKS = 6
+"""So many times `poll` a request waits for others, as long as they go on coming."""
+
+
+@dataclass(eq=False)
+class _Asked:
+    """A line that is to be in a batch, or is: who waits for what comes of it. Equal requests share one."""
+
+    line: Line
+    wanted: list[tuple[GenerateRequest, asyncio.Queue[Completion | Exception]]] = field(default_factory=list)
 
 
 class Batches:
-    """Answers the requests of one call of `generate` in batches.
+    """Answers requests in batches, those of calls that overlap together: a batch of many is one that ends once.
 
     A batch is on record before it is asked for, with the digest of every request in it. A run that
     was killed finds the batches that hold its requests, and takes their answers.
@@ -57,9 +68,15 @@ class Batches:
         self._connection, self._budget, self._price = connection, budget, price
         self._folder = None if folder is None else folder / "batches"
         self._chat = Chat(connection, Pacer(1), budget, price)
+        self._waiting: dict[str, _Asked] = {}
+        self._under_way: dict[str, _Asked] = {}
+        self._tasks: dict[asyncio.Task[None], dict[str, _Asked]] = {}
+        self._gathering: asyncio.Task[None] | None = None
+        self._arrived = 0
 
     async def complete(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         """Answer all requests, those of a batch together."""
+        found: asyncio.Queue[Completion | Exception] = asyncio.Queue()
         bodies = []
         for request in requests:
             problem = problem_of(request)
@@ -67,23 +84,68 @@ class Batches:
                 bodies.append((request, self._chat.body(request)))
             else:
                 yield failed(request, problem)
-        lines = lines_of(bodies)
-        found: asyncio.Queue[list[Completion] | Exception] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._guarded(journal, wanted, found)) for journal, wanted in self._begun(lines)]
+        self._put(bodies, found)
         try:
-            for _ in tasks:
+            for _ in bodies:
                 ready = await found.get()
                 if isinstance(ready, Exception):
                     raise ready
-                for completion in ready:
-                    yield completion
+                yield ready
         finally:
-            # A batch that was created goes on at the server; the next call finds it.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._leave(found)
 
-    def _begun(self, lines: Mapping[str, Line]) -> list[tuple[BatchJournal, dict[str, Line]]]:
+    async def aclose(self) -> None:
+        """Wait for nothing any more. What was created goes on at the server; the next run finds it."""
+        tasks = [*self._tasks, *([] if self._gathering is None else [self._gathering])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- gathering ------------------------------------------------------------------------------
+
+    def _put(
+        self,
+        bodies: Sequence[tuple[GenerateRequest, Mapping[str, Any]]],
+        found: asyncio.Queue[Completion | Exception],
+    ) -> None:
+        """Have requests answered: with what is under way already, or in the batches that are begun next."""
+        for name, line in lines_of(bodies).items():
+            asked = self._under_way.get(name) or self._waiting.setdefault(name, _Asked(line))
+            asked.wanted += [(request, found) for request in line.requests]
+        self._arrived += 1
+        if self._waiting and self._gathering is None:
+            self._gathering = asyncio.create_task(self._gather())
+
+    def _leave(self, found: asyncio.Queue[Completion | Exception]) -> None:
+        """A reader has gone; what nobody else waits for is not waited for here."""
+        for some in (self._waiting, self._under_way):
+            for asked in some.values():
+                asked.wanted = [each for each in asked.wanted if each[1] is not found]
+        self._waiting = {name: asked for name, asked in self._waiting.items() if asked.wanted}
+        for task, lines in self._tasks.items():
+            if not any(asked.wanted for asked in lines.values()) and not task.done():
+                task.cancel()  # a batch that was created goes on at the server; the next call finds it
+                self._forget(lines)  # at once: who asks before the task has ended must not wait for it
+
+    async def _gather(self) -> None:
+        """Wait while calls go on coming, at most for some looks at a batch; then begin batches of all that waits."""
+        poll, seen = self._connection.options.poll, -1
+        for _ in range(_MOST_LOOKS):
+            if seen == self._arrived:
+                break
+            seen = self._arrived
+            await asyncio.sleep(poll)
+        self._gathering = None
+        lines, self._waiting = self._waiting, {}
+        try:
+            begun = self._begun(lines)
+        except Exception as error:  # a record that cannot be read, or a full disk: whoever waits must see it
+            self._tell(lines, error)
+            return
+        for journal, some in begun:
+            self._begin(journal, some)
+
+    def _begun(self, lines: Mapping[str, _Asked]) -> list[tuple[BatchJournal, dict[str, _Asked]]]:
         """The batches that hold requests already, then new ones for the rest."""
         server, rest = self._connection.options.base_url, dict(lines)
         begun = []
@@ -91,23 +153,74 @@ class Batches:
             wanted = {name: rest.pop(name) for name in journal.ids if name in rest}
             if wanted:
                 begun.append((journal, wanted))
-        for portion in portions(list(rest.values())):
+        return [*begun, *self._new(rest)]
+
+    def _new(self, lines: Mapping[str, _Asked]) -> list[tuple[BatchJournal, dict[str, _Asked]]]:
+        found = []
+        for portion in portions([asked.line for asked in lines.values()]):
             ids = tuple(line.id for line in portion)
-            begun.append((BatchJournal(token_of(ids), server, ids, 0.0), {line.id: line for line in portion}))
-        return begun
+            journal = BatchJournal(token_of(ids), self._connection.options.base_url, ids, 0.0)
+            found.append((journal, {name: lines[name] for name in ids}))
+        return found
 
-    async def _guarded(
-        self, journal: BatchJournal, lines: dict[str, Line], found: asyncio.Queue[list[Completion] | Exception]
-    ) -> None:
+    def _begin(self, journal: BatchJournal, lines: dict[str, _Asked]) -> None:
+        self._under_way |= lines
+        task = asyncio.create_task(self._guarded(journal, lines))
+        self._tasks[task] = lines
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._forget(self._tasks.pop(task))
+
+    def _forget(self, lines: Mapping[str, _Asked]) -> None:
+        for name, asked in lines.items():
+            if self._under_way.get(name) is asked:
+                del self._under_way[name]
+
+    # -- one batch ------------------------------------------------------------------------------
+
+    async def _guarded(self, journal: BatchJournal, lines: dict[str, _Asked]) -> None:
         try:
-            found.put_nowait(await self._one(journal, lines))
+            await self._one(journal, lines)
+        except BudgetSpentError as error:
+            parts = _by_reader(lines)
+            if len(parts) < 2 or journal.batch is not None:
+                self._fail(lines, error)
+                return
+            # What is too much together may be possible for some of it.
+            smaller = [each for part in parts for each in self._new(part)]
+            await asyncio.gather(*(self._guarded(*each) for each in smaller))
         except BackendError as error:
-            found.put_nowait([failed(request, str(error)) for line in lines.values() for request in line.requests])
-        except Exception as error:  # a bug or a full disk: the reader must see it
-            found.put_nowait(error)
+            self._fail(lines, error)
+        except Exception as error:  # a bug or a full disk: whoever waits must see it
+            self._tell(lines, error)
 
-    async def _one(self, journal: BatchJournal, lines: dict[str, Line]) -> list[Completion]:
-        most = sum(self._most(line) for line in lines.values())
+    def _fail(self, lines: Mapping[str, _Asked], error: BackendError) -> None:
+        for name, asked in lines.items():
+            self._settle(name, asked, lambda request: failed(request, str(error)))
+
+    def _settle(self, name: str, asked: _Asked, answer: Callable[[GenerateRequest], Completion]) -> float:
+        """Give everybody who waits for a line its answer; what that cost, which equal requests cost once."""
+        self._forget({name: asked})  # who comes now asks anew
+        paid = 0.0
+        for number, (request, found) in enumerate(asked.wanted):
+            completion = answer(request)
+            if number:
+                completion = replace(completion, usd=None if completion.usd is None else 0.0)
+            paid += completion.usd or 0.0
+            found.put_nowait(completion)
+        asked.wanted = []
+        return paid
+
+    def _tell(self, lines: Mapping[str, _Asked], error: Exception) -> None:
+        for name, asked in lines.items():
+            self._forget({name: asked})
+            for _, found in asked.wanted:
+                found.put_nowait(error)
+            asked.wanted = []
+
+    async def _one(self, journal: BatchJournal, lines: dict[str, _Asked]) -> None:
+        most = sum(self._most(asked.line) for asked in lines.values())
         await self._budget.reserve(most)
         paid = 0.0
         try:
@@ -115,14 +228,12 @@ class Batches:
             while batch.status not in _ENDED:
                 await asyncio.sleep(self._connection.options.poll)
                 batch = await self._look(batch.id)
-            completions = await self._answers(batch, lines)
-            paid = sum(completion.usd or 0.0 for completion in completions)
+            paid = await self._answers(batch, lines)
         finally:
             await asyncio.shield(self._budget.settle(most, paid))
         if batch.status != "completed" and self._folder is not None:
             # What it left unanswered is asked for anew the next time, not looked for here.
             (self._folder / f"{journal.token}.json").unlink(missing_ok=True)
-        return completions
 
     def _most(self, line: Line) -> float:
         request = line.requests[0]
@@ -131,7 +242,7 @@ class Batches:
             return 0.0
         return price.completion(most_prompt_tokens(request), request.sampling.max_tokens, batch=True)
 
-    async def _batch(self, journal: BatchJournal, lines: Mapping[str, Line]) -> Batch:
+    async def _batch(self, journal: BatchJournal, lines: Mapping[str, _Asked]) -> Batch:
         """The server's batch: the one on record, one that was created and never confirmed, or a new one."""
         if journal.batch is not None:
             return await self._look(journal.batch)
@@ -141,8 +252,8 @@ class Batches:
         self._note(replace(journal, batch=batch.id, creating=journal.creating or time.time()))
         return batch
 
-    async def _create(self, journal: BatchJournal, lines: Mapping[str, Line]) -> Batch:
-        text = b"".join(line.text for line in lines.values())
+    async def _create(self, journal: BatchJournal, lines: Mapping[str, _Asked]) -> Batch:
+        text = b"".join(asked.line.text for asked in lines.values())
 
         async def send(client: AsyncOpenAI) -> str:
             return await upload(self._connection, client, f"ws-{journal.token}.jsonl", text, "batch")
@@ -196,23 +307,23 @@ class Batches:
 
         return await repeat(self._connection, f"batch {number}", ask)
 
-    async def _answers(self, batch: Batch, lines: Mapping[str, Line]) -> list[Completion]:
-        """Every wanted request's completion: answered, refused, or left over when the batch ended."""
-        found: list[Completion] = []
-        left = dict(lines)
+    async def _answers(self, batch: Batch, lines: Mapping[str, _Asked]) -> float:
+        """Give out every wanted request's completion: answered, refused, or left over at the end; what they cost."""
+        left, paid = dict(lines), 0.0
         for file in (batch.output_file_id, batch.error_file_id):
             if not file:
                 continue
             for name, status, body, error in answers_of(await self._download(file)):
-                line = left.pop(name, None)
-                if line is not None:
-                    found.extend(self._completion(request, status, body, error) for request in line.requests)
+                asked = left.pop(name, None)
+                if asked is not None:
+                    paid += self._settle(name, asked, partial(self._completion, status=status, body=body, error=error))
         said = f"batch {batch.id} {batch.status}"
         errors = batch.errors.data or () if batch.errors is not None else ()
         reasons = self._connection.redactor.said("; ".join(one.message for one in errors if one.message))
         problem = f"{said} without an answer to it{f' ({reasons})' if reasons else ''}"
-        found.extend(failed(request, problem) for line in left.values() for request in line.requests)
-        return found
+        for name, asked in left.items():
+            self._settle(name, asked, lambda request: failed(request, problem))
+        return paid
 
     def _completion(self, request: GenerateRequest, status: int, body: object, error: str) -> Completion:
         if status != 200:
@@ -223,12 +334,21 @@ class Batches:
         except BrokenAnswerError as broken:
             return failed(request, f"the server's answer in a batch was broken ({broken})")
 
-    async def _download(self, file: str) -> str:
-        async def ask(client: AsyncOpenAI) -> str:
+    async def _download(self, file: str) -> bytes:
+        async def ask(client: AsyncOpenAI) -> bytes:
             path = f"/files/{quote(file, safe='')}/content"
-            return (await self._connection.send(client, "GET", path)).content.decode("utf-8")
+            return (await self._connection.send(client, "GET", path)).content
 
         return await repeat(self._connection, "downloading a batch's answers", ask)
 
     def _note(self, journal: BatchJournal) -> BatchJournal:
         return journal if self._folder is None else journal.write(self._folder)
+
+
+def _by_reader(lines: Mapping[str, _Asked]) -> list[dict[str, _Asked]]:
+    """Lines by who waited for them first."""
+    found: dict[int, dict[str, _Asked]] = {}
+    for name, asked in lines.items():
+        if asked.wanted:
+            found.setdefault(id(asked.wanted[0][1]), {})[name] = asked
+    return list(found.values())

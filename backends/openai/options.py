@@ -28,7 +28,8 @@ class OpenAIOptions(BackendOptions):
         patience: seconds that one request may go on failing before it is given up.
         tries: how often a request may meet an error of the server itself (5xx, a broken answer).
         backoff: seconds before the first repetition; each further one waits twice as long, up to 30 s.
-        poll: seconds between two looks at a fine-tuning job or a batch.
+        poll: seconds between two looks at a fine-tuning job or a batch; as long, a request waits for others that
+            go into the same batch.
         settle: seconds that a server may need to list a job whose creation nobody saw confirmed.
         batch: completions go through the Batch API, at its price and its pace (up to a day).
         seeds: send the seed of each request.

@@ -16,8 +16,8 @@ from windowshift.backends.shared.faults import BrokenAnswerError
 
 T = TypeVar("T")
 MIB = 1 << 20
-MOST_BYTES = 64 * MIB  # an answer in JSON
-MOST_FILE_BYTES = 512 * MIB  # a file of answers
+MOST_BYTES = 32 * MIB  # an answer in JSON, which takes many times its size once it is read
+MOST_FILE_BYTES = 512 * MIB  # a file of answers, which is read line by line
 BYTES_A_SECOND = 64 * 1024  # what even a slow line carries; a larger body has more time
 ENCODINGS = "gzip, deflate"
 

@@ -11,6 +11,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+from windowshift.core.contract.terminal import guard
+
 GRACE_SECONDS = 5  # the parent ends a process in time; this is for one whose parent is gone
 
 
@@ -19,6 +21,7 @@ def main() -> None:
     # Ctrl-C goes to the whole group; the parent decides what happens, and closes the connection. It is blocked since
     # before this process began, and what is started here must not wait for it either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard()
     connection = Connection(int(sys.argv[1]))
     parent = os.getppid()
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()

@@ -54,7 +54,9 @@ def main() -> None:
     gc.disable()  # the first picture comes a twelfth sooner; the app switches it on again
     from windowshift.core.contract import sanitise
     from windowshift.core.contract.errors import WindowshiftError
+    from windowshift.core.contract.terminal import guard
 
+    guard()
     try:
         from windowshift.tui.launch import run
         from windowshift.tui.read.deep_link import parse_link

@@ -16,6 +16,7 @@ import windowshift
 from windowshift import demo_command, rephrase_command, results_command, serve_command, vectors_command
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import SpecError, WindowshiftError
+from windowshift.core.contract.terminal import guard
 from windowshift.options import DEFAULT_WORKSPACE, Json, Name, SpecFile, Workspace
 from windowshift.run_command import run_here
 from windowshift.say import say, say_block, say_json, say_listed
@@ -272,6 +273,7 @@ def main() -> None:
     """Run the command line; errors become one sentence on stderr and an exit code."""
     debug = "--debug" in sys.argv or os.environ.get("WINDOWSHIFT_DEBUG") == "1"
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    guard()
     try:
         app()
     except WindowshiftError as error:
@@ -288,3 +290,13 @@ def main() -> None:
         # `windowshift report | head`: the reader has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        what = " ".join(str(error).split())[:400]
+        say(
+            f"windowshift: unexpected error: {type(error).__name__}{f': {what}' if what else ''}; this is a fault of "
+            "windowshift: add --debug to see where, and report it",
+            err=True,
+        )
+        sys.exit(1)
