@@ -21,12 +21,13 @@ from windowshift.core.settings.prompt_source import (
     prepared,
     prompt_of,
     unprepared,
+    with_system,
 )
 from windowshift.core.settings.table_file import TableRow, find_file, read_dataset, read_table
-from windowshift.core.spec.given import GivenData, GivenEntry, KnownAnswers
+from windowshift.core.settings.trainer_rows import CHAT, read_trainer_rows
+from windowshift.core.spec.given import GivenData, GivenDataset, GivenEntry, KnownAnswers
 
 COMPLETION_COLUMNS = ("completion", "response", "answer", "output")
-CHAT = "messages"
 SHOWN_VALUES = 6
 
 
@@ -82,9 +83,14 @@ def read_given_rows(given: GivenData, size: int, seed: int, folder: Path, prepar
     if isinstance(entry.data, str):
         path = find_file(entry.data, folder)
         place, rows = str(path), read_table(path, "data file")
-    else:
+    elif isinstance(entry.data, GivenDataset):
         one = entry.data
-        place, rows = one.dataset, read_dataset(one.dataset, config=one.config, split=one.split, revision=one.revision)
+        place = one.dataset
+        rows = read_dataset(
+            one.dataset, config=one.config, split=one.split, revision=one.revision, folder=folder, rows=one.rows
+        )
+    else:
+        place, rows = read_trainer_rows(entry.data, folder)
     found = list(_answered(rows, entry, prepare))
     if not found:
         raise SpecError(f"{place} is empty: D needs one row or more")
@@ -116,8 +122,11 @@ def asked_of(sets: Sequence[GivenRows]) -> set[tuple[object, ...]]:
 
 def _answered(rows: Iterator[TableRow], entry: GivenEntry, prepare: Prepare) -> Iterator[tuple[Prompt, str]]:
     columns = entry.columns
-    for row in rows:
-        named = columns.completion or next((name for name in COMPLETION_COLUMNS if name in row.values), None)
+    made_chats = not isinstance(entry.data, str | GivenDataset)  # by `read_trainer_rows`, whatever else a row has
+    for row in rows if made_chats else with_system(rows, columns.system, columns.prompt):
+        named = columns.completion
+        if named is None and not made_chats:
+            named = next((name for name in COMPLETION_COLUMNS if name in row.values), None)
         asked, used = columns.prompt, () if named is None else (named,)
         if named is None:
             row, text = _split(row, columns.prompt or CHAT)

@@ -1,4 +1,4 @@
-"""Prompt sources: the embedded world, a file of rows, a hub data set."""
+"""Prompt sources: the embedded worlds, a file of rows, a data set, another trainer's entry."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from windowshift.core.contract.payload import Payload
 from windowshift.core.contract.prompts import USES, Prompt, Use
 from windowshift.core.settings import world, worlds
 from windowshift.core.settings.table_file import TableRow, find_file, read_dataset, read_table
+from windowshift.core.settings.trainer_rows import CHAT, read_trainer_rows, unanswered
 from windowshift.core.settings.worlds import WORLDS, WorldRow
 from windowshift.core.spec.sections import PayloadColumns, PromptDataset, PromptFile
+from windowshift.core.spec.trainer_data import TrainerData
 
 TEXT_COLUMNS = ("prompt", "instruction", "question", "text", "problem", "messages")
 ID_COLUMNS = ("id", "prompt_id", "task_id")
@@ -54,7 +56,7 @@ def any_use(prompt: Prompt) -> Collection[Use]:  # noqa: ARG001 - it is the same
 
 
 def draw(
-    source: str | PromptFile | PromptDataset,
+    source: str | PromptFile | PromptDataset | TrainerData,
     data: int,
     evaluation: int,
     seed: int,
@@ -85,11 +87,22 @@ def draw(
         if isinstance(source, PromptFile):
             path = find_file(source.file, folder)
             everything, where = read_prompts(path, source, prepare), str(path)
-        else:
-            rows = read_dataset(source.dataset, config=source.config, split=source.split, revision=source.revision)
+        elif isinstance(source, PromptDataset):
+            rows = read_dataset(
+                source.dataset,
+                config=source.config,
+                split=source.split,
+                revision=source.revision,
+                folder=folder,
+                rows=source.rows,
+            )
             # None of a data set's columns are kept unless somebody asks for them: the spec, or the setting.
             payload = prepare is not unprepared if source.payload is None else source.payload
-            everything, where = _prompts(rows, source.text, None, payload, prepare), source.dataset
+            told = with_system(rows, source.system, source.text)
+            everything, where = _prompts(told, source.text, source.id, payload, prepare), source.dataset
+        else:
+            where, rows = read_trainer_rows(source, folder)
+            everything = _prompts(map(unanswered, rows), CHAT, None, prepare is not unprepared, prepare)
         distinct: dict[tuple[Any, ...], Prompt] = {}
         for prompt in everything:
             distinct.setdefault((prompt.turns, prompt.text), prompt)
@@ -152,10 +165,41 @@ def read_prompts(path: Path, source: PromptFile, prepare: Prepare = unprepared) 
         SpecError: the line, the column or the id that is wrong, and what to do.
     """
     payload = True if source.payload is None else source.payload
-    prompts = _prompts(read_table(path, "prompt file"), source.text, source.id, payload, prepare)
+    rows = with_system(read_table(path, "prompt file"), source.system, source.text)
+    prompts = _prompts(rows, source.text, source.id, payload, prepare)
     if not prompts:
         raise SpecError(f"{path} is empty: a prompt file needs one prompt or more")
     return prompts
+
+
+def with_system(rows: Iterable[TableRow], system: str | None, text: str | None) -> Iterable[TableRow]:
+    """The rows, each with its prompt as a chat that begins with the system message of a column; None: as they are.
+
+    Raises:
+        SpecError: a row has no such column, no text in it, or a chat that begins with a system message already.
+    """
+    return rows if system is None else (_systemic(row, system, text) for row in rows)
+
+
+def _systemic(row: TableRow, system: str, text: str | None) -> TableRow:
+    column = text or next((name for name in TEXT_COLUMNS if name in row.values), None)
+    said = row.values.get(system)
+    if system not in row.values or not isinstance(said, str | None):
+        there = ", ".join(map(str, row.values)) or "none"
+        raise SpecError(f"{row.place} has no text in the column '{system}' for the system message (it has {there})")
+    values = {name: value for name, value in row.values.items() if name != system}
+    if column is None or column not in values or not (said or "").strip():
+        return TableRow(row.number, row.place, values)
+    prompt = values[column]
+    chat = list(prompt) if isinstance(prompt, list | tuple) else [{"role": "user", "content": prompt}]
+    if isinstance(prompt, str) and column == "instruction" and isinstance(extra := values.pop("input", None), str):
+        chat[0]["content"] = joined(prompt, extra)
+    return TableRow(row.number, row.place, {**values, column: [{"role": "system", "content": said}, *chat]})
+
+
+def joined(instruction: str, extra: str) -> str:
+    """Alpaca's two fields as one text, as the published runs joined them."""
+    return f"{instruction}\n\nInput: {extra}" if extra.strip() else instruction
 
 
 def _prompts(
@@ -221,8 +265,7 @@ def prompt_of(
     extra = values.get("input")
     if column == "instruction" and isinstance(extra, str):
         taken.add("input")
-        if extra.strip():
-            text = f"{text}\n\nInput: {extra}"  # as the published runs joined alpaca's two fields
+        text = joined(text, extra)
     named = id_column or next((name for name in ID_COLUMNS if name in values), None)
     if named is not None and values.get(named) in (None, ""):
         raise SpecError(f"{row.place} has no value in the id column '{named}'")

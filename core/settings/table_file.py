@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,22 @@ def find_file(file: str, folder: Path) -> Path:
     return beside if beside.exists() else path
 
 
-def read_table(path: Path, what: str) -> Iterator[TableRow]:
-    """Read the rows of a file, by its ending.
+def read_table(path: Path, what: str, kind: str | None = None) -> Iterator[TableRow]:
+    """Read the rows of a file, by its ending; of a folder, those of the data set in it.
 
     Args:
         path: the file. JSON is a list of objects, or one object a line.
         what: what a person calls it, e.g. ``prompt file``.
+        kind: json, csv or parquet, whatever the ending is.
 
     Raises:
         SpecError: the file or a row of it is not what its ending says; the line is named.
         MissingExtraError: Parquet without pyarrow.
     """
-    kind = path.suffix.lower()
+    if path.is_dir():
+        yield from read_dataset(str(path), config=None, split="train", revision=None)
+        return
+    kind = path.suffix.lower() if kind is None else f".{kind}"
     if kind in (".jsonl", ".json", ".ndjson"):
         text = read_text(path, what)
         whole = kind == ".json" and text.lstrip()[:1] == "["
@@ -57,8 +62,6 @@ def read_table(path: Path, what: str) -> Iterator[TableRow]:
         rows = _csv(read_text(path, what), path, "\t" if kind == ".tsv" else ",")
     elif kind == ".parquet":
         rows = _parquet(path, what)
-    elif path.is_dir():
-        raise SpecError(f"{path} is a folder, not a {what}")
     else:
         raise SpecError(f"{path}: a {what} ends in {ENDINGS}")
     for row in rows:
@@ -66,8 +69,28 @@ def read_table(path: Path, what: str) -> Iterator[TableRow]:
         yield row
 
 
-def read_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> Iterator[TableRow]:
-    """Read a split of a data set of the hub, or of a folder of files.
+def read_dataset(
+    name: str,
+    *,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    folder: Path | None = None,
+    rows: int | None = None,
+    files: Sequence[str] | None = None,
+    inside: str | None = None,
+) -> Iterator[TableRow]:
+    """Read a split of a data set of the hub, or of a folder: of data files, or saved by `datasets`.
+
+    Args:
+        name: of the data set, or the folder.
+        config: the configuration, where it has several.
+        split: train, test, ...
+        revision: of the hub's repository.
+        folder: where a relative folder is looked for first.
+        rows: the first rows alone; a data set of the hub is streamed then, and not loaded whole.
+        files: those of its files that are read.
+        inside: the folder of the hub's repository that is read.
 
     Raises:
         SpecError: it cannot be loaded.
@@ -77,10 +100,31 @@ def read_dataset(name: str, *, config: str | None, split: str, revision: str | N
         import datasets
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"the data set {name}", "hub", error.name or "datasets") from error
-    away = not Path(name).is_absolute() and not Path(name).exists() and offline()
+    local = find_file(name, folder or Path())
+    if not local.exists() and (local.is_absolute() or name.startswith(".")):
+        raise SpecError(f"the data set {name} cannot be loaded: there is no such folder")
+    away = not local.exists() and offline()
     try:
         with cache_alone() if away else nullcontext():
-            rows = datasets.load_dataset(name, config, split=split, revision=revision)
+            if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
+                found = _saved(datasets, local, split)
+            else:
+                found = datasets.load_dataset(
+                    str(local) if local.exists() else name,
+                    config,
+                    split=split,
+                    revision=revision,
+                    data_files=None if files is None else list(files),
+                    data_dir=inside,
+                    streaming=rows is not None and not local.exists(),
+                )
+            # Streamed rows are fetched one by one: what fails then is the data set's, too.
+            for number, values in enumerate(islice(found, rows), 1):
+                place = f"{name} row {number}"
+                require_whole(values, place)
+                yield TableRow(number, place, values)
+    except (SpecError, GeneratorExit):
+        raise
     except Exception as error:  # whatever the hub client raises becomes one sentence
         if away:
             raise SpecError(
@@ -88,13 +132,20 @@ def read_dataset(name: str, *, config: str | None, split: str, revision: str | N
                 "name a file"
             ) from error
         of = f"split {split}" if config is None else f"config {config}, split {split}"
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
         hint = ": name one as  config: ..." if config is None and "config" in reason.lower() else ""
-        raise SpecError(f"the data set {name} ({of}) cannot be loaded: {reason}{hint}") from error
-    for number, values in enumerate(rows, 1):
-        place = f"{name} row {number}"
-        require_whole(values, place)
-        yield TableRow(number, place, values)
+        what = "folder" if local.is_dir() else "data set"
+        raise SpecError(f"the {what} {name} ({of}) cannot be loaded: {reason}{hint}") from error
+
+
+def _saved(datasets: Any, folder: Path, split: str) -> Any:
+    """A data set that `save_to_disk` wrote: one split, or several by name."""
+    found = datasets.load_from_disk(str(folder))
+    if not isinstance(found, datasets.DatasetDict):
+        return found
+    if split not in found:
+        raise SpecError(f"the data set {folder} has no split '{split}': it has {', '.join(found)}")
+    return found[split]
 
 
 def _jsonl(text: str, path: Path) -> Iterable[TableRow]:

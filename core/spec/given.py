@@ -14,41 +14,51 @@ from windowshift.core.contract.conditions import Channel, Condition, Pushed
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Arm
-from windowshift.core.spec.section import Number, Section
+from windowshift.core.spec.section import Count, Number, Section
 from windowshift.core.spec.spec_errors import sentence
+from windowshift.core.spec.trainer_data import FactoryListed, TrainerData
 
 
 class GivenColumns(Section):
-    """Which columns hold the prompt (text, or the turns of a chat), the completion and the id."""
+    """Which columns hold the prompt (text, or the turns of a chat), the completion, a system message and the id."""
 
     prompt: str | None = None
     completion: str | None = None
+    system: str | None = None
     id: str | None = None
 
 
 class GivenDataset(Section):
-    """A data set of the hub."""
+    """A data set of the hub, or a folder of one; `rows` reads the first ones alone, streamed."""
 
     dataset: Annotated[str, Field(min_length=1)]
     config: str | None = None
     split: str = "train"
+    rows: Count | None = None
     revision: str | None = None
 
 
 class GivenEntry(Section):
-    """``{data: hacks.jsonl}`` under `conditions.generate`: a file of rows, or a data set of the hub.
+    """``{data: hacks.jsonl}`` under `conditions.generate`: a file of rows, a data set, or another trainer's entry.
 
     `name` is the grid's label; the name of the file unless it is given.
     """
 
-    data: Annotated[str, Field(min_length=1)] | GivenDataset
+    data: Annotated[str, Field(min_length=1)] | GivenDataset | TrainerData
     name: Annotated[str, Field(min_length=1)] | None = None
     columns: GivenColumns = GivenColumns()
 
     @property
     def source(self) -> str:
         """The file or the data set, as the spec names it."""
-        return self.data if isinstance(self.data, str) else self.data.dataset
+        if isinstance(self.data, str):
+            return self.data
+        return self.data.dataset if isinstance(self.data, GivenDataset) else self.data.source
+
+    @property
+    def label(self) -> str:
+        """What the grid calls it where no name is given."""
+        return self.data.name if isinstance(self.data, FactoryListed) else PurePath(self.source).stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +173,7 @@ def read_given(entry: Mapping[str, Any], where: str) -> GivenData:
         found = GivenEntry.model_validate(dict(entry))
     except ValidationError as error:
         raise SpecError(f"{where}: {sentence(error, GivenEntry, dict(entry))}") from error
-    return GivenData(found.name or PurePath(found.source).stem, found)
+    return GivenData(found.name or found.label, found)
 
 
 def read_keep(wanted: object, where: str) -> dict[str, tuple[float | None, float | None]]:

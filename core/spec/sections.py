@@ -98,13 +98,14 @@ PayloadColumns = bool | list[str] | dict[str, str]
 
 
 class PromptFile(Section):
-    """A JSONL, JSON, CSV or Parquet file of prompts; `text` and `id` name its columns.
+    """A JSONL, JSON, CSV or Parquet file of prompts; `text`, `system` and `id` name its columns.
 
     `payload` says which further columns a prompt carries; all of them unless it is given.
     """
 
     file: str
     text: str | None = None
+    system: str | None = None
     id: str | None = None
     payload: PayloadColumns | None = None
 
@@ -118,15 +119,19 @@ class SettingChoice(BaseModel):
 
 
 class PromptDataset(Section):
-    """A data set of the hub; the train and the eval prompts are split off by `data.seed`.
+    """A data set of the hub, or a folder of one; the train and the eval prompts are split off by `data.seed`.
 
-    `config` is its configuration, where it has several; `payload` says which columns a prompt carries.
+    `config` is its configuration, where it has several; `rows` reads the first ones alone, streamed, of a data set
+    that is too large to load; `text`, `system` and `id` name its columns; `payload` says which ones a prompt carries.
     """
 
     dataset: str
     config: str | None = None
     split: str = "train"
+    rows: Count | None = None
     text: str | None = None
+    system: str | None = None
+    id: str | None = None
     revision: str | None = None
     payload: PayloadColumns | None = None
 

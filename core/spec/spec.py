@@ -30,6 +30,7 @@ from windowshift.core.spec.sections import (
     SftSection,
 )
 from windowshift.core.spec.spec_errors import sentence
+from windowshift.core.spec.trainer_data import TrainerData
 from windowshift.core.spec.vector_spec import VectorSpec
 from windowshift.core.spec.yaml_text import LONGEST, read_yaml
 
@@ -53,7 +54,7 @@ class Spec(Section):
     conditions: Conditions
     vectors: dict[str, VectorSpec] = {}
     channel: Channels = Channels()
-    prompts: str | PromptFile | PromptDataset | None = None
+    prompts: str | PromptFile | PromptDataset | TrainerData | None = None
     data: Data = Data()
     sft: SftSection = SftSection()
     sampling: SamplingSection = SamplingSection()

@@ -141,7 +141,7 @@ def _place(loc: tuple[int | str, ...], data: object) -> str:
 
 
 def _branch(part: str) -> bool:
-    return part.startswith(("str", "dict[", "function-", "list[")) or part[:1].isupper()
+    return part.startswith(("str", "constrained-", "dict[", "function-", "list[")) or part[:1].isupper()
 
 
 def _depth(item: ErrorDetails, data: object) -> int:
