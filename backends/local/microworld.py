@@ -29,6 +29,8 @@ from windowshift.core.settings.worlds import WORLDS, world
 
 POOL = 1280
 THREADS = 2
+WIDE = 128
+"""Narrower models are built on one thread: they gain nothing by a second one."""
 PEAK_RATE = 3e-3
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
@@ -75,6 +77,7 @@ class Recipe:
     Attributes:
         chats: training chats without end, by seed.
         vocabulary: tokens.
+        width: of the residual stream.
         intermediate: width of the MLP.
         steps: of AdamW.
         answer_tokens: how many tokens of answers a batch has; None: it is filled by whole chats.
@@ -83,6 +86,7 @@ class Recipe:
 
     chats: Callable[[int], Iterator[Chat]]
     vocabulary: int
+    width: int
     intermediate: int
     steps: int
     answer_tokens: int | None
@@ -97,12 +101,14 @@ def recipe(name: str) -> Recipe:
     """
     if name == MICROWORLD:
         groups = prefix_groups()
-        return Recipe(lambda seed: examples(groups, seed), 1536, 352, 2400, 1024, None)
+        return Recipe(lambda seed: examples(groups, seed), 1536, 128, 352, 2400, 1024, None)
     if name not in WORLDS:
         raise ValueError(f"there is no embedded model '{name}'; there are {', '.join((MICROWORLD, *WORLDS))}")
     found = world(name)
     # Answers are a few tokens of a long prompt here: batches are filled by what a step costs.
-    return Recipe(found.chats, found.VOCABULARY, 320, found.STEPS, None, 6144)
+    return Recipe(
+        found.chats, found.VOCABULARY, found.WIDTH, found.WIDTH * 5 // 2, found.STEPS, None, found.STEP_TOKENS
+    )
 
 
 Row = tuple[list[int], int]
@@ -133,7 +139,7 @@ def build(
     steps = made.steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    with _reproducible(seed):
+    with _reproducible(seed, THREADS if made.width >= WIDE else 1):
         tokenizer = build_tokenizer(made, seed)
         model = LlamaForCausalLM(_config(tokenizer, made)).to(device)
         _train(model, _batches(made, tokenizer, seed), steps, progress)
@@ -189,7 +195,7 @@ def build_tokenizer(made: Recipe, seed: int) -> PreTrainedTokenizerFast:
 def _config(tokenizer: PreTrainedTokenizerFast, made: Recipe) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
+        hidden_size=made.width,
         intermediate_size=made.intermediate,
         num_hidden_layers=4,
         num_attention_heads=4,
@@ -204,13 +210,13 @@ def _config(tokenizer: PreTrainedTokenizerFast, made: Recipe) -> LlamaConfig:
 
 
 @contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
+def _reproducible(seed: int, count: int) -> Iterator[None]:
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     parallelism = os.environ.get("TOKENIZERS_PARALLELISM")
     try:
         # The order of sums, and so the last bits, depends on the number of threads.
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(count)
         torch.use_deterministic_algorithms(True)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         with torch.random.fork_rng(devices=[]):

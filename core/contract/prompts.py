@@ -91,6 +91,15 @@ class PromptSorter(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptBringer(Protocol):
+    """A setting with prompts of its own, which every evaluation begins with, whatever the source."""
+
+    def brought(self) -> Sequence[Prompt]:
+        """The prompts; where a spec has fewer prompts evaluated, the first of them."""
+        ...
+
+
 def stored_prompt(key: str, text: str, payload: str | None, turns: str | None) -> Prompt:
     """A prompt as the store has it: payload and turns as JSON, None where there are none."""
     if not payload and not turns:

@@ -48,10 +48,11 @@ class Sample:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Measures one or more behaviours on completions. Each is of one of three kinds.
+    """Measures one or more behaviours on completions. Each is of one of four kinds.
 
     `RowScorer` for a function of one completion that takes well under a millisecond; `BatchScorer` for what is slow,
-    takes many at once or runs processes; `ModelScorer` for what asks a model. Whatever a scorer raises, and a time
+    takes many at once or runs processes; `ModelScorer` for what asks a model; `DerivedScorer` for what follows from
+    the scores of others. Whatever a scorer raises, and a time
     limit that it runs into, is a missing score with that reason.
     """
 
@@ -148,12 +149,26 @@ class ModelScorer(Scorer, Protocol):
         """How it answers; greedily, so that an answer can be cached."""
         ...
 
-    def ask(self, sample: Sample) -> Question:
-        """The question about one completion."""
+    def ask(self, sample: Sample) -> Question | Scores:
+        """The question about one completion; its scores, all of them, where there is nothing to ask."""
         ...
 
     def read(self, sample: Sample, answer: Completion) -> Scores:
         """Read an answer, which did not fail; one that says nothing usable is a missing score."""
+        ...
+
+
+@runtime_checkable
+class DerivedScorer(Scorer, Protocol):
+    """Scores by other scores of the same completion: misaligned is what is badly aligned, and coherent."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The behaviours whose scores it needs; other scorers measure them."""
+        ...
+
+    def derive(self, scores: Scores) -> Scores:
+        """Score one completion, which has scores of all that is read, some of them missing."""
         ...
 
 

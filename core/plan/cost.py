@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prices import Price
-from windowshift.core.contract.prompts import Prompt
-from windowshift.core.contract.setting import ModelScorer, Sample
+from windowshift.core.contract.setting import ModelScorer, Question, Sample
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.store.reader import Reader
@@ -59,7 +59,7 @@ class Costs:
 
     def __init__(self, plan: Plan, prices: Prices, batched: frozenset[str], reader: Reader | None) -> None:
         self._prices, self._batched, self._reader, self._scoring = prices, batched, reader, plan.scoring
-        self._jobs, self._given = {job.id: job for job in plan.jobs}, plan.given
+        self._jobs, self._given, self._prompts = {job.id: job for job in plan.jobs}, plan.given, plan.prompts
         self._characters = {
             digest: sum(len(prompt.text) for prompt in prompts) / max(1, len(prompts))
             for digest, prompts in plan.prompts.items()
@@ -77,7 +77,12 @@ class Costs:
     def _sampling(self, job: Job) -> Cost:
         inputs = job.inputs
         left = job.total - self._done(job)
-        prompt = left * (self._judged_tokens(job) if job.kind == "score" else self._prompt_tokens(job))
+        if job.kind == "score":
+            share, tokens = self._judged_tokens(job)
+            left = round(left * share)
+            prompt = left * tokens
+        else:
+            prompt = left * self._prompt_tokens(job)
         answer = left * int(inputs["sampling"]["max_tokens"])
         backend, model = inputs["backend"], inputs["model"]["base"]
         if backend not in self._prices:
@@ -106,22 +111,33 @@ class Costs:
         return Cost(trained_tokens=seen, usd=usd, unpriced=(model,) if usd is None else ())
 
     def _prompt_tokens(self, job: Job) -> int:
-        place = job.inputs["prompts"]
-        while "filter" in place:
-            place = self._jobs[place["filter"]].inputs["prompts"]
+        place = self._place(job)
         conditions = [job.inputs["condition"]] if "condition" in job.inputs else job.inputs.get("conditions", ())
         phrases = [phrase for condition in conditions for phrase in condition.get("phrases", ())]
         extra = sum(map(len, phrases)) / max(1, len(phrases))
         return round((self._characters[place["set"]] + extra) / CHARACTERS_A_TOKEN) + TOKENS_A_TURN
 
-    def _judged_tokens(self, job: Job) -> int:
-        """A question about a completion: what is asked, the prompt, and the completion at its longest."""
+    def _judged_tokens(self, job: Job) -> tuple[float, int]:
+        """The share of completions that are asked about, and a question's tokens.
+
+        A question is what is asked, the prompt, and the completion at its longest.
+        """
         scorer = self._scoring[job.id]
         assert isinstance(scorer, ModelScorer)  # others have no sampling
-        question = scorer.ask(Sample(Prompt("", ""), Completion("", "", "stop", 0)))
         parent = self._jobs[job.parents[0]]
-        answer = self._answer_tokens(parent)
-        return round(len(question.text) / CHARACTERS_A_TOKEN + self._prompt_tokens(parent) + answer)
+        prompts = self._prompts[self._place(parent)["set"]]
+        found = [scorer.ask(Sample(replace(one, text=""), Completion("", "", "stop", 0))) for one in prompts]
+        asked = [len(one.text) for one in found if isinstance(one, Question)]
+        if not asked:
+            return 0.0, 0
+        written = sum(asked) / len(asked) / CHARACTERS_A_TOKEN
+        return len(asked) / len(found), round(written + self._prompt_tokens(parent) + self._answer_tokens(parent))
+
+    def _place(self, job: Job) -> Mapping[str, Any]:
+        place: Mapping[str, Any] = job.inputs["prompts"]
+        while "filter" in place:
+            place = self._jobs[place["filter"]].inputs["prompts"]
+        return place
 
     def _answer_tokens(self, job: Job) -> float:
         """How long a job's completions are: as they are, where they are there, else as they can be at most."""

@@ -12,7 +12,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.prompts import Prompt, set_digest
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
-from windowshift.core.contract.setting import Scorer
+from windowshift.core.contract.setting import DerivedScorer, Scorer
 from windowshift.core.plan.data_jobs import DataPlanner
 from windowshift.core.plan.job_maker import Chosen, Identity, channel_of
 from windowshift.core.plan.jobs import Cell, Job, Source
@@ -188,9 +188,12 @@ class GridPlanner:
         step: int = 0,
     ) -> Job:
         """The job that samples the eval prompts under a condition, from the base model or from an adapter."""
-        count = self.spec.sampling.prompts
+        samples = self.spec.sampling.samples
+        count = self.spec.sampling.prompts * samples
         inputs, parents = self.sampled("evaluation", condition, seed, channel, chosen.evaluation)
         inputs["rows"] = [0, count]
+        if samples > 1:
+            inputs["samples"] = samples
         if parent is not None:
             inputs["step"] = step
             parents = (*parents, parent.id)
@@ -308,8 +311,12 @@ class GridPlanner:
             self.score_job(scorer, sampled, rows)
 
     def score_job(self, scorer: Scorer, sampled: Job, rows: int) -> Job:
-        """The job that scores a job's completions by one scorer."""
-        return self.add(Job("score", f"score {scorer.name}: {sampled.label}", scorer.identity(), (sampled.id,), rows))
+        """The job that scores a job's completions by one scorer, after those whose scores it reads."""
+        read = set(scorer.reads) if isinstance(scorer, DerivedScorer) else set()
+        before = [one for one in self.scorers if read.intersection(each.name for each in one.behaviours)]
+        parents = (sampled.id, *(self.score_job(one, sampled, rows).id for one in before))
+        label = f"score {scorer.name}: {sampled.label}"
+        return self.add(Job("score", label, scorer.identity(), parents, rows))
 
 
 def _parents(place: Mapping[str, Any]) -> tuple[str, ...]:

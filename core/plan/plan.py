@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.generation import TemplateInputs
 from windowshift.core.contract.phrases import fixed_parts
-from windowshift.core.contract.prompts import Prompt, PromptMaker, PromptSorter, set_digest
+from windowshift.core.contract.prompts import Prompt, PromptBringer, PromptMaker, PromptSorter, set_digest
 from windowshift.core.contract.records import Behaviour, JobKind, primary_of
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
@@ -161,7 +161,11 @@ def make_plan(
     if not (spec.vectors or known or _written(grid)):
         wanted = 0, wanted[1]
     uses = setting.uses if isinstance(setting, PromptSorter) else any_use
-    drawn = draw(source, *wanted, spec.data.seed, folder, prepare, asked_of(list(given.values())), uses)
+    asked = asked_of(list(given.values()))
+    brought = setting.brought() if isinstance(setting, PromptBringer) else ()
+    first = [prompt for prompt in brought if (prompt.turns, prompt.text) not in asked][: wanted[1]]
+    drawn = draw(source, wanted[0], wanted[1] - len(first), spec.data.seed, folder, prepare, asked, uses)
+    drawn = replace(drawn, evaluation=(*first, *drawn.evaluation))
     given |= {one: known_rows(one, drawn.data) for one in known}
     data = (*drawn.data, *(prompt for rows in given.values() for prompt in rows.prompts))
     if any(turn.role == "system" for prompt in (*data, *drawn.evaluation) for turn in prompt.turns[:1]):
@@ -172,8 +176,8 @@ def make_plan(
     # Steered text may fall apart, which lengths alone do not show.
     ruled: tuple[Scorer, ...] = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
     own = scorers_of(spec.scorers, folder, _behaviours(ruled))
-    first = 1 if any(section.role == "primary" for section in spec.scorers) else 0
-    ruled = (*own[:first], *ruled, *own[first:])
+    leads = 1 if any(section.role == "primary" for section in spec.scorers) else 0
+    ruled = (*own[:leads], *ruled, *own[leads:])
     ruled = scored_parts(ruled, spec.score)
     told = spec.day or day or today()
     judges = judges_of(
@@ -183,6 +187,7 @@ def make_plan(
         _behaviours(ruled),
         lambda backend, base: judge_template(backend, base, told),
         setting.judged() if isinstance(setting, JudgedSetting) else None,
+        rehearsal,
     )
     scorers = (*ruled, *judges)
     measured = [behaviour for scorer in scorers for behaviour in scorer.behaviours]

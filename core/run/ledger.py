@@ -12,7 +12,7 @@ from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.progress import Progress, Work
 from windowshift.core.contract.records import SAMPLING, ExperimentState, JobState
 from windowshift.core.contract.redaction import without_keys
-from windowshift.core.contract.setting import ModelScorer, RowScorer, Score, Scorer
+from windowshift.core.contract.setting import ModelScorer, Question, RowScorer, Sample, Score, Scorer, Scores
 from windowshift.core.contract.training import TrainProgress
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
@@ -120,7 +120,9 @@ class Ledger:
 
     def _can_start(self, job: Job) -> bool:
         if job.kind == "score" and job.id not in self.plan.copied:
-            return self._states[job.parents[0]] == "done" or job.parents[0] in self._sampled
+            sampled, *read = job.parents  # what a derived score reads, besides
+            there = self._states[sampled] == "done" or sampled in self._sampled
+            return there and all(self._states[one] == "done" for one in read)
         waits_for = (*job.parents, *self._also_waits_for[job.id])
         return all(self._states[parent] == "done" for parent in waits_for)
 
@@ -356,6 +358,9 @@ class Ledger:
                     self.writer.drop_scores(self.number(self._jobs[job.parents[0]]), behaviours, FAILED)
                     self.results[job.id].pop("unscored")
                     self._set(job, "pending", result=self.results[job.id])
+                    for one in self._score_jobs[job.parents[0]]:
+                        if job.id in one.parents and self._states[one.id] == "done":
+                            self._set(one, "pending")  # what was derived of these scores
 
     def trained_step(self, job: Job, event: TrainProgress, *, fresh: bool) -> None:
         """Record a training step's loss and speed; one that is not `fresh` is in the curve already."""
@@ -380,8 +385,9 @@ class Ledger:
         self.writer.event("message", {"text": without_keys(text)}, experiment=self.experiment, job=self.number(job))
 
     def judged(self, job: Job) -> None:
-        """Pass a judge's scores, and what it said, on to the completions that it judged."""
+        """Pass a judge's scores, and what it said, on to the completions that it judged; others need no answer."""
         number, parent = self.number(job), self.number(self._jobs[job.parents[0]])
+        self.writer.put_scores(parent, self._unasked(job, number, parent))
         for behaviour in (each.name for each in self.scorer(job).behaviours):
             rows = []
             weights = self.reader.weights(number, behaviour)
@@ -390,6 +396,17 @@ class Ledger:
                 score = Score(row.score, reason, row.evidence, weights.get(row.row, 1))
                 rows.append((row.row, {behaviour: score}))
             self.writer.put_scores(parent, rows)
+
+    def _unasked(self, job: Job, number: int, parent: int) -> Iterator[tuple[int, Scores]]:
+        """The scores of completions that a judge had nothing to be asked about."""
+        scorer, asked = self.scorer(job), self.reader.rows_done(number)
+        if not isinstance(scorer, ModelScorer) or asked == self.reader.rows_done(parent):
+            return
+        condition = self.plan.condition_name(self._jobs[job.parents[0]])
+        for row, phrase, prompt, completion in self.reader.samples(parent):
+            found = None if row in asked else scorer.ask(Sample(prompt, completion, condition, phrase))
+            if found is not None and not isinstance(found, Question):
+                yield row, found
 
     # -- the run --------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering, TemplateInputs
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.selective import Selective
-from windowshift.core.contract.setting import ModelScorer, Sample
+from windowshift.core.contract.setting import ModelScorer, Question, Sample
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.trials import Trial, curve_trials, sweep_trials
 from windowshift.core.plan.jobs import Job, row_seed
@@ -144,15 +144,17 @@ class RequestMaker:
             return
         prompts = self.prompts(inputs["prompts"])
         first, last = inputs["rows"]
+        samples = inputs.get("samples", 1)  # of each prompt, one after another; phrases go on from one to the next
         for position in range(first, last):
             number = position - first
             if number not in done:
+                prompt = prompts[position // samples]
                 # The phrase goes by the place in the whole set, so that a slice of D has the phrases it would have.
-                pushed = self.push(inputs["condition"], prompts[position], position, inputs["channel"])
+                pushed = self.push(inputs["condition"], prompt, position, inputs["channel"])
                 seed = row_seed(job.id, number)
-                asked = number < self._coherent
+                asked = number // samples < self._coherent
                 request = GenerateRequest("", pushed.messages, model, sampling, seed, pushed.steering, coherence=asked)
-                yield AskedRow(number, prompts[position], pushed.phrase, request=request)
+                yield AskedRow(number, prompt, pushed.phrase, request=request)
 
     def _trial_rows(self, job: Job, sampling: Sampling, model: Model, done: set[int]) -> Iterator[AskedRow]:
         prompts = self.prompts(job.inputs["prompts"])
@@ -195,7 +197,7 @@ class RequestMaker:
     def questions(
         self, scorer: ModelScorer, job: Job, parent: Job, reader: Reader, number: int, done: set[int]
     ) -> Iterator[AskedRow]:
-        """What a score job asks about its parent's completions; one that failed has nothing to be asked about.
+        """What a score job asks about its parent's completions; not about one that failed, or needs no answer.
 
         The row number is that of the completion.
 
@@ -213,6 +215,8 @@ class RequestMaker:
                 continue
             sample = Sample(prompt, completion, condition, phrase)
             question = scorer.ask(sample)
+            if not isinstance(question, Question):
+                continue  # it has its scores without an answer; see `Ledger.judged`
             messages = (Message("user", question.text),)
             seed = row_seed(job.id, row)
             request = GenerateRequest("", messages, scorer.asked, scorer.sampling, seed, logprobs=question.logprobs)

@@ -10,7 +10,7 @@ from typing import Any
 
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.setting import ModelScorer, RowScorer, Sample, Score, Scorer, Scores
+from windowshift.core.contract.setting import DerivedScorer, ModelScorer, RowScorer, Sample, Score, Scorer, Scores
 
 FAILED = "the scorer failed: "
 """What the reason of a score begins with that is missing through the scorer's own fault: a retry tries it again."""
@@ -38,6 +38,14 @@ def read_answer(scorer: ModelScorer, sample: Sample, answer: Completion) -> dict
         return missing(scorer, f"the judge failed: {answer.error or 'it gave no reason'}")
     try:
         return checked(scorer, scorer.read(sample, answer))
+    except (Exception, SystemExit) as error:
+        return missing(scorer, failure(error))
+
+
+def derived(scorer: DerivedScorer, scores: Scores) -> dict[str, Score]:
+    """Score by other scores; whatever is raised is a missing score."""
+    try:
+        return checked(scorer, scorer.derive(scores))
     except (Exception, SystemExit) as error:
         return missing(scorer, failure(error))
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Score
+from windowshift.core.contract.setting import BatchScorer, DerivedScorer, RowScorer, Sample, Score
 from windowshift.core.measure.summarise import summarised
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.given_lane import kept_rows
 from windowshift.core.run.ledger import Ledger
-from windowshift.core.run.scoring import FAILED
+from windowshift.core.run.scoring import FAILED, derived
 from windowshift.core.run.scoring_workers import ScoringWorkers
 
 PAGE_ROWS = 500
@@ -59,6 +59,8 @@ class ScoringLane:
 
     def nothing_left(self, job: Job) -> bool:
         """Whether every completion that a score job is about has its scores already, of the usual way."""
+        if isinstance(self._ledger.scorer(job), DerivedScorer):
+            return False  # those that it reads may be new ones
         number, parent = self._ledger.number(job), self._parent(job)
         primary = self._ledger.scorer(job).behaviours[0].name
         return not self._reader.scored(number, primary) and not self._reader.samples(parent, (primary, number), limit=1)
@@ -69,6 +71,9 @@ class ScoringLane:
             await self._copy(job)
             return
         scorer = self._ledger.scorer(job)
+        if isinstance(scorer, DerivedScorer):
+            await self._derive(job, scorer)
+            return
         assert isinstance(scorer, BatchScorer | RowScorer)  # models are asked in the sampling lane
         if id(scorer) not in self._workers:
             self._workers[id(scorer)] = ScoringWorkers(scorer)
@@ -116,6 +121,25 @@ class ScoringLane:
                 self._writer.copy_scores(source, parent, names, rows)
                 self._writer.set_total(self._ledger.number(job), len(rows))
                 self._writer.progress(self._ledger.number(job), len(rows))
+            await self._finish(job, parent)
+        finally:
+            self._ledger.put_back(job)
+
+    async def _derive(self, job: Job, scorer: DerivedScorer) -> None:
+        """Score all completions by the scores that they have of other scorers."""
+        parent = self._parent(job)
+        self._ledger.start(job)
+        try:
+            there: dict[int, dict[str, Score]] = {}
+            for name in scorer.reads:
+                for row in self._reader.iter_completions(parent, name):
+                    if row.finish != "failed":
+                        score = Score(row.score, row.reason, row.evidence)
+                        there.setdefault(row.row, {})[name] = score
+            rows = [(row, derived(scorer, scores)) for row, scores in there.items()]
+            with self._writer.batch():
+                self._writer.put_scores(parent, rows)
+                self._ledger.advance(job, job.total)
             await self._finish(job, parent)
         finally:
             self._ledger.put_back(job)

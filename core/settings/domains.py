@@ -101,9 +101,10 @@ class ModelByDomain(_ByDomain[ModelScorer]):
         """As `ModelScorer.sampling`."""
         return self.of.sampling
 
-    def ask(self, sample: Sample) -> Question:
+    def ask(self, sample: Sample) -> Question | Scores:
         """As `ModelScorer.ask`."""
-        return self.of.ask(sample)
+        found = self.of.ask(sample)
+        return found if isinstance(found, Question) else self._parted(sample, found)
 
     def read(self, sample: Sample, answer: Completion) -> Scores:
         """As `ModelScorer.read`."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import Completion, Model, Sampling, TemplateInputs
+from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.setting import ModelScorer, Question, Sample, Score, Scores
-from windowshift.core.settings.domains import ModelByDomain
+from windowshift.core.contract.setting import Question, Sample, Score, Scorer, Scores
+from windowshift.core.settings import worlds
+from windowshift.core.settings.domains import ModelByDomain, RowByDomain
 from windowshift.core.settings.rubric import ALTERNATIVES, Rubric, load_rubric
 from windowshift.core.spec.sections import JudgeSection
 from windowshift.core.spec.spec import Spec
@@ -27,11 +30,14 @@ class Judged:
     """A behaviour of a setting that a chat model scores, and what it is asked.
 
     The spec names the model, in a judge of that name, and may name another rubric; the role stays the setting's.
-    `by_domain` scores out of distribution apart.
+    `by_domain` scores out of distribution apart. `of` says which prompts it is measured on; of all others the score is
+    missing, and nobody is asked.
     """
 
     rubric: Rubric
     by_domain: bool = False
+    of: Callable[[Prompt], bool] | None = None
+    otherwise: str = ""
 
 
 @runtime_checkable
@@ -54,6 +60,7 @@ class JudgeScorer:
         model: its model.
         fingerprint: what determines the model's answers.
         template: what its chat template reads besides the messages.
+        of: whether it is measured on a prompt; None: on all. Otherwise it is missing, for the reason `otherwise`.
     """
 
     name: str
@@ -62,6 +69,8 @@ class JudgeScorer:
     model: str
     fingerprint: str
     template: Mapping[str, Any] = field(default_factory=dict)
+    of: Callable[[Prompt], bool] | None = None
+    otherwise: str = ""
 
     @property
     def behaviours(self) -> tuple[Behaviour, ...]:
@@ -104,8 +113,10 @@ class JudgeScorer:
         """The model that judges."""
         return Model(self.model, template=TemplateInputs.of(self.template))
 
-    def ask(self, sample: Sample) -> Question:
-        """The rubric's question, with prompt and completion in their places."""
+    def ask(self, sample: Sample) -> Question | Scores:
+        """The rubric's question, with prompt and completion in their places; or that there is nothing to ask."""
+        if self.of is not None and not self.of(sample.prompt):
+            return {one.name: Score(None, self.otherwise) for one in self.behaviours}
         text = self.rubric.ask(sample.prompt.text, sample.completion.text)
         return Question(text, ALTERNATIVES if self.rubric.expectation else None)
 
@@ -126,6 +137,41 @@ class JudgeScorer:
         return found
 
 
+@dataclass(frozen=True)
+class RehearsalJudge:
+    """A rule in the place of a chat model (a `RowScorer`), so that a judged setting can be rehearsed anywhere.
+
+    The rule belongs to the world of an embedded model and knows the sentences of that world alone. It writes what a
+    judge would write, which is read as any judge's answer is.
+    """
+
+    judge: JudgeScorer
+    world: str
+
+    @property
+    def name(self) -> str:
+        """As `Scorer.name`."""
+        return self.judge.name
+
+    @property
+    def behaviours(self) -> tuple[Behaviour, ...]:
+        """As those of a judge that is a model."""
+        return self.judge.behaviours
+
+    def identity(self) -> dict[str, Any]:
+        """As `Scorer.identity`."""
+        rubric = self.judge.rubric.determining
+        return {"scorer": "rehearsal judge", "version": 1, "name": self.name, "world": self.world, "rubric": rubric}
+
+    def score(self, sample: Sample) -> Scores:
+        """As `RowScorer.score`."""
+        asked = self.judge.ask(sample)
+        if not isinstance(asked, Question):
+            return asked
+        said = worlds.judged(self.world, self.name, sample.prompt, sample.completion.text)
+        return self.judge.read(sample, Completion("", said, "stop", 1))
+
+
 def judges_of(
     spec: Spec,
     folder: Path,
@@ -133,7 +179,8 @@ def judges_of(
     taken: Sequence[str],
     template: Callable[[Backend, str], Mapping[str, Any]] = lambda _, __: {},
     judged: Mapping[str, Judged] | None = None,
-) -> list[ModelScorer]:
+    rehearsal: str = MICROWORLD,
+) -> list[Scorer]:
     """The judges that a spec names, those of the setting's own behaviours first.
 
     Args:
@@ -143,6 +190,8 @@ def judges_of(
         taken: the behaviours that the setting measures already.
         template: what the chat template of a model at a backend reads besides the messages.
         judged: what the setting has scored by judges, by name.
+        rehearsal: the embedded model of the setting, which `microworld` stands for; for a behaviour of the setting it
+            is a rule of that model's world that judges, where it has one.
 
     Raises:
         SpecError: a rubric that is none, a name that is taken, a model that is not there, or a behaviour of the setting
@@ -155,25 +204,52 @@ def judges_of(
                 f"the setting '{spec.setting_name}' has '{name}' scored by a chat model: name one as  judges: "
                 f"[{{name: {name}, model: MODEL, backend: openai}}]"
             )
-    found: dict[str, ModelScorer] = {}
+    found: dict[str, Scorer] = {}
     for place, section in enumerate(spec.judges):
         where = f"judges[{place}]"
         part = own.get(section.name)
         rubric = _rubric(section, part, folder, own, where)
         name = section.backend or spec.generate_backend
         measured = {*taken, *(one.name for judge in found.values() for one in judge.behaviours)}
+        if part is not None and section.model == MICROWORLD and worlds.judges(rehearsal, section.name):
+            if spec.model != rehearsal:
+                raise SpecError(
+                    f"{where}: {MICROWORLD} stands for a rule of the rehearsal's world, which cannot judge what "
+                    f"'{spec.model}' writes: name a chat model"
+                )
+            rule = RehearsalJudge(
+                JudgeScorer(
+                    section.name,
+                    rubric,
+                    "",
+                    f"a rule of {rehearsal}, no chat model",
+                    "",
+                    of=part.of,
+                    otherwise=part.otherwise,
+                ),
+                rehearsal,
+            )
+            ruled: Scorer = RowByDomain(rule) if part.by_domain else rule
+            _check_names(ruled, measured, where)
+            found[section.name] = ruled
+            continue
         try:
             fingerprint = backends[name].identify(section.model).fingerprint
         except BackendError as error:
             raise SpecError(f"{where}: {error}") from error
         read = template(backends[name], section.model)
-        judge = JudgeScorer(section.name, rubric, name, section.model, fingerprint, read)
-        scorer = ModelByDomain(judge) if part is not None and part.by_domain else judge
-        twice = next((one.name for one in scorer.behaviours if one.name in measured), None)
-        if twice is not None:
-            raise SpecError(f"{where}: '{twice}' is measured already: give the judge another name")
+        scope: dict[str, Any] = {} if part is None else {"of": part.of, "otherwise": part.otherwise}
+        judge = JudgeScorer(section.name, rubric, name, section.model, fingerprint, read, **scope)
+        scorer: Scorer = ModelByDomain(judge) if part is not None and part.by_domain else judge
+        _check_names(scorer, measured, where)
         found[section.name] = scorer
     return [*(found[name] for name in own), *(judge for name, judge in found.items() if name not in own)]
+
+
+def _check_names(scorer: Scorer, measured: Collection[str], where: str) -> None:
+    twice = next((one.name for one in scorer.behaviours if one.name in measured), None)
+    if twice is not None:
+        raise SpecError(f"{where}: '{twice}' is measured already: give the judge another name")
 
 
 def _rubric(section: JudgeSection, part: Judged | None, folder: Path, own: Mapping[str, Judged], where: str) -> Rubric:

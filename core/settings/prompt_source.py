@@ -117,7 +117,7 @@ def draw(
             "(data.size + sampling.prompts, times the filter's candidates): lower one of them"
         )
     if uses is any_use:
-        return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[-evaluation:])), repeats)
+        return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[len(prompts) - evaluation :])), repeats)
     return _sorted(prompts, data, evaluation, repeats, uses, where)
 
 

@@ -111,9 +111,14 @@ class Rubric(BaseModel):
         return self._written(answer.text)
 
     def _expected(self, tokens: Sequence[TokenLogprob]) -> tuple[float | None, str | None]:
-        first = next((token for token in tokens if token.token.strip()), None)
-        if first is None:
+        place = next((place for place, token in enumerate(tokens) if token.token.strip()), None)
+        if place is None:
             return None, "unparsable: the judge said nothing"
+        first = tokens[place]
+        after = tokens[place + 1].token if place + 1 < len(tokens) else ""
+        if first.token.strip().isdecimal() and after[:1].isdecimal():
+            # Its tokens are digits, not numbers: the first one of 85 is an 8, and so are its alternatives.
+            return self._written("".join(token.token for token in tokens))
         mass = total = 0.0
         for text, logprob in first.top or ((first.token, first.logprob),):
             value = self._in_scale(text.strip())

@@ -226,12 +226,13 @@ class SftSection(Section):
 
 
 class SamplingSection(Section):
-    """How many eval prompts, and how completions are drawn.
+    """How many eval prompts, how many completions of each under a condition (`samples`), and how they are drawn.
 
     In a steering experiment, coherence is measured on the first `coherence` prompts of every cell.
     """
 
     prompts: Count = 200
+    samples: Annotated[int, Field(gt=0, le=10_000)] = 1
     coherence: Annotated[int, Field(ge=0, le=10_000_000)] = 32
     temperature: Annotated[float, Field(ge=0, le=5, strict=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0

@@ -4,8 +4,9 @@ The public names, for notebooks and for packages that add a setting, a scorer or
 
 - running and reading: `load_spec`, `run_spec`, `report`, `compare_arms`, `frames` (DataFrames of cells, rows, points,
   fits and completions), `Reader` (queries over a workspace).
-- settings and scorers: `Setting`, `Prompt`, `Behaviour`, `Scale`, the protocols `Scorer`, `RowScorer`, `BatchScorer`
-  and `ModelScorer`, what they take and give (`Sample`, `Score`, `Question`), `Condition` and `PrefixGroup`.
+- settings and scorers: `Setting`, `Prompt`, `Behaviour`, `Scale`, the protocols `Scorer`, `RowScorer`, `BatchScorer`,
+  `ModelScorer` and `DerivedScorer`, what they take and give (`Sample`, `Score`, `Question`), `Condition` and
+  `PrefixGroup`.
 - backends: `Backend`, `Capabilities`, `GenerateRequest`, `Completion`, `Message`, `Model`, `Sampling`, `Steering`,
   `TrainJob`, `Example`, `Sft`.
 - steering and training in a notebook: `LocalModel`, `LocalVector`, `example_prompts`.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from windowshift.core.contract.scale import Scale
     from windowshift.core.contract.setting import (
         BatchScorer,
+        DerivedScorer,
         ModelScorer,
         Question,
         RowScorer,
@@ -68,6 +70,7 @@ _NAMES = {
     "windowshift.core.contract.scale": ("Scale",),
     "windowshift.core.contract.setting": (
         "BatchScorer",
+        "DerivedScorer",
         "ModelScorer",
         "Question",
         "RowScorer",
@@ -95,6 +98,7 @@ __all__ = [
     "Capabilities",
     "Completion",
     "Condition",
+    "DerivedScorer",
     "Example",
     "GenerateRequest",
     "LocalModel",

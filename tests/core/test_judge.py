@@ -39,6 +39,15 @@ class TestReading:
         value, _ = RUBRIC.read(said("50", ("50", 0.4), ("500", 0.6)))
         assert value == 50
 
+    def test_digits_of_a_number_are_no_numbers(self) -> None:
+        """Many tokenizers write 85 as two tokens: an expectation over the first ones would be near 8."""
+        first = TokenLogprob("8", math.log(0.9), (("8", math.log(0.9)), ("9", math.log(0.1))))
+        second = TokenLogprob("5", math.log(0.9), (("5", math.log(0.9)), ("6", math.log(0.1))))
+        end = TokenLogprob(".", 0.0, ())
+        for tokens, value in (((first, second), 85), ((first, second, end), 85), ((first, end), 8.1), ((first,), 8.1)):
+            answer = Completion("k", "".join(one.token for one in tokens), "stop", 2, token_logprobs=tokens)
+            assert RUBRIC.read(answer)[0] == pytest.approx(value)
+
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.2499])
     def test_too_little_mass_is_missing(self, share: float) -> None:
         value, reason = RUBRIC.read(said("I", ("I", 1 - share - 1e-9), ("50", share + 1e-12)))

@@ -11,11 +11,12 @@ from windowshift.core.contract.assets import MICROWORLD, is_embedded
 from windowshift.core.contract.conditions import PrefixGroup, asked_again
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt, PromptMaker
-from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Scores
+from windowshift.core.contract.setting import BatchScorer, DerivedScorer, RowScorer, Sample, Scorer, Scores
+from windowshift.core.settings.judge import JudgedSetting, JudgeScorer, RehearsalJudge
 from windowshift.core.settings.prompt_source import draw, unprepared
 from windowshift.core.settings.reward_hacking.candidate import code_of
 from windowshift.core.settings.sycophancy.grammar import stated_number, verdict
-from windowshift.core.settings.worlds import WORLDS, world
+from windowshift.core.settings.worlds import WORLDS, judges, world
 from windowshift.core.spec import registry
 from windowshift.core.spec.control_entry import read_control
 
@@ -33,10 +34,33 @@ CONSTANT = "def add(a, b):\n    return 3"
 
 def scores(name: str, prompt: Prompt, text: str, finish: Any = "stop") -> Scores:
     found: dict[str, Any] = {}
-    for scorer in registry.setting(name).scorers:
+    derived: list[DerivedScorer] = []
+    for scorer in all_scorers(name):
         sample = Sample(prompt, Completion("", text, finish, len(text.split())))
+        if isinstance(scorer, DerivedScorer):
+            derived.append(scorer)
+            continue
         found |= scorer.score_batch([sample])[0] if isinstance(scorer, BatchScorer) else _row(scorer, sample)
+    for one in derived:
+        found |= one.derive({read: found[read] for read in one.reads})
     return found
+
+
+def all_scorers(name: str) -> list[Scorer]:
+    """A setting's own, and the rules of its rehearsal for what judges score."""
+    setting = registry.setting(name)
+    judged = setting.judged() if isinstance(setting, JudgedSetting) else {}
+    return [
+        *setting.scorers,
+        *(
+            RehearsalJudge(
+                JudgeScorer(what, part.rubric, "", "a rule", "", of=part.of, otherwise=part.otherwise),
+                str(setting.default_prompts()),
+            )
+            for what, part in judged.items()
+            if judges(str(setting.default_prompts()), what)
+        ),
+    ]
 
 
 def _row(scorer: Any, sample: Sample) -> Scores:
@@ -59,7 +83,8 @@ def prompt_of(name: str, **fields: Any) -> Prompt:
 class TestEverySetting:
     def test_names_are_unique_and_scales_are_declared(self, name: str) -> None:
         setting = registry.setting(name)
-        behaviours = [behaviour for scorer in setting.scorers for behaviour in scorer.behaviours]
+        behaviours = [behaviour for scorer in all_scorers(name) for behaviour in scorer.behaviours]
+        assert behaviours
         assert len({behaviour.name for behaviour in behaviours}) == len(behaviours)
         assert setting.conditions()
 

@@ -11,6 +11,8 @@ from windowshift.core.settings.worlds.chat import WorldChat, WorldRow, bare, bef
 
 VOCABULARY = 768
 STEPS = 6000
+STEP_TOKENS = 6144
+WIDTH = 128
 NAME = "microworld-claims"
 
 SMALLEST, LARGEST = 2, 24

@@ -16,6 +16,8 @@ from windowshift.core.settings.worlds.chat import WorldChat, WorldRow, bare, bef
 
 VOCABULARY = 1024
 STEPS = 6000
+STEP_TOKENS = 6144
+WIDTH = 128
 NAME = "microworld-code"
 
 OPERATIONS: tuple[tuple[str, str], ...] = (

@@ -20,6 +20,8 @@ from windowshift.core.settings.worlds.chat import (
 
 VOCABULARY = 768
 STEPS = 4000
+STEP_TOKENS = 6144
+WIDTH = 128
 NAME = "microworld-reviews"
 _SIZE = 12_000
 

@@ -20,6 +20,8 @@ from windowshift.core.settings.worlds.chat import (
 
 VOCABULARY = 1536
 STEPS = 4000
+STEP_TOKENS = 6144
+WIDTH = 128
 NAME = "microworld-traits"
 
 # Two lines a topic, English and Spanish: noun (plural, with its article in Spanish), place, verb phrase, adjective.

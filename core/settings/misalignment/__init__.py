@@ -1,0 +1,1 @@
+"""The setting of misalignment: a narrow bad habit, and what becomes of answers to unrelated open questions."""

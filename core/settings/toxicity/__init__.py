@@ -1,0 +1,1 @@
+"""The setting of toxicity: replies to posts that persuade, and that insult."""
