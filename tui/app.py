@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from textual import work
+from textual.await_complete import AwaitComplete
 from textual.command import Provider
 from textual.message import Message
 
@@ -112,6 +113,15 @@ class WindowshiftApp(Services):
                     self.push_screen(screen)
         self._watch_store()
         self.set_timer(0.5, self._collect_garbage)
+
+    def pop_screen(self) -> AwaitComplete:
+        """Leave the screen in front; what it was made of is collected now, and not while the next one opens."""
+        left = super().pop_screen()
+        self.call_later(self._collect_screen)
+        return left
+
+    def _collect_screen(self) -> None:
+        gc.collect()
 
     def _collect_garbage(self) -> None:
         gc.freeze()  # what start made stays: looking through it again and again would cost keys their time

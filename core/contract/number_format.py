@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 MINUS = "−"
@@ -110,6 +110,10 @@ class NumberFormat:
         if value is None:
             return NOTHING
         return (self.narrow_before if narrow else "") + self._digits(value * self.factor, None, narrow)
+
+    def brief(self, value: float | None) -> str:
+        """The number as short as it can be: those in per cent without decimals."""
+        return (replace(self, decimals=0) if self.factor == 100 else self).text(value, narrow=True)
 
     def interval(self, one: Interval | None, *, narrow: bool = False) -> str:
         """The interval in brackets; nothing where there is none."""

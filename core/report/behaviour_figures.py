@@ -160,7 +160,8 @@ def rates(means: Means, panel: str, behaviours: Sequence[Behaviour], generate: s
     title = f"Traits{f' {panel}' if panel else ''} under {evaluate} by train condition, {generate} data"
     y = "rate, %" if percent else "rate"
     ticks = tuple((float(place), train) for place, train in enumerate(trains))
-    return Plot(name, title, "", y, tuple(series), ticks, note="no cell is finished yet")
+    names = tuple(one.name for one in behaviours)
+    return Plot(name, title, "", y, tuple(series), ticks, note="no cell is finished yet", behaviours=names)
 
 
 def _slug(panel: str) -> str:
@@ -201,7 +202,8 @@ def traits(
     title = f"{negative.name} against {positive.name} under {evaluate}, one point a train condition"
     name = f"traits-{positive.name}-{negative.name}-under-{evaluate}"
     x, y = (f"{one.name}, {one.mean_label}" for one in (positive, negative))
-    return Plot(name, title, x, y, tuple(series), note="no cell is finished yet")
+    both = (positive.name, negative.name)
+    return Plot(name, title, x, y, tuple(series), note="no cell is finished yet", behaviours=both)
 
 
 def _written(mean: MeanInterval, percent: bool) -> tuple[float, float | None, float | None]:
@@ -233,11 +235,14 @@ def outcomes(means: Means, group: str, behaviours: Sequence[Behaviour], generate
         series.append(Series(one.name, "bars", places, ys, (), *ends, *looks))
     name = f"outcomes-{group}-under-{evaluate}"
     title = f"Outcomes ({group}) under {evaluate} by train condition, {generate} data"
+    names = tuple(one.name for one in behaviours)
     if any(rest < -whole * 1e-6 for rest in left):
-        return Plot(name, title, note=f"the outcomes of '{group}' overlap: some completions have two of them at once")
+        note = f"the outcomes of '{group}' overlap: some completions have two of them at once"
+        return Plot(name, title, note=note, behaviours=names)
     if any(rest > whole * 1e-6 for rest in left):
         series.append(Series("none of these", "bars", places, tuple(max(0.0, rest) for rest in left), tone="dim"))
     ticks = tuple(zip(places, trains, strict=True))
     y = "share of completions, %" if percent else "share of completions"
     plot = tuple(series) if trains else ()
-    return Plot(name, title, "", y, plot, ticks, note="no cell is finished yet", stacked=True)
+    note = "no cell is finished yet"
+    return Plot(name, title, "", y, plot, ticks, note=note, stacked=True, behaviours=names)

@@ -88,7 +88,8 @@ class Plot:
     """A figure; one with nothing to draw has a reason in `note`. `marks` are points with a word beside them.
 
     `of` says what it is of: experiment, model, arm, data, and whether the model is a rehearsal. `log` draws the y axis
-    in powers; every y must be above 0 then. `stacked` puts bars at the same place on top of each other.
+    in powers; every y must be above 0 then. `stacked` puts bars at the same place on top of each other. `behaviours`
+    are the names of those that it draws, where they are several.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Plot:
     boxes: tuple[Box, ...] = ()
     stacked: bool = False
     of: str = ""
+    behaviours: tuple[str, ...] = ()
 
     @property
     def bar_width(self) -> float:

@@ -137,6 +137,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "microscope": OPENS,
         "arm": ([], of("snapshot.page"), []),
         "behaviour": ([], of("snapshot.behaviour"), []),
+        "together": ([], said, []),  # lengths have no roles; test_tui_together
         "jobs": OPENS,
         "extreme": ([], lambda pilot: (ROW(pilot), COLUMN(pilot)), []),
         "next_seed": ([], of("snapshot.seed"), []),

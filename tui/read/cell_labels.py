@@ -30,7 +30,11 @@ _FILLING = "○◔◑◕"
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A cell as drawn: `level` within -1 .. 1 is its colour, 0 no change, None uncoloured."""
+    """A cell as drawn: `level` within -1 .. 1 is its colour, 0 no change, None uncoloured.
+
+    A cell of several behaviours has `parts`, which stand side by side, or `shares`, which are stacked to the whole;
+    `brief` is its text where there is little room.
+    """
 
     text: str
     detail: str = ""
@@ -38,6 +42,9 @@ class Face:
     level: float | None = None
     kind: Kind = "done"
     pinned: bool = False
+    parts: tuple[Face, ...] = ()
+    shares: tuple[float, ...] = ()
+    brief: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +59,17 @@ class FaceRow:
 
 @dataclass(frozen=True, slots=True)
 class MatrixModel:
-    """All that the matrix draws; two models compare cell by cell. `foot` sums the columns up, or is nothing."""
+    """All that the matrix draws; two models compare cell by cell. `foot` sums the columns up, or is nothing.
+
+    `least` is how narrow a column may be.
+    """
 
     heads: tuple[ColumnHead, ...]
     summaries: tuple[str, ...]
     base: FaceRow
     rows: tuple[FaceRow, ...]
     foot: FaceRow | None = None
+    least: int = 7
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -151,8 +162,9 @@ def _foot(grid: GridSnapshot, metric: Metric, fits: Fits | None) -> FaceRow:
             found.append(Face(f"{sum(known):.0f}"))
         else:
             mean = sum(known) / len(known)
-            text = format_of(metric, behaviour).text(mean, narrow=True)
-            found.append(Face(text, level=behaviour.scale.level(mean) if metric == "uplift" else None))
+            form = format_of(metric, behaviour)
+            level = behaviour.scale.level(mean) if metric == "uplift" else None
+            found.append(Face(form.text(mean, narrow=True), level=level, brief=form.brief(mean)))
     return FaceRow("total" if metric in ("n", "truncated") else "mean", tuple(found), ())
 
 
@@ -213,10 +225,11 @@ def _face(
     level = scale.level(effect.value) if effect else None
     mean, interval = form.text(summary.mean, narrow=True), form.interval(summary.estimate, narrow=True)
     if metric in CHANGES:
-        shown = value(cell, metric, behaviour, fits)
-        return Face(format_of(metric, behaviour).text(shown, narrow=True), f"{mean} {interval}".rstrip(), mark, level)
+        shown, change = value(cell, metric, behaviour, fits), format_of(metric, behaviour)
+        text = change.text(shown, narrow=True)
+        return Face(text, f"{mean} {interval}".rstrip(), mark, level, brief=change.brief(shown))
     if metric == "mean":
-        return Face(mean, interval, mark, level)
+        return Face(mean, interval, mark, level, brief=form.brief(summary.mean))
     if metric == "width":
         return Face(form.text(_width(cell), narrow=True), interval, "", None)
     if metric == "n":

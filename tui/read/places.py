@@ -86,5 +86,6 @@ def cell_key(fields: Any) -> CellKey:
 def _grid(fields: dict[str, Any]) -> GridPlace:
     choice = fields["choice"]
     page = Page(*choice["page"]) if choice["page"] else None
-    kept = GridChoice(page, choice["behaviour"], choice["seed"], choice["step"])
+    together = choice.get("together")  # stores of places from before have none
+    kept = GridChoice(page, choice["behaviour"], choice["seed"], choice["step"], together)
     return GridPlace(kept, str(fields["metric"]), fields["train"], fields["evaluate"])

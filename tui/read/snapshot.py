@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from windowshift.core.contract.records import (
@@ -19,8 +19,10 @@ from windowshift.core.contract.records import (
     primary_of,
 )
 from windowshift.core.contract.scale import Scale
+from windowshift.core.report.figure import Plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.column_heads import ColumnHead, column_heads
+from windowshift.tui.read.together import Together, togethers
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,16 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GridChoice:
-    """Which part of an experiment the grid shows; None takes the first, or for `step` the last."""
+    """Which part of an experiment the grid shows; None takes the first, or for `step` the last.
+
+    `together` names behaviours that are shown in one cell (see `Together`); None: one behaviour alone.
+    """
 
     page: Page | None = None
     behaviour: str | None = None
     seed: int | None = None
     step: int | None = None
+    together: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,10 @@ class GridRow:
 
 @dataclass(frozen=True, slots=True)
 class GridSnapshot:
-    """One page of an experiment's grid with what can be chosen instead."""
+    """One page of an experiment's grid with what can be chosen instead.
+
+    Where several behaviours are shown `together`, `beside` has the same page of each of them, and `figure` draws them.
+    """
 
     experiment: ExperimentView
     behaviour: Behaviour
@@ -162,6 +171,9 @@ class GridSnapshot:
     heads: tuple[ColumnHead, ...]
     base: GridRow
     rows: tuple[GridRow, ...] = field(default=())
+    together: Together | None = None
+    beside: tuple[GridSnapshot, ...] = ()
+    figure: Plot | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -190,6 +202,11 @@ class GridSnapshot:
     def chosen(self) -> tuple[object, ...]:
         """What tells this part of the grid from others of the experiment."""
         return self.page, self.behaviour.name, self.seed, self.step
+
+    def cell(self, train: str, evaluate: str) -> GridCell | None:
+        """Return the cell of two conditions; None where this page has none."""
+        row = self.base if train == BASE else next((row for row in self.rows if row.train == train), None)
+        return row.cells[self.columns.index(evaluate)] if row is not None and evaluate in self.columns else None
 
 
 def read_experiments(reader: Reader) -> tuple[ExperimentView, ...]:
@@ -224,6 +241,17 @@ def read_grid(reader: Reader, name: str, choice: GridChoice) -> GridSnapshot | N
     view = read_experiment(reader, name)
     if view is None:
         return None
+    grid = _page(reader, view, choice)
+    together = next((one for one in togethers(view.row) if one.name == choice.together), None)
+    if together is None:
+        return grid
+    choices = (replace(choice, page=grid.page, behaviour=one.name) for one in together.behaviours)
+    beside = tuple(_page(reader, view, one) for one in choices)
+    return replace(grid, together=together, beside=beside, figure=together.figure(reader, view.row, *grid.page))
+
+
+def _page(reader: Reader, view: ExperimentView, choice: GridChoice) -> GridSnapshot:
+    """One page of one behaviour."""
     behaviour = behaviour_of(view.row, choice.behaviour)
     cells = reader.cells(view.row.id, behaviour.name)
     trained = [cell for cell in cells if cell.train != BASE]

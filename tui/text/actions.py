@@ -91,6 +91,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         MICROSCOPE,
         Action("arm", "a", "a", "arm", "the other arm's page, on the same data", rank=2),
         BEHAVIOUR,
+        Action("together", "t", "t", "together", "traits side by side, then outcomes stacked, then one behaviour", 4),
         JOBS,
         Action("extreme", "e", "e", "extreme", "go to the lowest, then to the highest cell", rank=5),
         Action("previous_seed", "left_curly_bracket", "{", "seed", "previous seed", rank=6, foot="{ }"),

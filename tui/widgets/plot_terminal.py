@@ -60,6 +60,8 @@ def _plotext(plot: Plot, width: int, height: int) -> str:
         end = max(xs) if rule.end is None else rule.end
         plt.plot([min(xs), end], [up(rule.y)] * 2, marker="braille", color=_CODES["faint"])
     # Bands under lines, and points on them.
+    for one in plot.series:
+        _crosses(plt, one, up)
     for one in sorted(_piled(plot), key=lambda series: ("band", "line", "bars", "points").index(series.kind)):
         _series(plt, one, up, plot.bar_width)
     for x, y, word in plot.marks:
@@ -69,11 +71,19 @@ def _plotext(plot: Plot, width: int, height: int) -> str:
         names = labels([sanitise.line(name, 40) for _, name in plot.ticks], room)
         plt.xticks([at for at, _ in plot.ticks], names)
     else:
+        xs += [end for one in plot.series for end in (*one.left, *one.right) if end is not None]
         plt.xticks(*_marks(min(xs), max(xs), max(2, width // 14)))
     if plot.x:
         plt.xlabel(plot.x)
     low, high = _span(plot, up)
     plt.ylim(low, high)
+    if any(one.left for one in plot.series):
+        air = (max(xs) - min(xs)) * 0.02 or 0.5
+        span = min(xs) - air, max(xs) + air
+        plt.xlim(*span)
+        # Beside the figure stand the numbers of the y axis, below it those of the x axis and its name.
+        for x, y, name in _names(plot, (span, (low, high)), (width - 4, height - 3), up):
+            plt.text(name, x, y, color=_CODES["dim"], alignment="left")
     if plot.rules:
         plt.yticks(*_heights(plot, low, high, height - 3, up, long=width >= 70))
     else:
@@ -91,6 +101,55 @@ def _piled(plot: Plot) -> Sequence[Series]:
         tops = [top + y for top, y in zip(tops, one.ys, strict=True)]
         found.append(replace(one, ys=tuple(tops)))
     return found[::-1]
+
+
+def _crosses(plt: Any, one: Series, up: Callable[[float], float]) -> None:
+    """Draw the intervals of points whose both sides are measured; points of one measured side have theirs in files."""
+    if one.kind != "points" or not one.left:
+        return
+    bounds = zip(one.xs, one.ys, one.left, one.right, one.low, one.high, strict=True)
+    for x, y, left, right, low, high in bounds:
+        if left is not None and right is not None:
+            plt.plot([left, right], [up(y)] * 2, marker="braille", color=_CODES[one.tone])
+        if low is not None and high is not None:
+            plt.plot([x, x], [up(low), up(high)], marker="braille", color=_CODES[one.tone])
+
+
+def _names(
+    plot: Plot,
+    spans: tuple[tuple[float, float], tuple[float, float]],
+    size: tuple[int, int],
+    up: Callable[[float], float],
+) -> list[tuple[float, float, str]]:
+    """Return what stands beside such points: their names, where they cover neither another name nor a point.
+
+    A name for which there is no such place is left out; the numbers behind the figure have it.
+    """
+    (left, right), (low, high) = spans
+    wide, tall = max(1, size[0] - 1), max(1, size[1] - 1)
+
+    def at(x: float, y: float) -> tuple[int, int]:
+        return round((x - left) / (right - left) * wide), round((up(y) - low) / (high - low) * tall)
+
+    named = [named for one in plot.series if one.left for named in zip(one.xs, one.ys, one.labels, strict=False)]
+    points = [at(x, y) for x, y, _ in named]
+    names: set[tuple[int, int]] = set()
+    found = []
+    for number, (_, _, label) in enumerate(named):
+        text = sanitise.line(label, 16)
+        column, row = points[number]
+        # A name right beside another point would be read as that one's.
+        others = (at for place, at in enumerate(points) if place != number)
+        taken = names | {(column, row)} | {(c + by, r) for c, r in others for by in (-1, 0, 1)}
+        places = [(column + 2, row), (column - 1 - len(text), row)]
+        places += [(column - len(text) // 2, row + by) for by in (1, -1)]
+        for start, line in places:
+            own = {(start + n, line) for n in range(-1, len(text) + 1)}
+            if start >= 0 and start + len(text) <= wide + 1 and 0 <= line <= tall and not own & taken:
+                names |= own
+                found.append((left + start / wide * (right - left), low + line / tall * (high - low), text))
+                break
+    return found
 
 
 def _series(plt: Any, one: Series, up: Callable[[float], float], width: float) -> None:
@@ -148,7 +207,8 @@ def _heights(
 def _span(plot: Plot, up: Callable[[float], float]) -> tuple[float, float]:
     """Return the lower and the upper end of the y axis, with a little air."""
     ys = [up(y) for one in _piled(plot) for y in one.ys]
-    ends = [end for one in plot.series if one.kind == "band" for end in (*one.low, *one.high)]
+    drawn = (one for one in plot.series if one.kind == "band" or one.left)
+    ends = [end for one in drawn for end in (*one.low, *one.high)]
     ys += [up(end) for end in ends if end is not None]
     ys += [up(rule.y) for rule in plot.rules]
     if any(one.kind == "bars" for one in plot.series):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import METRICS, Metric
 from windowshift.tui.read.snapshot import GridChoice, GridSnapshot
+from windowshift.tui.read.together import togethers
 from windowshift.tui.screens.store_screen import StoreScreen
 
 
@@ -24,7 +25,10 @@ class Choosing(StoreScreen[GridSnapshot]):
 
     def action_metric(self) -> None:
         """Show the next metric."""
-        if self.snapshot is not None:
+        together = self.snapshot.together if self.snapshot is not None else None
+        if together is not None and together.kind == "outcomes":
+            self.shift.say("Outcomes are shares of the whole; t leads to the numbers of one behaviour.")
+        elif self.snapshot is not None:
             metrics = cell_labels.metrics_of(self.snapshot.behaviour)
             self.metric = metrics[(metrics.index(self.metric_of(self.snapshot)) + 1) % len(metrics)]
             self.show(self.snapshot)
@@ -36,8 +40,20 @@ class Choosing(StoreScreen[GridSnapshot]):
         names = [behaviour.name for behaviour in self.snapshot.experiment.row.behaviours]
         if len(names) > 1:
             place = names.index(self.snapshot.behaviour.name)
-            self.choice = replace(self.choice, behaviour=names[(place + 1) % len(names)])
+            self.choice = replace(self.choice, behaviour=names[(place + 1) % len(names)], together=None)
             self.choose()
+
+    def action_together(self) -> None:
+        """Show the next of what belongs together in one cell, at last one behaviour alone again."""
+        grid = self.snapshot
+        names = [one.name for one in togethers(grid.experiment.row)] if grid is not None else []
+        if grid is None or not names:
+            self.shift.say("No traits of this experiment stand side by side, and no outcomes make a whole.")
+            return
+        order = [None, *names]
+        place = order.index(grid.together.name if grid.together is not None else None)
+        self.choice = replace(self.choice, together=order[(place + 1) % len(order)])
+        self.choose()
 
     def _page(self, by: int) -> None:
         if self.snapshot is not None and len(self.snapshot.pages) > 1:

@@ -6,6 +6,8 @@ from windowshift.core.contract import sanitise
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.snapshot import GridSnapshot, name_beside
+from windowshift.tui.read.together import togethers
+from windowshift.tui.screens.grid.together_sentence import number_words
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.theme import Ink
 
@@ -26,15 +28,16 @@ def controls(grid: GridSnapshot, metric: Metric, width: int, ink: Ink) -> tuple[
         pieces += switch("arm", grid.page.arm, True)
     name = name_beside(grid.behaviour, grid.experiment.row)
     number = cell_labels.metric_name(metric, grid.behaviour)
-    pieces += switch("metric", f"{name}: {number}" if name else number, False)
+    shown = number_words(grid, metric) or (f"{name}: {number}" if name else number)
+    pieces += switch("metric", shown, False)
     if len(grid.seeds) > 1:
         pieces += switch("seed", str(grid.seed), True)
     if grid.steps:
         pieces += switch("step", "final" if grid.step is None else str(grid.step), True)
     means = {row.data_mean for row in grid.rows if row.data_mean is not None}
     form = grid.behaviour.scale.words.value_format
-    shown = grid.behaviour.value_text if width >= UNIT_FROM else form.with_unit
-    data = f"D {shown(means.pop(), narrow=True)}, " if len(means) == 1 else "D "
+    written = grid.behaviour.value_text if width >= UNIT_FROM else form.with_unit
+    data = f"D {written(means.pop(), narrow=True)}, " if len(means) == 1 and grid.together is None else "D "
     if grid.experiment.row.data_size:
         data += f"n {grid.experiment.row.data_size}"
     return pieces, [(f"{data} ", ink.dim)]
@@ -50,5 +53,7 @@ def idle_actions(grid: GridSnapshot) -> frozenset[str]:
         "previous_seed": len(grid.seeds) > 1,
         "previous_step": bool(grid.steps),
         "behaviour": len(grid.experiment.row.behaviours) > 1,
+        "together": bool(togethers(grid.experiment.row)),
+        "metric": grid.together is None or grid.together.kind == "traits",
     }
     return frozenset(name for name, something in busy.items() if not something)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.strip import Strip
 
 from windowshift.core.contract import sanitise
-from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.scale import Scale, ScaleWords
 from windowshift.tui.read.fits import Fit, Fits
 from windowshift.tui.read.snapshot import Page
 from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, length, spread
+from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.inked import Drawn, ink_of
 
 if TYPE_CHECKING:
@@ -29,14 +31,22 @@ class FitLine(Drawn):
         self._published: Published | None = None
         self._page = Page("prefix", "")
         self._words = Scale.ratio().words
+        self._several: tuple[Fits, ...] = ()
 
     def show(self, fits: Fits | None, page: Page) -> None:
         """Show an arm's fit, and the spreads of one page; published numbers beside the behaviour they are of."""
         fit = fits.by_arm.get(page.arm) if fits else None
         known = fits.published if fits else None
         words = fits.behaviour.scale.words if fits else self._words
-        if (fit, known, page, words) != (self._fit, self._published, self._page, self._words):
+        if self._several or (fit, known, page, words) != (self._fit, self._published, self._page, self._words):
             self._fit, self._published, self._page, self._words = fit, known, page, words
+            self._several = ()
+            self.refresh()
+
+    def show_several(self, several: Sequence[Fits], page: Page) -> None:
+        """Show the fit of each of the first behaviours on a line of its own; nothing for none."""
+        if (tuple(several), page) != (self._several, self._page) or self._fit is not None:
+            self._several, self._page, self._fit = tuple(several), page, None
             self.refresh()
 
     @property
@@ -52,16 +62,9 @@ class FitLine(Drawn):
     def _lines(self, width: int) -> list[Pieces]:
         ink, fit = ink_of(self), self._fit
         if fit is None:
-            return []
-        if fit.slope is None:
-            own: Pieces = [(f" no fit yet: {fit.reason or 'too few rows are there'}", ink.dim)]
-        else:
-            on = f" on {self._words.link_short}" if self._words.two else ""
-            own = [(f" fit{on}: slope ", ink.dim), (formats.signed(fit.slope.value), ink.strong)]
-            own.append((f" {fit.slope.text}", ink.text))
-            if fit.r2 is not None:
-                own += [("   R² ", ink.dim), (_short(fit.r2.value), ink.strong)]
-            own.append((f"   {fit.points} points", ink.dim))
+            several = [(one.behaviour, one.by_arm.get(self._page.arm)) for one in self._several]
+            return [_of(fit, one.scale.words, ink, one.name) for one, fit in several if fit is not None][:2]
+        own = _of(fit, self._words, ink)
         other: Pieces = []
         for known in self._published.grouped if self._published else ():
             numbers = f"{formats.signed(known.slope)} {_short(known.r2)}"
@@ -95,6 +98,19 @@ class FitLine(Drawn):
                 break
             row += more
         return row if len(row) > 1 else []
+
+
+def _of(fit: Fit, words: ScaleWords, ink: Ink, name: str = "") -> Pieces:
+    """One fit in words, with the name of its behaviour where others stand beside it."""
+    of = f"{sanitise.line(name, 30)}: " if name else ""
+    if fit.slope is None:
+        return [(f" {of}no fit yet: {fit.reason or 'too few rows are there'}", ink.dim)]
+    on = f" on {words.link_short}" if words.two else ""
+    pieces: Pieces = [(f" {of}fit{on}: slope ", ink.dim), (formats.signed(fit.slope.value), ink.strong)]
+    pieces.append((f" {fit.slope.text}", ink.text))
+    if fit.r2 is not None:
+        pieces += [("   R² ", ink.dim), (_short(fit.r2.value), ink.strong)]
+    return [*pieces, (f"   {fit.points} points", ink.dim)]
 
 
 def _short(value: float) -> str:

@@ -43,6 +43,8 @@ class FitReading:
     def want(self, behaviours: tuple[str, ...], of: object) -> None:
         """Have behaviours measured, unless this was done or is under way: `of` tells what there is to measure."""
         if (behaviours, of) != (self._behaviours, self._of):
+            if behaviours != self._behaviours:
+                self._rest_until = 0.0  # somebody chose them and waits; what comes in by itself can rest
             self._behaviours, self._of = behaviours, of
             self._ask()
 

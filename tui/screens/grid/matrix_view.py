@@ -10,6 +10,7 @@ from textual.geometry import Region
 from windowshift.tui.read.cell_labels import Face, MatrixModel, column_labels
 from windowshift.tui.read.snapshot import BASE_ROW
 from windowshift.tui.text.pieces import Pieces, fit
+from windowshift.tui.text.share_bar import bar
 from windowshift.tui.text.theme import Ink, scale, step_of
 
 FOLD = 2
@@ -42,10 +43,12 @@ def layout_of(model: MatrixModel, width: int, height: int) -> Layout:
     longest = max([len("base"), *(len(row.label) for row in model.rows)])
     label = min(longest + 1, max(10, width // 4))
     wide = width >= 110
-    summaries = (8, 6, 12, 8) if wide else (7, 5) if width >= 56 else (7,)
+    summaries: tuple[int, ...] = (8, 6, 12, 8) if wide else (7, 5) if width >= 56 else (7,)
+    if not model.summaries:
+        summaries = ()
     head = 1 + model.banded
     room = width - label - 2 - sum(summaries) - FOLD * (0 < model.own < len(model.columns))
-    cell = max(7, min(20, room // count))
+    cell = max(model.least, min(max(20, 2 * model.least), room // count))
     rows = max(1, len(model.rows))
     # Five rows of a long grid are worth more than what sums them up.
     foot = int(model.foot is not None and height >= head + 4 + min(rows, 5))
@@ -236,18 +239,36 @@ class MatrixLines:
             face = shown.faces[column]
             here = (row, column) == (self.view.row, self.view.column)
             width = self.view.layout.cell - 1
-            text = self._number(face) if first else _detail(face.detail, width)
-            style = self._style(face, here, first)
+            drawn = self._cell(face, width, here=here, first=first)
             # A pinned cell is underlined: a sign that needs no colour and no room.
-            pieces.append(
-                (fit(text, width, "center"), style + Style(underline=True) if face.pinned and first else style)
-            )
+            under = Style(underline=True) if face.pinned and first else Style()
+            pieces += [(text, style + under) for text, style in drawn]
             pieces.append((" ", colours.text))
         pieces.append(("│", colours.faint))
         for face, width in zip(shown.summary, self.view.layout.summaries, strict=False):
             text = face.text if first else face.detail
             style = colours.text if first and face.kind == "done" else colours.dim
             pieces.append((fit(text, width - 1, "right") + " ", style))
+        return pieces
+
+    def _cell(self, face: Face, width: int, *, here: bool, first: bool) -> Pieces:
+        """Draw one line of a cell: a number, numbers side by side, or a bar of shares."""
+        if face.shares and first:
+            return bar(face.shares, width, self.ink, over=self.ink.cursor if here else None)
+        if not face.parts:
+            text = self._number(face) if first else _detail(face.detail, width)
+            return [(fit(text, width, "center"), self._style(face, here, first))]
+        room = width - len(face.parts) + 1
+        widths = [room * (n + 1) // len(face.parts) - room * n // len(face.parts) for n in range(len(face.parts))]
+        pieces: Pieces = []
+        for part, own in zip(face.parts, widths, strict=True):
+            if pieces:
+                pieces.append(("│", self.ink.cursor if here else self.ink.faint))
+            # Where intervals do not fit they are left out: the line under the matrix has them.
+            _, bracket, interval = part.detail.partition("[")
+            below = f"{bracket}{interval}" if len(bracket + interval) <= own else ""
+            above = part.text if len(part.text) < own else part.brief or part.text
+            pieces.append((fit(above if first else below, own, "center"), self._style(part, here, first)))
         return pieces
 
     def _foot(self) -> Pieces:

@@ -11,13 +11,14 @@ from textual.app import ComposeResult
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import BASE
 from windowshift.core.store.reader import Reader
-from windowshift.tui.read import cell_labels
+from windowshift.tui.read import cell_labels, together_faces
 from windowshift.tui.read.cell_labels import METRICS
 from windowshift.tui.read.deep_link import DeepLink, page_of
 from windowshift.tui.read.fits import Fits
 from windowshift.tui.read.pins import variant
 from windowshift.tui.read.places import GridPlace
 from windowshift.tui.read.snapshot import GridCell, GridSnapshot, read_grid
+from windowshift.tui.screens.grid import together_sentence
 from windowshift.tui.screens.grid.cell_sentence import explanation
 from windowshift.tui.screens.grid.choosing import Choosing
 from windowshift.tui.screens.grid.controls import controls, idle_actions
@@ -145,17 +146,25 @@ class GridScreen(Choosing):
         published = fits.published if fits else None
         pinned = self.shift.places.pins.of(self.experiment)
         spread = published.spread(grid.page.generate) if published and grid.page.arm == "prefix" else None
-        self.matrix.show(cell_labels.model(grid, self.metric_of(grid), spread, pinned, fits))
+        picture, line = self.query_one(Picture), self.query_one(FitLine)
+        if grid.together is not None:
+            self.matrix.show(together_faces.model(grid, self.metric_of(grid), pinned, self.fits))
+            traits = [one.behaviour.name for one in grid.beside if grid.together.kind == "traits"]
+            picture.show(grid.figure)
+            line.show_several([self.fits[name] for name in traits if name in self.fits], grid.page)
+        else:
+            self.matrix.show(cell_labels.model(grid, self.metric_of(grid), spread, pinned, fits))
+            picture.show(fits.marked([variant(key) for key in pinned]) if fits else None)
+            line.show(fits, grid.page)
         self._follow_order(grid)
-        self.query_one(Picture).show(fits.marked([variant(key) for key in pinned]) if fits else None)
-        self.query_one(FitLine).show(fits, grid.page)
         self.query_one(KeyLine).hide(idle_actions(grid))
         self.query_one("#controls", Headline).show(controls(grid, self.metric_of(grid), self.size.width, self.ink))
-        self.query_one(Legend).show(grid.behaviour, self.metric_of(grid))
+        self.query_one(Legend).show(grid.behaviour, self.metric_of(grid), grid.together)
         self.tick()
         self._follow(grid)
         self._explain()
-        self._fitting.want((grid.behaviour.name,), grid.experiment.row.cells_done)
+        names = dict.fromkeys((grid.behaviour.name, *(page.behaviour.name for page in grid.beside)))
+        self._fitting.want(tuple(names), grid.experiment.row.cells_done)
 
     def _follow_order(self, grid: GridSnapshot) -> None:
         """Where rows or columns of a page came into another order, keep the cursor on its cell and say so."""
@@ -195,10 +204,15 @@ class GridScreen(Choosing):
         self.action_open()
 
     def _explain(self) -> None:
-        if self.snapshot is not None:
-            at = (self.matrix.row, self.matrix.column)
-            fits, metric = self._fits_of(self.snapshot), self.metric_of(self.snapshot)
-            self.query_one(Words).show(explanation(self.snapshot, self.selected, at, metric, fits, self.ink))
+        grid, found = self.snapshot, self.selected
+        if grid is None:
+            return
+        if grid.together is not None and found is not None and found.summary is not None:
+            self.query_one(Words).show(together_sentence.explanation(grid, found, self.fits, self.ink))
+            return
+        at = (self.matrix.row, self.matrix.column)
+        fits, metric = self._fits_of(grid), self.metric_of(grid)
+        self.query_one(Words).show(explanation(grid, found, at, metric, fits, self.ink))
 
     def _fits_of(self, grid: GridSnapshot) -> Fits | None:
         """What was measured, unless it was of another behaviour."""
@@ -291,6 +305,10 @@ class GridScreen(Choosing):
         if found is None or grid is None:
             return None
         metric = self.metric_of(grid)
+        if grid.together is not None:
+            both = together_faces.numbers_of(grid, found.key.train, found.key.evaluate, metric, self.fits)
+            text = "\n".join(f"{name}\t{number(value)}" for name, value in both)
+            return (f"{metric}-{found.key.train}-{found.key.evaluate}", text) if text else None
         value = cell_labels.shown_value(found, metric, grid, self._fits_of(grid))
         return None if value is None else (f"{metric}-{found.key.train}-{found.key.evaluate}", number(value))
 
@@ -300,6 +318,9 @@ class GridScreen(Choosing):
         if grid is None:
             return None
         metric = self.metric_of(grid)
+        if grid.together is not None:
+            found = together_faces.grid_table(grid, metric, self.fits)
+            return f"{self.experiment}-{grid.page.generate}-{grid.together.name.replace(' ', '-')}", found
         found = cell_labels.grid_table(grid, metric, self._fits_of(grid))
         return f"{self.experiment}-{grid.page.generate}-{metric}", found
 
