@@ -14,10 +14,11 @@ from windowshift.core.contract.generation import Message
 from windowshift.core.contract.payload import Payload
 from windowshift.core.contract.prompts import USES, Prompt, Use
 from windowshift.core.settings import world, worlds
+from windowshift.core.settings.inspect_task import read_task_rows
 from windowshift.core.settings.table_file import TableRow, find_file, read_dataset, read_table
 from windowshift.core.settings.trainer_rows import CHAT, read_trainer_rows, unanswered
 from windowshift.core.settings.worlds import WORLDS, WorldRow
-from windowshift.core.spec.sections import PayloadColumns, PromptDataset, PromptFile
+from windowshift.core.spec.sections import InspectPrompts, PayloadColumns, PromptDataset, PromptFile
 from windowshift.core.spec.trainer_data import TrainerData
 
 TEXT_COLUMNS = ("prompt", "instruction", "question", "text", "problem", "messages")
@@ -56,7 +57,7 @@ def any_use(prompt: Prompt) -> Collection[Use]:  # noqa: ARG001 - it is the same
 
 
 def draw(
-    source: str | PromptFile | PromptDataset | TrainerData,
+    source: str | PromptFile | PromptDataset | InspectPrompts | TrainerData,
     data: int,
     evaluation: int,
     seed: int,
@@ -100,6 +101,9 @@ def draw(
             payload = prepare is not unprepared if source.payload is None else source.payload
             told = with_system(rows, source.system, source.text)
             everything, where = _prompts(told, source.text, source.id, payload, prepare), source.dataset
+        elif isinstance(source, InspectPrompts):
+            samples = read_task_rows(source.inspect, source.args, source.rows, folder)
+            everything, where = _prompts(samples, CHAT, None, True, prepare), source.inspect
         else:
             where, rows = read_trainer_rows(source, folder)
             everything = _prompts(map(unanswered, rows), CHAT, None, prepare is not unprepared, prepare)

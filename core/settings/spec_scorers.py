@@ -18,6 +18,7 @@ from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Sample, Score, Scorer, Scores
 from windowshift.core.contract.whole_text import require_whole
+from windowshift.core.settings.inspect_task import load_inspect_scorer
 from windowshift.core.settings.python_scorer import load_python_scorer
 from windowshift.core.settings.table_file import find_file
 from windowshift.core.spec.scorer_section import AnyOf, ScorerSection, Within, WordFile
@@ -105,6 +106,17 @@ def _scorer(section: ScorerSection, where: str, folder: Path) -> Scorer:
     if section.python is not None:
         return load_python_scorer(
             section.python, behaviour, where, folder, rate=section.scale == "rate", timeout=section.timeout
+        )
+    if section.inspect is not None:
+        return load_inspect_scorer(
+            section.inspect,
+            behaviour,
+            where,
+            folder,
+            args=section.args or {},
+            target=section.target or "target",
+            key=section.key,
+            timeout=section.timeout,
         )
     if section.regex is not None:
         rule |= {"pattern": section.regex, "ignore_case": fold}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,7 +15,7 @@ ScaleName = Literal["ratio", "difference", "rate"]
 RoleName = Literal["primary", "positive", "negative", "guard"]
 Bounds = Annotated[list[Annotated[int, Field(ge=0)] | None], Field(min_length=2, max_length=2)]
 
-WAYS = ("regex", "keywords", "characters", "words", "is_json", "within", "python")
+WAYS = ("regex", "keywords", "characters", "words", "is_json", "within", "python", "inspect")
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "regex": ("any", "count", "share"),
     "keywords": ("any", "all", "count"),
@@ -62,7 +63,9 @@ class ScorerSection(Section):
 
     `measure` is whether there is any (or all) of what is looked for, how many, or which share; `scale` is how
     cells compare, `role` what the behaviour is in the experiment, `unit` what is written after its numbers. Rates of
-    one `group` are outcomes of which a completion has one.
+    one `group` are outcomes of which a completion has one. `inspect` is a task or a scorer of Inspect, made with
+    `args`: `target` names the payload's column of what is right, `key` one of several values; it is named after
+    itself unless there is a name.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -73,6 +76,10 @@ class ScorerSection(Section):
     is_json: bool | Literal["object", "array"] | None = None
     within: Within | None = None
     python: Annotated[str, Field(min_length=1)] | None = None
+    inspect: Annotated[str, Field(min_length=1)] | None = None
+    args: dict[str, Any] | None = None
+    target: Annotated[str, Field(min_length=1)] | None = None
+    key: Annotated[str, Field(min_length=1)] | None = None
     measure: Measure | None = None
     ignore_case: bool = True
     timeout: Annotated[float, Field(gt=0, le=3600, strict=False)] | None = None
@@ -80,6 +87,14 @@ class ScorerSection(Section):
     role: RoleName | None = None
     unit: str | None = None
     group: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_itself(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(place := data.get("inspect"), str) and "name" not in data:
+            stem = re.split(r"[/@]", place)[-1].removesuffix(".py").lower()
+            return {**data, "name": re.sub(r"[^a-z0-9_]+", "_", stem).strip("_")[:40] or "inspect"}
+        return data
 
     @property
     def way(self) -> str:
@@ -104,9 +119,12 @@ class ScorerSection(Section):
             raise ValueError("is_json is true, object or array; leave the scorer out where it is not wanted")
         if "ignore_case" in self.model_fields_set and self.way not in ("regex", "keywords", "words"):
             raise ValueError(f"'{self.way}' takes no 'ignore_case'")
-        if self.timeout is not None and self.way not in ("regex", "python"):
+        for only in ("args", "target", "key"):
+            if getattr(self, only) is not None and self.way != "inspect":
+                raise ValueError(f"'{self.way}' takes no '{only}'")
+        if self.timeout is not None and self.way not in ("regex", "python", "inspect"):
             raise ValueError(f"'{self.way}' takes no 'timeout'")
-        bounded = self.measured in ("any", "all", "share") or self.way in ("is_json", "within", "python")
+        bounded = self.measured in ("any", "all", "share") or self.way in ("is_json", "within", "python", "inspect")
         if self.scale == "rate" and not bounded:
             raise ValueError(f"a {self.measured} is not between 0 and 1, so its scale is no rate: ratio or difference")
         if self.group is not None and not self.is_rate:
@@ -116,5 +134,5 @@ class ScorerSection(Section):
     @property
     def is_rate(self) -> bool:
         """Whether its scores are 0, 1 or between, and compare as rates."""
-        found = self.measured in ("any", "all") or self.way in ("is_json", "within")
+        found = self.measured in ("any", "all") or self.way in ("is_json", "within", "inspect")
         return found if self.scale is None else self.scale == "rate"

@@ -136,6 +136,14 @@ class PromptDataset(Section):
     payload: PayloadColumns | None = None
 
 
+class InspectPrompts(Section):
+    """The samples of a task of Inspect, as its solver asks them; `rows` takes the first ones alone."""
+
+    inspect: Annotated[str, Field(min_length=1)]
+    args: dict[str, Any] = {}
+    rows: Count | None = None
+
+
 class Judge(Section):
     """A chat model that answers yes or no."""
 

@@ -21,6 +21,7 @@ from windowshift.core.spec.sections import (
     Checkpoints,
     Conditions,
     Data,
+    InspectPrompts,
     JudgeSection,
     LimitsSection,
     PromptDataset,
@@ -54,7 +55,7 @@ class Spec(Section):
     conditions: Conditions
     vectors: dict[str, VectorSpec] = {}
     channel: Channels = Channels()
-    prompts: str | PromptFile | PromptDataset | TrainerData | None = None
+    prompts: str | PromptFile | PromptDataset | InspectPrompts | TrainerData | None = None
     data: Data = Data()
     sft: SftSection = SftSection()
     sampling: SamplingSection = SamplingSection()

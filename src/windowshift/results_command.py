@@ -115,7 +115,7 @@ def figures(
 
 def export(
     name: Name,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .parquet or .jsonl file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .parquet or .jsonl file; a folder with --inspect.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
     dataset: Annotated[
@@ -129,11 +129,22 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="In CSV, leave texts that a spreadsheet would run; else they begin with '.")
     ] = False,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Export a log of Inspect for each cell, as 'inspect view' opens them.")
+    ] = False,
 ) -> None:
-    """Write one row per completion with its scores, or a row's D as chat JSONL."""
+    """Write one row per completion with its scores, a row's D as chat JSONL, or a log of Inspect for each cell."""
     from windowshift.core.report.export import export as export_completions
     from windowshift.core.report.export import export_dataset
 
+    if inspect:
+        from windowshift.core.report.inspect_logs import export_inspect
+
+        if dataset is not None or details or raw:
+            raise SpecError("--inspect exports cells: leave --dataset, --details and --raw out")
+        count = export_inspect(workspace, name, out, force=force)
+        say(f"wrote {count} logs into {out}; 'inspect view --log-dir {out}' shows them")
+        return
     if dataset is None:
         if details:
             raise SpecError("--details goes with --dataset: completions are exported with all that is known of them")
