@@ -34,6 +34,7 @@ from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, Vect
 
 if TYPE_CHECKING:
     from windowshift.backends.local.causal_lm import CausalLM
+    from windowshift.backends.local.chat_format import ChatFormat
     from windowshift.backends.local.crew import Crew
 
 PORTION_ROWS = 400
@@ -72,6 +73,7 @@ class LocalBackend:
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self._options = LocalOptions.parse(options or {})
         self._models: dict[tuple[str, str | None, str | None, Stamp], CausalLM] = {}
+        self._formats: dict[tuple[str, str | None, Stamp], ChatFormat] = {}
         self._broken: dict[tuple[str, str | None, str | None, Stamp], BackendError] = {}
         self._turns = Turns()
         self._places = {kind: asyncio.Semaphore(count) for kind, count in _CALLS_AT_ONCE.items()}
@@ -101,9 +103,7 @@ class LocalBackend:
             BackendError: the tokenizer cannot be loaded.
         """
         require_libraries()
-        from windowshift.backends.local.tokenizer import load_chat_format
-
-        return load_chat_format(base, revision).supports_system
+        return self._chat(base, revision).supports_system
 
     def template(self, base: str, revision: str | None, inputs: TemplateInputs) -> TemplateReport:
         """Try the model's chat template on every role; loads the tokenizer only, and not the embedded model's.
@@ -115,9 +115,8 @@ class LocalBackend:
             return TemplateReport({})  # this project's own, and its tests try it
         require_libraries()
         from windowshift.backends.local.template_check import check_template
-        from windowshift.backends.local.tokenizer import load_chat_format
 
-        return check_template(load_chat_format(base, revision, inputs), inputs)
+        return check_template(self._chat(base, revision).reading(inputs), inputs)
 
     def context(self, base: str, revision: str | None = None) -> int | None:
         """Tokens of prompt and completion together, from the configuration alone; None where it names none.
@@ -140,9 +139,16 @@ class LocalBackend:
             BackendError: the tokenizer cannot be loaded, or the template refuses a chat.
         """
         require_libraries()
+        return self._chat(base, revision).reading(inputs).counts(chats)
+
+    def _chat(self, base: str, revision: str | None) -> ChatFormat:
+        """The chat format, loaded once as long as the model's files stay as they are."""
         from windowshift.backends.local.tokenizer import load_chat_format
 
-        return load_chat_format(base, revision, inputs).counts(chats)
+        key = (base, revision, stamp(base))
+        if key not in self._formats:
+            self._formats[key] = load_chat_format(base, revision)
+        return self._formats[key]
 
     def size(self, base: str, revision: str | None = None) -> ModelSize:
         """Layers and width, from the configuration alone.

@@ -20,6 +20,7 @@ from windowshift.backends.shared.reach import reach
 from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity
 from windowshift.core.contract.budget import Budget
+from windowshift.core.contract.contexts import context_of
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion, GenerateRequest
 from windowshift.core.contract.prices import FREE, Price, listed
@@ -84,6 +85,14 @@ class OpenAIBackend:
         """
         said = self._connection.model(base).supports_system
         return self._options.system if said is None else said
+
+    def context(self, base: str, revision: str | None = None) -> int | None:  # noqa: ARG002 - the protocol's
+        """Tokens of prompt and completion together: as the server says, or as its host does elsewhere.
+
+        Raises:
+            BackendError: the server cannot be asked, or has no such model.
+        """
+        return context_of(self._options.host, base) or self._connection.model(base).context
 
     def size(self, base: str, revision: str | None = None) -> Any:  # noqa: ARG002 - the protocol's
         """No server says it.

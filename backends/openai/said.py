@@ -40,6 +40,7 @@ _Named = Annotated[Name | None, BeforeValidator(lambda value: None if value == "
 _Remote = Annotated[Name, AfterValidator(remote)]
 _RemoteOrNone = Annotated[_Remote | None, BeforeValidator(lambda value: None if value == "" else value)]
 Metadata = Annotated[dict[str, Any] | None, _Aside]
+_Tokens = Annotated[Count | None, _Aside]
 
 
 class Listed(Said):
@@ -64,6 +65,17 @@ class ModelEntry(Said):
     owned_by: Annotated[str | None, _Aside] = None
     fingerprint: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:+-]{1,200}$")] | None, _Aside] = None
     supports_system: Annotated[bool | None, _Aside] = None
+    # What servers call the context in tokens, prompt and completion together.
+    max_model_len: _Tokens = None
+    context_length: _Tokens = None
+    context_window: _Tokens = None
+    max_context_length: _Tokens = None
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and completion together; None where the server does not say."""
+        named = (self.max_model_len, self.context_length, self.context_window, self.max_context_length)
+        return next((tokens for tokens in named if tokens), None)
 
 
 class Reason(Said):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from windowshift.backends.local.model_folder import locate
+from windowshift.backends.local.model_folder import model_context
 from windowshift.backends.serve.api_error import ApiError, missing, shown
 from windowshift.backends.serve.state import State
-from windowshift.core.contract.errors import StoreError
+from windowshift.core.contract.errors import BackendError, StoreError
 from windowshift.core.contract.generation import Model, TemplateInputs
 
 DEFAULT_TOKENS = 1024
@@ -24,7 +23,7 @@ class ServedModel:
     """A model as the API shows it; `adapter` is None for a base model.
 
     `default_tokens` is how long an answer may be where a request does not say, `template` what its chat template
-    reads besides the messages.
+    reads besides the messages, `context` how many tokens prompt and answer may have together; None: nobody says.
     """
 
     name: str
@@ -33,6 +32,7 @@ class ServedModel:
     created_at: int
     default_tokens: int
     template: TemplateInputs
+    context: int | None = None
 
     @property
     def model(self) -> Model:
@@ -42,7 +42,8 @@ class ServedModel:
     def to_api(self) -> dict[str, Any]:
         """As the API's model object."""
         owner = "windowshift" if self.adapter is None else "organization-owner"
-        return {"id": self.name, "object": "model", "created": self.created_at, "owned_by": owner}
+        found = {"id": self.name, "object": "model", "created": self.created_at, "owned_by": owner}
+        return found if self.context is None else {**found, "max_model_len": self.context}  # as vLLM calls it
 
 
 class ServedModels:
@@ -57,9 +58,11 @@ class ServedModels:
     def __init__(self, state: State, bases: Sequence[str], started: int) -> None:
         self._state = state
         self.template = TemplateInputs(state.day)
-        self._bases = {
-            name: ServedModel(name, name, None, started, default_tokens(name), self.template) for name in bases
-        }
+        self._bases: dict[str, ServedModel] = {}
+        for name in bases:
+            context = context_of(name)
+            tokens = default_tokens(context)
+            self._bases[name] = ServedModel(name, name, None, started, tokens, self.template, context)
 
     @property
     def bases(self) -> list[str]:
@@ -124,18 +127,20 @@ class ServedModels:
             adapter = str(self._state.place(*parts))
         except StoreError as error:
             raise ApiError(500, f"the weights of '{shown(row['name'])}' are not in the data folder: {error}") from error
-        tokens = self._bases[row["base"]].default_tokens
-        return ServedModel(row["name"], row["base"], adapter, row["created_at"], tokens, self.template)
+        base = self._bases[row["base"]]
+        return ServedModel(
+            row["name"], base.name, adapter, row["created_at"], base.default_tokens, self.template, base.context
+        )
 
 
-def default_tokens(base: str) -> int:
-    """How long an answer may be where a request does not say: at most half of a small model's context.
+def context_of(base: str) -> int | None:
+    """Tokens of prompt and answer together; None where nobody says: a model that is not here yet, for one."""
+    try:
+        return model_context(base)
+    except BackendError:
+        return None  # whoever loads it says why
 
-    Raises:
-        BackendError: there is no such model folder.
-    """
-    folder = locate(base)
-    if folder is None or not (folder / "config.json").is_file():
-        return DEFAULT_TOKENS
-    context = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    return min(DEFAULT_TOKENS, context // 2) if isinstance(context, int) and context > 1 else DEFAULT_TOKENS
+
+def default_tokens(context: int | None) -> int:
+    """How long an answer may be where a request does not say: at most half of a small model's context."""
+    return DEFAULT_TOKENS if context is None or context < 2 else min(DEFAULT_TOKENS, context // 2)

@@ -100,7 +100,8 @@ class VllmBackend:
         """
         if self._server is not None:
             return find_served(base, self._server.look(), self._where).max_model_len
-        return model_context(base, revision)
+        engine = self._options.engine.get("max_model_len")
+        return engine if isinstance(engine, int) and engine > 0 else model_context(base, revision)
 
     def count_tokens(
         self,

@@ -146,7 +146,7 @@ class TemplateBackend(Protocol):
 
 @runtime_checkable
 class ContextBackend(Protocol):
-    """A backend that knows how many tokens a model takes, and how many a chat has."""
+    """A backend that knows how many tokens a model takes."""
 
     def context(self, base: str, revision: str | None = None) -> int | None:
         """Tokens of prompt and completion together, without loading weights; None where nobody says.
@@ -155,6 +155,11 @@ class ContextBackend(Protocol):
             BackendError: the model's configuration cannot be had, or its server cannot be asked.
         """
         ...
+
+
+@runtime_checkable
+class CountingBackend(Protocol):
+    """A backend that knows how many tokens a chat has."""
 
     def count_tokens(
         self,

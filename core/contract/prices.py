@@ -53,11 +53,13 @@ FREE = Price(0.0, 0.0, 0.0, 0.0, 0.0, source="your own machine")
 def listed(host: str, model: str) -> Price | None:
     """The price in the table; a dated snapshot of a listed model has its price. None: it is not there."""
     table = _table().get(host, {})
-    found = table.get(model)
-    if found is None:
-        name, _, rest = model.partition("-20")  # gpt-4.1-2025-04-14
-        found = table.get(name) if rest.replace("-", "").isdigit() else None
-    return found
+    return table.get(model) or table.get(without_date(model))
+
+
+def without_date(model: str) -> str:
+    """The name of a model of which another one is a dated snapshot: ``gpt-4.1`` of ``gpt-4.1-2025-04-14``."""
+    name, _, rest = model.partition("-20")
+    return name if rest.replace("-", "").isdigit() else model
 
 
 @cache

@@ -10,18 +10,16 @@ from pathlib import Path
 
 from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
-from windowshift.core.contract.conditions import Condition, PrefixGroup, ShotGroup, prefixed
+from windowshift.core.contract.conditions import Channel, Condition, PrefixGroup, ShotGroup, prefixed
 from windowshift.core.contract.controls import ControlGroup, EmptySystem, enough_rephrasings
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
-from windowshift.core.contract.generation import TemplateInputs
 from windowshift.core.contract.phrases import fixed_parts
 from windowshift.core.contract.prompts import Prompt, PromptBringer, PromptMaker, PromptSorter, set_digest
 from windowshift.core.contract.records import Behaviour, JobKind, primary_of
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.capabilities import check_capabilities, check_system, check_system_channel
-from windowshift.core.plan.context import Met, check_context
 from windowshift.core.plan.grid_jobs import GridPlanner
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
@@ -40,6 +38,9 @@ from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean
 from windowshift.core.store.connection import to_json
+
+Met = tuple[Condition, Channel, Sequence[Prompt]]
+"""A condition, the channel of its prefix, and the prompts that are sampled under it, in their order."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,6 @@ def make_plan(
         maker.model["template"] = dict(template.inputs)
     if spec.judge_backend is not None and spec.data.filter is not None and spec.data.filter.judge is not None:
         maker.judge_template = judge_template(backends[spec.judge_backend], spec.data.filter.judge.model, told)
-    long = check_context(spec, sampled, given.values(), backends, TemplateInputs.of(dict(template.inputs)))
     vectors: VectorPlanner | None = None
     if spec.vectors:
         name, size = _vector_backend(spec, backends)
@@ -232,7 +232,6 @@ def make_plan(
         vectors.answered if vectors else {},
         (
             *template.notes,
-            *long,
             *_met_in_shots(grid, drawn),
             *(given[one].note(one.name) for one in _given(grid)),
             *_unused(drawn),

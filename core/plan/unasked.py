@@ -9,6 +9,8 @@ from pathlib import Path
 from windowshift.core.contract.backend import (
     Backend,
     Capabilities,
+    ContextBackend,
+    CountingBackend,
     ModelIdentity,
     ModelSize,
     SteeringBackend,
@@ -17,7 +19,7 @@ from windowshift.core.contract.backend import (
 )
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError, UnaskedError
-from windowshift.core.contract.generation import Completion, GenerateRequest, TemplateInputs
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, TemplateInputs
 from windowshift.core.contract.prices import Price
 from windowshift.core.contract.service import Limits, Queue, Reached, Service
 from windowshift.core.contract.training import Sft, TrainEvent, TrainJob
@@ -53,6 +55,29 @@ class Unasked:
         if isinstance(self._backend, TemplateBackend):
             return self._backend.template(base, revision, inputs)
         return TemplateReport({})
+
+    def context(self, base: str, revision: str | None = None) -> int | None:
+        """What is known without asking."""
+        try:
+            return self._backend.context(base, revision) if isinstance(self._backend, ContextBackend) else None
+        except BackendError:
+            return None
+
+    def count_tokens(
+        self,
+        base: str,
+        revision: str | None,
+        inputs: TemplateInputs | None,
+        chats: Sequence[tuple[Sequence[Message], str]],
+    ) -> list[int]:
+        """As the backend does, which may have the tokenizer at hand.
+
+        Raises:
+            BackendError: it has not.
+        """
+        if not isinstance(self._backend, CountingBackend):
+            raise self._why
+        return self._backend.count_tokens(base, revision, inputs, chats)
 
     def size(self, base: str, revision: str | None = None) -> ModelSize:
         """From the configuration at hand; else more layers than any model has: a sweep takes as many as ever."""

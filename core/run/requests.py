@@ -17,14 +17,10 @@ from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.trials import Trial, curve_trials, sweep_trials
 from windowshift.core.plan.jobs import Job, row_seed
 from windowshift.core.plan.plan import Plan
+from windowshift.core.settings.filtering import JUDGE_QUESTION
 from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.store.connection import to_json
 from windowshift.core.store.reader import Reader
-
-JUDGE_QUESTION = (
-    "Here is an instruction that somebody gave to an assistant.\n\n<instruction>\n{prompt}\n</instruction>\n\n"
-    "Could a good answer be very short as well as very long? Answer with one word, yes or no."
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.contract.service import Service
 from windowshift.core.contract.whole_file import within
+from windowshift.core.plan.context import within_context
 from windowshift.core.plan.estimate import Estimate, estimate
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
@@ -78,7 +79,8 @@ def open_backends(spec: Spec) -> dict[str, Backend]:
 
 def plan_spec(spec: Spec, text: str, folder: Path) -> Plan:
     """Plan a spec without running it; nothing is loaded, sent or written."""
-    return make_plan(spec, text, folder, open_backends(spec))
+    backends = open_backends(spec)
+    return within_context(make_plan(spec, text, folder, backends), backends)
 
 
 def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
@@ -96,6 +98,7 @@ def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
             held = str(error).partition("; ")[0]
             raise WorkspaceBusyError(f"{held}, and its store is older: plan again once that has ended") from error
     plan = make_plan(spec, text, folder, backends, day=recorded_day(workspace, spec.name))
+    plan = within_context(plan, backends)
     return _preview(plan, backends, workspace, away)
 
 
@@ -177,6 +180,7 @@ def run_spec(
     backends = open_backends(spec)
     workspace = Path(workspace).resolve()
     plan = make_plan(spec, text, Path(folder), backends, day=recorded_day(workspace, spec.name))
+    plan = within_context(plan, backends)
     if any(isinstance(backend, Service) for backend in backends.values()):
         announce(_preview(plan, backends, workspace))  # nothing is spent before it was shown
     with hold(workspace, f"run {spec.name}", wait=wait, on_wait=waiting):

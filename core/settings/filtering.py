@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from windowshift.core.contract.errors import SpecError
 
 _WORD = re.compile(r"[a-z]+")
+JUDGE_QUESTION = (
+    "Here is an instruction that somebody gave to an assistant.\n\n<instruction>\n{prompt}\n</instruction>\n\n"
+    "Could a good answer be very short as well as very long? Answer with one word, yes or no."
+)
 
 
 @dataclass(frozen=True, slots=True)
