@@ -16,7 +16,7 @@ from windowshift.core.contract.backend import Backend, ContextBackend, CountingB
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import Completion, Message, TemplateInputs
 from windowshift.core.contract.prompts import Prompt
-from windowshift.core.contract.setting import ModelScorer, Sample
+from windowshift.core.contract.setting import ModelScorer, Question, Sample
 from windowshift.core.plan.cost import CHARACTERS_A_TOKEN, TOKENS_A_TURN
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
@@ -287,11 +287,13 @@ class _Check:
             drawn = parent.inputs["sampling"]["max_tokens"] if "sampling" in parent.inputs else 0
             prompts, _ = self._prompts(parent.inputs["prompts"])
             rows = self.plan.given.get(parent.inputs.get("given", ""))
-            answers = [""] * len(prompts) if rows is None else rows.completions
-            texts = [
-                (prompt, scorer.ask(Sample(prompt, Completion("", answer, "stop", 0))).text)
+            # Of an empty answer there may be nothing to ask.
+            answers = ["."] * len(prompts) if rows is None else rows.completions
+            asked = [
+                (prompt, scorer.ask(Sample(prompt, Completion("", answer, "stop", 1))))
                 for prompt, answer in zip(prompts, answers, strict=True)
             ]
+            texts = [(prompt, question.text) for prompt, question in asked if isinstance(question, Question)]
         model = self._known(backend, base, None, template)
         if model is None:
             return
