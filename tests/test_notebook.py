@@ -105,9 +105,39 @@ def test_a_plain_text_is_no_list_of_texts(model: LocalModel) -> None:
     ):
         with pytest.raises(SpecError, match=says):
             call()
+    for call in (lambda: model.generate({"a": "b"}), lambda: model.train({"a"}, ["b"])):  # type: ignore[arg-type]
+        with pytest.raises(SpecError, match=r"prompts must be a list of texts, not \{'a'"):
+            call()
     with pytest.raises(SpecError, match=r"prompts\[1\] must be a text, not 3"):
         model.generate(["a", 3])  # type: ignore[list-item]
     assert windowshift.PrefixGroup("kind", ["Be kind:"]).phrases == ("Be kind:",)  # type: ignore[arg-type]
+
+
+def test_a_plain_text_is_no_chat_and_no_list_of_anything_else(model: LocalModel) -> None:
+    whole = [((Message("user", "a"),), "b")]
+    for call in (
+        lambda: windowshift.Example(LETTERS, "b"),
+        lambda: windowshift.GenerateRequest("k", LETTERS, windowshift.Model("m"), Sampling(), 1),
+        lambda: windowshift.Example((LETTERS,), "b"),
+    ):
+        with pytest.raises(SpecError, match="messages must be a list such as"):
+            call()
+    with pytest.raises(SpecError, match="stop must be a list of texts, and 'hello' is one text"):
+        windowshift.GenerateRequest("k", whole[0][0], windowshift.Model("m"), Sampling(), 1, stop=LETTERS)
+    sides: list[Any] = [
+        ["ab", "cd"],
+        [(LETTERS, "b")],
+        [((Message("user", "a"),), 3)],
+        3,
+        [(Message("user", "a"), "b")],
+    ]
+    for side in sides:
+        with pytest.raises(SpecError, match="extract, the negative side: a chat is a pair of its messages and"):
+            model.extract(whole, side)
+    with pytest.raises(SpecError, match="steer must be pushes"):
+        model.generate(["a"], steer=LETTERS)
+    with pytest.raises(SpecError, match="under must be the name of a prefix group, or a condition, not \\['short'"):
+        model.generate(["a"], under=["short"])  # type: ignore[arg-type]
 
 
 def test_a_second_training_is_another_adapter(model: LocalModel) -> None:

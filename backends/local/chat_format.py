@@ -17,6 +17,8 @@ from windowshift.core.contract.generation import Message, TemplateInputs, TokenL
 if TYPE_CHECKING:
     from windowshift.backends.local.drawn_token import DrawnToken
 
+# Several lines, marks that a template could escape, and long enough to show one that cuts texts short.
+SENTINEL = "windowshift{0}sentinel: \"one\" & 'two' <b>three</b>\n\n- four\n" + "five six seven eight " * 100 + "{0}end"
 THINKING = "enable_thinking"
 """The switch by which most templates let a model think; off unless the spec says otherwise."""
 
@@ -105,14 +107,14 @@ class ChatFormat:
 
     @cached_property
     def supports_system(self) -> bool:
-        """Whether a system message reaches the prompt: some templates refuse it, some drop it."""
-        probe = "windowshiftsystemsentinel"
+        """Whether a system message reaches the prompt, and a person's beside it: some templates refuse or drop one."""
+        chat = (Message("system", SENTINEL.format("system")), Message("user", SENTINEL.format("user")))
         try:
-            return not self.has_template or probe in self._render(
-                (Message("system", probe), Message("user", "hello")), for_answer=True
-            )
+            if self.has_template:
+                self._check_kept(chat, self._render(chat, for_answer=True))
         except BackendError:
             return False
+        return True
 
     @cached_property
     def opening(self) -> str | None:
@@ -173,7 +175,25 @@ class ChatFormat:
             )
         text = self._render(messages, for_answer=True)
         self._check_kept(messages, text)
-        return text
+        return text + self._header
+
+    @cached_property
+    def _header(self) -> str:
+        """What opens an answer in a template that has no generation prompt.
+
+        The model would write it by itself, and it would be taken for the beginning of what it says.
+        """
+        ask = (Message("user", "hello"),)
+        prompt = self._render(ask, for_answer=True)
+        if prompt != self._render(ask, for_answer=False):
+            return ""
+        try:
+            lead = self._frame(ask, prompt).lead
+        except BackendError:
+            return ""  # said where an answer is to be learned
+        ends = [lead.find(mark) for mark in (FINAL, *(opening for opening, _ in TAGS)) if mark in lead]
+        lead = lead[: min(ends, default=len(lead))]
+        return lead.rstrip(" ") if lead.strip() else ""
 
     def _check_kept(self, messages: Sequence[Message], text: str) -> None:
         """Every message must stand in the prompt as it was said, those of user and assistant in their order."""

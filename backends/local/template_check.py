@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from windowshift.backends.local.chat_format import THINKING, ChatFormat
+from windowshift.backends.local.chat_format import SENTINEL, THINKING, ChatFormat
 from windowshift.core.contract.backend import TemplateReport
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Message, Role, TemplateInputs
 from windowshift.core.spec.spec_errors import did_you_mean
 
-# Several lines, marks that a template could escape, and long enough to show one that cuts texts short.
-_SAID = "windowshift{0}sentinel: \"one\" & 'two' <b>three</b>\n\n- four\n" + "five six seven eight " * 100 + "{0}end"
 _CHANCE = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 _VARIABLE = re.compile(r"\b[a-z][a-z_]{3,}\b")
 
@@ -39,7 +37,7 @@ def check_template(chat: ChatFormat, inputs: TemplateInputs) -> TemplateReport:
         )
     for roles in _CHATS:
         try:
-            chat.prompt_ids([Message(role, _SAID.format(f"{role}{place}")) for place, role in enumerate(roles)])
+            chat.prompt_ids([Message(role, SENTINEL.format(f"{role}{place}")) for place, role in enumerate(roles)])
         except BackendError as error:
             if len(roles) == 1:
                 unusable = unusable or str(error)
@@ -47,7 +45,7 @@ def check_template(chat: ChatFormat, inputs: TemplateInputs) -> TemplateReport:
                 notes.append(f"chats of several turns cannot be asked: {error}")
     if unusable is None:
         try:
-            chat.training_tokens([Message("user", _SAID.format("user"))], "An answer.")
+            chat.training_tokens([Message("user", SENTINEL.format("user"))], "An answer.")
         except BackendError as error:
             untrainable = str(error)
         if chat.opening is not None:

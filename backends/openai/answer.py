@@ -184,11 +184,14 @@ def _spoken(message: _Message) -> _Spoken:
     else:
         text, other = message.content, None
     reasoning = "\n".join(dict.fromkeys(thoughts)).strip() if thoughts else None
-    if text is None and message.refusal:  # a refusal is what the model said, in a field of its own
+    if not text and message.refusal:  # a refusal is what the model said, in a field of its own
         text = message.refusal
-    if text is not None and reasoning is None:
-        found = apart(text, guess=True)
-        text, reasoning = found.answer, found.reasoning
+    if text is not None:
+        found = apart(text, guess=reasoning is None)  # some say what was thought in both places
+        if found.reasoning is not None:
+            text, reasoning = found.answer, reasoning or found.reasoning
+        elif reasoning is not None:
+            text = text.lstrip()  # as where the marks stand in the text: white space after a thought belongs to it
     return _Spoken(text, reasoning, other)
 
 

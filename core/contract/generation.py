@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.proof import Proof
+from windowshift.core.contract.texts import texts
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "failed"]
@@ -22,6 +24,16 @@ class Message:
 
 
 Switch = str | int | float | bool | None
+
+
+def require_messages(messages: object) -> None:
+    """Refuse one text in place of a chat, whose letters would be taken for its turns.
+
+    Raises:
+        SpecError: it is one, or a turn is no message.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not all(type(e) is Message for e in messages):
+        raise SpecError(f'messages must be a list such as [Message("user", "hello")], not {messages!r:.80}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,11 @@ class GenerateRequest:
     prompt: str | tuple[int, ...] | None = None
     stop: tuple[str, ...] = ()
     pieces: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            texts(self.stop, "stop")
+        require_messages(self.messages)
 
 
 @dataclass(frozen=True, slots=True)

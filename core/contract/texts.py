@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 
 from windowshift.core.contract.errors import SpecError
 
@@ -21,6 +21,8 @@ def texts(value: Iterable[object], what: str) -> tuple[str, ...]:
         shown = repr(value if len(value) <= 40 else value[:40])
         raise SpecError(f"{what} must be a list of texts, and {shown} is one text: write [{shown}]")
     try:
+        if isinstance(value, Mapping | Set):
+            raise TypeError  # names alone, or in no order
         found = tuple(value)
     except TypeError as error:
         raise SpecError(f"{what} must be a list of texts, not {value!r:.80}") from error

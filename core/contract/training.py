@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from windowshift.core.contract.generation import Message, Model, Steering
+from windowshift.core.contract.generation import Message, Model, Steering, require_messages
 from windowshift.core.contract.proof import Proof
 
 
@@ -40,6 +40,9 @@ class Example:
     reasoning: str | None = None
     weight: float = 1.0
     spans: tuple[WeightedSpan, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_messages(self.messages)
 
     @property
     def weighted(self) -> bool:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.core.contract.conditions import Condition, NoPrefix, prefix_groups
@@ -158,7 +158,7 @@ class LocalModel:
             BackendError: a prompt could not be answered, or steering did not do what was asked.
         """
         sampling = sampling or Sampling(max_tokens=256)
-        pushes = (steer,) if isinstance(steer, Steering) else tuple(steer)
+        pushes = _pushes(steer)
         model = replace(self._model, adapter=adapter)
         requests = [
             GenerateRequest(str(i), messages, model, sampling, row_seed(f"notebook:{seed}", i), pushes)
@@ -193,7 +193,7 @@ class LocalModel:
         """
         for label, side in (("positive", positive), ("negative", negative)):
             if not isinstance(side, str):
-                said = [[*(turn.content for turn in chat), answer] for chat, answer in side]
+                said = [[*(turn.content for turn in chat), answer] for chat, answer in _answered_chats(side, label)]
                 require_whole(said, f"extract, the {label} side", "chat")
         asked = texts(prompts, "prompts")
         first, second = (
@@ -240,7 +240,7 @@ class LocalModel:
             raise SpecError(f"there are {len(prompts)} prompts and {len(completions)} completions")
         for index, completion in enumerate(completions):
             require_whole(completion, f"completion {index}")
-        pushes = (steer,) if isinstance(steer, Steering) else tuple(steer)
+        pushes = _pushes(steer)
         examples = [
             Example(messages, completion, pushes)
             for messages, completion in zip(_chats(prompts, under), completions, strict=True)
@@ -318,6 +318,27 @@ def _day(date: str | datetime.date | None) -> str:
         raise BackendError(f"date '{date}' is not a day: write it as 2026-11-26") from error
 
 
+def _pushes(steer: Sequence[Steering] | Steering) -> tuple[Steering, ...]:
+    pushes = (steer,) if isinstance(steer, Steering) else tuple(steer)
+    for push in pushes:
+        if not isinstance(push, Steering):
+            raise SpecError(f"steer must be pushes, as `LocalVector.at` gives them, not {push!r:.80}")
+    return pushes
+
+
+def _answered_chats(side: object, label: str) -> Sequence[Answered]:
+    """A side of a vector that is given: each a chat and its answer, and no text of which letters would be taken."""
+    for each in side if isinstance(side, Sequence) else (side,):
+        chat, answer = each if isinstance(each, Sequence) and not isinstance(each, str) and len(each) == 2 else (0, 0)
+        listed = isinstance(chat, Sequence) and all(isinstance(turn, Message) for turn in chat)
+        if not listed or isinstance(chat, str) or not isinstance(answer, str):
+            raise SpecError(
+                f"extract, the {label} side: a chat is a pair of its messages and the answer, such as "
+                f'([Message("user", "hello")], "Hi."), not {each!r:.80}'
+            )
+    return cast("Sequence[Answered]", side)
+
+
 def _chats(prompts: Sequence[str], under: str | Condition | None) -> list[tuple[Message, ...]]:
     condition: Condition
     if under is None:
@@ -327,8 +348,10 @@ def _chats(prompts: Sequence[str], under: str | Condition | None) -> list[tuple[
         if under not in groups:
             raise SpecError(f"there is no prefix group '{under}'{did_you_mean(under, groups)}")
         condition = groups[under]
-    else:
+    elif callable(getattr(under, "push", None)):
         condition = under
+    else:
+        raise SpecError(f"under must be the name of a prefix group, or a condition, not {under!r:.80}")
     prompts = texts(prompts, "prompts")
     for index, prompt in enumerate(prompts):
         require_whole(prompt, f"prompt {index}")

@@ -248,6 +248,33 @@ class TestTemplates:
         with pytest.raises(BackendError, match="of the user message"):
             chat(words).prompt_ids((Message("user", "<b>One</b> of the bees\n" + "do gather " * 9),))
 
+    @pytest.mark.parametrize(
+        "turn",
+        [
+            "'' if turn.role == 'user' and messages[0].role == 'system' else turn.content",
+            "turn.content[:40] if turn.role == 'system' else turn.content",
+            "turn.content | upper if turn.role == 'system' else turn.content",
+        ],
+    )
+    def test_a_system_message_must_cost_no_other_text(self, turn: str) -> None:
+        """Known before anything runs: where a system message is wanted, `plan` asks `supports_system`."""
+        words = tokenizer(CHATML.replace("message['content']", f"(({turn}))".replace("turn.", "message.")))
+        assert check_template(chat(words), DAY).unusable is None
+        assert not chat(words).supports_system
+        assert chat(tokenizer(CHATML)).supports_system
+
+    def test_a_header_that_a_template_forgets_is_no_answer(self) -> None:
+        without = CHATML.partition("{% if add_generation_prompt")[0]
+        assert without != CHATML
+        for forgets, whole in ((without, CHATML), (without.replace("\n' + m", "' + m"), None)):
+            words = tokenizer(forgets)
+            format_ = chat(words)
+            assert format_.prompt_text(ASK).rstrip().endswith("<|im_start|>assistant")
+            learned = format_.training_tokens(ASK, "They gather.")
+            assert words.decode(learned.completion) == "They gather.<|im_end|>"
+            if whole is not None:
+                assert learned == chat(tokenizer(whole)).training_tokens(ASK, "They gather.")
+
     def test_turns_that_are_moved_or_dropped_are_told(self) -> None:
         last = CHATML.replace("for message in messages", "for message in messages[-1:]")
         backwards = CHATML.replace("for message in messages", "for message in messages | reverse")

@@ -420,8 +420,25 @@ class TestThought:
         assert (found.finish, found.text) == ("stop", "")
         found = await ask(Reply(completion({"content": None, "refusal": "I cannot."})))
         assert (found.finish, found.text) == ("stop", "I cannot.")
+        found = await ask(Reply(completion({"content": "", "refusal": "I cannot."})))
+        assert (found.finish, found.text) == ("stop", "I cannot.")
         found = await ask(Reply(completion({"content": None, "tool_calls": [{"id": "1"}]})))
         assert "called a tool" in (found.error or "")
+
+    @pytest.mark.parametrize(
+        ("content", "answer"),
+        [
+            ("\n\nYes.", "Yes."),
+            ("<think>Hm</think>\n\nYes.", "Yes."),
+            ("\n\n", None),
+            ("<think>Hm", None),
+            ("Write </think> to end it.", "Write </think> to end it."),
+        ],
+    )
+    async def test_thought_in_a_field_leaves_none_of_it_in_the_text(self, content: str, answer: str | None) -> None:
+        found = await ask(Reply(completion({"content": content, "reasoning_content": "Hm"})))
+        assert (found.text, found.reasoning) == (answer or "", "Hm")
+        assert (found.finish == "failed") == (answer is None)
 
     @pytest.mark.parametrize(
         ("content", "thought", "answer"),
