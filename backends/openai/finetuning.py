@@ -106,6 +106,11 @@ class FineTuning:
             raise BackendError("there are no examples to train on")
         if any(example.weighted for example in job.examples):
             raise BackendError("backend 'openai' cannot weigh examples or tokens: train with backend local or tinker")
+        if any(example.reasoning for example in job.examples):
+            raise BackendError(
+                "backend 'openai' cannot teach reasoning, for which its files have no place: leave it out, or train "
+                "with backend local or tinker"
+            )
         if any(example.steering for example in job.examples):
             raise BackendError("backend 'openai' cannot train under a steering dose")
         between = [at for at in job.checkpoints if at % len(job.examples)]

@@ -37,7 +37,8 @@ class Answers:
         pushes: how its steering is resolved.
         shelf: the adapters that the engine knows.
         turnstile: what keeps apart requests that the engine cannot answer together.
-        concurrency: requests under way at once, at most.
+        concurrency: requests of one call under way at once, at most.
+        places: those of all calls together.
     """
 
     engine: Engine
@@ -47,6 +48,7 @@ class Answers:
     shelf: Shelf
     turnstile: Turnstile
     concurrency: int
+    places: asyncio.Semaphore
 
     async def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         """Answer all requests, each as its answer arrives; a steered one once its steering is proven."""
@@ -116,7 +118,8 @@ class Answers:
 
     async def _answered(self, one: Asked, slots: Slots) -> tuple[Asked, Completion]:
         try:
-            return one, await self._completion(one, slots)
+            async with self.places:
+                return one, await self._completion(one, slots)
         except WindowshiftError as error:
             return one, failed(one.request, str(error), len(one.prompt))
         except Exception as error:  # raised while an answer was read: one broken answer is of one request

@@ -56,6 +56,7 @@ class VllmBackend:
         self._shelves: dict[int, Shelf] = {}
         self._answers: dict[Base, Answers] = {}
         self._starting = asyncio.Lock()
+        self._places = asyncio.Semaphore(self._options.concurrency)  # of all calls together
         self._prompts: dict[Base, PromptMaker] = {}
         self._asked, self._left = 0, 0
         self._began: float | None = None
@@ -268,7 +269,8 @@ class VllmBackend:
             shelf = self._shelves.setdefault(id(engine), Shelf(engine, self._options.adapters))
             pushes = PushMaker(fingerprint, model_size(*base))
             turnstile = Turnstile(shut=not await engine.extended())
-            self._answers[base] = Answers(engine, served, prompts, pushes, shelf, turnstile, self._options.concurrency)
+            most = self._options.concurrency
+            self._answers[base] = Answers(engine, served, prompts, pushes, shelf, turnstile, most, self._places)
             self._engines[base] = engine
         return self._answers[base]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -15,6 +16,8 @@ MOST = 200_000
 """Values in one text, with each alias counted as all that it repeats."""
 _WORDS = {"int": "a whole number", "float": "a number", "timestamp": "a date", "bool": "true or false"}
 _SHOWN = 40
+_OTHERWISE = re.compile(r"[-+]?(?:0[0-7_]+|\d[\d_]*(?::[0-5]?\d)+(?:\.[\d_]*)?)")
+"""Numbers that YAML 1.1 reads in base 8 or 60: ``017`` as 15, ``1:30`` as 90."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,6 +64,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"'{_short(node.value)}' is not {kind}: put it in quotes if it is text", node.start_mark
             ) from error
+        if isinstance(value, int | float) and isinstance(node, yaml.ScalarNode) and _OTHERWISE.fullmatch(node.value):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"YAML takes '{_short(node.value)}' for {value}: write that number, or put it in quotes if it is text",
+                node.start_mark,
+            )
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the number '{_short(node.value)}' is too large: it has more than 64 bits", node.start_mark

@@ -25,7 +25,7 @@ from windowshift.backends.shared.reasoning import apart
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling
 from windowshift.core.contract.prices import Price
-from windowshift.core.contract.training import Sft, Trained, TrainFailed, TrainMessage
+from windowshift.core.contract.training import Example, Sft, Trained, TrainFailed, TrainJob, TrainMessage
 
 KEY = "pw-hostile-0123456789-abcdef"
 
@@ -313,6 +313,18 @@ class TestJobs:
             return await gather(backend.train([job(subject, folder, examples=4)]))
         finally:
             await backend.aclose()
+
+    async def test_reasoning_is_not_dropped_unseen(self, tmp_path: Path) -> None:
+        examples = [Example((Message("user", "Bees?"),), "Yes.", reasoning=said) for said in (None, "", "Hm")]
+        with self.server(JOB, DONE) as server:
+            backend = OpenAIBackend(server.options)
+            for count, ended in ((2, Trained), (3, TrainFailed)):
+                one = TrainJob("job", Model("m"), examples[:count], Sft(rank=2, batch_size=1), 0, tmp_path / str(count))
+                end = ending(await gather(backend.train([one])))
+                assert isinstance(end, ended)
+                assert not isinstance(end, TrainFailed) or "cannot teach reasoning" in end.error
+            await backend.aclose()
+            assert sum(asked.path.endswith("/files") and asked.method == "POST" for asked in server.asked) == 1
 
     async def test_a_plain_job(self, tmp_path: Path) -> None:
         with self.server(JOB, JOB, DONE) as server:

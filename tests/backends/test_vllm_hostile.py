@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,33 @@ async def test_a_plain_answer_is_read(tiny_llama: Path) -> None:
     with serving(tiny_llama, lambda asked: Reply(answer())) as server:
         (found,) = await ask(server, tiny_llama)
     assert (found.finish, found.tokens) == ("length", 2)
+
+
+async def test_calls_share_the_requests_that_may_be_under_way(tiny_llama: Path) -> None:
+    lock, under_way, most = threading.Lock(), [0], [0]
+
+    def reply(asked: Asked) -> Reply:
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        time.sleep(0.01)  # the others would come meanwhile
+        with lock:
+            under_way[0] -= 1
+        return Reply(answer())
+
+    chat = (Message("user", "Tell me."),)
+    with serving(tiny_llama, reply) as server:
+        backend = VllmBackend({"base_url": server.base_url, "concurrency": 2})
+
+        async def call(name: str) -> int:
+            wanted = [
+                GenerateRequest(f"{name}{n}", chat, Model(str(tiny_llama)), Sampling(max_tokens=2), n) for n in range(4)
+            ]
+            return len([one async for one in backend.generate(wanted) if one.finish == "length"])
+
+        assert await asyncio.gather(*map(call, "abcd")) == [4] * 4
+        await backend.aclose()
+    assert most[0] == 2
 
 
 @pytest.mark.parametrize("place", ["token_ids", "token", "finish_reason", "choices", "model", "choice"])
