@@ -287,13 +287,11 @@ class _Check:
             drawn = parent.inputs["sampling"]["max_tokens"] if "sampling" in parent.inputs else 0
             prompts, _ = self._prompts(parent.inputs["prompts"])
             rows = self.plan.given.get(parent.inputs.get("given", ""))
-            # Of an empty answer there may be nothing to ask.
-            answers = ["."] * len(prompts) if rows is None else rows.completions
+            answers = [""] * len(prompts) if rows is None else rows.completions
             asked = [
-                (prompt, scorer.ask(Sample(prompt, Completion("", answer, "stop", 1))))
-                for prompt, answer in zip(prompts, answers, strict=True)
+                (prompt, _question(scorer, prompt, answer)) for prompt, answer in zip(prompts, answers, strict=True)
             ]
-            texts = [(prompt, question.text) for prompt, question in asked if isinstance(question, Question)]
+            texts = [(prompt, question.text) for prompt, question in asked if question is not None]
         model = self._known(backend, base, None, template)
         if model is None:
             return
@@ -363,6 +361,15 @@ def within_context(plan: Plan, backends: Mapping[str, Backend]) -> Plan:
     check = _Check(plan, backends)
     check.run()
     return replace(plan, notes=(*plan.notes, *check.notes))
+
+
+def _question(scorer: ModelScorer, prompt: Prompt, answer: str) -> Question | None:
+    """What is asked about an answer, "" where it is yet to be drawn; None where nothing is."""
+    for said in (answer, answer or "."):  # an empty answer may be scored unasked, and one that is drawn is not empty
+        found = scorer.ask(Sample(prompt, Completion("", said, "stop", 1)))
+        if isinstance(found, Question):
+            return found
+    return None
 
 
 def _bytes(text: str) -> int:
