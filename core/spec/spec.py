@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.whole_text import require_whole
+from windowshift.core.spec.file_kind import other_kind
 from windowshift.core.spec.scorer_section import ScorerSection
 from windowshift.core.spec.section import Section
 from windowshift.core.spec.sections import (
@@ -167,13 +168,16 @@ def read_text(path: Path, what: str) -> str:
     """Read a UTF-8 file.
 
     Raises:
-        SpecError: it is not there, a folder, unreadable or not UTF-8 (the byte's place is named).
+        SpecError: it is not there, a folder, unreadable, of another kind or not UTF-8 (the byte is named).
     """
     try:
         # A device never ends; a pipe, as of  <(command),  does.
         if stat.S_ISCHR(mode := path.stat().st_mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
             raise SpecError(f"{path} is a device, not a {what} file")
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        if (kind := other_kind(content)) is not None:
+            raise SpecError(f"{path} is, {kind}")
+        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise SpecError(f"there is no {what} at {path}") from error
     except IsADirectoryError as error:

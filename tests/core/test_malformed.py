@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -225,6 +226,14 @@ def test_no_spec(tmp_path: Path) -> None:
         ("p.jsonl", b'{"id": null, "prompt": "a"}\n', ["line 1", "'id'"]),
         ("p.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', ["line 2", "not UTF-8"]),
         ("p.jsonl", b'{"prompt": "a"}\n{"prompt": "a"}\n', ["1 distinct prompts"]),
+        ("p.jsonl", b"PAR1\x15\x04\xff", ["is, by its content, a Parquet file", "ends in .parquet"]),
+        ("p.csv", b"PAR1\x15\x04\xff", ["is, by its content, a Parquet file"]),
+        ("p.jsonl", b"ARROW1\0\0\xff", ["is, by its content, an Arrow file", "as Parquet or JSON Lines"]),
+        ("p.jsonl", gzip.compress(b'{"prompt": "a"}'), ["compressed by gzip", "unpack it"]),
+        ("p.csv", b"PK\x03\x04\xff", ["a zip archive", "save a spreadsheet as CSV"]),
+        ("p.csv", "prompt\nGrüße\n".encode("utf-16"), ["UTF-16 text", "save it as UTF-8"]),
+        ("p.jsonl", b"version https://git-lfs.github.com/spec/v1\n", ["pointer of Git LFS", "git lfs pull"]),
+        ("p.jsonl", b"\n<!DOCTYPE html>\n<html>", ["is, by its content, a web page", "download the file itself"]),
         ("p.csv", b"", ["is empty"]),
         ("p.csv", b"id,prompt\n", ["is empty"]),
         ("p.csv", b"id,words\n1,a\n", ["line 2", "none of the columns"]),
