@@ -11,7 +11,7 @@ DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
 .PHONY: setup demo test test-slow test-device test-transformers-serve test-tinker tinker-env test-vllm vllm-env check format
-.PHONY: bench bench-servers pictures microworld clean
+.PHONY: bench coverage bench-servers pictures microworld clean
 
 setup: $(STAMP)
 
@@ -96,6 +96,10 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# How often 95 % intervals hold the truth, in simulated grids: some minutes. What it prints stands in docs/validity.md.
+coverage: setup
+	$(BIN)/python -m bench.coverage
 
 bench: setup
 	$(BIN)/python -m bench

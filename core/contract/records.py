@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.prompts import Prompt, stored_prompt
 from windowshift.core.contract.scale import Scale
 
@@ -165,14 +166,6 @@ class JobRow:
     priority: int = 0
 
 
-class MeanInterval(NamedTuple):
-    """A mean with its 95 % interval, whose ends are None where it is undefined."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The scores of one cell: `n` scored completions, 95 % interval `low` .. `high` of the mean."""
@@ -186,9 +179,9 @@ class Summary:
     high: float | None
 
     @property
-    def estimate(self) -> MeanInterval | None:
+    def estimate(self) -> Estimate | None:
         """The mean with its interval; None where nothing is scored."""
-        return None if self.mean is None else MeanInterval(self.mean, self.low, self.high)
+        return None if self.mean is None else Estimate(self.mean, self.low, self.high, self.n)
 
 
 @dataclass(frozen=True, slots=True)

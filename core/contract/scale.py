@@ -159,7 +159,8 @@ class Scale:
         """Put means of `n` scores on the link scale.
 
         Log-odds (natural) add half a success and half a failure (Haldane 1956, Anscombe 1956), so that 0 of n and
-        n of n stay finite. NaN: a ratio of what is not above 0, a rate outside [0, 1], no scores at all.
+        n of n stay finite; of infinitely many scores (draws, which are never 0 or 1) they add nothing. NaN: a ratio of
+        what is not above 0, a rate outside [0, 1], no scores at all.
         """
         import numpy as np
 
@@ -170,7 +171,10 @@ class Scale:
             return np.asarray(np.log2(means, out=np.full(means.shape, np.nan), where=means > 0))
         count = np.broadcast_to(np.asarray(n, dtype=np.float64), means.shape)
         there = (means >= 0) & (means <= 1) & (count > 0)
-        odds = np.divide(means * count + 0.5, (1 - means) * count + 0.5, out=np.full(means.shape, np.nan), where=there)
+        counted = np.isfinite(count)
+        half, count = np.where(counted, 0.5, 0.0), np.where(counted, count, 1.0)
+        wins, losses = means * count + half, (1 - means) * count + half
+        odds = np.divide(wins, losses, out=np.full(means.shape, np.nan), where=there & (losses > 0) & (wins > 0))
         return np.asarray(np.log(odds, out=np.full(means.shape, np.nan), where=there))
 
     def back(self, values: Means, n: Means) -> Floats:
@@ -182,7 +186,10 @@ class Scale:
             return values
         if self.kind == "ratio":
             return np.asarray(np.exp2(values))
-        share = np.exp(-np.logaddexp(0.0, -values))
+        with np.errstate(invalid="ignore"):
+            share = np.exp(-np.logaddexp(0.0, -values))
+        if np.isinf(n).all():
+            return np.asarray(share)
         return np.asarray(np.clip(((np.asarray(n) + 1) * share - 0.5) / np.asarray(n), 0.0, 1.0))
 
     def linked(self, means: Means, n: Means, base: Means, base_n: Means) -> Floats:

@@ -1,14 +1,16 @@
-"""One arm of a resampled grid: its rows and columns, and which of its cells are done."""
+"""One arm of a resampled grid: its rows and columns, which of its cells are done, and what they have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windowshift.core.contract.conditions import NO_PREFIX
 from windowshift.core.contract.records import BASE
-from windowshift.core.contract.stats import Floats
 from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.resampled import Key, Resampled
 
@@ -43,11 +45,19 @@ class Arm:
         self.evaluates = tuple(column for column in self.columns if column in own_columns)
         crossed = tuple(column for column in self.columns if column in other_columns)
         self.crossed = crossed if set(crossed) - set(kept) else ()
+        self._partner: Arm | None = None
         self._steps = {(cell.generate, cell.train): cell.step for cell in tuned if cell.final}
+        self._supports: dict[tuple[object, ...], Support] = {}
         self._parts: dict[tuple[str, str], list[int]] = {}
         for number, source in enumerate(grid.sources):
             if source.arm == name:
                 self._parts.setdefault((source.generate, source.train), []).append(number)
+
+    def beside(self, partner: Arm, evaluates: tuple[str, ...]) -> Arm:
+        """The same arm over some of its eval conditions, put beside another one's: over prompts that both have."""
+        found = copy(self)
+        found.evaluates, found._partner, found._supports = evaluates, partner, {}
+        return found
 
     def column(self, generate: str, train: str, evaluate: str, seed: int | None) -> int | None:
         """The column of a final cell, or of a base cell, where it is done; else None."""
@@ -63,20 +73,80 @@ class Arm:
         parts = self._parts.get((generate, train), [])
         return [part for part in parts if seed is None or self.resampled.grid.sources[part].seed == seed]
 
-    def spread_of(
-        self, generate: str, train: str, seed: int | None, evaluates: tuple[str, ...] | None = None
-    ) -> tuple[int, float, Floats]:
-        """How many of a row's eval cells are done, and once all are: their spread and its resamples.
+    # -- what cells have in common --------------------------------------------------------------
 
-        Over the arm's own eval conditions, or over `evaluates`.
-        """
-        r = self.resampled
-        evaluates = self.evaluates if evaluates is None else evaluates
-        columns = [self.column(generate, train, evaluate, seed) for evaluate in evaluates]
-        done = [column for column in columns if column is not None]
-        if len(done) < len(evaluates) or not done:
-            return len(done), np.nan, np.full(len(r.samples), np.nan)
-        return len(done), float(r.scale.spread(r.means[done])), r.scale.spread(r.samples[:, done])
+    def support(self, generate: str, seed: int | None, evaluates: tuple[str, ...]) -> Support:
+        """What all done cells of a generation condition have, base cells included, under some eval conditions."""
+        return self._supported(
+            ("cells", generate, seed, evaluates), lambda: self._side_by_side(generate, seed, evaluates)
+        )
+
+    def _side_by_side(self, generate: str, seed: int | None, evaluates: tuple[str, ...]) -> list[int | None]:
+        rows = [BASE, *(train for source, train in sorted(self.rows) if source == generate)]
+        found = [self.column(generate, row, evaluate, seed) for row in rows for evaluate in evaluates]
+        other = self._partner
+        if other is not None and evaluates == self.evaluates:
+            found += other._side_by_side(generate, seed, other.evaluates)
+        return found
+
+    def support_of_base(self, seed: int | None) -> Support:
+        """What the base model's cells under all train conditions of the arm have."""
+        return self._supported(
+            ("base", seed),
+            lambda: [
+                self.resampled.reference(self.name, part, seed)
+                for row in sorted(self.rows)
+                for part in self.parts(*row, seed)
+            ],
+        )
+
+    def _supported(self, name: tuple[object, ...], columns: Callable[[], Iterable[int | None]]) -> Support:
+        if name not in self._supports:
+            done = {column for column in columns() if column is not None}
+            self._supports[name] = Support.of_columns(self.resampled, sorted(done))
+        return self._supports[name]
+
+
+LEAST_SHARE = 0.5
+"""A cell that lacks more of the prompts than this is not put beside others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Support:
+    """The prompts that cells have in common which are put side by side.
+
+    Attributes:
+        prompts: whether each prompt is among them, (prompts,); None: every cell has the same ones.
+        count: how many they are.
+        of: how many one of the cells has at most.
+        short: why each cell is left out that has less than half of those, by column.
+    """
+
+    prompts: NDArray[np.bool_] | None
+    count: int
+    of: int
+    short: Mapping[int, str]
+
+    @classmethod
+    def of_columns(cls, resampled: Resampled, columns: Sequence[int]) -> Support:
+        """Of some columns."""
+        has = resampled.counts[list(columns)] > 0
+        if not len(has):
+            return cls(None, 0, 0, {})
+        each = has.sum(axis=1)
+        short = each < LEAST_SHARE * each.max()
+        shared, some = has[~short].all(axis=0), has[~short].any(axis=0)
+        reasons = {
+            column: f"{count} of {each.max()} prompts have a score under {resampled.conditions[column]}, too few to be "
+            "put beside other cells"
+            for column, count, left_out in zip(columns, each, short, strict=True)
+            if left_out
+        }
+        return cls(None if (shared == some).all() else shared, int(shared.sum()), int(some.sum()), reasons)
+
+    def reason(self, columns: Iterable[int | None]) -> str:
+        """Why some columns cannot be put side by side; nothing where they can."""
+        return next((self.short[one] for one in columns if one is not None and one in self.short), "")
 
 
 def _ordered(grid: Grid, part: str, names: Iterable[str]) -> tuple[str, ...]:

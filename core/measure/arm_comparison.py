@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,21 +17,22 @@ from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.arm import Arm
-from windowshift.core.measure.comparison import (
-    Compared,
-    Measured,
-    cv_and_kept,
-    extreme,
-    lowest_condition,
-    mean_effect,
-    mean_uplift,
-    paired_difference,
-    surprise,
-)
+from windowshift.core.measure.comparison import Compared, extreme, lowest_condition, paired_difference
 from windowshift.core.measure.grid import load_grid
-from windowshift.core.measure.measurement import measure_resampled
+from windowshift.core.measure.line import Line
 from windowshift.core.measure.measures import Fit
 from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.row_measures import (
+    average,
+    by_run,
+    kept,
+    mean_effect,
+    mean_uplift,
+    position,
+    spread,
+    surprise,
+)
+from windowshift.core.measure.sampled import Sampled, combined
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
 from windowshift.core.settings.soundness import COHERENCE
 from windowshift.core.store.reader import Reader
@@ -64,7 +66,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PairedRow:
-    """The measures of a pair, as (prefix, steering), with the second minus the first, paired by prompt."""
+    """The measures of a pair, as (prefix, steering), with the second minus the first, paired by prompt.
+
+    The measures are those of the rows as everywhere, each over its own arm's eval conditions; the differences are over
+    the eval conditions, and the prompts, that both arms have.
+    """
 
     pair: Pair
     measures: dict[ArmMeasure, Compared]
@@ -75,7 +81,9 @@ class ArmsComparison:
     """Both arms at matched dose.
 
     `average` is over the `averaged` pairs that push, controls left out, and of those over the ones in which
-    both arms have the measure. `fits` are the arms' grouped fits.
+    both arms have the measure. `fits` are the lines through the pairs' rows, and `slopes` compares them. Averages,
+    lines and all differences are over the eval conditions that both arms have (`evaluates`, by arm) and the prompts
+    that both have.
     """
 
     experiment: ExperimentRow
@@ -86,6 +94,9 @@ class ArmsComparison:
     averaged: int
     fits: dict[str, Fit]
     steering: SteeringResults
+    slopes: Compared
+    seeds: int
+    evaluates: dict[str, tuple[str, ...]]
 
     def __repr__(self) -> str:
         pairs = ", ".join(f"{row.pair.prefix} ~ {row.pair.steering}" for row in self.rows)
@@ -97,7 +108,8 @@ def compare_arms(
 ) -> ArmsComparison:
     """Compare the arms of an experiment, each row with the one at the matched dose; seeds are pooled.
 
-    With M the base model and M' the fine-tune, each over its own arm's eval conditions:
+    With M the base model and M' the fine-tune, each over its own arm's eval conditions, and where both arms are put
+    together over those of which the other arm has a counterpart:
 
     - `train_mean_ratio`, `uplift`, `link`, `cv`, `cv_kept`, `extreme`: as in `windowshift.core.measure.comparison`.
     - `cross_cv_kept`: `cv_kept` across the other arm's eval conditions.
@@ -121,12 +133,15 @@ def compare_arms(
     lacking = [arm for arm, found in arms.items() if not found.rows]
     if lacking:
         raise SpecError(f"experiment '{name}' has no {lacking[0]} arm to compare: add train conditions of that arm")
-    sounds = {arm: Arm(sound, arm) for arm in arms} if sound else {}
+    shared = _shared(arms, experiment)
     pairs = list(_pairs(arms, experiment))
+    sounds = {arm: Arm(sound, arm) for arm in arms} if sound else {}
     if not pairs:
         raise SpecError(
             f"experiment '{name}' has no train conditions at matched dose: add  {{steer: VECTOR, match: [...]}}"
         )
+    own = {pair: _measured(pair, arms, sounds) for pair in pairs}
+    arms, sounds = _beside(arms, shared), _beside(sounds, shared) if sounds else {}
     found = {pair: _measured(pair, arms, sounds) for pair in pairs}
     controls = {one.name for one in steering.vectors if one.of is not None}
     vectors = {entry["name"]: set(entry.get("vectors", ())) for entry in experiment.conditions["train"]}
@@ -134,23 +149,36 @@ def compare_arms(
         pair for pair in pairs if pair.prefix not in arms["prefix"].plain and not vectors[pair.steering] & controls
     ]
     average = {measure: _averaged([found[pair][measure] for pair in pushing]) for measure in AVERAGED}
-    measures = measure_resampled(r)
+    fits, slopes = _slopes(arms, pairs)
     return ArmsComparison(
         experiment,
         chosen,
         r.scale,
         tuple(
-            PairedRow(pair, {name: _compared(name, both) for name, both in measured.items()})
-            for pair, measured in found.items()
+            PairedRow(pair, {name: _compared(name, both, found[pair][name]) for name, both in measured.items()})
+            for pair, measured in own.items()
         ),
-        {name: _compared(name, both) for name, both in average.items()},
+        {name: _compared(name, both, both) for name, both in average.items()},
         len(pushing),
-        {arm: measures.arms[arm].whole.grouped for arm in arms},
+        fits,
         steering,
+        slopes,
+        len(arms["prefix"].seeds),
+        shared,
     )
 
 
-_Both = tuple[Measured, Measured]
+def _beside(arms: dict[str, Arm], evaluates: dict[str, tuple[str, ...]]) -> dict[str, Arm]:
+    """Both arms over the eval conditions that are put side by side, and over the prompts that both have."""
+    prefix, steering = arms["prefix"], arms["steering"]
+    own, other = (arm.beside(arm, evaluates[name]) for name, arm in (("prefix", prefix), ("steering", steering)))
+    return {
+        "prefix": prefix.beside(other, evaluates["prefix"]),
+        "steering": steering.beside(own, evaluates["steering"]),
+    }
+
+
+_Both = tuple[Sampled, Sampled]
 
 
 def _pairs(arms: dict[str, Arm], experiment: ExperimentRow) -> Iterator[Pair]:
@@ -168,75 +196,131 @@ def _pairs(arms: dict[str, Arm], experiment: ExperimentRow) -> Iterator[Pair]:
 
 def _measured(pair: Pair, arms: dict[str, Arm], sounds: dict[str, Arm]) -> dict[ArmMeasure, _Both]:
     rows = (("prefix", pair.prefix), ("steering", pair.steering))
-    found: dict[ArmMeasure, list[Measured]] = {measure: [] for measure in ARM_MEASURES}
+    found: dict[ArmMeasure, list[Sampled]] = {measure: [] for measure in ARM_MEASURES}
     for name, train in rows:
         arm, generate = arms[name], pair.generate
-        cv, kept = cv_and_kept(arm, generate, train)
-        found["train_mean_ratio"].append(surprise(arm, generate, train))
-        found["uplift"].append(mean_effect(arm, generate, train))
-        found["link"].append(mean_uplift(arm, generate, train))
-        found["cv"].append(cv)
-        found["cv_kept"].append(kept)
-        crossed = cv_and_kept(arm, generate, train, arm.crossed)[1] if arm.crossed else None
-        found["cross_cv_kept"].append(crossed or Measured(reason="not evaluated under the other arm's conditions"))
+        for measure, measured in _MEASURED.items():
+            found[measure].append(by_run(arm, partial(measured, arm, generate, train)))
+        crossed = (
+            by_run(arm, partial(kept, arm, generate, train, arm.crossed))
+            if arm.crossed
+            else Sampled(reason="not evaluated under the other arm's conditions")
+        )
+        found["cross_cv_kept"].append(crossed)
         found["extreme"].append(extreme(arm, generate, train, lowest_condition(arm)))
         found["coherence"].append(_coherence(sounds.get(name), generate, train))
-        leak, share = _leak(arm, generate, train)
-        found["leak"].append(leak)
-        found["leak_share"].append(share)
     return {measure: (both[0], both[1]) for measure, both in found.items()}
 
 
-def _coherence(arm: Arm | None, generate: str, train: str) -> Measured:
-    """Coherence of a row minus the base model's, over the arm's eval conditions."""
+def _coherence(arm: Arm | None, generate: str, train: str) -> Sampled:
+    """Coherence of a row minus the base model's, over the arm's eval conditions, paired by prompt."""
     if arm is None:
-        return Measured(reason="coherence was not measured")
-    r = arm.resampled
+        return Sampled(reason="coherence was not measured")
+    found = by_run(arm, partial(mean_uplift, arm, generate, train))
+    if found.there:
+        return found
     pairs = [(arm.column(generate, train, e, None), arm.column("", BASE, e, None)) for e in arm.evaluates]
-    done = [(own, base) for own, base in pairs if own is not None and base is not None]
-    if len(done) < len(pairs) or not done:
-        return Measured(reason=f"{len(done)} of {len(pairs)} eval cells have a coherence")
-    own, base = (np.array(columns) for columns in zip(*done, strict=True))
-    value = float((r.means[own] - r.means[base]).mean())
-    return Measured(value, (r.samples[:, own] - r.samples[:, base]).mean(axis=1), int(r.n[own].sum()))
+    done = sum(own is not None and base is not None for own, base in pairs)
+    return Sampled(reason=f"{done} of {len(pairs)} eval cells have a coherence")
 
 
-def _leak(arm: Arm, generate: str, train: str) -> _Both:
-    """The effect under the eval condition that pushes nowhere, and its share of that under the others."""
+def _leak(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+    """The effect under the eval condition that pushes nowhere."""
     plain = [e for e in arm.evaluates if e in arm.plain]
+    column = arm.column(generate, train, plain[0], seed) if plain else None
+    if column is None:
+        return Sampled(reason=f"no finished cell without a push: evaluate under {NO_PREFIX}")
+    r, changes = arm.resampled, arm.resampled.effects
+    ends = None
+    if r.scale.kind == "rate":
+        ends = float(changes.low[column]), float(changes.high[column])
+    value, prompts = float(changes.values[column]), int(r.paired.prompts[column])
+    return Sampled(value, changes.draws[:, column], int(r.n[column]), prompts, True, ends=ends)
+
+
+def _leak_share(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+    """The leak's share of the effect under the conditions that push."""
+    leak = _leak(arm, generate, train, seed)
     pushing = [e for e in arm.evaluates if e not in arm.plain]
-    columns = {e: arm.column(generate, train, e, None) for e in arm.evaluates}
-    values, samples = arm.resampled.effects
-    if not plain or columns[plain[0]] is None:
-        missing = Measured(reason=f"no finished cell without a push: evaluate under {NO_PREFIX}")
-        return missing, missing
-    bare = columns[plain[0]]
-    leak = Measured(float(values[bare]), samples[:, bare], int(arm.resampled.n[bare]))
-    done = [column for e in pushing if (column := columns[e]) is not None]
-    if len(done) < len(pushing) or not done:
-        return leak, Measured(reason=f"{len(done)} of {len(pushing)} eval cells with a push done")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = Measured(
-            float(values[bare] / values[done].mean()), samples[:, bare] / samples[:, done].mean(axis=1), leak.n
-        )
-    return leak, share
+    columns = [arm.column(generate, train, e, seed) for e in pushing]
+    done = [column for column in columns if column is not None]
+    if not leak.there or len(done) < len(pushing) or not done:
+        return leak if not leak.there else Sampled(reason=f"{len(done)} of {len(pushing)} eval cells with a push done")
+    changes = arm.resampled.effects
+    value, draws = float(changes.values[done].mean()), changes.draws[:, done].mean(axis=1)
+    pushed = Sampled(value, draws, int(arm.resampled.n[done].sum()), leak.prompts, True)
+    return combined((leak, pushed), lambda both: np.asarray(both[0] / both[1]), n=leak.n)
+
+
+def _of_row(measured: Callable[..., Sampled]) -> Callable[..., Sampled]:
+    """A measure that takes eval conditions, over the arm's own."""
+    return lambda arm, generate, train, seed: measured(arm, generate, train, None, seed)
+
+
+_MEASURED: dict[ArmMeasure, Callable[..., Sampled]] = {
+    "train_mean_ratio": surprise,
+    "uplift": mean_effect,
+    "link": mean_uplift,
+    "cv": _of_row(spread),
+    "cv_kept": _of_row(kept),
+    "leak": _leak,
+    "leak_share": _leak_share,
+}
 
 
 def _averaged(pairs: list[_Both]) -> _Both:
     """Each arm's mean over the pairs in which both have the measure."""
-    whole = [both for both in pairs if all(one.samples is not None for one in both)]
+    whole = [both for both in pairs if all(one.there for one in both)]
     if not whole:
-        missing = Measured(reason="no matched pair has it in both arms")
+        missing = Sampled(reason="no matched pair has it in both arms")
         return missing, missing
-    found = []
-    for side in (0, 1):
-        members = [both[side] for both in whole]
-        drawn = np.mean([one.samples for one in members if one.samples is not None], axis=0)
-        found.append(Measured(float(np.mean([one.value for one in members])), drawn, len(members)))
-    return found[0], found[1]
+    first, second = (average([both[side] for both in whole], len(whole)) for side in (0, 1))
+    return first, second
 
 
-def _compared(name: ArmMeasure, both: _Both) -> Compared:
+def _compared(name: str, both: _Both, beside: _Both) -> Compared:
+    """Both values, and the difference of what can be put side by side."""
     return Compared(
-        name, tuple(one.estimate for one in both), tuple(one.reason for one in both), paired_difference(*both)
+        name, tuple(one.estimate for one in both), tuple(one.reason for one in both), paired_difference(*beside)
     )
+
+
+def _slopes(arms: dict[str, Arm], pairs: Sequence[Pair]) -> tuple[dict[str, Fit], Compared]:
+    """The line of each arm through the rows of the pairs, and the difference of their slopes."""
+    lines = {}
+    for side, (name, arm) in enumerate(arms.items()):
+        rows = [(pair.generate, (pair.prefix, pair.steering)[side]) for pair in pairs]
+        points = [
+            [(position(arm, *row, seed), mean_uplift(arm, *row, seed)) for row in rows]
+            for seed in (None, *(arm.seeds if len(arm.seeds) > 1 else ()))
+        ]
+        whole, *runs = (Line.through([(x, y) for x, y in found if x.there and y.there], len(rows)) for found in points)
+        lines[name] = whole.over(runs)
+    slopes = tuple(
+        line.slope if line.slope.there else Sampled(reason=line.reason or "no line") for line in lines.values()
+    )
+    both = slopes[0], slopes[1]
+    return {name: line.fit for name, line in lines.items()}, _compared("slope", both, both)
+
+
+def _shared(arms: dict[str, Arm], experiment: ExperimentRow) -> dict[str, tuple[str, ...]]:
+    """The eval conditions that both arms have: prefixes with the doses that match them, and what pushes nowhere.
+
+    Those of each arm itself where fewer than two are shared.
+    """
+    entries = {str(entry["name"]): entry for entry in experiment.conditions.get("evaluate", [])}
+    prefixes, doses = arms["prefix"], arms["steering"]
+    found: dict[str, str] = {}
+    for dose in doses.evaluates:
+        match = entries.get(dose, {}).get("match")
+        if match in prefixes.evaluates and entries[dose].get("prefix") is None:
+            found.setdefault(str(match), dose)
+    plain = [[e for e in arm.evaluates if e in arm.plain] for arm in (prefixes, doses)]
+    if all(plain):
+        found[plain[0][0]] = plain[1][0]
+    if len(found) < 2:
+        return {name: arm.evaluates for name, arm in arms.items()}
+    return {
+        "prefix": tuple(e for e in prefixes.evaluates if e in found),
+        "steering": tuple(e for e in doses.evaluates if e in found.values()),
+    }

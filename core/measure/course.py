@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE
-from windowshift.core.contract.stats import estimate
+from windowshift.core.contract.stats import Means
 from windowshift.core.measure.arm import Arm
 from windowshift.core.measure.measures import CoursePoint
+from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.sampled import Sampled
 
 
 def course(arm: Arm) -> tuple[CoursePoint, ...]:
@@ -33,15 +39,44 @@ def course(arm: Arm) -> tuple[CoursePoint, ...]:
 def _point(arm: Arm, row: tuple[str, str], step: int, columns: dict[str, int | None]) -> CoursePoint:
     r = arm.resampled
     done = {evaluate: column for evaluate, column in columns.items() if column is not None}
-    means = {
-        evaluate: one
-        for evaluate, column in done.items()
-        if (one := estimate(float(r.means[column]), r.samples[:, column], int(r.n[column])))
-    }
+    trained = step > 0
+    means: dict[str, Estimate] = {}
+    for evaluate, column in done.items():
+        one = Sampled(
+            float(r.means[column]), r.samples[:, column], int(r.n[column]), int(r.prompts[column]), trained,
+            ends=(float(r.low[column]), float(r.high[column])), runs=_runs(r, column),
+        ).estimate  # fmt: skip
+        if one is not None:
+            means[evaluate] = one
     if len(done) < len(columns):
         return CoursePoint(*row, step, None, None, means)
     index = list(done.values())
-    mean = estimate(float(r.means[index].mean()), r.samples[:, index].mean(axis=1), int(r.n[index].sum()))
-    value = float(r.scale.spread(r.means[index]))
-    cv = estimate(value, r.scale.spread(r.samples[:, index]), len(index)) if len(index) > 1 else None
-    return CoursePoint(*row, step, mean, cv, means)
+
+    def mean(found: Means) -> Sampled:
+        draws = found.draws.mean(axis=1)
+        return Sampled(float(found.values.mean()), draws, int(found.n.sum()), int(found.prompts.min()), trained)
+
+    def spread(found: Means) -> Sampled:
+        value, draws = float(r.scale.spread(found.values)), r.scale.spread(found.draws)
+        return Sampled(value, draws, len(index), int(found.prompts.min()), trained, 0.0, leans=True)
+
+    return CoursePoint(
+        *row,
+        step,
+        _over_runs(r, index, mean).estimate,
+        _over_runs(r, index, spread).estimate if len(index) > 1 else None,
+        means,
+    )
+
+
+def _over_runs(r: Resampled, columns: list[int], measured: Callable[[Means], Sampled]) -> Sampled:
+    """A measure of some cells, with that of each training run where they pool several."""
+    several = [r.runs.get(column, ()) for column in columns]
+    found = measured(r.over(columns))
+    if not several or not several[0] or len({len(runs) for runs in several}) > 1:
+        return found
+    return replace(found, runs=tuple(measured(r.over(list(own))) for own in zip(*several, strict=True)))
+
+
+def _runs(r: Resampled, column: int) -> tuple[Sampled, ...]:
+    return tuple(Sampled(float(r.means[run]), r.samples[:, run], int(r.n[run])) for run in r.runs.get(column, ()))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import Estimate, Floats, PairedMeans, estimate
+from windowshift.core.contract.stats import Floats, PairedMeans
+from windowshift.core.measure.sampled import Sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,35 +24,45 @@ class Effect:
     change: Estimate | None
 
 
-def effect_of(scale: Scale, pair: PairedMeans) -> Effect:
+def effect_of(scale: Scale, pair: PairedMeans, *, trained: bool = False) -> Effect:
     """Compare two cells on a scale; `n` counts the completions of the first one."""
-    n = int(pair.n)
-    return Effect(
-        estimate(*shown_effect(scale, pair), n),
-        estimate(*link_effect(scale, pair), n),
-        estimate(*change(scale, pair), n),
-    )
+    link = linked(scale, pair, trained=trained)
+    shown = shown_effect(scale, pair, trained=trained)
+    return Effect(shown.estimate, link.estimate, change(scale, pair, trained=trained).estimate)
 
 
-def shown_effect(scale: Scale, pair: PairedMeans) -> tuple[float, Floats]:
-    """The effect as it is shown, and its resamples."""
-    point = scale.effect(pair.mean, pair.n, pair.other, pair.other_n)
-    return float(point), scale.effect(pair.samples, pair.n, pair.other_samples, pair.other_n)
+def linked(scale: Scale, pair: PairedMeans, *, trained: bool = False) -> Sampled:
+    """The first against the second on the link scale."""
+    both = pair.on(scale)
+    value = scale.linked(pair.mean, pair.n, pair.other, pair.other_n)
+    draws = scale.linked(both.draws[:, 0], np.inf, both.draws[:, 1], np.inf)
+    ends = pair.rate_ends(scale) if scale.kind == "rate" else None
+    return Sampled(float(value), draws, int(pair.n), pair.prompts, trained, ends=ends)
 
 
-def link_effect(scale: Scale, pair: PairedMeans) -> tuple[float, Floats]:
-    """The effect on the link scale, and its resamples."""
-    point = scale.linked(pair.mean, pair.n, pair.other, pair.other_n)
-    return float(point), scale.linked(pair.samples, pair.n, pair.other_samples, pair.other_n)
+def shown_effect(scale: Scale, pair: PairedMeans, *, trained: bool = False) -> Sampled:
+    """The first against the second as it is shown."""
+    if scale.kind != "rate":
+        return linked(scale, pair, trained=trained)
+    draws = pair.on(scale).draws
+    value = pair.mean - pair.other
+    ends = pair.rate_ends(None)
+    return Sampled(value, draws[:, 0] - draws[:, 1], int(pair.n), pair.prompts, trained, ends=ends)
 
 
-def change(scale: Scale, pair: PairedMeans) -> tuple[float, Floats]:
-    """The change, and its resamples."""
-    point = scale.change(pair.mean, pair.other)
-    return float(point), scale.change(pair.samples, pair.other_samples)
+def change(scale: Scale, pair: PairedMeans, *, trained: bool = False) -> Sampled:
+    """The change from the second to the first: in %, else the effect."""
+    if scale.kind != "ratio":
+        return shown_effect(scale, pair, trained=trained)
+    return linked(scale, pair, trained=trained).of(_percent, floor=-100.0)
 
 
-def against(scale: Scale, pair: PairedMeans) -> Estimate | None:
+def against(scale: Scale, pair: PairedMeans) -> Sampled:
     """The first over the second, or minus it where means do not compare by ratio."""
-    point = scale.against(pair.mean, pair.other)
-    return estimate(float(point), scale.against(pair.samples, pair.other_samples), int(pair.n))
+    if scale.kind != "ratio":
+        return shown_effect(scale, pair)
+    return linked(scale, pair).of(np.exp2, floor=0.0)
+
+
+def _percent(values: Floats) -> Floats:
+    return np.asarray(100 * (np.exp2(values) - 1))

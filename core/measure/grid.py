@@ -45,7 +45,8 @@ class Grid:
     of the grid: their job numbers, with whether they are done.
     `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts); `data_done` says
     whether a part is all there (empty: all are). `sds`
-    are the cells' sample standard deviations (NaN below two).
+    are the cells' sample standard deviations (NaN below two). `phrases` and `data_phrases` say by which phrase a
+    prompt was asked, in the shapes of `sums` and `data_sums`; 0: by none. None: it is not known.
     """
 
     experiment: ExperimentRow
@@ -60,12 +61,15 @@ class Grid:
     data_counts: Floats
     references: tuple[tuple[int, bool], ...] = ()
     data_done: tuple[bool, ...] = ()
+    phrases: Numbers | None = None
+    data_phrases: Numbers | None = None
 
     def __post_init__(self) -> None:
         if not self.data_done:
             object.__setattr__(self, "data_done", (True,) * len(self.sources))
 
 
+Numbers = NDArray[np.int32]
 Rows = tuple[NDArray[np.int64], Floats]
 """Prompt numbers and scores (NaN: missing) of some completions."""
 
@@ -77,30 +81,30 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     """
     cells = tuple(reader.cells(experiment.id, behaviour.name))
     sources = tuple(reader.sources(experiment.id))
-    jobs: dict[int, tuple[Rows, Tally]] = {}
+    jobs: dict[int, tuple[Rows, Tally, Numbers]] = {}
     for cell in cells:
         if cell.job not in jobs:
             jobs[cell.job] = _load(reader, cell.job, behaviour)
-    datasets: dict[int, list[tuple[int, int, float | None, str]]] = {}
-    parts: list[Rows] = []
+    datasets: dict[int, list[tuple[int, int, float | None, str, int]]] = {}
+    parts: list[tuple[Rows, Numbers]] = []
     for source in sources:
         if source.job not in datasets:
-            datasets[source.job] = reader.weighted_scores(source.job, behaviour.name)
+            datasets[source.job] = reader.phrased_scores(source.job, behaviour.name, weighted=True)
         rows = [row for row in datasets[source.job] if source.first <= row[0] < source.last]
-        parts.append(arrays(rows, behaviour.scale)[0])
+        parts.append((arrays([row[:4] for row in rows], behaviour.scale)[0], _phrases(rows)))
     wanted = dict.fromkeys(source.reference for source in sources if source.reference is not None)
     references = [number for number in wanted if number not in jobs]
     loaded = [jobs[cell.job] for cell in cells]
     loaded += [_load(reader, number, behaviour) for number in references]
     done = {number: reader.job(number).state == "done" for number in (*references, *datasets)}
-    sums, counts = tabulate([rows for rows, _ in loaded])
-    data_sums, data_counts = tabulate(parts)
-    finite = [values[np.isfinite(values)] for (_, values), _ in loaded]
+    sums, counts = tabulate([rows for rows, *_ in loaded])
+    data_sums, data_counts = tabulate([rows for rows, _ in parts])
+    finite = [values[np.isfinite(values)] for (_, values), *_ in loaded]
     return Grid(
         experiment=experiment,
         behaviour=behaviour,
         cells=cells,
-        tallies=tuple(tally for _, tally in loaded),
+        tallies=tuple(tally for _, tally, _ in loaded),
         sds=np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in finite[: len(cells)]]),
         sums=sums,
         counts=counts,
@@ -109,16 +113,34 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         data_counts=data_counts,
         references=tuple((number, done[number]) for number in references),
         data_done=tuple(done[source.job] for source in sources),
+        phrases=_tabulate_phrases([(rows, phrases) for rows, _, phrases in loaded]),
+        data_phrases=_tabulate_phrases(parts),
     )
 
 
-def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally]:
-    rows, truncated = arrays(scores := reader.scores(job, behaviour.name), behaviour.scale)
+def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally, Numbers]:
+    scores = reader.phrased_scores(job, behaviour.name)
+    rows, truncated = arrays([row[:4] for row in scores], behaviour.scale)
     n = int(np.isfinite(rows[1]).sum())
-    failed = sum(finish == "failed" for _, _, _, finish in scores)
+    failed = sum(finish == "failed" for _, _, _, finish, _ in scores)
+    tally = Tally(n, truncated, len(scores) - n, failed)
     if behaviour.counts:  # what is tallied are completions all the same
-        rows = arrays(reader.weighted_scores(job, behaviour.name), behaviour.scale)[0]
-    return rows, Tally(n, truncated, len(scores) - n, failed)
+        scores = reader.phrased_scores(job, behaviour.name, weighted=True)
+        rows = arrays([row[:4] for row in scores], behaviour.scale)[0]
+    return rows, tally, _phrases(scores)
+
+
+def _phrases(rows: Sequence[tuple[int, int, float | None, str, int]]) -> Numbers:
+    return np.fromiter((row[4] for row in rows), np.int32, len(rows))
+
+
+def _tabulate_phrases(parts: Sequence[tuple[Rows, Numbers]]) -> Numbers:
+    """The phrase of each part and prompt, (parts, prompts), prompts in the order of `tabulate`."""
+    numbers = np.unique(np.concatenate([prompts for (prompts, _), _ in parts])) if parts else np.empty(0, np.int64)
+    found = np.zeros((len(parts), len(numbers)), dtype=np.int32)
+    for part, ((prompts, _), phrases) in enumerate(parts):
+        found[part, np.searchsorted(numbers, prompts)] = phrases
+    return found
 
 
 def arrays(rows: Sequence[tuple[int, int, float | None, str]], scale: Scale) -> tuple[Rows, int]:

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE, CellRow
-from windowshift.core.contract.stats import RESAMPLES, Estimate, Floats, estimate, estimated, intervals, ols
+from windowshift.core.contract.stats import RESAMPLES, Floats, estimated
 from windowshift.core.measure.arm import Arm
 from windowshift.core.measure.course import course
-from windowshift.core.measure.effect import change
 from windowshift.core.measure.grid import Grid
+from windowshift.core.measure.line import Line
 from windowshift.core.measure.measures import (
     ArmMeasures,
     CellMeasure,
     Direction,
     Extreme,
-    Fit,
     GroupMeasures,
     Measures,
     Point,
     Spread,
 )
 from windowshift.core.measure.resampled import Key, Resampled
-
-MIN_POINTS = 3
+from windowshift.core.measure.row_measures import (
+    by_run,
+    cell_change,
+    data,
+    kept,
+    mean_effect,
+    mean_uplift,
+    position,
+    spread,
+    surprise,
+)
+from windowshift.core.measure.sampled import Sampled, in_common, over_runs
 
 
 def measure(grid: Grid, *, resamples: int = RESAMPLES, seed: int = 0) -> Measures:
@@ -84,115 +94,119 @@ class _Measurer:
     def cells(self, columns: dict[Key, int]) -> tuple[CellMeasure, ...]:
         """The cells of some columns."""
         r = self.r
-        # A seed's column and the pooled one are the same where there is one seed.
-        index = sorted(set(columns.values()))
-        place = {column: i for i, column in enumerate(index)}
-        low, high = intervals(r.samples[:, index])
-        uplift, uplift_samples = r.uplifts
-        uplift_low, uplift_high = intervals(uplift_samples[:, index])
-        effect, effect_low, effect_high = uplift, uplift_low, uplift_high
-        if r.scale.words.two:
-            effect, effect_samples = r.effects
-            effect_low, effect_high = intervals(effect_samples[:, index])
-        base_means, shared = r.paired.base_means, r.paired.n
+        means = self._widened(r.means, r.low, r.high, r.samples, logarithm=r.scale.kind == "ratio")
+        uplift, effect = r.uplifts, r.effects
+        uplifts = self._widened(uplift.values, uplift.low, uplift.high, uplift.draws)
+        effects = uplifts if effect is uplift else self._widened(effect.values, effect.low, effect.high, effect.draws)
+        base_means, shared, prompts = r.paired.base_means, r.paired.n, r.paired.prompts
+
+        def estimate(
+            column: int, values: Floats, ends: tuple[Floats, Floats], n: Floats, over: Floats, trained: bool
+        ) -> Estimate | None:
+            seeds = len(r.members[column]) if trained else 0
+            low, high = (end[column] for end in ends)
+            return estimated(values[column], low, high, int(n[column]), int(over[column]), seeds)
+
         return tuple(
             CellMeasure(
                 key=key,
                 status=_status(cells := r.cells(column)),
                 progress=(sum(cell.done for cell in cells), sum(cell.total for cell in cells)),
                 tally=r.tally(column),
-                mean=estimated(r.means[column], low[i], high[i], int(r.n[column])),
+                mean=estimate(column, r.means, means, r.n, r.prompts, key.train != BASE),
                 sd=_number(r.grid.sds[column]) if column < len(r.grid.cells) and r.done(column) else None,
                 base_mean=_number(base_means[column]),
-                uplift=estimated(uplift[column], uplift_low[i], uplift_high[i], int(shared[column])),
-                effect=estimated(effect[column], effect_low[i], effect_high[i], int(shared[column])),
+                uplift=estimate(column, uplift.values, uplifts, shared, prompts, True),
+                effect=estimate(column, effect.values, effects, shared, prompts, True),
             )
             for key, column in columns.items()
-            for i in (place[column],)
         )
+
+    def _widened(
+        self, values: Floats, low: Floats, high: Floats, draws: Floats, *, logarithm: bool = False
+    ) -> tuple[Floats, Floats]:
+        """The ends of intervals over prompts, widened by the noise between runs where a column pools several."""
+        low, high = low.copy(), high.copy()
+        for column, runs in self.r.runs.items():
+            own = [values[column], low[column], high[column], *values[list(runs)]]
+            if not np.isfinite(own).all():
+                continue
+            log = logarithm and min(own) > 0
+            value, below, above, *each = np.log(own) if log else own
+            chosen = draws[:, [column, *runs]]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                spread = np.nanvar(np.log(chosen) if log else chosen, axis=0)
+            shared = in_common(float(spread[0]), float(spread[1:].mean()), len(runs))
+            found = over_runs(float(value), float(below), float(above), each, shared)
+            low[column], high[column] = np.exp(found) if log else found
+        return low, high
 
     # -- rows -----------------------------------------------------------------------------------
 
     def group(self, generates: Sequence[str], seed: int | None) -> GroupMeasures:
         """The measures of the rows of some generation conditions."""
         rows = [(g, t) for g in generates for t in self.arm.trains if (g, t) in self.arm.rows]
-        uplift, samples = self.r.uplifts
-        effects, effect_samples = self.r.effects
-        none = np.full(len(samples), np.nan)
-        points, grouped, by_evaluate = [], _Points(), {evaluate: _Points() for evaluate in self.arm.evaluates}
-        for generate, train in rows:
-            x = self.position(generate, train, seed)
-            columns = [self.arm.column(generate, train, evaluate, seed) for evaluate in self.arm.evaluates]
-            done = [c for c in columns if c is not None and np.isfinite(uplift[c])]
-            whole = len(done) == len(self.arm.evaluates)
-            reason = None if whole else f"{len(done)} of {len(self.arm.evaluates)} eval cells done"
-            mean, drawn = (float(uplift[done].mean()), samples[:, done].mean(axis=1)) if whole else (np.nan, none)
-            n = int(self.r.n[done].sum())
-            y = effect = estimate(mean, drawn, n)
-            if whole and self.r.scale.words.two:
-                effect = estimate(float(effects[done].mean()), effect_samples[:, done].mean(axis=1), n)
-            data = self.data(generate, train, seed)
-            if x is None:
-                reason = "the base model's cell under the train condition, or D, is not there"
-                if not self.arm.parts(generate, train, seed):
-                    reason = "trained in stages: how surprising D is says nothing of a model that was trained before"
-                points.append(Point(generate, train, seed, None, None, y, effect, data, reason))
-                continue
-            points.append(Point(generate, train, seed, x.ratio, x.estimate, y, effect, data, reason))
-            if whole:
-                grouped.add(x.value, x.samples, mean, drawn)
-            for evaluate, c in zip(self.arm.evaluates, columns, strict=True):
-                if c is not None and np.isfinite(uplift[c]):
-                    by_evaluate[evaluate].add(x.value, x.samples, uplift[c], samples[:, c])
-        placed = sum(1 for row in rows if self.arm.parts(*row, seed))  # those of stages have no place on a line
-        fits = {evaluate: found.fit(placed) for evaluate, found in by_evaluate.items()}
+        lines = self._lines(rows, seed)
+        if seed is None and len(self.arm.seeds) > 1:
+            by_seed = [self._lines(rows, one) for one in self.arm.seeds]
+            lines = {name: line.over([found[name] for found in by_seed]) for name, line in lines.items()}
         first = next(iter(generates), None)
         spreads = self.spreads(first, seed, self.arm.evaluates) if first is not None else ()
         crossed = self.spreads(first, seed, self.arm.crossed) if first is not None and self.arm.crossed else ()
         extremes = self.extremes(first, seed) if first is not None else ()
-        return GroupMeasures(tuple(points), grouped.fit(placed), fits, spreads, extremes, crossed)
+        return GroupMeasures(
+            tuple(self.point(generate, train, seed) for generate, train in rows),
+            lines[None].fit,
+            {evaluate: lines[evaluate].fit for evaluate in self.arm.evaluates},
+            spreads,
+            extremes,
+            crossed,
+        )
 
-    def position(self, generate: str, train: str, seed: int | None) -> _Position | None:
-        """Where a row stands on the x axis; None where its base mean or its D is not there."""
-        parts = self.arm.parts(generate, train, seed)
-        base = self.r.base_under(self.arm.name, parts, seed)
-        if base is None:
-            return None
-        base_mean, base_samples, base_n = base
-        mean, drawn, n = self.r.dataset(parts)
-        scale = self.r.scale
-        value = scale.linked(base_mean, base_n, mean, n)
-        samples = scale.linked(base_samples, base_n, drawn, n)
-        found = estimate(float(value), samples, n)
-        if found is None:
-            return None
-        ratio = estimate(float(2**value), 2**samples, n) if scale.kind == "ratio" else None
-        return _Position(float(value), samples, found, ratio)
+    def measured(self, function: Callable[..., Sampled], seed: int | None, *names: Any) -> Sampled:
+        """A measure of one training run, or of all of them with the noise between them."""
+        if seed is not None:
+            return _call(function, self.arm, names, seed)
+        return by_run(self.arm, lambda one: _call(function, self.arm, names, one))
 
-    def data(self, generate: str, train: str, seed: int | None) -> Estimate | None:
-        """The mean of a row's D."""
-        parts = self.arm.parts(generate, train, seed)
-        return estimate(*self.r.dataset(parts)) if parts else None
+    def point(self, generate: str, train: str, seed: int | None) -> Point:
+        """One row: how surprising its data is, its uplift, and the mean of its D."""
+        x, y, effect, ratio, dataset = (
+            self.measured(function, seed, generate, train)
+            for function in (position, mean_uplift, mean_effect, surprise, data)
+        )
+        shown = ratio.estimate if self.r.scale.kind == "ratio" else None
+        reason = next((one.reason for one in (x, y) if not one.there), None)
+        return Point(generate, train, seed, shown, x.estimate, y.estimate, effect.estimate, dataset.estimate, reason)
+
+    def _lines(self, rows: Sequence[tuple[str, str]], seed: int | None) -> dict[str | None, Line]:
+        """The line of the averages, under None, and that of each eval condition."""
+        arm, uplift = self.arm, self.r.uplifts
+        grouped: list[tuple[Sampled, Sampled]] = []
+        by_evaluate: dict[str, list[tuple[Sampled, Sampled]]] = {evaluate: [] for evaluate in arm.evaluates}
+        for generate, train in rows:
+            x, y = position(arm, generate, train, seed), mean_uplift(arm, generate, train, seed)
+            if not x.there:
+                continue
+            if y.there:
+                grouped.append((x, y))
+            for evaluate, points in by_evaluate.items():
+                column = arm.column(generate, train, evaluate, seed)
+                if column is not None and np.isfinite(uplift.values[column]):
+                    points.append((x, Sampled(float(uplift.values[column]), uplift.draws[:, column], trained=True)))
+        found: dict[str | None, Line] = {None: Line.through(grouped, len(rows))}
+        return found | {evaluate: Line.through(points, len(rows)) for evaluate, points in by_evaluate.items()}
 
     def spreads(self, generate: str, seed: int | None, evaluates: tuple[str, ...]) -> tuple[Spread, ...]:
         """The CV of the base model and of each row of a generation condition, across some eval conditions."""
-        base = self.arm.spread_of(generate, BASE, seed, evaluates)
         found = []
         for train in (BASE, *self.arm.trains):
             if train != BASE and (generate, train) not in self.arm.rows:
                 continue
-            columns, value, samples = self.arm.spread_of(generate, train, seed, evaluates)
-            n, kept = len(evaluates), None
-            if columns == n and base[0] == n and base[1] > 0:
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    kept = estimate(float(value / base[1]), samples / base[2], n)
-            reason = None
-            if n < 2:
-                reason = "a spread needs two eval conditions"
-            elif columns < n:
-                reason = f"{columns} of {n} eval cells done"
-            one = estimate(value, samples, n) if reason is None else None
-            found.append(Spread(generate, train, one, kept if one else None, reason))
+            one, left = (self.measured(function, seed, generate, train, evaluates) for function in (spread, kept))
+            shown = one.estimate
+            reason = one.reason or ("it is undefined" if shown is None else None)
+            found.append(Spread(generate, train, shown, left.estimate if shown else None, reason))
         return tuple(found)
 
     def extremes(self, generate: str, seed: int | None) -> tuple[Extreme, ...]:
@@ -204,17 +218,16 @@ class _Measurer:
         reference = [e for e in self.arm.evaluates if e in self.arm.plain] or list(self.arm.evaluates)
         bases = [c for e in reference if (c := self.arm.column("", BASE, e, seed)) is not None]
         parts = [p for t in self.arm.trains for p in self.arm.parts(generate, t, seed)]
-        data = r.dataset(parts)[0] if parts else np.nan
-        if not done or len(bases) < len(reference) or not np.isfinite(data):
+        found_data = r.dataset(parts)
+        if not done or len(bases) < len(reference) or found_data is None:
             return ()
-        low_first = data < float(r.means[bases].mean())
+        low_first = float(found_data.values[0]) < float(r.means[bases].mean())
         directions: tuple[Direction, Direction] = ("low", "high") if low_first else ("high", "low")
         found = []
         for direction in directions:
             sign = 1 if direction == "low" else -1
             (train, evaluate), column = min(done.items(), key=lambda item: sign * r.means[item[1]])
             unpushed = [t for t in self.arm.trains if (generate, t) in self.arm.rows and t in self.arm.plain]
-            plain = self.arm.column(generate, unpushed[0], evaluate, seed) if unpushed else None
             found.append(
                 Extreme(
                     direction=direction,
@@ -222,8 +235,12 @@ class _Measurer:
                     evaluate=evaluate,
                     mean=float(r.means[column]),
                     tally=r.tally(column),
-                    vs_base=self.against(column, self.arm.column("", BASE, evaluate, seed)),
-                    vs_no_prefix=self.against(column, plain),
+                    vs_base=self.measured(cell_change, seed, generate, train, evaluate, BASE).estimate,
+                    vs_no_prefix=(
+                        self.measured(cell_change, seed, generate, train, evaluate, unpushed[0]).estimate
+                        if unpushed
+                        else None
+                    ),
                     cells=len(done),
                     planned=len(planned),
                     unpushed=bool(unpushed),
@@ -231,45 +248,9 @@ class _Measurer:
             )
         return tuple(found)
 
-    def against(self, column: int, other: int | None) -> Estimate | None:
-        """A cell against another one, as the scale's change; paired by prompt."""
-        if other is None:
-            return None
-        pair = self.r.compared(column, other)
-        return estimate(*change(self.r.scale, pair), int(pair.n))
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Position:
-    value: float
-    samples: Floats
-    estimate: Estimate
-    ratio: Estimate | None
-
-
-class _Points:
-    """Points of a fit with their resamples."""
-
-    def __init__(self) -> None:
-        self._x: list[Floats] = []
-        self._y: list[Floats] = []
-
-    def add(self, x: float, x_samples: Floats, y: float, y_samples: Floats) -> None:
-        """Add a point; its value goes in front of its resamples."""
-        self._x.append(np.concatenate([[x], x_samples]))
-        self._y.append(np.concatenate([[y], y_samples]))
-
-    def fit(self, rows: int) -> Fit:
-        """The line through the points; none through fewer than three."""
-        n = len(self._x)
-        if n < MIN_POINTS:
-            reason = f"a line needs {MIN_POINTS} finished rows, and {n} of {rows} are"
-            return Fit(n, rows, None, None, None, reason)
-        slope, intercept, r2 = ols(np.stack(self._x, axis=1), np.stack(self._y, axis=1))
-        if not np.isfinite(slope[0]):
-            return Fit(n, rows, None, None, None, "the rows do not differ in how surprising D is")
-        a, b, r = (estimate(float(values[0]), values[1:], n) for values in (slope, intercept, r2))
-        return Fit(n, rows, a, b, r, None)
+def _call(function: Callable[..., Sampled], arm: Arm, names: Sequence[Any], seed: int | None) -> Sampled:
+    return function(arm, *names, seed=seed)
 
 
 def _status(cells: Sequence[CellRow]) -> str:

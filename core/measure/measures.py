@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.grid import Tally
 from windowshift.core.measure.resampled import Key
 
@@ -59,7 +59,10 @@ class Point:
 class Fit:
     """A least-squares line through `points` of `rows` rows; None with a `reason` where there is no line.
 
-    Resampling adds its noise to every point, so the interval of R² leans down.
+    The interval of `slope` is over prompts and training runs. `scatter` is the same slope with its interval over
+    points: that of Student's t from how far they lie off the line. `corrected` is the slope without the attenuation by
+    noise in x. `predicted` says how much of each row the line through the others predicts; `r2`, without an interval,
+    how much of the points the line through all of them explains: noise alone can bring it near to 1 or far from it.
     """
 
     points: int
@@ -68,6 +71,9 @@ class Fit:
     intercept: Estimate | None
     r2: Estimate | None
     reason: str | None
+    scatter: Estimate | None = None
+    corrected: Estimate | None = None
+    predicted: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)

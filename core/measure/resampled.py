@@ -1,4 +1,4 @@
-"""A grid under the bootstrap: means and uplifts of all its cells under the same resamples."""
+"""A grid under the bootstrap: means and uplifts of all its cells, with their intervals and joint draws."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from windowshift.core.contract.confidence import paired_rate_ends
 from windowshift.core.contract.records import BASE, CellRow
-from windowshift.core.contract.stats import DATA, RESAMPLES, Floats, PairedMeans, plain_means, resampled_means
+from windowshift.core.contract.stats import (
+    DATA,
+    RESAMPLES,
+    Floats,
+    Means,
+    PairedMeans,
+    intervals,
+    sampled_means,
+)
 from windowshift.core.measure.grid import Grid, Tally
+from windowshift.core.measure.phrase_shifts import phrase_shifts, shifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,7 @@ class Key:
 class Paired:
     """Every column and its base over the prompts that both have.
 
-    Means and numbers of scores are (columns,), resamples (resamples, columns).
+    Means, numbers of scores and of prompts are (columns,), draws (resamples, columns).
     """
 
     means: Floats
@@ -40,16 +50,29 @@ class Paired:
     base_samples: Floats
     n: Floats
     base_n: Floats
+    prompts: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Changes:
+    """Every column against its base: values and their intervals over prompts (columns,), draws (resamples, columns)."""
+
+    values: Floats
+    low: Floats
+    high: Floats
+    draws: Floats
 
 
 class Resampled:
-    """Means (columns,) and their resamples (resamples, columns) of a grid's cells.
+    """Means (columns,) of a grid's cells, their intervals over prompts, and joint draws (resamples, columns).
 
     A cell counts once it is done: short completions come first, so that the mean of those that are there already
     would be another number. The columns of all others have n 0 and no mean.
 
     One joint bootstrap: eval prompts are resampled once for all cells, base included, and D's prompts
-    once, independently. With several seeds each seed's cell has a column and all of them together one.
+    once, independently. With several seeds each seed's cell has a column and all of them together one: `runs` has the
+    columns of the training runs behind such a one. `low` and `high` are of a mean with its phrases as they are;
+    `samples`, which comparisons are made of, are moved by the chance of phrases too.
     """
 
     def __init__(self, grid: Grid, resamples: int = RESAMPLES, seed: int = 0) -> None:
@@ -65,22 +88,46 @@ class Resampled:
         self._of_job = {cell.job: number for number, cell in enumerate(grid.cells)}
         self._of_job |= {job: len(grid.cells) + k for k, (job, _) in enumerate(grid.references)}
         self.column: dict[Key, int] = {}
+        self.runs: dict[int, tuple[int, ...]] = {}
         for key, numbers in groups.items():
             for number in numbers:
                 self.column[_of_seed(key, grid.cells[number].seed)] = number
             self.column[key] = numbers[0] if len(numbers) == 1 else len(self.members)
             if len(numbers) > 1:
+                if key.train != BASE:
+                    self.runs[len(self.members)] = tuple(numbers)
                 self.members.append(tuple(numbers))
         pooled = self.members[single:]
         self.sums = np.vstack([grid.sums, *(grid.sums[list(m)].sum(axis=0) for m in pooled)])
         self.counts = np.vstack([grid.counts, *(grid.counts[list(m)].sum(axis=0) for m in pooled)])
-        waiting = [column for column in range(len(self.members)) if not self._over(column)]
+        waiting = [column for column in range(len(self.members)) if not self._ended(column)]
         self.sums[waiting] = self.counts[waiting] = 0.0
-        self.n = self.counts.sum(axis=1)
-        self.means = plain_means(self.sums, self.counts)
-        self.samples = resampled_means(self.sums, self.counts, resamples, seed)
-        self.samples[:, (self.counts > 0).sum(axis=1) < 2] = np.nan  # one prompt shows nothing of how prompts differ
+        found = sampled_means(self.scale, self.sums, self.counts, resamples, seed)
+        self.n, self.prompts, self.means = found.n, found.prompts, found.values
+        self.low, self.high, self.samples = found.low, found.high, found.draws
         self.arms = list(dict.fromkeys(cell.arm for cell in grid.cells))
+        self._shift_by_phrases()
+
+    def _shift_by_phrases(self) -> None:
+        """Let the chance of phrases move the draws."""
+        grid = self.grid
+        self.conditions = [cell.evaluate for cell in grid.cells]
+        trained = {source.reference: source.part_train for source in grid.sources}
+        self.conditions += [trained.get(job, "") for job, _ in grid.references]
+        self.conditions += [grid.cells[members[0]].evaluate for members in self.members[len(self.conditions) :]]
+        self.shifts: dict[str, Floats] = {}
+        if grid.phrases is None:
+            return
+        under: dict[str, list[int]] = {}
+        for row in range(len(grid.cells) + len(grid.references)):
+            under.setdefault(self.conditions[row], []).append(row)
+        self.shifts = phrase_shifts(self.scale, under, self.sums, self.counts, grid.phrases, *self._bootstrap)
+        columns: dict[str, list[int]] = {}
+        for column, name in enumerate(self.conditions):
+            columns.setdefault(name, []).append(column)
+        for name, shift in self.shifts.items():
+            for column in columns[name]:
+                self.samples[:, column] = shifted(self.scale, self.samples[:, column : column + 1], shift)[:, 0]
 
     # -- cells ----------------------------------------------------------------------------------
 
@@ -96,7 +143,7 @@ class Resampled:
         """Whether every cell behind a column is done and something was scored."""
         return column is not None and bool(self.n[column])
 
-    def _over(self, column: int) -> bool:
+    def _ended(self, column: int) -> bool:
         """Whether every cell behind a column is done."""
         first = len(self.grid.cells)
         if first <= column < first + len(self.grid.references):
@@ -137,107 +184,146 @@ class Resampled:
     @cached_property
     def paired(self) -> Paired:
         """Means and base means over the prompts that a cell and its base both have scores for."""
-        means, samples, n = self.means.copy(), self.samples, self.n.copy()
+        means, samples, n, prompts = self.means.copy(), self.samples, self.n.copy(), self.prompts.copy()
         base_means, base_n = np.full_like(means, np.nan), np.zeros_like(n)
         base_samples = np.full_like(samples, np.nan)
-        has = self.counts > 0
-        which = np.flatnonzero((self.bases >= 0) & (self.n > 0))
-        same = (has[which] == has[self.bases[which]]).all(axis=1)
-        plain, differing = which[same], which[~same]
+        plain, differing = self._pairs
         base_means[plain], base_n[plain] = self.means[self.bases[plain]], self.n[self.bases[plain]]
         base_samples[:, plain] = self.samples[:, self.bases[plain]]
         if len(differing):
-            k = len(differing)
-            rows = np.concatenate([differing, self.bases[differing]])
-            both = np.tile(has[differing] & has[self.bases[differing]], (2, 1))
-            sums, counts = (np.where(both, table[rows], 0.0) for table in (self.sums, self.counts))
-            point, drawn = plain_means(sums, counts), resampled_means(sums, counts, *self._bootstrap)
-            drawn[:, (counts > 0).sum(axis=1) < 2] = np.nan
-            means[differing], base_means[differing] = point[:k], point[k:]
-            n[differing], base_n[differing] = counts.sum(axis=1)[:k], counts.sum(axis=1)[k:]
+            k, rows = len(differing), [*differing, *self.bases[differing]]
+            has = self.counts > 0
+            found = self._over(rows, np.tile(has[differing] & has[self.bases[differing]], (2, 1)))
             samples = samples.copy()
-            samples[:, differing], base_samples[:, differing] = drawn[:, :k], drawn[:, k:]
-        return Paired(means, base_means, samples, base_samples, n, base_n)
+            samples[:, differing], base_samples[:, differing] = found.draws[:, :k], found.draws[:, k:]
+            means[differing], base_means[differing] = found.values[:k], found.values[k:]
+            n[differing], base_n[differing] = found.n[:k], found.n[k:]
+            prompts[differing] = found.prompts[:k]
+        return Paired(means, base_means, samples, base_samples, n, base_n, prompts)
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The columns that have scores of the same prompts as their base, and those that have not."""
+        has = self.counts > 0
+        which = np.flatnonzero((self.bases >= 0) & (self.n > 0))
+        same = (has[which] == has[self.bases[which]]).all(axis=1)
+        return which[same], which[~same]
+
+    def over(self, columns: Sequence[int], prompts: NDArray[np.bool_] | None = None) -> Means:
+        """Some columns over some prompts alone (None: those that each has), draws moved by phrases."""
+        chosen = list(columns)
+        if prompts is None or not (self.counts[chosen][:, ~prompts] > 0).any():
+            return Means(
+                self.means[chosen],
+                self.low[chosen],
+                self.high[chosen],
+                self.samples[:, chosen],
+                self.n[chosen],
+                self.prompts[chosen],
+            )
+        return self._over(chosen, prompts)
+
+    def _over(self, columns: Sequence[int], prompts: NDArray[np.bool_]) -> Means:
+        """As `over`, worked out anew; prompts of all columns, or of each, (columns, prompts)."""
+        sums, counts = (np.where(prompts, table[columns], 0.0) for table in (self.sums, self.counts))
+        found = sampled_means(self.scale, sums, counts, *self._bootstrap, rows=columns)
+        for place, column in enumerate(columns):
+            shift = self.shifts.get(self.conditions[column])
+            if shift is not None:
+                found.draws[:, place] = shifted(self.scale, found.draws[:, place : place + 1], shift)[:, 0]
+        return found
 
     def compared(self, column: int, other: int) -> PairedMeans:
         """Two columns over the prompts that both have scores for."""
-        has = (self.counts[[column, other]] > 0).all(axis=0)
+        has: NDArray[np.bool_] = np.all(self.counts[[column, other]] > 0, axis=0)
         sums, counts = (np.where(has, table[[column, other]], 0.0) for table in (self.sums, self.counts))
-        prompts, (n, other_n) = int(has.sum()), counts.sum(axis=1)
-        if np.array_equal(counts, self.counts[[column, other]]):
-            point, drawn = self.means[[column, other]], self.samples[:, [column, other]]
-        else:
-            point, drawn = plain_means(sums, counts), resampled_means(sums, counts, *self._bootstrap)
-            if prompts < 2:
-                drawn[:] = np.nan
-        return PairedMeans(
-            float(point[0]), float(point[1]), drawn[:, 0], drawn[:, 1], float(n), float(other_n), prompts
-        )
+        return PairedMeans(sums, counts, *self._bootstrap, known=self.over([column, other], has))
 
     @cached_property
-    def uplifts(self) -> tuple[Floats, Floats]:
-        """Each cell against its base on the link scale: (columns,) and (resamples, columns)."""
+    def uplifts(self) -> Changes:
+        """Each cell against its base on the link scale."""
         p = self.paired
-        return (
-            self.scale.linked(p.means, p.n, p.base_means, p.base_n),
-            self.scale.linked(p.samples, p.n, p.base_samples, p.base_n),
-        )
+        values = self.scale.linked(p.means, p.n, p.base_means, p.base_n)
+        draws = self.scale.linked(p.samples, np.inf, p.base_samples, np.inf)
+        return self._changes(values, draws, link=True)
 
     @cached_property
-    def effects(self) -> tuple[Floats, Floats]:
+    def effects(self) -> Changes:
         """Each cell against its base as it is shown: as `uplifts`, but for rates the difference."""
         if not self.scale.words.two:
             return self.uplifts
         p = self.paired
-        return (
-            self.scale.effect(p.means, p.n, p.base_means, p.base_n),
-            self.scale.effect(p.samples, p.n, p.base_samples, p.base_n),
+        values, draws = np.subtract(p.means, p.base_means), np.subtract(p.samples, p.base_samples)
+        return self._changes(values, draws, link=False)
+
+    def _changes(self, values: Floats, draws: Floats, *, link: bool) -> Changes:
+        if self.scale.kind != "rate":
+            low, high = intervals(draws)
+            return Changes(values, np.minimum(low, values), np.maximum(high, values), draws)
+        low, high = np.full(len(values), np.nan), np.full(len(values), np.nan)
+        which = np.flatnonzero(np.isfinite(values) & (self.bases >= 0) & (self.paired.prompts >= 2))
+        both = (self.counts[which] > 0) & (self.counts[self.bases[which]] > 0)
+        sums, counts, base_sums, base_counts = (
+            np.where(both, table[rows], 0.0)
+            for rows in (which, self.bases[which])
+            for table in (self.sums, self.counts)
         )
+        low[which], high[which] = paired_rate_ends(
+            (sums, counts), (base_sums, base_counts), self.scale if link else None
+        )
+        return Changes(values, np.minimum(low, values), np.maximum(high, values), draws)
 
     # -- datasets -------------------------------------------------------------------------------
 
     @cached_property
-    def _datasets(self) -> dict[tuple[int, ...], tuple[float, Floats, int]]:
+    def _datasets(self) -> dict[tuple[int, ...], Means]:
         return {}
 
-    def dataset(self, parts: Sequence[int]) -> tuple[float, Floats, int]:
-        """Mean score of D over its parts (numbers of `grid.sources`): value, resamples, completions.
-
-        NaN and 0 completions while a part is not all there.
-        """
+    def dataset(self, parts: Sequence[int]) -> Means | None:
+        """The mean score of D over its parts (numbers of `grid.sources`), as one row; None while one is missing."""
         sources = self.grid.sources
         # Two seeds may share a dataset: its rows count once.
         once = {(sources[p].job, sources[p].first, sources[p].last): p for p in parts}
         chosen = tuple(once.values())
-        if not all(self.grid.data_done[part] for part in chosen):
-            return np.nan, np.full(len(self.samples), np.nan), 0
+        if not chosen or not all(self.grid.data_done[part] for part in chosen):
+            return None
         if chosen not in self._datasets:
             sums = self.grid.data_sums[list(chosen)].sum(axis=0, keepdims=True)
             counts = self.grid.data_counts[list(chosen)].sum(axis=0, keepdims=True)
-            drawn = resampled_means(sums, counts, *self._bootstrap, stream=DATA)[:, 0]
-            self._datasets[chosen] = float(plain_means(sums, counts)[0]), drawn, int(counts.sum())
-        return self._datasets[chosen]
+            found = sampled_means(self.scale, sums, counts, *self._bootstrap, stream=DATA)
+            self._datasets[chosen] = found
+        found = self._datasets[chosen]
+        return found if np.isfinite(found.values[0]) else None
 
-    def base_under(self, arm: str, parts: Iterable[int], seed: int | None) -> tuple[float, Floats, float] | None:
+    def data_shift(self, parts: Sequence[int]) -> Floats | None:
+        """How the phrases that D was written under move its mean, on the link scale; None where none do."""
+        names = {self.grid.sources[part].part_generate for part in parts}
+        return self.shifts.get(next(iter(names))) if len(names) == 1 else None
+
+    def base_under(
+        self, arm: str, parts: Iterable[int], seed: int | None, prompts: NDArray[np.bool_] | None = None
+    ) -> tuple[float, Floats, float, int] | None:
         """The base model's mean under the train conditions of D's parts, weighted by their fractions.
 
         Returns:
-            Value, resamples, eval completions; None where a base cell is not done.
+            Value, draws, eval completions and prompts; None where a base cell is not done.
         """
-        total, value, drawn, n = 0.0, 0.0, np.zeros(len(self.samples)), np.inf
-        for part in parts:
-            source = self.grid.sources[part]
-            if source.reference is None:
-                column = self.base(arm, source.part_train, seed)
-            else:
-                column = self._of_job[source.reference]
-            if column is None or not self.done(column):
-                return None
-            total += source.fraction
-            value += source.fraction * float(self.means[column])
-            drawn = drawn + source.fraction * self.samples[:, column]
-            n = min(n, float(self.n[column]))
-        return (value / total, drawn / total, n) if total else None
+        chosen = list(parts)
+        columns = [self.reference(arm, part, seed) for part in chosen]
+        weights = np.array([self.grid.sources[part].fraction for part in chosen])
+        if not chosen or not weights.sum() or any(column is None for column in columns):
+            return None
+        found = self.over([column for column in columns if column is not None], prompts)
+        weights /= weights.sum()
+        n, answered = float(found.n.min()), int(found.prompts.min())
+        return float(weights @ found.values), found.draws @ weights, n, answered
+
+    def reference(self, arm: str, part: int, seed: int | None) -> int | None:
+        """The column of the base model under the train condition of a part of D; None where it is not done."""
+        source = self.grid.sources[part]
+        own = source.reference is None
+        column = self.base(arm, source.part_train, seed) if own else self._of_job.get(source.reference or 0)
+        return column if self.done(column) else None
 
 
 def _of_seed(key: Key, seed: int) -> Key:

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from windowshift.core.contract.errors import SpecError, StoreError
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.proof import Fired, fired_from_json
 from windowshift.core.contract.records import ExperimentRow, JobRow
-from windowshift.core.contract.stats import Estimate, Floats, estimate
+from windowshift.core.contract.stats import estimated
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.calibration import DosePoint, LayerRange
 from windowshift.core.measure.effect import against, shown_effect
 from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.sampled import Sampled, combined
 from windowshift.core.store.artifact_folder import ArtifactFolder
 from windowshift.core.store.reader import Reader
 
@@ -198,14 +200,14 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
     group = r.base_as_trained("prefix", result["group"])
     if group is not None and r.done(group):
         # The same number as on every other page, where the experiment still has its cell.
-        target = estimate(float(r.means[group]), r.samples[:, group], int(r.n[group])) or target
+        target = _mean(r, group) or target
     for entry in conditions:
         if (entry["vectors"], entry["match"], entry["tokens"], entry["prefix"]) == ([wanted[0]], *wanted[1:], None):
             column = r.base_as_trained("steering", entry["name"])
             if column is not None and group is not None and r.done(column) and r.done(group):
-                reached = estimate(float(r.means[column]), r.samples[:, column], int(r.n[column]))
+                reached = _mean(r, column)
                 truncated = r.tally(column).truncated
-                ratio = against(r.scale, r.compared(column, group))
+                ratio = against(r.scale, r.compared(column, group)).estimate
     keys = ("layer", "alpha", "alpha_low", "alpha_high", "dose")
     found = {key: result[key] for key in keys}
     return MatchedDose(
@@ -242,26 +244,28 @@ def _controls(
         )
         own, theirs = _effect(r, entry["name"]), _effect(r, real["name"]) if real else None
         share = None
-        if own and theirs and theirs[0]:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                share = estimate(abs(own[0] / theirs[0]), np.abs(own[1] / theirs[1]), own[2])
+        if own and theirs and theirs.value:
+            share = combined((own, theirs), lambda both: np.abs(both[0] / both[1]), n=own.n, floor=0.0).estimate
         yield ControlEffect(
             entry["name"],
             str(line.control),
             real["name"] if real else f"no condition has '{line.of}' at this dose",
-            estimate(*own) if own else None,
-            estimate(*theirs) if theirs else None,
+            own.estimate if own else None,
+            theirs.estimate if theirs else None,
             share,
         )
 
 
-def _effect(r: Resampled, condition: str) -> tuple[float, Floats, int] | None:
+def _mean(r: Resampled, column: int) -> Estimate | None:
+    return estimated(r.means[column], r.low[column], r.high[column], int(r.n[column]), int(r.prompts[column]))
+
+
+def _effect(r: Resampled, condition: str) -> Sampled | None:
     """The base model under a condition against the base model without a push, as it is shown."""
     column, plain = r.base("steering", condition, None), _plain(r)
     if column is None or plain is None or not r.done(column) or not r.done(plain):
         return None
-    pair = r.compared(column, plain)
-    return *shown_effect(r.scale, pair), int(pair.n)
+    return shown_effect(r.scale, r.compared(column, plain))
 
 
 def _plain(r: Resampled) -> int | None:

@@ -43,6 +43,7 @@ def summary_of(scale: Scale, rows: Scored, weights: Mapping[int, int] | None = N
         [scale.counted(value, finish) for _, _, value, finish in rows],
         [prompt for _, prompt, _, _ in rows],
         [finish == "length" for _, _, _, finish in rows],
+        scale=scale,
     )
     if scale.truncation != "missing":
         return found

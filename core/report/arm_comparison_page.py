@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+from windowshift.core.contract.estimate import runs_note
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.arm_comparison import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison, PairedRow
@@ -75,7 +76,10 @@ def arms_json(found: ArmsComparison) -> dict[str, Any]:
         "rehearsal": found.experiment.rehearsal,
         "behaviour": asdict(found.behaviour),
         "scale": found.scale.link,
+        "notes": [note for note in (runs_note(found.seeds),) if note],
         "fits": {arm: asdict(fit) for arm, fit in found.fits.items()},
+        "slope": _both(found.slopes),
+        "evaluates": {arm: list(names) for arm, names in found.evaluates.items()},
         "average": {
             key_of(name, found.scale): _both(found.average[name]) for name in measures_of(AVERAGED, found.scale)
         },
@@ -101,6 +105,9 @@ def arms_blocks(found: ArmsComparison) -> Iterator[Block]:
     yield Heading(f"{experiment.name}: prefix and steering arm at matched dose, on {experiment.model}", 1)
     if experiment.rehearsal:
         yield Line(f"REHEARSAL MODEL: {REHEARSAL}.", "bold yellow")
+    note = runs_note(found.seeds)
+    if note:
+        yield Line(f"Note: {note}.")
     yield from average_blocks(found)
     for row in found.rows:
         yield from pair_blocks(found, row)
@@ -112,17 +119,32 @@ def average_blocks(found: ArmsComparison) -> Iterator[Block]:
     for arm, fit in found.fits.items():
         line = fit.reason or ""
         slope = with_interval(fit.slope, 2) if fit.slope else f"no line: {line}"
-        rows.append((Item(arm), Item(slope), Item(with_interval(fit.r2, 2)), Item(str(fit.points))))
+        scatter = NumberFormat(2).interval(fit.scatter) or "—"
+        predicted = with_interval(fit.predicted, 2)
+        rows.append((Item(arm), Item(slope), Item(scatter), Item(predicted), Item(str(fit.points))))
+    difference = found.slopes.difference
+    if difference is not None:
+        rows.append((Item("difference"), Item(with_interval(difference, 2)), *(Item(""),) * 3))
     words = found.scale.words
     uplift = f"mean uplift ({words.link})" if words.two else "mean uplift"
     yield Heading(f"Grouped fit: {uplift} against {words.surprise}")
-    yield Table(("arm", "slope", "R²", "points"), tuple(rows))
+    yield Table(("arm", "slope", "by scatter", "predicted R²", "points"), tuple(rows))
+    yield Line(
+        f"Lines go through the {len(found.rows)} matched rows. They, the averages and all differences are over the eval "
+        f"conditions that both arms have: "
+        f"{'; '.join(f'{arm} {_listed(names)}' for arm, names in found.evaluates.items())}.",
+        "dim",
+    )
     yield Heading(f"Average over {found.averaged} matched {'pair' if found.averaged == 1 else 'pairs'} under a push")
     yield measures_table([(name, found.average[name]) for name in measures_of(AVERAGED, found.scale)], found.scale)
     change = f", in {words.change.strip()}" if words.change else ""
     link = f"log-odds: the same on the scale of the fit ({words.link}); " if words.two else ""
     yield Line(LEGEND.format(effect=words.effect, link=link, spread=words.spread, change=change), "dim")
-    yield Line("Differences are paired by prompt; 95% intervals, bootstrap clustered by prompt.", "dim")
+    yield Line("Differences are paired by prompt, and training runs by seed; 95% intervals.", "dim")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names)
 
 
 def pair_blocks(found: ArmsComparison, row: PairedRow) -> Iterator[Block]:

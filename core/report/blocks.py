@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from statistics import mode
 
+from windowshift.core.contract.estimate import Estimate, counts_text
 from windowshift.core.contract.number_format import NumberFormat, number
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, GroupMeasures, Spread
 from windowshift.core.report.fit_blocks import fit_blocks, row_label
 from windowshift.core.report.page import (
@@ -91,13 +91,15 @@ def _means(report: Report, arm: ArmMeasures, generate: str, width: int | None) -
     table, way = matrix("train", rows, arm.columns, width)
     yield table
     there = [cell for cell in cells.values() if cell.key.evaluate in arm.columns]
-    legend = [f"n = {usual} completions a cell" + (f", {len(arm.seeds)} seeds pooled" if len(arm.seeds) > 1 else "")]
+    legend = [f"n = {_counts(cells, usual)} a cell"]
     if way == 0:
-        legend.append("brackets: 95% interval, bootstrap clustered by prompt")
+        legend.append(f"brackets: 95% interval over prompts, {_kind(arm.scale)}")
     elif halves := half_widths(there, arm.scale):
         legend.append(f"95% intervals: {halves}")
     if any(cell.tally.truncated for cell in there):
         legend.append(f"†k: k truncated at the token limit; {arm.scale.words.truncated}")
+    if arm.scale.kind != "rate" and any(cell.mean and (cell.mean.prompts or 0) < FEW_PROMPTS for cell in there):
+        legend.append(f"below {FEW_PROMPTS} prompts the interval of a skewed mean covers less than 95%")
     if any(cell.mean and cell.tally.n != usual for cell in there):
         legend.append("(k): k completions only")
     if any(_at_work(cell) for cell in there):
@@ -105,6 +107,23 @@ def _means(report: Report, arm: ArmMeasures, generate: str, width: int | None) -
     if any(cell.mean is None and not _at_work(cell) for cell in there):
         legend.append("· not there yet")
     yield Line("; ".join(legend) + ".", "dim")
+
+
+FEW_PROMPTS = 50
+"""Below so many prompts the tail of skewed scores is hardly seen."""
+
+
+def _counts(cells: dict[tuple[str, str], CellMeasure], usual: int) -> str:
+    """Prompts, completions and seeds of a usual cell."""
+    own = [cell for cell in cells.values() if cell.mean and cell.tally.n == usual]
+    trained = next((cell for cell in own if cell.key.train != BASE), own[0] if own else None)
+    if trained is None or trained.mean is None:
+        return counts_text(None, usual, 0)
+    return counts_text(trained.mean.prompts, usual, trained.mean.seeds)
+
+
+def _kind(scale: Scale) -> str:
+    return "Wilson" if scale.kind == "rate" else "bootstrap-t clustered by prompt"
 
 
 def half_widths(cells: list[CellMeasure], scale: Scale) -> str:

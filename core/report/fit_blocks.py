@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from windowshift.core.contract.number_format import number
+from windowshift.core.contract.number_format import NumberFormat, number
 from windowshift.core.measure.measures import ArmMeasures, Fit
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.report.report import Report
 from windowshift.core.settings.published import Published
+
+FIT_LEGEND = (
+    "By sampling: other prompts, phrases and training runs; by scatter: other train conditions (Student's t over the "
+    "points); without attenuation: corrected for the noise in x (SIMEX); predicted R²: each row from the line through "
+    "the others."
+)
 
 
 def fit_blocks(report: Report, arm: ArmMeasures) -> Iterator[Block]:
@@ -16,12 +22,12 @@ def fit_blocks(report: Report, arm: ArmMeasures) -> Iterator[Block]:
     words = arm.scale.words
     uplift = f"average uplift ({words.link})" if words.two else "average uplift"
     yield Heading(f"Grouped fit, {arm.arm} arm: {uplift} against {words.surprise_axis}")
-    yield Line(_fit_line(arm.whole.grouped), "bold")
+    yield Line(fit_line(arm.whole.grouped), "bold")
     if len(arm.by_generate) > 1:
         for generate, group in arm.by_generate.items():
-            yield Line(f"{generate} data: {_fit_line(group.grouped)}")
+            yield Line(f"{generate} data: {fit_line(group.grouped)}")
     for seed, group in arm.by_seed.items():
-        yield Line(f"seed {seed}: {_fit_line(group.grouped)}")
+        yield Line(f"seed {seed}: {fit_line(group.grouped)}")
     rows = []
     for point in arm.whole.points:
         place = point.ratio or point.x
@@ -29,9 +35,10 @@ def fit_blocks(report: Report, arm: ArmMeasures) -> Iterator[Block]:
         label = row_label(arm, point.generate, point.train)
         rows.append((Item(label), Item(shown(place, words.surprise_format)), Item(y)))
     yield Table((row_label(arm, "data", "train"), words.surprise, uplift), tuple(rows))
+    yield Line(FIT_LEGEND, "dim")
     yield Heading(f"Fit for each eval condition, {arm.arm} arm")
     yield Table(
-        ("evaluate", "slope", "R²", "points"),
+        ("evaluate", "slope", "by scatter", "predicted R²", "points"),
         tuple((Item(evaluate), *_fit_items(fit)) for evaluate, fit in arm.whole.by_evaluate.items()),
     )
     if report.published and arm.arm == "prefix":
@@ -43,18 +50,31 @@ def row_label(arm: ArmMeasures, generate: str, train: str) -> str:
     return f"{generate} → {train}" if len(arm.generates) > 1 else train
 
 
-def _fit_line(fit: Fit) -> str:
+def fit_line(fit: Fit) -> str:
+    """The slope with what it rests on, the interval of sampling first and that of the points' scatter beside it."""
     if fit.slope is None:
         return f"no line: {fit.reason}"
     some = "" if fit.points == fit.rows else f" of {fit.rows}"
-    slope, r2, intercept = (with_interval(one, 2) for one in (fit.slope, fit.r2, fit.intercept))
-    return f"slope {slope}, R² {r2}, intercept {intercept}, {fit.points}{some} points"
+    slope, intercept, corrected, predicted = (
+        with_interval(one, 2) for one in (fit.slope, fit.intercept, fit.corrected, fit.predicted)
+    )
+    scatter = NumberFormat(2).interval(fit.scatter) or "[no interval]"
+    return (
+        f"slope {slope} by sampling, {scatter} by the scatter of {fit.points}{some} points; without attenuation "
+        f"{corrected}; intercept {intercept}; predicted R² {predicted}"
+    )
 
 
 def _fit_items(fit: Fit) -> tuple[Item, ...]:
     if fit.slope is None:
-        return Item("·", "dim"), Item("·", "dim"), Item(str(fit.points))
-    return Item(with_interval(fit.slope, 2)), Item(with_interval(fit.r2, 2)), Item(str(fit.points))
+        return *(Item("·", "dim"),) * 3, Item(str(fit.points))
+    scatter = NumberFormat(2).interval(fit.scatter) or "—"
+    return (
+        Item(with_interval(fit.slope, 2)),
+        Item(scatter),
+        Item(with_interval(fit.predicted, 2)),
+        Item(str(fit.points)),
+    )
 
 
 def _published(published: Published, model: str, arm: ArmMeasures) -> Iterator[Block]:

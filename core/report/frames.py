@@ -12,8 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE
-from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Fit, GroupMeasures
 from windowshift.core.report.export import COLUMNS, export_rows
 from windowshift.core.report.report import Report
@@ -29,7 +29,7 @@ def _estimates(*names: str) -> tuple[str, ...]:
 
 CELLS = (
     *("arm", "generate", "train", "evaluate", "seed", "step", "final", "status", "done", "total"),
-    *("n", "truncated", "missing", "failed", "mean", "low", "high", "sd", "base_mean"),
+    *("n", "prompts", "truncated", "missing", "failed", "mean", "low", "high", "sd", "base_mean"),
     *_estimates("uplift", "effect"),
 )
 ROWS = (
@@ -46,10 +46,10 @@ POINTS = (
 )
 FITS = (
     *("arm", "generate", "seed", "evaluate", "points", "rows"),
-    *_estimates("slope", "intercept", "r2"),
+    *_estimates("slope", "scatter", "corrected", "intercept", "predicted", "r2"),
     "reason",
 )
-_COUNTS = ("n", "truncated", "missing", "failed", "cells_done", "cells", "points", "rows")
+_COUNTS = ("n", "prompts", "truncated", "missing", "failed", "cells_done", "cells", "points", "rows")
 _WHOLE = ("seed", "step", "done", "total", *_COUNTS)
 
 
@@ -57,7 +57,8 @@ def cells(report: Report) -> DataFrame:
     """One row a cell and seed, base cells too.
 
     Columns: `arm`, `generate` (None for base cells), `train`, `evaluate`, `seed`, `step` (training examples; 0 for base
-    cells), `final`, `status`, `done` of `total` completions, `n` scored ones, `truncated`, `missing`, `failed`; `mean`
+    cells), `final`, `status`, `done` of `total` completions, `n` scored ones of so many `prompts`, `truncated`,
+    `missing`, `failed`; `mean`
     with `low` and `high`, `sd`, `base_mean` (over the same prompts); `uplift` on the scale on which cells are fitted,
     `effect` as it is shown: the same, but for rates.
     """
@@ -98,7 +99,9 @@ def fits(report: Report) -> DataFrame:
     """One row a fit: grouped ones, where `evaluate` is missing, and one for each eval condition.
 
     Columns: `arm`, `generate` and `seed` (missing where all are in it), `evaluate`, `points` used of `rows`, `slope`,
-    `intercept`, `r2`, `reason`.
+    `scatter` (the same slope, with the interval that the scatter of the points gives it), `corrected` (without the
+    attenuation by noise in x), `intercept`, `predicted` (R² of each row from the line through the others), `r2` (of the
+    points, without an interval), `reason`.
     """
     found = []
     for arm in report.measures.arms.values():
@@ -110,8 +113,9 @@ def fits(report: Report) -> DataFrame:
             for evaluate, fit in lines:
                 row: dict[str, Any] = {"arm": arm.arm, "generate": generate, "seed": seed, "evaluate": evaluate}
                 row |= {"points": fit.points, "rows": fit.rows, "reason": fit.reason}
-                row |= _numbers("slope", fit.slope) | _numbers("intercept", fit.intercept) | _numbers("r2", fit.r2)
-                found.append(row)
+                row |= _numbers("slope", fit.slope) | _numbers("scatter", fit.scatter)
+                row |= _numbers("corrected", fit.corrected) | _numbers("intercept", fit.intercept)
+                found.append(row | _numbers("predicted", fit.predicted) | _numbers("r2", fit.r2))
     return _frame(FITS, found)
 
 
@@ -147,6 +151,7 @@ def _cell(cell: CellMeasure) -> dict[str, Any]:
         "done": cell.progress[0],
         "total": cell.progress[1],
         "n": tally.n,
+        "prompts": mean.prompts if mean else 0,
         "truncated": tally.truncated,
         "missing": tally.missing,
         "failed": tally.failed,

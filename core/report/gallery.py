@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.number_format import signed
+from windowshift.core.contract.number_format import interval, signed
 from windowshift.core.contract.records import BASE, Behaviour, CellRow, ExperimentRow, primary_of
 from windowshift.core.report.behaviour_figures import behaviour_figures
 from windowshift.core.report.figure import ARM_LOOKS, GLYPHS, TONES, Box, Heat, Plot, Rule, Series, Tone, subject
 
 if TYPE_CHECKING:
-    from windowshift.core.contract.stats import Estimate
+    from windowshift.core.contract.estimate import Estimate
     from windowshift.core.measure.calibration import DosePoint
     from windowshift.core.measure.measures import ArmMeasures, CoursePoint, Fit, Measures, Point
     from windowshift.core.measure.resampled import Resampled
@@ -106,9 +106,8 @@ def _line(fit: Fit, xs: Sequence[float], name: str, tone: Tone) -> Series | None
     ends = (min(xs), max(xs))
     # A terminal line is drawn through its points: a few in between keep it straight when it is cut.
     between = tuple(ends[0] + (ends[1] - ends[0]) * i / 8 for i in range(9))
-    r2 = f" R² {fit.r2.value:.2f}" if fit.r2 else ""
     return Series(
-        f"{name} fit {signed(slope)}{r2}",
+        f"{name} fit {signed(slope)} {interval(fit.slope.low, fit.slope.high, sign=True)}".rstrip(),
         "line",
         between,
         tuple(intercept + slope * at for at in between),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.number_format import NumberFormat
-from windowshift.core.contract.stats import Estimate
 
 ASCII = str.maketrans({"−": "-", "²": "2", "±": "~", "†": "!", "→": ">", "·": "-", "…": "~", "–": "-", "—": "-"})
 """What a terminal that is not UTF-8 shows instead, one character for one, so that columns keep their width."""

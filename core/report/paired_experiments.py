@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.records import BASE, Behaviour
-from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.measures import ArmMeasures
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown
 from windowshift.core.report.report import Report
@@ -112,7 +112,7 @@ def _measures(arms: Arms, behaviour: Behaviour) -> list[Row]:
     change = f", {words.change.strip()}" if words.two else f" {words.change.strip()}".rstrip()
     rows: list[Row] = [
         ("grouped slope", tuple(whole.grouped.slope if whole else None for whole in wholes), PLAIN),
-        ("grouped R²", tuple(whole.grouped.r2 if whole else None for whole in wholes), PLAIN),
+        ("predicted R²", tuple(whole.grouped.predicted if whole else None for whole in wholes), PLAIN),
     ]
     for spreads, which in ((own, ""), (crossed, ", crossed")):
         trains = dict.fromkeys(train for spread in spreads for train in spread)

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from windowshift.core.contract.estimate import Estimate, runs_note
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import RESAMPLES, Estimate
+from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.grid import Tally, load_grid
 from windowshift.core.measure.measurement import measure_resampled
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, Fit, GroupMeasures, Measures, Point
@@ -89,20 +90,23 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         steering = steering_results(reader, experiment, resampled)
     # Several cells may share a job; its completions count once. The tallies go on with those of references.
     jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=False)}
+    measures = measure_resampled(resampled)
     return Report(
         experiment,
         chosen,
-        measure_resampled(resampled),
+        measures,
         published(experiment.setting, chosen.name),
-        tuple(_notes(experiment)),
+        tuple(_notes(experiment, measures)),
         sum(jobs.values(), Tally(0, 0, 0, 0)),
         tuple((job.label, job.error or "no reason was recorded") for job in failed),
         steering,
     )
 
 
-def _notes(experiment: ExperimentRow) -> list[str]:
-    return [REHEARSAL] if experiment.rehearsal else []
+def _notes(experiment: ExperimentRow, measures: Measures) -> list[str]:
+    notes = [REHEARSAL] if experiment.rehearsal else []
+    note = runs_note(max((len(arm.seeds) for arm in measures.arms.values() if arm.generates), default=0))
+    return [*notes, note] if note else notes
 
 
 def _arm(arm: ArmMeasures) -> dict[str, Any]:
@@ -161,6 +165,13 @@ def _fit(fit: Fit) -> dict[str, Any]:
     return {
         "slope": _value(fit.slope),
         "ci95": _interval(fit.slope),
+        # The same slope, with the interval that the scatter of the points gives it.
+        "scatter_ci95": _interval(fit.scatter),
+        "slope_corrected": _value(fit.corrected),
+        "slope_corrected_ci95": _interval(fit.corrected),
+        "predicted_r2": _value(fit.predicted),
+        "predicted_r2_ci95": _interval(fit.predicted),
+        "seeds": fit.slope.seeds if fit.slope else None,
         "r2": _value(fit.r2),
         "r2_ci95": _interval(fit.r2),
         "intercept": _value(fit.intercept),
@@ -231,6 +242,8 @@ def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
         "truncated": tally.truncated,
         "missing": tally.missing,
         "failed": tally.failed,
+        "prompts": cell.mean.prompts if cell.mean else 0,
+        "seeds": cell.mean.seeds if cell.mean else None,
         "mean": _value(cell.mean),
         "ci95": _interval(cell.mean),
         "sd": cell.sd,
@@ -246,7 +259,8 @@ def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
 
 def _numbers(name: str, one: Estimate | None, stem: str | None = None) -> dict[str, Any]:
     stem = name if stem is None else stem
-    return {name: _value(one), f"{stem}_ci95": _interval(one), f"{stem}_n": one.n if one else None}
+    found = {name: _value(one), f"{stem}_ci95": _interval(one), f"{stem}_n": one.n if one else None}
+    return found | {f"{stem}_prompts": one.prompts if one else None, f"{stem}_seeds": one.seeds if one else None}
 
 
 def _value(one: Estimate | None) -> float | None:

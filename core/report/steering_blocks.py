@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.number_format import number
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import Estimate
 from windowshift.core.measure.calibration import DosePoint
 from windowshift.core.measure.steering_results import ControlEffect, DoseCurve, LayerSweep, MatchedDose, SteeringResults
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval

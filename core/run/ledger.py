@@ -14,6 +14,7 @@ from windowshift.core.contract.records import SAMPLING, ExperimentState, JobStat
 from windowshift.core.contract.redaction import without_keys
 from windowshift.core.contract.setting import ModelScorer, Question, RowScorer, Sample, Score, Scorer, Scores
 from windowshift.core.contract.training import TrainProgress
+from windowshift.core.measure.summarise import put_summaries
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.register import register
@@ -71,6 +72,7 @@ class Ledger:
         self._also_waits_for = {job.id: set(self._scores_read_by(job)) for job in plan.jobs}
         with writer.batch():
             self._take_over()
+            self._summarise_anew()
 
     def _unit(self, job: Job) -> str | None:
         if job.kind == "score":
@@ -98,6 +100,13 @@ class Ledger:
             if state != row.state:
                 self.writer.set_job(row.n, state, experiment=self.experiment)
             self._states[row.id] = state
+
+    def _summarise_anew(self) -> None:
+        """Work out intervals that an older version of the store had otherwise."""
+        known = {each.name: each for scorer in self.plan.scorers for each in scorer.behaviours}
+        for job, name in self.reader.without_interval(self.experiment):
+            if name in known:
+                put_summaries(self.reader, self.writer, job, [known[name]])
 
     def _lost(self, result: Mapping[str, Any]) -> list[str]:
         """The places at which what a job made is gone or damaged; an empty one for a job that names none."""

@@ -163,6 +163,15 @@ class Reader(ResultReader):
             (fingerprint, *kinds),
         )
 
+    def without_interval(self, experiment: int) -> list[tuple[int, str]]:
+        """(job, behaviour) of the summaries of done jobs that lack an interval and have scores enough for one."""
+        return self._all(
+            "SELECT s.job, b.name FROM summaries s JOIN behaviours b ON b.id = s.behaviour "
+            "JOIN jobs j ON j.n = s.job JOIN experiment_jobs x ON x.job = s.job "
+            "WHERE x.experiment = ? AND s.low IS NULL AND s.n > 1 AND j.state = 'done'",
+            (experiment,),
+        )
+
     # -- the grid -------------------------------------------------------------------------------
 
     def cells(self, experiment: int, behaviour: str, *, evaluate: str | None = None) -> list[CellRow]:

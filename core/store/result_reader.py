@@ -81,6 +81,20 @@ class ResultReader(Queries):
         rows, weights = self.scores(job, behaviour), self.weights(job, behaviour)
         return [row for row in rows for _ in range(weights.get(row[0], 1))] if weights else rows
 
+    def phrased_scores(
+        self, job: int, behaviour: str, *, weighted: bool = False
+    ) -> list[tuple[int, int, float | None, str, int]]:
+        """As `scores`, or `weighted_scores`, with the number of the phrase that was asked for with; 0: none."""
+        rows: list[tuple[int, int, float | None, str, int]] = self._all(
+            "SELECT c.row, c.prompt, s.value, c.finish, coalesce(c.phrase, 0) FROM completions c "
+            "LEFT JOIN scores s ON s.job = c.job AND s.row = c.row "
+            "AND s.behaviour = (SELECT id FROM behaviours WHERE name = ?) "
+            "WHERE c.job = ? ORDER BY c.row",
+            (behaviour, job),
+        )
+        weights = self.weights(job, behaviour) if weighted else {}
+        return [row for row in rows for _ in range(weights.get(row[0], 1))] if weights else rows
+
     def score_index(self, job: int, behaviour: str) -> list[tuple[int, int, str | None, str, float | None]]:
         """(row, prompt number, phrase, finish, value) of a job's completions, without their texts."""
         return self._all(

@@ -199,6 +199,10 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE scores ADD COLUMN weight INTEGER; -- how many things the value is a mean of; NULL: one
     """,
+    """
+    -- Intervals of means are others than the percentiles that were stored: the next run works them out anew.
+    UPDATE summaries SET low = NULL, high = NULL;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

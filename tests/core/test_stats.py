@@ -17,6 +17,7 @@ from windowshift.core.contract.stats import (
     paired_means,
     plain_means,
     resampled_means,
+    sampled_means,
     weight_blocks,
 )
 from windowshift.core.measure.effect import effect_of
@@ -29,7 +30,8 @@ def test_summary_by_hand() -> None:
     assert found.sd == pytest.approx(math.sqrt(7))
     assert found.low is not None
     assert found.high is not None
-    assert 1.0 <= found.low < 3.0 < found.high <= 6.0
+    reach = 4.302653 * math.sqrt(7 / 3)  # Student's t of 2 degrees of freedom: three prompts say little
+    assert (found.low, found.high) == pytest.approx((3 - reach, 3 + reach))
 
 
 @pytest.mark.parametrize(
@@ -132,9 +134,8 @@ def test_a_prompt_keeps_its_weights_where_others_are_missing() -> None:
     assert pair is not None
     there = np.isfinite(own) & np.isfinite(base)
     sums = np.where(there, np.stack([own, base]), 0.0)
-    drawn = resampled_means(sums, np.stack([there, there]).astype(float))
-    assert np.array_equal(pair.samples, drawn[:, 0])
-    assert np.array_equal(pair.other_samples, drawn[:, 1])
+    drawn = sampled_means(Scale.ratio(), sums, np.stack([there, there]).astype(float))
+    assert np.array_equal(pair.on(Scale.ratio()).draws, drawn.draws)
 
 
 def test_spread_by_hand() -> None:

@@ -23,6 +23,7 @@ from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.column_heads import column_heads
+from windowshift.tui.read.fits import spread_in
 from windowshift.tui.read.snapshot import CellKey, GridChoice, GridSnapshot, Page, read_experiment, read_grid
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
@@ -89,7 +90,7 @@ def test_a_steering_page_has_its_own_conditions_first(workspace: Path) -> None:
     assert all(row.surprise(CHARS.scale) for row in grid.rows)
     # CV is over the arm's own conditions, so it does not wait for crossed ones.
     means = np.array([cell.mean for cell in grid.rows[0].cells[:4] if cell and cell.mean])
-    assert cell_labels.spread_of(grid.rows[0], CHARS.scale) == pytest.approx(means.std() / means.mean())
+    assert spread_in(grid, grid.rows[0], None) == pytest.approx(means.std() / means.mean())
     assert all(column < 4 for place in cell_labels.extremes(grid) if place for column in place[1:])
 
 

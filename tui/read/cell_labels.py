@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from windowshift.core.contract import sanitise
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.records import BASE, Behaviour
-from windowshift.core.contract.scale import Scale
 from windowshift.tui.read.column_heads import ColumnHead
-from windowshift.tui.read.fits import Fits, effect_of
+from windowshift.tui.read.fits import Fits, effect_of, mean_of, spread_in, surprise_in
 from windowshift.tui.read.snapshot import CellKey, GridCell, GridRow, GridSnapshot
 from windowshift.tui.text import formats
 from windowshift.tui.text.table import Table, number, table
@@ -127,9 +127,7 @@ def model(
             for face, cell in zip(faces, row.cells, strict=True)
         )
         pin = pins.get((*grid.page, row.train), "")
-        rows.append(
-            FaceRow(sanitise.line(row.train, 60), faces, _summary(row, metric, behaviour, fits, published), pin)
-        )
+        rows.append(FaceRow(sanitise.line(row.train, 60), faces, _summary(grid, row, metric, fits, published), pin))
     base_metric: Metric = "mean" if metric in CHANGES else metric
     spread = behaviour.scale.words.spread
     return MatrixModel(
@@ -142,8 +140,8 @@ def model(
         ),
         base=FaceRow(
             "base",
-            tuple(_face(cell, base_metric, behaviour, None, "", coloured=False) for cell in grid.base.cells),
-            _summary(grid.base, base_metric, behaviour, None, published),
+            tuple(_face(cell, base_metric, behaviour, fits, "", coloured=False) for cell in grid.base.cells),
+            _summary(grid, grid.base, base_metric, fits, published),
         ),
         rows=tuple(rows),
         foot=_foot(grid, metric, fits) if len(rows) > 1 else None,
@@ -223,7 +221,8 @@ def _face(
     scale, form = behaviour.scale, behaviour.scale.words.value_format
     effect = effect_of(cell, behaviour, fits) if coloured else None
     level = scale.level(effect.value) if effect else None
-    mean, interval = form.text(summary.mean, narrow=True), form.interval(summary.estimate, narrow=True)
+    own = mean_of(cell, behaviour, fits)
+    mean, interval = form.text(summary.mean, narrow=True), form.interval(own, narrow=True)
     if metric in CHANGES:
         shown, change = value(cell, metric, behaviour, fits), format_of(metric, behaviour)
         text = change.text(shown, narrow=True)
@@ -231,7 +230,7 @@ def _face(
     if metric == "mean":
         return Face(mean, interval, mark, level, brief=form.brief(summary.mean))
     if metric == "width":
-        return Face(form.text(_width(cell), narrow=True), interval, "", None)
+        return Face(form.text(_width(own), narrow=True), interval, "", None)
     if metric == "n":
         missing = f"{summary.missing} missing" if summary.missing else ""
         return Face(str(summary.n), missing, "!" if summary.missing else "", None)
@@ -239,11 +238,8 @@ def _face(
     return Face(str(summary.truncated), f"{share:.0%} of {summary.n}", "", min(1.0, share * 4) if share else None)
 
 
-def _width(cell: GridCell) -> float | None:
-    summary = cell.summary
-    if summary is None or summary.low is None or summary.high is None:
-        return None
-    return summary.high - summary.low
+def _width(mean: Estimate | None) -> float | None:
+    return None if mean is None or mean.low is None or mean.high is None else mean.high - mean.low
 
 
 def value(cell: GridCell, metric: Metric, behaviour: Behaviour, fits: Fits | None = None) -> float | None:
@@ -255,7 +251,7 @@ def value(cell: GridCell, metric: Metric, behaviour: Behaviour, fits: Fits | Non
         found = effect_of(cell, behaviour, fits, link=metric == "link")
         return found.value if found else None
     if metric == "width":
-        return _width(cell)
+        return _width(mean_of(cell, behaviour, fits))
     if metric == "mean":
         return summary.mean
     return float(summary.n if metric == "n" else summary.truncated)
@@ -275,7 +271,7 @@ def grid_table(grid: GridSnapshot, metric: Metric, fits: Fits | None = None) -> 
     rows = []
     for row in (grid.base, *grid.rows):
         values = (number(shown_value(cell, metric, grid, fits) if cell else None) for cell in row.cells)
-        rows.append((row.train, *values, number(spread_of(row, scale))))
+        rows.append((row.train, *values, number(spread_in(grid, row, fits))))
     return table(heads, rows)
 
 
@@ -284,21 +280,10 @@ def _values(row: GridRow, metric: Metric, behaviour: Behaviour, fits: Fits | Non
     return [one for one in found if one is not None]
 
 
-def spread_of(row: GridRow, scale: Scale) -> float | None:
-    """Return CV or sd of the mean scores across the arm's own eval conditions.
-
-    None until every one of them has a mean: over fewer it is another number.
-    """
-    means = [cell.mean for cell in row.own_cells if cell is not None]
-    known = [mean for mean in means if mean is not None]
-    if len(known) < 2 or len(known) < len(row.own_cells):
-        return None
-    return scale.spread_of(known)
-
-
 def _summary(
-    row: GridRow, metric: Metric, behaviour: Behaviour, fits: Fits | None, published: PublishedSpread | None
+    grid: GridSnapshot, row: GridRow, metric: Metric, fits: Fits | None, published: PublishedSpread | None
 ) -> tuple[Face, ...]:
+    behaviour = grid.behaviour
     values = _values(row, metric, behaviour, fits)
     complete = len(values) == len(row.own_cells) and bool(values)
     if not complete:
@@ -308,7 +293,7 @@ def _summary(
     else:
         middle = Face(format_of(metric, behaviour).text(sum(values) / len(values), narrow=True))
     words = behaviour.scale.words
-    spread, surprise = spread_of(row, behaviour.scale), row.surprise(behaviour.scale)
+    spread, surprise = spread_in(grid, row, fits), surprise_in(grid, row, fits)
     known = published.values.get(row.train) if published else None
     return (
         middle,

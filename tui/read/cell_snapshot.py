@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE, Behaviour, CellRow, CompletionRow, Summary
 from windowshift.core.store.reader import Reader
-from windowshift.tui.read.fits import Number
 from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, finished, read_experiment
 from windowshift.tui.read.template_client import ChatRequest
 from windowshift.tui.text.word_diff import Marked, word_diff
@@ -38,8 +38,8 @@ class PhraseMean:
 class Compared:
     """A cell against another one, paired by prompt: as it is shown, and on the link scale."""
 
-    effect: Number | None
-    link: Number | None
+    effect: Estimate | None
+    link: Estimate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +180,8 @@ def _against(reader: Reader, cell: CellRow, beside: CellRow | None, behaviour: B
     )
     if pair is None:
         return None
-    found = effect_of(scale, pair)
-    effect, link = (None if one is None else Number(one.value, one.low, one.high) for one in (found.effect, found.link))
-    return Compared(effect, link if scale.words.two else None)
+    found = effect_of(scale, pair, trained=True)
+    return Compared(found.effect, found.link if scale.words.two else None)
 
 
 @dataclass(frozen=True, slots=True)

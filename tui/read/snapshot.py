@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -113,6 +113,11 @@ class GridCell:
         if not self.whole or self.mean is None or self.base_mean is None:
             return None
         return scale.effect_of(self.mean, self.base_mean)
+
+
+def trained_seeds(cells: Iterable[CellRow]) -> int:
+    """Return how many training runs a row of the grid has."""
+    return len({cell.seed for cell in cells if cell.train != BASE})
 
 
 def finished(cell: CellRow | None) -> Summary | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE, VECTOR_KINDS, Behaviour, JobKind, JobState
 from windowshift.core.store.reader import Reader
-from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
+from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment, trained_seeds
 
 if TYPE_CHECKING:
     from windowshift.core.measure.arm_comparison import Pair
@@ -46,7 +46,10 @@ class VectorCosines:
 
 @dataclass(frozen=True, slots=True)
 class SteeringSnapshot:
-    """What the steering of an experiment came to so far. `rows` name a cell of every trained row."""
+    """What the steering of an experiment came to so far.
+
+    `rows` name a cell of every trained row, of which there are `seeds` training runs.
+    """
 
     experiment: ExperimentView
     behaviour: Behaviour
@@ -54,6 +57,7 @@ class SteeringSnapshot:
     cosines: dict[str, VectorCosines]
     unfinished: tuple[Unfinished, ...]
     rows: dict[tuple[str, str, str], CellKey]
+    seeds: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,11 +108,12 @@ def read_steering(reader: Reader, name: str) -> SteeringSnapshot | None:
     )
     neutral = {str(one["name"]) for one in view.row.conditions.get("evaluate", []) if one.get("kind") == "none"}
     rows: dict[tuple[str, str, str], CellKey] = {}
-    for cell in reader.cells(view.row.id, behaviour.name):
+    cells = reader.cells(view.row.id, behaviour.name)
+    for cell in cells:
         row = (cell.arm, cell.generate, cell.train)
         if cell.train != BASE and cell.final and (row not in rows or cell.evaluate in neutral):
             rows[row] = CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
-    return SteeringSnapshot(view, behaviour, results, _cosines(results), unfinished, rows)
+    return SteeringSnapshot(view, behaviour, results, _cosines(results), unfinished, rows, trained_seeds(cells))
 
 
 def _cosines(results: SteeringResults) -> dict[str, VectorCosines]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from textual.app import ComposeResult
 
 from windowshift.core.contract import sanitise
+from windowshift.core.contract.estimate import runs_note
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.report.behaviour_figures import behaviour_figures
 from windowshift.core.report.figure import Plot
@@ -118,7 +119,8 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
         self.number = min(self.number, len(self.plots) - 1)
         plot = self.plots[self.number]
         count: Pieces = [(f"{self.number + 1} of {len(self.plots)} ", ink.dim)]
-        self.head((self.experiment, "plots"), count, found.experiment.row)
+        seeds = max((len(arm.seeds) for arm in found.measures.arms.values() if arm.generates), default=0)
+        self.head((self.experiment, "plots"), count, found.experiment.row, runs_note(seeds))
         names = self._names()
         several = len(found.pages) > 1
         page = f"{self.page.arm} · {sanitise.line(self.page.generate, 30)}"

@@ -71,7 +71,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         self._failures = Backoff(0.25, 10.0)
         self._resting = False
         self._texts: dict[str, Text] = {}
-        self._head: tuple[tuple[str, ...], Pieces, ExperimentRow | None] | None = None
+        self._head: tuple[tuple[str, ...], Pieces, ExperimentRow | None, str] | None = None
 
     @property
     def shift(self) -> Services:
@@ -161,24 +161,29 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
             pieces += [(" ▸ ", self.ink.faint), (sanitise.line(name, 80), self.ink.strong if last else self.ink.text)]
         return pieces
 
-    def head(self, names: Sequence[str], right: Pieces, row: ExperimentRow | None = None) -> None:
+    def head(self, names: Sequence[str], right: Pieces, row: ExperimentRow | None = None, note: str = "") -> None:
         """Show the title line: the path from the workspace to here, the model, and what belongs to the right end.
 
-        A rehearsal model is always marked as one; where there is little room, what everybody knows goes first.
+        A rehearsal model is always marked as one; where there is little room, what everybody knows goes first. A note
+        on the numbers stands in the line where it has room, else in one of its own.
         """
-        self._head = tuple(names), right, row
+        self._head = tuple(names), right, row, note
         self._show_head()
 
     def _show_head(self) -> None:
         if self._head is None or not self.ready:
             return
-        names, right, row = self._head
+        names, right, row, note = self._head
         crumbs, width = self.crumbs(*names), self.size.width
         model = model_mark(row, self.ink) if row is not None else []
         for left, mark in ((crumbs, model), (crumbs, model[1:]), (crumbs[1:], model[1:])):
             if length([*left, *mark, *right]) < width:
                 break
-        self.query_one("#headline", Headline).show((left, [*mark, *right]))
+        said: Pieces = [(f"{note} · ", self.ink.dim)] if note else []
+        if length([*left, *mark, *said, *right]) < width:
+            self.query_one("#headline", Headline).show((left, [*mark, *said, *right]))
+        else:
+            self.query_one("#headline", Headline).show((left, [*mark, *right]), ([], [(f"{note} ", self.ink.dim)]))
 
     def on_resize(self) -> None:
         """Lay the title line out for the new width."""

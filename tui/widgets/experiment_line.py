@@ -6,7 +6,7 @@ from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import ExperimentRow
 from windowshift.tui.read.snapshot import ExperimentView
 from windowshift.tui.text import formats
-from windowshift.tui.text.pieces import Pieces
+from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.status import elapsed, experiment_status
 from windowshift.tui.text.theme import Ink
 
@@ -35,8 +35,13 @@ def model_mark(row: ExperimentRow, ink: Ink) -> Pieces:
     return [(f"{name} " if row.rehearsal else f"{name} · ", ink.text), mark]
 
 
-def model_line(view: ExperimentView, now: float, ink: Ink) -> list[tuple[Pieces, Pieces]]:
-    """Return what was done to which model, and what to do where the run stopped."""
+def model_line(
+    view: ExperimentView, now: float, ink: Ink, note: str = "", width: int = 0
+) -> list[tuple[Pieces, Pieces]]:
+    """Return what was done to which model, and what to do where the run stopped.
+
+    A note on the numbers stands at the right end where it has room, else in a line of its own.
+    """
     row = view.row
     left: Pieces = [
         (f" {sanitise.line(row.setting, 40)} · ", ink.dim),
@@ -49,4 +54,9 @@ def model_line(view: ExperimentView, now: float, ink: Ink) -> list[tuple[Pieces,
         right = [("run the same command again to go on ", ink.accent)]
     elif row.error:
         right = [(sanitise.line(row.error, 80) + " ", ink.bad)]
-    return [(left, right)]
+    if not note:
+        return [(left, right)]
+    said: Pieces = [(f"{note} ", ink.dim)]
+    if not right and length([*left, *said]) < width:
+        return [(left, said)]
+    return [(left, right), ([(" ", ink.dim), *said], [])]

@@ -16,6 +16,7 @@ from textual.worker import get_current_worker
 
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.estimate import ONE_RUN
 from windowshift.core.contract.records import BASE, CompletionRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import places
@@ -122,7 +123,12 @@ class CellScreen(ListScreen[CellSnapshot]):
         state = status(found.cell.state)
         progress = "" if found.cell.state == "done" else f" {found.cell.done}/{found.cell.total}"
         right: Pieces = [(f"{state.text}{progress} ", state.style(ink))]
-        self.head((self.experiment, cell_name(self.key)), right, found.experiment.row)
+        self.head(
+            (self.experiment, cell_name(self.key)),
+            right,
+            found.experiment.row,
+            "" if self.key.train == BASE else ONE_RUN,
+        )
         self.query_one("#numbers", Headline).show(*cell_numbers(found, self.size.width, ink))
         scores = tuple(entry.score for entry in found.entries if entry.score is not None)
         ridges = [Ridge.of("this", scores, found.summary)]

@@ -10,7 +10,7 @@ from windowshift.core.contract.records import Behaviour, CellRow, CompletionRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.cell_snapshot import find_base
 from windowshift.tui.read.pins import variant
-from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
+from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment, trained_seeds
 from windowshift.tui.text.word_diff import Marked, word_diff
 
 
@@ -25,7 +25,10 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class BesideSnapshot:
-    """One prompt under one eval condition; `count` prompts can be shown, this is number `position`."""
+    """One prompt under one eval condition; `count` prompts can be shown, this is number `position`.
+
+    `seeds` counts the training runs that the measures of a row pool.
+    """
 
     experiment: ExperimentView
     behaviour: Behaviour
@@ -34,6 +37,7 @@ class BesideSnapshot:
     position: int
     count: int
     columns: tuple[Beside, ...]
+    seeds: int = 1
 
     @property
     def cells_done(self) -> int:
@@ -82,7 +86,7 @@ def read_beside(reader: Reader, name: str, choice: BesideChoice) -> BesideSnapsh
         if choice.diff and own and other:
             marked = word_diff(own.text, other.text)[1]
         columns.append(Beside(_key(cell, key), other, marked))
-    return BesideSnapshot(view, behaviour, evaluates, evaluate, position, count, tuple(columns))
+    return BesideSnapshot(view, behaviour, evaluates, evaluate, position, count, tuple(columns), trained_seeds(cells))
 
 
 def _counterpart(conditions: Sequence[Mapping[str, Any]], evaluate: str) -> str:

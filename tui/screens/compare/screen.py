@@ -14,6 +14,7 @@ from textual.widgets import Static
 
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.estimate import runs_note
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.pins import variant
@@ -129,7 +130,7 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
         name = name_beside(found.behaviour, found.experiment.row)
         what = f"{sanitise.line(name, 40)} · " if name else ""
         right: Pieces = [(f"{what}eval {sanitise.line(found.evaluate, 40)} · {of} ", ink.text)]
-        self.head((self.experiment, "compare"), right, found.experiment.row)
+        self.head((self.experiment, "compare"), right, found.experiment.row, runs_note(found.seeds))
         self._arrange()
         own = found.columns[0].completion
         prompt = self.query_one("#compare-prompt", Static)

@@ -22,7 +22,7 @@ from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.inked import Drawn, ink_of
 
 if TYPE_CHECKING:
-    from windowshift.core.contract.stats import Estimate
+    from windowshift.core.contract.estimate import Estimate
     from windowshift.core.measure.comparison import Comparison
     from windowshift.core.settings.published import Published
 

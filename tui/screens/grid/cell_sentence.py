@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from windowshift.core.contract import sanitise
+from windowshift.core.contract.estimate import Estimate, counts_text
 from windowshift.core.contract.number_format import NumberFormat
+from windowshift.core.contract.records import BASE
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
-from windowshift.tui.read.fits import Fits, Number, effect_of
+from windowshift.tui.read.fits import Fits, effect_of, mean_of
 from windowshift.tui.read.snapshot import BASE_ROW, GridCell, GridSnapshot
 from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces
@@ -30,9 +32,10 @@ def explanation(
         share = f"{cell.done} of {cell.total} completions" if cell.done else f"{cell.total} completions to come"
         later = "; its numbers come when it is done" if cell.done and cell.state != "failed" else ""
         return [*pieces, (f"{cell.state}, {share}{later}", ink.text)]
+    own = mean_of(found, grid.behaviour, fits)
     pieces += [
         (grid.behaviour.value_text(summary.mean, narrow=True), ink.strong),
-        (_unbroken(f" {words.value_format.interval(summary.estimate, narrow=True)}"), ink.text),
+        (_unbroken(f" {words.value_format.interval(own, narrow=True)}"), ink.text),
     ]
     if at[0] != BASE_ROW:
         base = found.base_mean
@@ -48,7 +51,10 @@ def explanation(
                 pieces += [(f"; {words.link_short} ", ink.text), *_changed(link, words.link_format, ink)]
         elif base is not None:
             pieces.append((f"; {words.uplift} of the prompts that both have: measuring …", ink.dim))
-    pieces.append((f"; n {summary.n}", ink.text))
+    measured = fits.cells.get(found.key) if fits and fits.behaviour == grid.behaviour else None
+    prompts = measured.mean.prompts if measured and measured.mean and measured.tally.n == summary.n else None
+    seeds = 0 if cell.train == BASE else 1
+    pieces.append((f"; n {counts_text(prompts, summary.n, seeds, narrow=True)}", ink.text))
     pieces.append((f"; {summary.truncated} truncated", ink.warn if summary.truncated else ink.text))
     if summary.missing:
         pieces.append((f"; {summary.missing} missing", ink.bad))
@@ -56,7 +62,7 @@ def explanation(
     return pieces
 
 
-def _changed(one: Number, form: NumberFormat, ink: Ink) -> Pieces:
+def _changed(one: Estimate, form: NumberFormat, ink: Ink) -> Pieces:
     interval = form.interval(one, narrow=True)
     value = form.with_unit(one.value, narrow=True)
     return [(_unbroken(value), ink.strong), (_unbroken(f" {interval}") if interval else "", ink.text)]

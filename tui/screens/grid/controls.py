@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from windowshift.core.contract import sanitise
+from windowshift.core.contract.estimate import ONE_RUN
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.snapshot import GridSnapshot, name_beside
@@ -57,3 +58,13 @@ def idle_actions(grid: GridSnapshot) -> frozenset[str]:
         "metric": grid.together is None or grid.together.kind == "traits",
     }
     return frozenset(name for name, something in busy.items() if not something)
+
+
+def training_runs(grid: GridSnapshot) -> str:
+    """Say how many training runs the numbers of a page are of: cells are of one, the fit is of all."""
+    if not grid.rows:
+        return ""
+    if len(grid.seeds) < 2:
+        return ONE_RUN
+    spread = grid.behaviour.scale.words.spread
+    return f"a cell is one of {len(grid.seeds)} training runs; fit and {spread} below are of all"

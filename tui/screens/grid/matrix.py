@@ -23,7 +23,7 @@ class Matrix(Drawn, can_focus=True, inherit_bindings=False):
 
     DEFAULT_CSS = "Matrix { height: auto; }"
 
-    AROUND: ClassVar[tuple[tuple[int, int], ...]] = ((46, 25), (32, 14), (18, 9), (0, 6))
+    AROUND: ClassVar[tuple[tuple[int, int], ...]] = ((46, 25), (32, 14), (18, 10), (0, 7))
     """Rows of screen that the lines around the matrix take, on a screen of so many rows or more."""
 
     @dataclass

@@ -21,7 +21,7 @@ from windowshift.tui.read.snapshot import GridCell, GridSnapshot, read_grid
 from windowshift.tui.screens.grid import together_sentence
 from windowshift.tui.screens.grid.cell_sentence import explanation
 from windowshift.tui.screens.grid.choosing import Choosing
-from windowshift.tui.screens.grid.controls import controls, idle_actions
+from windowshift.tui.screens.grid.controls import controls, idle_actions, training_runs
 from windowshift.tui.screens.grid.fit_line import FitLine
 from windowshift.tui.screens.grid.fit_reading import FitReading
 from windowshift.tui.screens.grid.matrix import Matrix
@@ -183,7 +183,8 @@ class GridScreen(Choosing):
             return
         view, now = self.snapshot.experiment, self.shift.now()
         first = (self.crumbs(view.row.name), experiment_line(view, now, self.ink))
-        self.query_one(Headline).show(first, *model_line(view, now, self.ink))
+        note = training_runs(self.snapshot)
+        self.query_one(Headline).show(first, *model_line(view, now, self.ink, note, self.size.width))
 
     def on_resize(self) -> None:
         """Say more where there is room."""

@@ -14,6 +14,7 @@ from textual.message import Message
 
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
+from windowshift.core.contract.estimate import runs_note
 from windowshift.core.report.figure import Plot
 from windowshift.core.report.gallery import coherence_plot, dose_plot
 from windowshift.core.store.reader import Reader
@@ -109,7 +110,12 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         """Show the part under way, and what stands beside it where there is room."""
         found, ink = snapshot, self.ink
         row = found.experiment.row
-        self.head((self.experiment, "steering"), [(f"{sanitise.line(row.setting, 40)} ", ink.dim)], row)
+        self.head(
+            (self.experiment, "steering"),
+            [(f"{sanitise.line(row.setting, 40)} ", ink.dim)],
+            row,
+            runs_note(found.seeds),
+        )
         if not found.results:
             self.problem(
                 "This experiment does not steer",

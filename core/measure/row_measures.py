@@ -1,0 +1,161 @@
+"""The measures of one row of an arm, each with its draws: what reports, comparisons and screens all take.
+
+Every function takes `seed`: one training run, or None for all of them pooled; `by_run` puts both together. A measure
+that sets eval conditions side by side (a spread) or base means (`train_mean_ratio`) goes over the prompts that all
+cells it is compared with have a score of: were some missing in one cell, its mean would be that of other prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from windowshift.core.contract.records import BASE
+from windowshift.core.contract.stats import Means
+from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.effect import change
+from windowshift.core.measure.resampled import Changes
+from windowshift.core.measure.sampled import Sampled, combined
+
+NOT_THERE = "the base model's cell under the train condition, or D, is not there"
+
+
+def by_run(arm: Arm, measured: Callable[[int | None], Sampled]) -> Sampled:
+    """A measure over all training runs, with that of each where there are several."""
+    pooled = measured(None)
+    if not pooled.there or not pooled.trained or len(arm.seeds) < 2:
+        return pooled
+    runs = tuple(measured(seed) for seed in arm.seeds)
+    return replace(pooled, runs=runs) if all(run.there for run in runs) else pooled
+
+
+def counted(found: int, of: int, what: str) -> str:
+    """How many cells are there, as the reason why a measure of all is not."""
+    return f"{found} of {of} {what} done"
+
+
+# -- D and the base model ------------------------------------------------------------------------
+
+
+def data(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+    """The mean of a row's D."""
+    parts = arm.parts(generate, train, seed)
+    found = arm.resampled.dataset(parts)
+    if found is None:
+        return Sampled(reason="D is not there")
+    ends = float(found.low[0]), float(found.high[0])
+    return Sampled(float(found.values[0]), found.draws[:, 0], int(found.n[0]), int(found.prompts[0]), ends=ends)
+
+
+def position(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+    """How surprising D is under the train condition: the base model's mean against that of D, on the link scale."""
+    r, parts = arm.resampled, arm.parts(generate, train, seed)
+    shared = arm.support_of_base(seed)
+    short = shared.reason([r.reference(arm.name, part, seed) for part in parts])
+    if short:
+        return Sampled(reason=short)
+    base = r.base_under(arm.name, parts, seed, shared.prompts)
+    found = r.dataset(parts)
+    if base is None or found is None:
+        return Sampled(reason=NOT_THERE)
+    mean, drawn, n, prompts = base
+    value = r.scale.linked(mean, n, found.values, found.n)[0]
+    draws = r.scale.linked(drawn, np.inf, found.draws[:, 0], np.inf)
+    shift = r.data_shift(parts)
+    if shift is not None:
+        draws = draws - shift
+    return Sampled(float(value), draws, int(found.n[0]), prompts)
+
+
+def surprise(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+    """`train_mean_ratio` of a row; where means do not compare by ratio, its position."""
+    found = position(arm, generate, train, seed)
+    return found.of(np.exp2, floor=0.0) if arm.resampled.scale.kind == "ratio" else found
+
+
+# -- cells side by side --------------------------------------------------------------------------
+
+
+def spread(arm: Arm, generate: str, train: str, evaluates: tuple[str, ...] | None, seed: int | None) -> Sampled:
+    """CV or sd of a row's means across the arm's own eval conditions, or across `evaluates`."""
+    evaluates = arm.evaluates if evaluates is None else evaluates
+    found, reason = _means(arm, generate, train, evaluates, seed)
+    if found is None:
+        return Sampled(reason=reason)
+    scale = arm.resampled.scale
+    value, draws = scale.spread(found.values), scale.spread(found.draws)
+    n, prompts = len(evaluates), int(found.prompts.min())
+    return Sampled(float(value), draws, n, prompts, train != BASE, floor=0.0, leans=True)
+
+
+def kept(arm: Arm, generate: str, train: str, evaluates: tuple[str, ...] | None, seed: int | None) -> Sampled:
+    """The spread of a row over that of the base model."""
+    evaluates = arm.evaluates if evaluates is None else evaluates
+    own = spread(arm, generate, train, evaluates, seed)
+    if not own.there:
+        return own
+    base = spread(arm, generate, BASE, evaluates, seed)
+    if not base.there or not base.value > 0:
+        done = [arm.column("", BASE, evaluate, seed) is not None for evaluate in evaluates]
+        return Sampled(reason=counted(sum(done), len(done), "cells of the base model"))
+    return own.over(base)
+
+
+def _means(
+    arm: Arm, generate: str, train: str, evaluates: tuple[str, ...], seed: int | None
+) -> tuple[Means | None, str]:
+    """The means of a row under some eval conditions, over the prompts that all rows have; or why there are none."""
+    r = arm.resampled
+    if len(evaluates) < 2:
+        return None, "a spread needs two eval conditions"
+    columns = [arm.column(generate, train, evaluate, seed) for evaluate in evaluates]
+    done = [column for column in columns if column is not None]
+    if len(done) < len(columns):
+        return None, counted(len(done), len(columns), "eval cells")
+    shared = arm.support(generate, seed, evaluates)
+    short = shared.reason(done)
+    return (None, short) if short else (r.over(done, shared.prompts), "")
+
+
+# -- against the base model ----------------------------------------------------------------------
+
+
+def mean_effect(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+    """The mean over the arm's own eval conditions of the effect as it is shown."""
+    return _average(arm, generate, train, seed, arm.resampled.effects)
+
+
+def mean_uplift(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+    """The same on the link scale."""
+    return _average(arm, generate, train, seed, arm.resampled.uplifts)
+
+
+def _average(arm: Arm, generate: str, train: str, seed: int | None, changes: Changes) -> Sampled:
+    columns = [arm.column(generate, train, evaluate, seed) for evaluate in arm.evaluates]
+    done = [column for column in columns if column is not None and np.isfinite(changes.values[column])]
+    if len(done) < len(columns) or not done:
+        return Sampled(reason=counted(len(done), len(columns), "eval cells"))
+    r = arm.resampled
+    prompts = int(r.paired.prompts[done].min())
+    draws = changes.draws[:, done].mean(axis=1)
+    return Sampled(float(changes.values[done].mean()), draws, int(r.n[done].sum()), prompts, True)
+
+
+def cell_change(arm: Arm, generate: str, train: str, evaluate: str, against: str, seed: int | None) -> Sampled:
+    """A cell against that of another row, or of the base model, under the same condition: the scale's change."""
+    column = arm.column(generate, train, evaluate, seed)
+    other = arm.column("" if against == BASE else generate, against, evaluate, seed)
+    if column is None or other is None:
+        return Sampled(reason=f"the cell under {evaluate} is not done")
+    pair = arm.resampled.compared(column, other)
+    found = change(arm.resampled.scale, pair, trained=True)
+    if not found.there:
+        return Sampled(reason="the base model's mean is 0" if pair.prompts else "no prompt has a score in both")
+    return found
+
+
+def average(parts: Sequence[Sampled], n: int) -> Sampled:
+    """The mean of several numbers."""
+    return combined(parts, lambda values: np.asarray(values.mean(axis=0)), n=n)
