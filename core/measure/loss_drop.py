@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE, CellRow
-from windowshift.core.contract.stats import RESAMPLES, Estimate, Floats, estimate
+from windowshift.core.contract.stats import RESAMPLES, Floats, estimate
 from windowshift.core.contract.training import LOSS_WINDOW
 from windowshift.core.store.reader import Reader
 

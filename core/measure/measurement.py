@@ -194,8 +194,9 @@ class _Measurer:
                 column = arm.column(generate, train, evaluate, seed)
                 if column is not None and np.isfinite(uplift.values[column]):
                     points.append((x, Sampled(float(uplift.values[column]), uplift.draws[:, column], trained=True)))
-        found: dict[str | None, Line] = {None: Line.through(grouped, len(rows))}
-        return found | {evaluate: Line.through(points, len(rows)) for evaluate, points in by_evaluate.items()}
+        placed = sum(1 for row in rows if arm.parts(*row, seed))  # those of stages have no place on a line
+        found: dict[str | None, Line] = {None: Line.through(grouped, placed)}
+        return found | {evaluate: Line.through(points, placed) for evaluate, points in by_evaluate.items()}
 
     def spreads(self, generate: str, seed: int | None, evaluates: tuple[str, ...]) -> tuple[Spread, ...]:
         """The CV of the base model and of each row of a generation condition, across some eval conditions."""

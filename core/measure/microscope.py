@@ -25,15 +25,20 @@ from typing import Any, Literal
 
 import numpy as np
 
+from windowshift.core.contract.confidence import student_t
 from windowshift.core.contract.controls import WITHOUT_MEANING
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import LEVEL, RESAMPLES, Estimate, Floats, estimate
+from windowshift.core.contract.stats import RESAMPLES, Floats
 from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.effect import shown_effect
 from windowshift.core.measure.grid import load_grid
 from windowshift.core.measure.loss_drop import LossDrop, Losses, loss_drop, losses_of
 from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.row_measures import average, by_run
+from windowshift.core.measure.sampled import Sampled, combined
 from windowshift.core.store.reader import Reader
 
 PartName = Literal["effect", "conditionalization", "under_training", "inoculation"]
@@ -192,19 +197,15 @@ def _doses_like(control: dict[str, Any], entries: Sequence[dict[str, Any]]) -> l
     ]
 
 
-_Drawn = tuple[float, Floats, int]
-"""A number, its resamples, and the completions that it rests on."""
-
-
 class _Lens:
     """Reads one arm's rows of one generation condition."""
 
     def __init__(self, arm: Arm, generate: str, losses: dict[tuple[str, str, str], list[Losses]]) -> None:
         self.arm, self.generate = arm, generate
         found = {train: losses.get((arm.name, generate, train), []) for train in arm.trains}
-        self._drops = {
-            train: loss_drop(runs, resamples=len(arm.resampled.samples)) for train, runs in found.items() if runs
-        }
+        resamples = len(arm.resampled.samples)
+        self._drops = {train: loss_drop(runs, resamples=resamples) for train, runs in found.items() if runs}
+        self._by_run = {train: [loss_drop([one], resamples=resamples) for one in runs] for train, runs in found.items()}
 
     def dissection(self, train: str, controls: dict[str, str]) -> Dissection:
         """Split the effect of one train condition."""
@@ -227,31 +228,31 @@ class _Lens:
             Trained(
                 name,
                 controls.get(name, ""),
-                _estimate(y[name]),
-                None if name == plain else _estimate(_less(y[plain], y[name])),
+                y[name].estimate,
+                None if name == plain else y[plain].minus(y[name]).estimate,
                 self._drops.get(name),
             )
             for name in y
         )
         drawn, missing = self._parts(y, plain, train, empty)
-        parts = {name: _estimate(drawn.get(name)) for name in PARTS}
+        parts = {name: drawn[name].estimate if name in drawn else None for name in PARTS}
         null = self._null([y[name] for name, kind in controls.items() if kind in DIRECTIONS], y[plain])
         acts = tuple(name for name in PARTS[1:] if _on_the_side_of(parts["effect"], parts[name]))
         verdict = _verdict(parts, missing, acts, null)
-        n = min((one[2] for one in y.values() if one is not None), default=0)
+        n = min((one.n for one in y.values() if one.there), default=0)
         seeds = len(arm.seeds)
         return Dissection(arm.name, self.generate, train, evaluate, parts, missing, rows, null, acts, verdict, n, seeds)
 
     def _parts(
-        self, y: dict[str, _Drawn | None], plain: str, train: str, empty: Sequence[str]
-    ) -> tuple[dict[PartName, _Drawn], dict[PartName, str]]:
+        self, y: dict[str, Sampled], plain: str, train: str, empty: Sequence[str]
+    ) -> tuple[dict[PartName, Sampled], dict[PartName, str]]:
         missing: dict[PartName, str] = {}
         own, bare = y[train], y[plain]
-        if own is None or bare is None:
-            waiting = train if own is None else plain
+        if not own.there or not bare.there:
+            waiting = plain if own.there else train
             return {}, dict.fromkeys(PARTS, f"the cell of '{waiting}' is not done")
-        found: dict[PartName, _Drawn] = {"effect": _between(bare, own)}
-        there = [one for name in empty if (one := y[name]) is not None]
+        found: dict[PartName, Sampled] = {"effect": bare.minus(own)}
+        there = [y[name] for name in empty if y[name].there]
         if not empty or len(there) < len(empty):
             why = (
                 f"{len(there)} of {len(empty)} controls without meaning are done"
@@ -259,52 +260,58 @@ class _Lens:
                 else "no control without meaning: add  {control: [irrelevant, delimiters], of: ...}"
             )
             return found, dict.fromkeys(PARTS[1:], why)
-        mean: _Drawn = (
-            float(np.mean([one[0] for one in there])),
-            np.mean([one[1] for one in there], axis=0),
-            sum(one[2] for one in there),
-        )
-        found["conditionalization"] = _between(bare, mean)
-        rest = _between(mean, own)
-        drops = [self._drops.get(name) for name in (train, *empty)]
-        if any(drop is None for drop in drops):
+        mean = average(there, sum(one.n for one in there))
+        found["conditionalization"] = bare.minus(mean)
+        rest = mean.minus(own)
+        drops = [self._drop(name) for name in (train, *empty)]
+        if not all(drop.there for drop in drops):
             missing["under_training"] = "the losses of training are not on record, so this may be under-training"
             found["inoculation"] = rest
             return found, missing
-        own_drop, *control_drops = (drop for drop in drops if drop is not None)
-        fell = float(np.mean([drop.drop.value for drop in control_drops]))
-        fell_samples = np.mean([drop.samples for drop in control_drops], axis=0)
-        if fell <= 0:
+        if np.mean([drop.value for drop in drops[1:]]) <= 0:
             missing["under_training"] = "the controls' losses did not fall: nothing was learned"
             found["inoculation"] = rest
             return found, missing
-        with np.errstate(divide="ignore", invalid="ignore"):
-            lack = 1 - own_drop.drop.value / fell
-            lack_samples = np.where(fell_samples > 0, 1 - own_drop.samples / fell_samples, np.nan)
-        under: _Drawn = (lack * mean[0], lack_samples * mean[1], mean[2])
+        under = combined((mean, *drops), _under_training)
         found["under_training"] = under
-        found["inoculation"] = (rest[0] - under[0], rest[1] - under[1], rest[2])
+        found["inoculation"] = rest.minus(under)
         return found, missing
 
-    def _learned(self, train: str, evaluate: str) -> _Drawn | None:
-        """A cell against the base model, as the scale shows it; None where it is not done."""
-        r = self.arm.resampled
-        column = self.arm.column(self.generate, train, evaluate, None)
-        if column is None:
-            return None
-        values, samples = r.effects
-        return (
-            None if not np.isfinite(values[column]) else (float(values[column]), samples[:, column], int(r.n[column]))
+    def _learned(self, train: str, evaluate: str) -> Sampled:
+        """A cell against the base model, as the scale shows it."""
+        arm = self.arm
+
+        def learned(seed: int | None) -> Sampled:
+            column, base = (
+                arm.column(generate, row, evaluate, seed) for generate, row in ((self.generate, train), ("", BASE))
+            )
+            if column is None or base is None:
+                return Sampled(reason="the cell is not done")
+            return shown_effect(arm.resampled.scale, arm.resampled.compared(column, base), trained=True)
+
+        return by_run(arm, learned)
+
+    def _drop(self, train: str) -> Sampled:
+        """How far the loss of a training fell."""
+        drop, runs = self._drops.get(train), self._by_run.get(train, [])
+        if drop is None:
+            return Sampled(reason="its losses are not on record")
+        known = [one for one in runs if one is not None]
+        several = len(known) == len(runs) == len(self.arm.seeds) > 1
+        return Sampled(
+            drop.drop.value,
+            drop.samples,
+            drop.n,
+            trained=True,
+            runs=tuple(Sampled(one.drop.value, one.samples, one.n) for one in known) if several else (),
         )
 
-    def _null(self, directions: Sequence[_Drawn | None], plain: _Drawn | None) -> Null | None:
-        there = [one for one in directions if one is not None]
-        if plain is None or len(there) < FEWEST_DIRECTIONS:
+    def _null(self, directions: Sequence[Sampled], plain: Sampled) -> Null | None:
+        there = [one for one in directions if one.there]
+        if not plain.there or len(there) < FEWEST_DIRECTIONS:
             return None
-        from scipy.stats import t as student
-
-        values = np.array([plain[0] - one[0] for one in there])
-        reach = float(student.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / len(values)))
+        values = np.array([plain.value - one.value for one in there])
+        reach = student_t(len(values) - 1) * float(values.std(ddof=1)) * float(np.sqrt(1 + 1 / len(values)))
         mean = float(values.mean())
         return Null(len(values), mean, mean - reach, mean + reach)
 
@@ -316,21 +323,20 @@ class _Lens:
             (train, evaluate): found
             for train in trains
             for evaluate in arm.columns
-            if (found := _estimate(self._learned(train, evaluate))) is not None
+            if (found := self._learned(train, evaluate).estimate) is not None
         }
         return Leak(arm.name, self.generate, trains, arm.columns, effects)
 
 
-def _between(one: _Drawn, other: _Drawn) -> _Drawn:
-    return one[0] - other[0], one[1] - other[1], min(one[2], other[2])
+def _under_training(numbers: Floats) -> Floats:
+    """What is missing for the share by which a loss fell less than those of the controls.
 
-
-def _less(one: _Drawn | None, other: _Drawn | None) -> _Drawn | None:
-    return None if one is None or other is None else _between(one, other)
-
-
-def _estimate(drawn: _Drawn | None) -> Estimate | None:
-    return None if drawn is None else estimate(*drawn)
+    Args:
+        numbers: what the controls learned, how far the condition's own loss fell, and those of the controls.
+    """
+    fell = numbers[2:].mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(fell > 0, (1 - numbers[1] / fell) * numbers[0], np.nan))
 
 
 def _on_the_side_of(effect: Estimate | None, part: Estimate | None) -> bool:

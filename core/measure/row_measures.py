@@ -19,6 +19,7 @@ from windowshift.core.measure.effect import change
 from windowshift.core.measure.resampled import Changes
 from windowshift.core.measure.sampled import Sampled, combined
 
+IN_STAGES = "trained in stages: how surprising D is says nothing of a model that was trained before"
 NOT_THERE = "the base model's cell under the train condition, or D, is not there"
 
 
@@ -52,6 +53,8 @@ def data(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
 def position(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
     """How surprising D is under the train condition: the base model's mean against that of D, on the link scale."""
     r, parts = arm.resampled, arm.parts(generate, train, seed)
+    if not parts:
+        return Sampled(reason=IN_STAGES)
     shared = arm.support_of_base(seed)
     short = shared.reason([r.reference(arm.name, part, seed) for part in parts])
     if short:

@@ -130,8 +130,8 @@ def average_blocks(found: ArmsComparison) -> Iterator[Block]:
     yield Heading(f"Grouped fit: {uplift} against {words.surprise}")
     yield Table(("arm", "slope", "by scatter", "predicted R²", "points"), tuple(rows))
     yield Line(
-        f"Lines go through the {len(found.rows)} matched rows. They, the averages and all differences are over the eval "
-        f"conditions that both arms have: "
+        f"Lines go through the {len(found.rows)} matched rows. They, the averages and all differences are over the "
+        f"eval conditions that both arms have: "
         f"{'; '.join(f'{arm} {_listed(names)}' for arm, names in found.evaluates.items())}.",
         "dim",
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, MeanInterval
+from windowshift.core.contract.estimate import Estimate
+from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.report.figure import BARS, GLYPHS, TONES, Plot, Series, Tone
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class TrainedMean:
 
     train: str
     evaluate: str
-    mean: MeanInterval
+    mean: Estimate
 
 
 Means = Mapping[str, Sequence[TrainedMean]]
@@ -92,7 +93,7 @@ def _pooled(
     found = measure(load_grid(reader, experiment, behaviour)).arms.get(arm)
     cells = [cell for cell in (found.cells if found else ()) if cell.mean is not None and cell.status == "done"]
     return [
-        TrainedMean(cell.key.train, cell.key.evaluate, MeanInterval(cell.mean.value, cell.mean.low, cell.mean.high))
+        TrainedMean(cell.key.train, cell.key.evaluate, cell.mean)
         for cell in cells
         if cell.mean is not None and (cell.key.train == BASE or (cell.key.generate == generate and cell.key.final))
     ]
@@ -126,15 +127,15 @@ def _plainest(experiment: ExperimentRow, known: Sequence[str]) -> list[str]:
     return next(([name] for name in (*neutral, *known) if name in known), [])
 
 
-def _under(means: Sequence[TrainedMean], evaluate: str) -> dict[str, MeanInterval]:
-    found: dict[str, MeanInterval] = {}
+def _under(means: Sequence[TrainedMean], evaluate: str) -> dict[str, Estimate]:
+    found: dict[str, Estimate] = {}
     for one in means:
         if one.evaluate == evaluate:
             found.setdefault(one.train, one.mean)
     return found
 
 
-def _shared(tables: Sequence[Mapping[str, MeanInterval]], *, some: bool = False) -> list[str]:
+def _shared(tables: Sequence[Mapping[str, Estimate]], *, some: bool = False) -> list[str]:
     """The train conditions that all tables have (`some`: that any has), the base model first, else in their order."""
     every = dict.fromkeys(train for table in tables for train in table)
     common = [train for train in every if some or all(train in table for table in tables)]
@@ -206,7 +207,7 @@ def traits(
     return Plot(name, title, x, y, tuple(series), note="no cell is finished yet", behaviours=both)
 
 
-def _written(mean: MeanInterval, percent: bool) -> tuple[float, float | None, float | None]:
+def _written(mean: Estimate, percent: bool) -> tuple[float, float | None, float | None]:
     """A mean with its interval as it is written: rates in per cent where their scale says so."""
     times = 100.0 if percent else 1.0
     low, high = (None if end is None else end * times for end in (mean.low, mean.high))

@@ -32,7 +32,7 @@ LEGEND = (
     "examples to the last, in nats a token; ∗ marks a fall below {little:.0%} of the controls'. The three parts add up "
     "to the effect."
 )
-COVERS = "95% intervals, bootstrap clustered by prompt; the loss by step."
+COVERS = "95% intervals over prompts, and over training runs where there are several; the loss by step."
 
 
 def microscope_json(found: Microscope) -> dict[str, Any]:

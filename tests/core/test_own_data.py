@@ -305,8 +305,9 @@ def test_what_a_score_keeps_is_trained_on(folder: Path) -> None:
     assert result_lines(data) == ["6 of 20 completions are kept"]
     # What is measured of D is measured of what is kept: its mean length is 17.5, those of all rows 10.5.
     grid = load_grid(reader, experiment, experiment.behaviours[0])
-    mean, _, count = Resampled(grid, resamples=10).dataset([0])
-    assert (mean, count) == (17.5, 6)
+    found = Resampled(grid, resamples=10).dataset([0])
+    assert found is not None
+    assert (found.values[0], found.n[0]) == (17.5, 6)
     reader.close()
     spec.write_text(text_of(kept.replace("15", "150"), "[no_prefix]", 20), encoding="utf-8")
     failed = windowshift("run", spec, "--workspace", folder / "ws", check=None)

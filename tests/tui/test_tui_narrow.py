@@ -47,8 +47,8 @@ async def test_no_interval_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
         for width in (160, 70, 80, 119, 120):
             await pilot.resize_terminal(width, 24)
             await settle(pilot)
-            height = cell.query_one("#numbers", Headline).size.height
-            shown = "\n".join(screen_text(pilot).splitlines()[1 : 1 + height])
+            numbers = cell.query_one("#numbers", Headline).region
+            shown = "\n".join(screen_text(pilot).splitlines()[numbers.y : numbers.bottom])
             assert shown.count("[") == shown.count("]") == 3, (width, shown)
             for words in (" mean ", "base ", "uplift log2 ", "n 120"):
                 assert words in shown, width
@@ -86,8 +86,8 @@ async def test_intervals_of_a_pinned_cell_are_whole(
         cell.choose()
         await until(pilot, lambda: cell.snapshot.pinned is not None, "the pinned cell")
         await settle(pilot)
-        height = cell.query_one("#numbers", Headline).size.height
-        said = "\n".join(screen_text(pilot).splitlines()[1 : 1 + height])
+        numbers = cell.query_one("#numbers", Headline).region
+        said = "\n".join(screen_text(pilot).splitlines()[numbers.y : numbers.bottom])
         assert len(re.findall(r"\[[^\[\]\n…]+, [^\[\]\n…]+\]", said)) == said.count("[") == 5, said
         assert "length=medium → length=short" in " ".join(said.split())
 

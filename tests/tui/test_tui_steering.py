@@ -153,7 +153,7 @@ async def test_the_arm_key_and_what_the_page_says(workspace: Path) -> None:
         assert screen.matrix.view().cell_at(region.x + 1, region.y) == (screen.matrix.row, column)
         await pilot.press("Y")
         await until(pilot, lambda: "short (crossed)" in pilot.app._clipboard)
-        await pilot.resize_terminal(130, 30)
+        await pilot.resize_terminal(180, 30)
         await settle(pilot)
         assert "published for prefixes: GPT-4.1" in screen_text(pilot)
         await pilot.press("a")

@@ -180,7 +180,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
             if length([*left, *mark, *right]) < width:
                 break
         said: Pieces = [(f"{note} · ", self.ink.dim)] if note else []
-        if length([*left, *mark, *said, *right]) < width:
+        if not note or length([*left, *mark, *said, *right]) < width:
             self.query_one("#headline", Headline).show((left, [*mark, *said, *right]))
         else:
             self.query_one("#headline", Headline).show((left, [*mark, *right]), ([], [(f"{note} ", self.ink.dim)]))

@@ -66,7 +66,9 @@ class FitLine(Drawn):
         if arm is None:
             several = [(one.behaviour, one.arms.get(self._page.arm)) for one in self._several]
             return [
-                _slope(arm.whole.grouped, one.scale.words, ink, width, one.name) for one, arm in several if arm is not None
+                _slope(arm.whole.grouped, one.scale.words, ink, width, one.name)
+                for one, arm in several
+                if arm is not None
             ][:2]
         own = _slope(arm.whole.grouped, self._words, ink, width)
         other: Pieces = []
