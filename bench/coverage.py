@@ -19,7 +19,7 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.stats import ols
 from windowshift.core.measure.line import predicted_share
 from windowshift.core.measure.measurement import measure
-from windowshift.core.measure.measures import Measures
+from windowshift.core.measure.measures import Extreme, Measures
 
 PROMPTS = (50, 100, 200)
 RESAMPLES = 1000
@@ -62,6 +62,20 @@ def truths(drawn: Drawn) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.fl
     }
 
 
+def _chosen(drawn: Drawn, extremes: tuple[Extreme, ...]) -> Iterator[tuple[Estimate | None, float]]:
+    """Extreme cells against the base model and the no_prefix fine-tune, over the half that did not choose them."""
+    for held in (one.held_out for one in extremes):
+        if held is None:
+            continue
+        row, column = CONDITIONS.index(held.train), CONDITIONS.index(held.evaluate)
+        cell = drawn.cells[row, column]
+        for found, other in (
+            (held.vs_base, drawn.base[column]),
+            (held.vs_no_prefix, drawn.cells[CONDITIONS.index("no_prefix"), column]),
+        ):
+            yield found, float(cell - other if drawn.scale.kind == "rate" else 100 * (cell / other - 1))
+
+
 def intervals_of(measures: Measures) -> dict[str, list[Estimate | None]]:
     """Every interval of a simulated grid, in the order of `truths`."""
     arm = measures.arms["prefix"]
@@ -89,15 +103,24 @@ def intervals_of(measures: Measures) -> dict[str, list[Estimate | None]]:
 def covered(world: World, seed: int, resamples: int = RESAMPLES) -> Count:
     """How often the intervals of one simulated grid hold the truth."""
     drawn = draw(world, seed)
-    found, true = intervals_of(measure(drawn.grid, resamples=resamples)), truths(drawn)
+    measures = measure(drawn.grid, resamples=resamples)
+    found, true = intervals_of(measures), truths(drawn)
     counts = {}
     for name, estimates in found.items():
-        held = [
-            one is not None and one.low is not None and one.high is not None and one.low <= value <= one.high
-            for one, value in zip(estimates, true[name].ravel(), strict=True)
-        ]
+        held = [_holds(one, value) for one, value in zip(estimates, true[name].ravel(), strict=True)]
         counts[name] = (sum(held), len(held))
+    arm = measures.arms["prefix"]
+    bands = [one.uplift for family in arm.families.values() for one in family]
+    truth = true["uplift"].ravel()
+    together = all(_holds(one, value) for one, value in zip(bands, truth, strict=True))
+    counts["all uplifts at once"] = (int(together), 1)
+    chosen = [_holds(one, value) for one, value in _chosen(drawn, arm.whole.extremes)]
+    counts["extreme cell"] = (sum(chosen), len(chosen))
     return counts
+
+
+def _holds(one: Estimate | None, value: float) -> bool:
+    return one is not None and one.low is not None and one.high is not None and bool(one.low <= value <= one.high)
 
 
 def together(counts: Iterator[Count] | list[Count]) -> Count:

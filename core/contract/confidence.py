@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -48,7 +48,7 @@ def student_t(degrees: float, level: float = LEVEL) -> float:
     return _student_t(below, level) * (1 - share) + _student_t(below + 1, level) * share
 
 
-@cache
+@lru_cache(maxsize=4096)  # p values ask for many levels
 def _student_t(degrees: int, level: float) -> float:
     """Hill's algorithm (1970, number 396): exact for 1 and 2 degrees of freedom, to four digits beyond."""
     tail = 1 - level

@@ -36,7 +36,7 @@ from windowshift.core.contract.records import Summary
 from windowshift.core.contract.scale import Scale
 
 RESAMPLES = 2000
-EVALUATION, DATA, CERTAIN, PHRASES = 0, 1, 2, 3
+EVALUATION, DATA, CERTAIN, PHRASES, HALVES = range(5)
 """Streams: eval prompts and D's prompts are resampled independently, rates of 0 and 1 and phrases by themselves."""
 _SMALLEST_TABLE = 256
 _LARGEST_BLOCK = 8_000_000  # weights in memory at once: 64 MB

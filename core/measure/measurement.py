@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE, CellRow
-from windowshift.core.contract.stats import RESAMPLES, Floats, estimated
+from windowshift.core.contract.stats import RESAMPLES, Floats, estimated, plain_means
 from windowshift.core.measure.arm import Arm
 from windowshift.core.measure.course import course
+from windowshift.core.measure.family import Claim, claims
 from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.line import Line
 from windowshift.core.measure.measures import (
@@ -20,6 +22,7 @@ from windowshift.core.measure.measures import (
     Direction,
     Extreme,
     GroupMeasures,
+    HeldOut,
     Measures,
     Point,
     Spread,
@@ -87,6 +90,8 @@ class _Measurer:
             by_generate=by_generate,
             by_seed={s: self.group(arm.generates, s) for s in arm.seeds} if len(arm.seeds) > 1 else {},
             course=course(arm),
+            families={generate: self.family(columns, generate) for generate in arm.generates},
+            uneven=self.uneven(),
         )
 
     # -- cells ----------------------------------------------------------------------------------
@@ -121,6 +126,29 @@ class _Measurer:
             )
             for key, column in columns.items()
         )
+
+    def family(self, columns: dict[Key, int], generate: str) -> tuple[Claim, ...]:
+        """The fine-tunes' cells of one table of uplifts."""
+        chosen = {
+            key: column
+            for key, column in columns.items()
+            if key.generate == generate and key.train != BASE and key.seed is None and key.final
+        }
+        return claims(self.r, chosen)
+
+    def uneven(self) -> tuple[str, ...]:
+        """Where cells lack scores of different prompts, what is compared over fewer of them, or not at all."""
+        found: dict[str, None] = {}
+        for generate in self.arm.generates:
+            shared = self.arm.support(generate, None, self.arm.evaluates)
+            if shared.prompts is not None:
+                on = f" of {generate} data" if len(self.arm.generates) > 1 else ""
+                found[
+                    f"the cells of the {self.arm.name} arm{on} lack scores of different prompts: spreads, and what is "
+                    f"kept of them, are over the {shared.count} of {shared.of} prompts that all of them have"
+                ] = None
+            found.update(dict.fromkeys(shared.short.values()))
+        return tuple(found)
 
     def _widened(
         self, values: Floats, low: Floats, high: Floats, draws: Floats, *, logarithm: bool = False
@@ -225,10 +253,10 @@ class _Measurer:
         low_first = float(found_data.values[0]) < float(r.means[bases].mean())
         directions: tuple[Direction, Direction] = ("low", "high") if low_first else ("high", "low")
         found = []
+        unpushed = [t for t in self.arm.trains if (generate, t) in self.arm.rows and t in self.arm.plain]
         for direction in directions:
             sign = 1 if direction == "low" else -1
             (train, evaluate), column = min(done.items(), key=lambda item: sign * r.means[item[1]])
-            unpushed = [t for t in self.arm.trains if (generate, t) in self.arm.rows and t in self.arm.plain]
             found.append(
                 Extreme(
                     direction=direction,
@@ -245,9 +273,30 @@ class _Measurer:
                     cells=len(done),
                     planned=len(planned),
                     unpushed=bool(unpushed),
+                    held_out=self.held_out(generate, seed, done, sign, unpushed[:1]),
                 )
             )
         return tuple(found)
+
+    def held_out(
+        self, generate: str, seed: int | None, done: dict[tuple[str, str], int], sign: int, unpushed: Sequence[str]
+    ) -> HeldOut | None:
+        """The most extreme of some cells on one half of the prompts, measured on the other half."""
+        r, half = self.r, self.r.half
+        has = r.counts[list(done.values())] > 0
+        if min(has[:, half].sum(axis=1).min(), has[:, ~half].sum(axis=1).min()) < LEAST_HALF:
+            return None
+        means = plain_means(*(np.where(half, table[list(done.values())], 0.0) for table in (r.sums, r.counts)))
+        (train, evaluate), _ = min(zip(done, means, strict=True), key=lambda item: float(sign * item[1]))
+        change = partial(cell_change, among=~half)
+        base, *plain = (
+            self.measured(change, seed, generate, train, evaluate, other).estimate for other in (BASE, *unpushed)
+        )
+        return HeldOut(train, evaluate, int((has.any(axis=0) & half).sum()), base, plain[0] if plain else None)
+
+
+LEAST_HALF = 10
+"""Prompts on either side: fewer choose a cell by chance, and measure nothing of it."""
 
 
 def _call(function: Callable[..., Sampled], arm: Arm, names: Sequence[Any], seed: int | None) -> Sampled:

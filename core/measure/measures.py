@@ -8,6 +8,7 @@ from typing import Literal
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
+from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally
 from windowshift.core.measure.resampled import Key
 
@@ -93,12 +94,27 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A cell that was chosen as the most extreme on one half of the prompts, and is measured on the other.
+
+    `chosen_on` counts the prompts that chose it; `vs_base` and `vs_no_prefix` are over the others, as in `Extreme`.
+    """
+
+    train: str
+    evaluate: str
+    chosen_on: int
+    vs_base: Estimate | None
+    vs_no_prefix: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
 class Extreme:
     """The cell with the lowest (highest) mean among prefixed train conditions of a generation condition.
 
     `vs_base` and `vs_no_prefix` compare it with the base model and with the `no_prefix` fine-tune under the
     same eval condition, as the scale's change: % difference, or plain difference. The intervals are those of the
     named cell; they do not allow for its being chosen as the most extreme of `cells` (out of `planned`).
+    `held_out` allows for that; None where there are too few prompts to halve them.
     `unpushed` says whether the grid has a `no_prefix` fine-tune.
     """
 
@@ -112,6 +128,7 @@ class Extreme:
     cells: int
     planned: int
     unpushed: bool
+    held_out: HeldOut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +169,9 @@ class ArmMeasures:
     `columns` are all eval conditions of its rows, `evaluates` those of the arm itself, `crossed` those of the
     other arm; what pushes nowhere belongs to both.
     `whole` pools seeds too; `by_seed` is empty where there is one seed. With several seeds the
-    intervals cover the draw of prompts, and `by_seed` shows what the seeds differ by.
+    intervals cover the draw of prompts, and `by_seed` shows what the seeds differ by. `families` has the cells of each
+    generation condition beside each other, for whoever picks from them; `uneven` says where cells lack scores of
+    different prompts.
     """
 
     arm: str
@@ -169,6 +188,8 @@ class ArmMeasures:
     by_generate: dict[str, GroupMeasures]
     by_seed: dict[int, GroupMeasures]
     course: tuple[CoursePoint, ...]
+    families: dict[str, tuple[Claim, ...]] = field(default_factory=dict)
+    uneven: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from windowshift.core.contract.confidence import paired_rate_ends
 from windowshift.core.contract.records import BASE, CellRow
 from windowshift.core.contract.stats import (
     DATA,
+    HALVES,
     RESAMPLES,
     Floats,
     Means,
@@ -233,9 +234,18 @@ class Resampled:
                 found.draws[:, place] = shifted(self.scale, found.draws[:, place : place + 1], shift)[:, 0]
         return found
 
-    def compared(self, column: int, other: int) -> PairedMeans:
-        """Two columns over the prompts that both have scores for."""
+    @cached_property
+    def half(self) -> NDArray[np.bool_]:
+        """One half of the eval prompts, always the same one: what is chosen on it is measured on the other."""
+        prompts = self.counts.shape[1]
+        found = np.zeros(prompts, dtype=np.bool_)
+        found[np.random.default_rng([self._bootstrap[1], HALVES]).permutation(prompts)[: prompts // 2]] = True
+        return found
+
+    def compared(self, column: int, other: int, among: NDArray[np.bool_] | None = None) -> PairedMeans:
+        """Two columns over the prompts that both have scores for, of all or of some."""
         has: NDArray[np.bool_] = np.all(self.counts[[column, other]] > 0, axis=0)
+        has = has if among is None else has & among
         sums, counts = (np.where(has, table[[column, other]], 0.0) for table in (self.sums, self.counts))
         return PairedMeans(sums, counts, *self._bootstrap, known=self.over([column, other], has))
 

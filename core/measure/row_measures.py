@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.stats import Means
@@ -146,13 +147,24 @@ def _average(arm: Arm, generate: str, train: str, seed: int | None, changes: Cha
     return Sampled(float(changes.values[done].mean()), draws, int(r.n[done].sum()), prompts, True)
 
 
-def cell_change(arm: Arm, generate: str, train: str, evaluate: str, against: str, seed: int | None) -> Sampled:
-    """A cell against that of another row, or of the base model, under the same condition: the scale's change."""
+def cell_change(
+    arm: Arm,
+    generate: str,
+    train: str,
+    evaluate: str,
+    against: str,
+    seed: int | None,
+    among: NDArray[np.bool_] | None = None,
+) -> Sampled:
+    """A cell against that of another row, or of the base model, under the same condition: the scale's change.
+
+    It is over the prompts that both have a score of; `among` says of which ones (None: of all).
+    """
     column = arm.column(generate, train, evaluate, seed)
     other = arm.column("" if against == BASE else generate, against, evaluate, seed)
     if column is None or other is None:
         return Sampled(reason=f"the cell under {evaluate} is not done")
-    pair = arm.resampled.compared(column, other)
+    pair = arm.resampled.compared(column, other, among)
     found = change(arm.resampled.scale, pair, trained=True)
     if not found.there:
         return Sampled(reason="the base model's mean is 0" if pair.prompts else "no prompt has a score in both")

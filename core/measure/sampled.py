@@ -17,7 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from windowshift.core.contract.confidence import Z, student_t
+from windowshift.core.contract.confidence import LEVEL, Z, student_t
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.stats import Floats, intervals
 
@@ -198,7 +198,9 @@ def in_common(whole: float, each: float, runs: int) -> float:
     return math.sqrt(min(max(shared / whole, 0.0), 1.0)) if whole > 0 else 0.0
 
 
-def over_runs(value: float, low: float, high: float, runs: Sequence[float], shared: float) -> tuple[float, float]:
+def over_runs(
+    value: float, low: float, high: float, runs: Sequence[float], shared: float, level: float = LEVEL
+) -> tuple[float, float]:
     """Widen an interval over prompts by the noise between training runs.
 
     Args:
@@ -207,14 +209,15 @@ def over_runs(value: float, low: float, high: float, runs: Sequence[float], shar
         high: the upper one.
         runs: the number by run.
         shared: as `in_common` gives it.
+        level: of the interval.
     """
     count, spread = len(runs), float(np.std(runs, ddof=1))
     error = spread / math.sqrt(count)
-    below, above = (_widened(shared * reach, error, count - 1) for reach in (value - low, high - value))
+    below, above = (_widened(shared * reach, error, count - 1, level) for reach in (value - low, high - value))
     return value - below, value + above
 
 
-def _widened(reach: float, error: float, degrees: int) -> float:
+def _widened(reach: float, error: float, degrees: int, level: float) -> float:
     """A reach over prompts put together with a standard error of so many degrees of freedom.
 
     Adding the squares of both reaches is on the safe side where the runs are the smaller part, and Student's t of
@@ -222,9 +225,9 @@ def _widened(reach: float, error: float, degrees: int) -> float:
     """
     if not error > 0:
         return reach
-    apart = math.hypot(reach, student_t(degrees) * error)
-    whole = math.hypot(reach / Z, error)
-    return (apart + student_t(degrees * (whole / error) ** 4) * whole) / 2
+    apart = math.hypot(reach, student_t(degrees, level) * error)
+    whole = math.hypot(reach / _NORMAL.inv_cdf((1 + level) / 2), error)
+    return (apart + student_t(degrees * (whole / error) ** 4, level) * whole) / 2
 
 
 def _finite(draws: Floats) -> Floats:

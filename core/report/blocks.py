@@ -10,6 +10,7 @@ from windowshift.core.contract.estimate import Estimate, counts_text
 from windowshift.core.contract.number_format import NumberFormat, number
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import Scale
+from windowshift.core.measure.family import ALPHA, MARKS, Claim
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, GroupMeasures, Spread
 from windowshift.core.report.fit_blocks import fit_blocks, row_label
 from windowshift.core.report.page import (
@@ -167,6 +168,8 @@ def _cut(truncated: int) -> str:
 
 def _uplifts(arm: ArmMeasures, generate: str, width: int | None, *, link: bool = False) -> Iterator[Block]:
     cells, words = _cells(arm, generate), arm.scale.words
+    family = arm.families.get(generate, ())
+    marks = {(one.key.train, one.key.evaluate): one.mark for one in family}
     averages = {point.train: point.y if link else point.effect for point in arm.by_generate[generate].points}
     what, form = (words.link, words.link_format) if link else (words.effect, words.effect_format)
     yield Heading(f"Uplift over the base model ({what}), {arm.arm} arm, trained on {generate} data")
@@ -175,21 +178,40 @@ def _uplifts(arm: ArmMeasures, generate: str, width: int | None, *, link: bool =
         items = []
         for evaluate in arm.columns:
             cell = cells.get((train, evaluate))
-            items.append(_uplift((cell.uplift if link else cell.effect) if cell else None, form))
+            items.append(
+                _uplift(
+                    (cell.uplift if link else cell.effect) if cell else None, form, marks.get((train, evaluate), "")
+                )
+            )
         rows.append((train, [*items, _uplift(averages.get(train), form)]))
     table, way = matrix("train", rows, [*arm.columns, "average"], width)
     yield table
-    yield Line(
-        (
-            "Brackets: 95% interval, paired by prompt.",
-            "± half the width of the 95% interval, paired by prompt.",
-            "* the 95% interval, paired by prompt, leaves out 0.",
-        )[way],
-        "dim",
+    ways = (
+        "Brackets: 95% interval, paired by prompt. ",
+        "± half the width of the 95% interval, paired by prompt. ",
+        "",
+    )
+    yield Line(f"{ways[way]}{MARKS}.", "dim")
+    if family and not link:
+        yield Line(_all_at_once(family, arm.scale), "dim")
+
+
+def _all_at_once(family: tuple[Claim, ...], scale: Scale) -> str:
+    """What of a table holds when all of it is read."""
+    own, lenient, strict = (sum(getattr(one, p) <= ALPHA for one in family) for p in ("p", "bh", "holm"))
+    together = [one.uplift for one in family if one.uplift.decided]
+    band = ""
+    if together:
+        nearest = min(together, key=lambda one: min(abs(one.low or 0.0), abs(one.high or 0.0)))
+        band = f", the nearest of which is {scale.words.link_format.whole(nearest)} there"
+    return (
+        f"All {len(family)} cells at once: {own} leave out 0 by their own intervals, {lenient} after "
+        f"Benjamini-Hochberg, {strict} after Holm, {len(together)} in simultaneous 95% bands (max-T over the joint "
+        f"resamples, {scale.words.link}){band}."
     )
 
 
-def _uplift(one: Estimate | None, form: NumberFormat) -> tuple[Item, Item, Item]:
+def _uplift(one: Estimate | None, form: NumberFormat, mark: str | None = None) -> tuple[Item, Item, Item]:
     if one is None:
         return (Item("·", "dim"),) * 3
     text = form.text(one.value)
@@ -198,7 +220,8 @@ def _uplift(one: Estimate | None, form: NumberFormat) -> tuple[Item, Item, Item]
     sure = one.low > 0 or one.high < 0
     style = ("red" if one.value > 0 else "blue") if sure else ""
     half = replace(form, sign=False).text((one.high - one.low) / 2)
-    return Item(form.whole(one), style), Item(f"{text} ±{half}", style), Item(f"{text}{'*' if sure else ' '}", style)
+    mark = ("*" if sure else "") if mark is None else mark
+    return Item(form.whole(one) + mark, style), Item(f"{text} ±{half}{mark}", style), Item(f"{text}{mark:2}", style)
 
 
 def _spreads(report: Report, arm: ArmMeasures, generate: str) -> Iterator[Block]:
@@ -246,7 +269,10 @@ def _extremes(group: GroupMeasures, generate: str, scale: Scale) -> Iterator[Blo
     yield Heading(f"Extreme elicitation, {generate} data")
     for one in group.extremes:
         yield Line(_extreme(one, scale))
-    note = "The intervals are the named cell's; they do not allow for its being picked as the extreme"
+        yield Line(_held_out(one, scale))
+    note = "Over all prompts the intervals are the named cell's and do not allow for its being picked as the extreme"
+    if any(one.held_out for one in group.extremes):
+        note += "; those of the held-out half do (of the noise between training runs, both halves have the same)"
     if any(one.tally.truncated for one in group.extremes):
         note += f"; †k: k of its completions are truncated; {scale.words.truncated}"
     yield Line(f"{note}.", "dim")
@@ -266,6 +292,25 @@ def _extreme(one: Extreme, scale: Scale) -> str:
         f"against the base model {against(one.vs_base)}"
     )
     return f"{said}, against the no_prefix fine-tune {against(one.vs_no_prefix)}" if one.unpushed else said
+
+
+def _held_out(one: Extreme, scale: Scale) -> str:
+    """The same, of a cell that was chosen on other prompts than it is measured on."""
+    held = one.held_out
+    if held is None:
+        return "no held-out measure: a half of the prompts has fewer than 10"
+    form = scale.words.change_format
+    same = (held.train, held.evaluate) == (one.train, one.evaluate)
+    which = "the same cell" if same else f"trained under {held.train}, evaluated under {held.evaluate}"
+    left = held.vs_base.prompts if held.vs_base else None
+    said = (
+        f"chosen on one half of the prompts (n = {held.chosen_on}): {which}; measured on the other "
+        f"({counts_text(left, held.vs_base.n, held.vs_base.seeds) if held.vs_base else 'nothing there'}): against the "
+        f"base model {shown(held.vs_base, form, unit=True)}"
+    )
+    return (
+        f"{said}, against the no_prefix fine-tune {shown(held.vs_no_prefix, form, unit=True)}" if one.unpushed else said
+    )
 
 
 def _course(arm: ArmMeasures) -> Iterator[Block]:

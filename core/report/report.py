@@ -11,9 +11,19 @@ from windowshift.core.contract.estimate import Estimate, runs_note
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
+from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally, load_grid
 from windowshift.core.measure.measurement import measure_resampled
-from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, Fit, GroupMeasures, Measures, Point
+from windowshift.core.measure.measures import (
+    ArmMeasures,
+    CellMeasure,
+    Extreme,
+    Fit,
+    GroupMeasures,
+    HeldOut,
+    Measures,
+    Point,
+)
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
 from windowshift.core.report.steering_json import steering_json
@@ -106,7 +116,8 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
 def _notes(experiment: ExperimentRow, measures: Measures) -> list[str]:
     notes = [REHEARSAL] if experiment.rehearsal else []
     note = runs_note(max((len(arm.seeds) for arm in measures.arms.values() if arm.generates), default=0))
-    return [*notes, note] if note else notes
+    uneven = [one for arm in measures.arms.values() for one in arm.uneven]
+    return [*notes, *([note] if note else []), *dict.fromkeys(uneven)]
 
 
 def _arm(arm: ArmMeasures) -> dict[str, Any]:
@@ -115,6 +126,7 @@ def _arm(arm: ArmMeasures) -> dict[str, Any]:
     found["by_generate"] = {generate: _group(group, arm.scale) for generate, group in arm.by_generate.items()}
     found["by_seed"] = {str(seed): _group(group, arm.scale) for seed, group in arm.by_seed.items()}
     found["pooled"] = [_cell(cell, arm) for cell in arm.cells] if len(arm.seeds) > 1 else []
+    found["families"] = {generate: [_claim(one) for one in family] for generate, family in arm.families.items()}
     found["course"] = [
         {
             "generate": point.generate,
@@ -207,7 +219,19 @@ def _extreme(extreme: Extreme, scale: Scale) -> dict[str, Any]:
         **_numbers(f"vs_no_prefix{unit}", extreme.vs_no_prefix, "vs_no_prefix"),
         "cells": extreme.cells,
         "planned": extreme.planned,
+        "held_out": _held_out(extreme.held_out, unit) if extreme.held_out else None,
         "reason": None,
+    }
+
+
+def _held_out(held: HeldOut, unit: str) -> dict[str, Any]:
+    """A cell that was chosen on one half of the prompts and is measured on the other."""
+    return {
+        "train": held.train,
+        "evaluate": held.evaluate,
+        "chosen_on_prompts": held.chosen_on,
+        **_numbers(f"vs_base{unit}", held.vs_base, "vs_base"),
+        **_numbers(f"vs_no_prefix{unit}", held.vs_no_prefix, "vs_no_prefix"),
     }
 
 
@@ -254,6 +278,19 @@ def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
         "uplift_ci95": _interval(cell.uplift),
         "effect": _value(cell.effect),
         "effect_ci95": _interval(cell.effect),
+    }
+
+
+def _claim(one: Claim) -> dict[str, Any]:
+    """A cell beside the others of its table: `uplift_all_ci95` is its simultaneous band, on the link scale."""
+    return {
+        "train": one.key.train,
+        "evaluate": one.key.evaluate,
+        "uplift": one.uplift.value,
+        "uplift_all_ci95": _interval(one.uplift),
+        "p": one.p,
+        "p_holm": one.holm,
+        "p_benjamini_hochberg": one.bh,
     }
 
 

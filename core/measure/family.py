@@ -1,0 +1,171 @@
+"""Many cells at once: how far all uplifts of a table may be off together, and which hold when so many are read.
+
+The cells of one arm and generation condition are a **family**: they stand in one table, and a reader picks from it.
+
+- **Simultaneous bands** (max-T: Westfall and Young 1993; for bootstraps Romano and Wolf 2005): the joint draws say how
+  far the farthest cell of a draw is off, in reaches of its own interval; as many reaches hold all cells at once in 95 %
+  of draws. The cells' dependence, which makes them fewer than they look, is in the draws.
+- The **p value** of a cell is the level at which its interval would touch no effect, by the normal distribution over
+  prompts and Student's t over training runs: the intervals and the p values never disagree.
+- **Holm** (1979) keeps the chance of any false claim in the family at 5 %; **Benjamini and Hochberg** (1995) the
+  expected share of false ones among those that are claimed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from windowshift.core.contract.confidence import LEVEL, Z
+from windowshift.core.contract.estimate import Estimate
+from windowshift.core.contract.stats import Floats, intervals
+from windowshift.core.measure.resampled import Key, Resampled
+from windowshift.core.measure.sampled import in_common, over_runs
+
+_NORMAL = NormalDist()
+ALPHA = 1 - LEVEL
+_SMALLEST = 1e-15
+"""Below it a p value is as good as 0: beyond, neither the draws nor the quantiles say anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That a cell differs from the base model, beside the same claim of all other cells of its table.
+
+    Attributes:
+        key: the cell, all seeds pooled.
+        uplift: against the base model on the link scale, with the end of the simultaneous bands as its interval.
+        p: two-sided, of its own interval.
+        holm: p adjusted by Holm: at most 0.05 where no false claim is to be among all.
+        bh: p adjusted by Benjamini and Hochberg: at most 0.05 where 5 % of the claims may be false.
+    """
+
+    key: Key
+    uplift: Estimate
+    p: float
+    holm: float
+    bh: float
+
+    @property
+    def mark(self) -> str:
+        """What stands behind the cell's number, as `MARKS` explains."""
+        return "*h" if self.holm <= ALPHA else "*b" if self.bh <= ALPHA else "*" if self.p <= ALPHA else ""
+
+
+MARKS = (
+    "* its own 95% interval leaves out 0; *b also when 5% of the table's claims may be false (Benjamini-Hochberg); "
+    "*h also when none may (Holm)"
+)
+
+
+def claims(r: Resampled, columns: dict[Key, int]) -> tuple[Claim, ...]:
+    """The cells of one table, each beside the others.
+
+    Args:
+        r: the grid.
+        columns: its cells; those without an interval are in no family.
+    """
+    uplift = r.uplifts
+    chosen = {
+        key: column
+        for key, column in columns.items()
+        if np.isfinite([uplift.values[column], uplift.low[column], uplift.high[column]]).all()
+    }
+    if not chosen:
+        return ()
+    order = list(chosen.values())
+    level = joint_level(uplift.values[order], uplift.draws[:, order])
+    reaches = [_Reach.of(r, column) for column in order]
+    p = [reach.p for reach in reaches]
+    found = []
+    for key, reach, own, strict, lenient in zip(chosen, reaches, p, holm(p), benjamini_hochberg(p), strict=True):
+        column, seeds = chosen[key], len(r.members[chosen[key]])
+        low, high = reach.ends(level)
+        estimate = Estimate(
+            reach.value, min(low, reach.value), max(high, reach.value),
+            int(r.paired.n[column]), int(r.paired.prompts[column]), seeds,
+        )  # fmt: skip
+        found.append(Claim(key, estimate, own, strict, lenient))
+    return tuple(found)
+
+
+def joint_level(values: Floats, draws: Floats, level: float = LEVEL) -> float:
+    """The level of single intervals at which all of them hold together at `level`, from joint draws (draws, cells)."""
+    low, high = intervals(draws)
+    away = draws - values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reaches = np.where(away < 0, away / (low - values), away / (high - values))
+    reaches[~np.isfinite(reaches)] = 0.0  # a cell without spread is never off
+    farthest = float(np.percentile(reaches.max(axis=1), 100 * level)) if len(reaches) else 1.0
+    return max(2 * _NORMAL.cdf(Z * max(farthest, 1.0)) - 1, level)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P values adjusted by Holm (1979), in their order."""
+    order = sorted(range(len(p)), key=p.__getitem__)
+    found, largest = [0.0] * len(p), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min((len(p) - rank) * p[index], 1.0))
+        found[index] = largest
+    return found
+
+
+def benjamini_hochberg(p: Sequence[float]) -> list[float]:
+    """P values adjusted by Benjamini and Hochberg (1995), in their order."""
+    order = sorted(range(len(p)), key=p.__getitem__, reverse=True)
+    found, least = [0.0] * len(p), 1.0
+    for rank, index in enumerate(order):
+        least = min(least, len(p) / (len(p) - rank) * p[index])
+        found[index] = least
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """An uplift with its interval over prompts at 95 %, and what its training runs add, at any level."""
+
+    value: float
+    low: float
+    high: float
+    runs: tuple[float, ...]
+    shared: float
+
+    @classmethod
+    def of(cls, r: Resampled, column: int) -> _Reach:
+        """That of one column."""
+        uplift, runs = r.uplifts, list(r.runs.get(column, ()))
+        ends = float(uplift.values[column]), float(uplift.low[column]), float(uplift.high[column])
+        if len(runs) < 2 or not np.isfinite(uplift.values[runs]).all():
+            return cls(*ends, (), 1.0)
+        with np.errstate(invalid="ignore"):
+            spread = np.nanvar(uplift.draws[:, [column, *runs]], axis=0)
+        shared = in_common(float(spread[0]), float(spread[1:].mean()), len(runs))
+        return cls(*ends, tuple(float(one) for one in uplift.values[runs]), shared)
+
+    def ends(self, level: float) -> tuple[float, float]:
+        """The interval at a level."""
+        wider = _NORMAL.inv_cdf((1 + level) / 2) / Z
+        low, high = self.value - wider * (self.value - self.low), self.value + wider * (self.high - self.value)
+        return over_runs(self.value, low, high, self.runs, self.shared, level) if self.runs else (low, high)
+
+    @property
+    def p(self) -> float:
+        """Where the interval touches 0."""
+        if self.value == 0:
+            return 1.0
+        if not self.runs:
+            reach = self.value - self.low if self.value > 0 else self.high - self.value
+            return 2 * _NORMAL.cdf(-Z * abs(self.value) / reach) if reach > 0 else 0.0
+        smallest, largest = math.log(_SMALLEST), 0.0  # of log p: the interval of p = 1 is a point
+        for _ in range(50):
+            middle = (smallest + largest) / 2
+            low, high = self.ends(1 - math.exp(middle))
+            if low <= 0 <= high:
+                smallest = middle
+            else:
+                largest = middle
+        return math.exp(largest)
