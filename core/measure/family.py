@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -24,7 +24,7 @@ from windowshift.core.contract.confidence import LEVEL, Z
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.stats import Floats, intervals
 from windowshift.core.measure.resampled import Key, Resampled
-from windowshift.core.measure.sampled import in_common, over_runs
+from windowshift.core.measure.sampled import Sampled, in_common, over_runs
 
 _NORMAL = NormalDist()
 ALPHA = 1 - LEVEL
@@ -79,7 +79,7 @@ def claims(r: Resampled, columns: dict[Key, int]) -> tuple[Claim, ...]:
         return ()
     order = list(chosen.values())
     level = joint_level(uplift.values[order], uplift.draws[:, order])
-    reaches = [_Reach.of(r, column) for column in order]
+    reaches = [Reach.of(r, column) for column in order]
     p = [reach.p for reach in reaches]
     found = []
     for key, reach, own, strict, lenient in zip(chosen, reaches, p, holm(p), benjamini_hochberg(p), strict=True):
@@ -125,8 +125,16 @@ def benjamini_hochberg(p: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reach:
-    """An uplift with its interval over prompts at 95 %, and what its training runs add, at any level."""
+class Reach:
+    """A number with its interval over prompts at 95 %, and what its training runs add: its interval at any level.
+
+    Attributes:
+        value: the number.
+        low: the lower end over prompts.
+        high: the upper one.
+        runs: the number by run, where there are several.
+        shared: the share of its reach over prompts that all runs have in common.
+    """
 
     value: float
     low: float
@@ -135,8 +143,15 @@ class _Reach:
     shared: float
 
     @classmethod
-    def of(cls, r: Resampled, column: int) -> _Reach:
-        """That of one column."""
+    def of_number(cls, number: Sampled) -> Reach:
+        """That of a number that adds: one with an interval."""
+        low, high = replace(number, runs=()).interval
+        runs = tuple(run.value for run in number.runs)
+        return cls(number.value, low, high, runs, number.in_common if runs else 1.0)
+
+    @classmethod
+    def of(cls, r: Resampled, column: int) -> Reach:
+        """That of one column's uplift."""
         uplift, runs = r.uplifts, list(r.runs.get(column, ()))
         ends = float(uplift.values[column]), float(uplift.low[column]), float(uplift.high[column])
         if len(runs) < 2 or not np.isfinite(uplift.values[runs]).all():

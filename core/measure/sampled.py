@@ -95,6 +95,11 @@ class Sampled:
             low, high = float(ends[0][0]), float(ends[1][0])
         return min(low, self.value), max(high, self.value)  # NaN stays: it comes first
 
+    @property
+    def in_common(self) -> float:
+        """The share of the reach over prompts that all runs have in common, of a number that adds."""
+        return self._in_common(None)
+
     def _in_common(self, floor: float | None) -> float:
         """The share of the reach over prompts that all runs have in common."""
         assert self.draws is not None

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
@@ -33,6 +34,7 @@ from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.settings.spec_scorers import scorers_of
 from windowshift.core.spec import registry
 from windowshift.core.spec.answered_file import AnsweredFile
+from windowshift.core.spec.contrasts import resolve_contrasts
 from windowshift.core.spec.given import Given, GivenData, KeptData, KnownAnswers
 from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
 from windowshift.core.spec.spec import Spec
@@ -50,7 +52,7 @@ class Plan:
     `prompts` holds the prompt sets that the jobs' inputs name by digest; `repeats` counts prompts left
     out because another one has the same text. `conditions` are those of job inputs, by their identity as
     JSON; `vector_files` and `answered` the files behind vectors, by digest. `notes` are what a person must know;
-    `given` the rows of a D that is given, by digest.
+    `contrasts` what the spec compares, resolved, `given` the rows of a D that is given, by digest.
     """
 
     spec: Spec
@@ -68,6 +70,7 @@ class Plan:
     vector_files: Mapping[str, Path]
     answered: Mapping[str, AnsweredFile]
     notes: tuple[str, ...] = ()
+    contrasts: tuple[Mapping[str, Any], ...] = ()
     given: Mapping[str, GivenRows] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
@@ -215,6 +218,12 @@ def make_plan(
     maker.make()
     if spec.data.weights:
         _check_weights(spec, maker)
+    contrasts = resolve_contrasts(
+        spec.contrasts,
+        [(row.arm, row.generate, row.train) for row in grid.rows],
+        [one.name for one in grid.evaluate],
+        [behaviour.name for behaviour in measured],
+    )
     return Plan(
         spec,
         spec_text,
@@ -235,7 +244,9 @@ def make_plan(
             *_met_in_shots(grid, drawn),
             *(given[one].note(one.name) for one in _given(grid)),
             *_unused(drawn),
+            *(f"contrast {one['hash']}, which the first run registers: {one['name']}" for one in contrasts),
         ),
+        tuple(contrasts),
         {rows.digest: rows for rows in given.values()},
     )
 

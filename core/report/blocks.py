@@ -12,6 +12,7 @@ from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.family import ALPHA, MARKS, Claim
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, GroupMeasures, Spread
+from windowshift.core.report.contrast_blocks import contrast_blocks
 from windowshift.core.report.fit_blocks import fit_blocks, row_label
 from windowshift.core.report.page import (
     Block,
@@ -28,7 +29,7 @@ from windowshift.core.report.steering_blocks import steering_blocks
 
 def report_blocks(report: Report, width: int | None) -> list[Block]:
     """Everything the report says, for a terminal of `width` columns (None: as wide as need be)."""
-    blocks = list(_head(report))
+    blocks = [*_head(report), *contrast_blocks(report)]
     for arm in report.measures.arms.values():
         for generate in arm.generates or ("",):
             blocks += _means(report, arm, generate, width)

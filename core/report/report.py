@@ -11,6 +11,7 @@ from windowshift.core.contract.estimate import Estimate, runs_note
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
+from windowshift.core.measure.contrasts import ContrastMeasure, contrasts
 from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally, load_grid
 from windowshift.core.measure.measurement import measure_resampled
@@ -48,6 +49,7 @@ class Report:
     tally: Tally
     failed_jobs: tuple[tuple[str, str], ...]
     steering: SteeringResults
+    contrasts: tuple[ContrastMeasure, ...] = ()
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -71,6 +73,7 @@ class Report:
             "completions": asdict(self.tally),
             "failed_jobs": [{"job": label, "error": error} for label, error in self.failed_jobs],
             "notes": list(self.notes),
+            "contrasts": [_contrast(one) for one in self.contrasts],
             "arms": {name: _arm(arm) for name, arm in self.measures.arms.items()},
             "cells": [_cell(cell, arm) for arm in self.measures.arms.values() for cell in arm.seed_cells],
             "steering": steering_json(self.steering) if self.steering else None,
@@ -110,6 +113,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         sum(jobs.values(), Tally(0, 0, 0, 0)),
         tuple((job.label, job.error or "no reason was recorded") for job in failed),
         steering,
+        contrasts(resampled),
     )
 
 
@@ -278,6 +282,20 @@ def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
         "uplift_ci95": _interval(cell.uplift),
         "effect": _value(cell.effect),
         "effect_ci95": _interval(cell.effect),
+    }
+
+
+def _contrast(one: ContrastMeasure) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "hash": one.hash,
+        "registered": one.registered,
+        "cells_done_then": one.cells_done,
+        "withdrawn": one.withdrawn,
+        **_numbers("effect", one.effect),
+        "p": one.p,
+        "p_holm": one.holm,
+        "reason": one.reason or None,
     }
 
 

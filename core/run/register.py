@@ -32,6 +32,7 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
         for row in plan.grid.rows
     ]
     with writer.batch():
+        contrasts = writer.registered_contrasts(spec.name, plan.contrasts)
         experiment = writer.put_experiment(
             {
                 "name": spec.name,
@@ -50,6 +51,7 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
                         "train": train,
                         "evaluate": [_described(condition) for condition in plan.grid.evaluate],
                         "base": [_described(condition) for condition in plan.grid.base],
+                        **({"contrasts": contrasts} if contrasts else {}),
                     }
                 ),
                 "channels": to_json(

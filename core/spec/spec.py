@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.whole_text import require_whole
+from windowshift.core.spec.contrasts import Contrast
 from windowshift.core.spec.file_kind import other_kind
 from windowshift.core.spec.scorer_section import ScorerSection
 from windowshift.core.spec.section import Section
@@ -42,6 +43,7 @@ class Spec(Section):
 
     `date` is the day that a chat template takes for today, and `template` holds its switches (`enable_thinking`,
     `reasoning_effort`, ...). `score` says what is scored of a model that thinks: its answers, unless asked.
+    `contrasts` are the comparisons that the experiment is for: they change no job, and are reported first.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
@@ -66,6 +68,7 @@ class Spec(Section):
     scorers: list[ScorerSection] = []
     judges: list[JudgeSection] = []
     seeds: Annotated[list[int], Field(min_length=1, max_length=10_000)] = [0]
+    contrasts: Annotated[list[Contrast], Field(max_length=1000)] = []
 
     @field_validator("seeds")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -45,6 +46,32 @@ class Writer(ResultWriter):
                 tuple(columns.values()),
             ).fetchone()
         return int(row[0])
+
+    def registered_contrasts(self, name: str, wanted: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The contrasts of an experiment as they are to be stored: each with when a run first had it.
+
+        One that was registered before keeps its time and how many cells were done by then. One that is not wanted any
+        more is kept as withdrawn, unless no cell was done yet.
+
+        Args:
+            name: of the experiment, which may be new.
+            wanted: the contrasts of its spec, each with a `hash`.
+        """
+        with self.batch() as connection:
+            row = connection.execute("SELECT id, conditions FROM experiments WHERE name = ?", (name,)).fetchone()
+            before: list[dict[str, Any]] = json.loads(row[1]).get("contrasts", []) if row else []
+            (done,) = connection.execute(
+                "SELECT count(*) FROM cells c JOIN jobs j ON j.n = c.job WHERE c.experiment = ? AND j.state = 'done'",
+                (row[0] if row else -1,),
+            ).fetchone()
+        now = time.time()
+        known = {str(one["hash"]): one for one in before}
+        found = []
+        for one in wanted:
+            earlier = known.pop(str(one["hash"]), None)
+            kept = {key: earlier[key] for key in ("registered", "cells_done")} if earlier else {}
+            found.append({**one, "registered": now, "cells_done": done, **kept})
+        return [*found, *({**one, "withdrawn": one.get("withdrawn", now)} for one in known.values() if done)]
 
     def put_jobs(self, experiment: int, jobs: Sequence[tuple[str, str, str, str, str, int]]) -> dict[str, int]:
         """Link jobs (id, kind, label, inputs JSON, parents JSON, total) to an experiment, adding new ones.

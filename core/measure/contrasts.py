@@ -1,0 +1,98 @@
+"""The contrasts that a spec named before the run, measured: the experiment's own questions, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from windowshift.core.contract.estimate import Estimate
+from windowshift.core.contract.records import BASE
+from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.effect import shown_effect
+from windowshift.core.measure.family import Reach, holm
+from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.row_measures import average, by_run
+from windowshift.core.measure.sampled import Sampled
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastMeasure:
+    """One contrast: the first row against the second, as the scale shows effects.
+
+    Attributes:
+        name: what the spec calls it, or what it compares.
+        hash: of what is compared.
+        registered: when a run first had it, in Unix seconds.
+        cells_done: cells that were done by then: 0 says that it was named before there was any result.
+        withdrawn: when the spec did not have it any more; None: it has.
+        effect: the difference, with its interval; None where it is not there yet.
+        p: two-sided, of the interval; None where there is none.
+        holm: p adjusted by Holm over all contrasts of the behaviour that there are.
+        reason: why there is no difference.
+    """
+
+    name: str
+    hash: str
+    registered: float
+    cells_done: int
+    withdrawn: float | None
+    effect: Estimate | None
+    p: float | None
+    holm: float | None
+    reason: str
+
+
+def contrasts(r: Resampled) -> tuple[ContrastMeasure, ...]:
+    """Every contrast of the grid's behaviour, also those that were withdrawn."""
+    entries = [
+        entry
+        for entry in r.grid.experiment.conditions.get("contrasts", [])
+        if entry.get("behaviour") == r.grid.behaviour.name
+    ]
+    arms: dict[str, Arm] = {name: Arm(r, name) for name in r.arms}
+    numbers = [_measured(arms, entry) for entry in entries]
+    estimates = [number.estimate for number in numbers]
+    p = [
+        Reach.of_number(number).p if one is not None and one.low is not None else None
+        for number, one in zip(numbers, estimates, strict=True)
+    ]
+    adjusted = iter(holm([one for one in p if one is not None]))
+    return tuple(
+        ContrastMeasure(
+            str(entry["name"]), str(entry["hash"]), float(entry["registered"]), int(entry["cells_done"]),
+            entry.get("withdrawn"), one, own, None if own is None else next(adjusted), number.reason,
+        )
+        for entry, number, one, own in zip(entries, numbers, estimates, p, strict=True)
+    )  # fmt: skip
+
+
+def _measured(arms: Mapping[str, Arm], entry: Mapping[str, Any]) -> Sampled:
+    arm = arms.get(str(entry["arm"]))
+    if arm is None:
+        return Sampled(reason=f"there is no {entry['arm']} arm any more")
+    evaluates = tuple(entry["evaluate"] or arm.evaluates)
+    return by_run(
+        arm,
+        lambda seed: _difference(arm, str(entry["generate"]), str(entry["of"]), str(entry["against"]), evaluates, seed),
+    )
+
+
+def _difference(
+    arm: Arm, generate: str, of: str, against: str, evaluates: tuple[str, ...], seed: int | None
+) -> Sampled:
+    """The mean over eval conditions of one row against another, over the prompts that both have under each."""
+    parts = []
+    for evaluate in evaluates:
+        column = arm.column(generate, of, evaluate, seed)
+        other = arm.column("" if against == BASE else generate, against, evaluate, seed)
+        if column is None or other is None:
+            return Sampled(reason=f"not done yet under {evaluate}")
+        pair = arm.resampled.compared(column, other)
+        if pair.prompts < 2:
+            return Sampled(reason=f"fewer than two prompts have a score in both under {evaluate}")
+        found = shown_effect(arm.resampled.scale, pair, trained=True)
+        if not found.there:
+            return Sampled(reason=f"the mean of {against} under {evaluate} is 0")
+        parts.append(found)
+    return parts[0] if len(parts) == 1 else average(parts, sum(part.n for part in parts))

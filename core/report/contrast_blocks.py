@@ -1,0 +1,43 @@
+"""What the report says of the contrasts that the spec named, before anything else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from windowshift.core.contract.estimate import counts_text
+from windowshift.core.measure.contrasts import ContrastMeasure
+from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown
+from windowshift.core.report.report import Report
+
+
+def contrast_blocks(report: Report) -> Iterator[Block]:
+    """The contrasts, each with when it was registered; nothing where the spec names none."""
+    if not report.contrasts:
+        return
+    words = report.behaviour.scale.words
+    yield Heading(f"Contrasts that the spec names ({words.effect})")
+    rows = []
+    for one in report.contrasts:
+        number = shown(one.effect, words.effect_format, missing=f"— ({one.reason})")
+        n = counts_text(one.effect.prompts, one.effect.n, one.effect.seeds) if one.effect else ""
+        rows.append((Item(one.name), Item(number), Item(_p(one.p)), Item(_p(one.holm)), Item(n)))
+    yield Table(("contrast", "effect [95%]", "p", "p, Holm", "n"), tuple(rows))
+    for one in report.contrasts:
+        yield Line(_registered(one), "dim" if not one.cells_done and one.withdrawn is None else "yellow")
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _registered(one: ContrastMeasure) -> str:
+    done = "before any cell was done" if not one.cells_done else f"WHEN {one.cells_done} CELLS WERE DONE ALREADY"
+    said = f"{one.hash} ({one.name}): registered {_day(one.registered)}, {done}"
+    return f"{said}; WITHDRAWN from the spec {_day(one.withdrawn)}" if one.withdrawn is not None else said
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
