@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ OUT_OF_REACH = 0.025  # of the resamples: then an end of the 95 % interval lies 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The alpha at which the smoothed dose curve has the target's mean.
+    """The alpha at which the dose curve has the target's mean.
 
     `alpha` is None where the target is out of reach, and `nearest` is the end of the curve next to it.
     `alpha_low` and `alpha_high` are the 95 % interval, from a bootstrap over the eval prompts that the curve
@@ -38,9 +39,10 @@ class Match:
 def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, scale: Scale, seed: int = 0) -> Match:
     """Solve a dose curve for the alpha of a target.
 
-    The points are smoothed by a local line (Cleveland 1979, Gaussian weights as wide as neighbours are
-    apart), on the behaviour's link scale, and made monotone (pool adjacent violators): so
-    neighbours bear on each other, and there is one answer. It is found by linear interpolation.
+    The points are made monotone on the behaviour's link scale (pool adjacent violators), so that there is one answer,
+    and alpha is interpolated over the values of what was pooled (PCHIP: Fritsch and Carlson 1980, monotone and without
+    overshoot). Nothing is smoothed beyond that: a local line flattens every bend of the curve, which put the mean at a
+    matched dose up to 17 % off its target, by the same amount however much was measured.
 
     Args:
         alphas: in ascending order, (points,).
@@ -66,17 +68,12 @@ def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, scal
     sums, counts, means, linked = sums[sound], counts[sound], means[sound], linked[sound]
     samples, n = resampled_means(sums, counts, RESAMPLES, seed), counts.sum(axis=1)
     at = np.asarray(alphas, dtype=np.float64)[sound[:-1]]
-    smoother = _smoother(at)
     rising = bool(means[-2] >= means[0])
-    curve = _monotone(smoother @ linked[:-1], rising)
+    curve = _monotone(linked[:-1], rising)
     alpha = _solve(at, curve, float(linked[-1]), rising)
     drawn = scale.forward(samples, n)
     solved = np.array(
-        [
-            _clipped(at, _monotone(smoother @ row[:-1], rising), row[-1], rising)
-            for row in drawn
-            if np.isfinite(row).all()
-        ]
+        [_clipped(at, _monotone(row[:-1], rising), row[-1], rising) for row in drawn if np.isfinite(row).all()]
     )
     wanted = estimate(float(means[-1]), samples[:, -1], int(counts[-1].sum()))
     assert wanted is not None
@@ -90,17 +87,6 @@ def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, scal
         curve_low=float(shown.min()),
         curve_high=float(shown.max()),
     )
-
-
-def _smoother(at: Floats) -> Floats:
-    """The matrix [points, points] that smooths values at `at` by local lines; weights go by rank."""
-    rank = np.arange(len(at), dtype=np.float64)
-    rows = []
-    for place, x in enumerate(at):
-        weights = np.exp(-0.5 * (rank - place) ** 2)
-        design = np.stack([np.ones_like(at), at - x], axis=1)
-        rows.append(np.linalg.solve(design.T @ (weights[:, None] * design), design.T * weights)[0])
-    return np.stack(rows)
 
 
 def _monotone(values: Floats, rising: bool) -> Floats:
@@ -125,10 +111,59 @@ def _solve(at: Floats, curve: Floats, target: float, rising: bool) -> float | No
 
 
 def _clipped(at: Floats, curve: Floats, target: float, rising: bool) -> float:
-    """Where a monotone curve has the target; its end where it has it nowhere."""
+    """Where a monotone curve has the target; its end where it has it nowhere.
+
+    Alphas of one value, which were pooled, count as one point in their middle.
+    """
     if not rising:
         at, curve = at[::-1], curve[::-1]
-    return float(np.interp(target, curve, at))
+    if not curve[0] <= target <= curve[-1]:
+        return float(at[0] if target < curve[0] else at[-1])
+    values: list[float] = []
+    groups: list[list[float]] = []
+    for value, alpha in zip(curve.tolist(), at.tolist(), strict=True):
+        if values and value - values[-1] <= 1e-12 * (1 + abs(value)):
+            groups[-1].append(alpha)
+        else:
+            values.append(value)
+            groups.append([alpha])
+    return _pchip(values, [sum(group) / len(group) for group in groups], target)
+
+
+def _pchip(x: list[float], y: list[float], at: float) -> float:
+    """A monotone cubic through ascending points, at one place between the first and the last.
+
+    As `scipy.interpolate.PchipInterpolator` (slopes of Fritsch and Butland 1984), which works out a whole curve and is ten
+    times as slow: there is one curve a resample, and one place on each.
+    """
+    if len(x) == 1:
+        return y[0]
+    k = min(max(bisect_right(x, at) - 1, 0), len(x) - 2)
+    width, secant = x[k + 1] - x[k], (y[k + 1] - y[k]) / (x[k + 1] - x[k])
+    first, second = (_slope(x, y, knot) for knot in (k, k + 1))
+    t = (at - x[k]) / width
+    cubic = (first + second - 2 * secant) * t + (3 * secant - 2 * first - second)
+    return y[k] + width * t * (first + t * cubic)
+
+
+def _slope(x: list[float], y: list[float], k: int) -> float:
+    """The slope of the cubic at a knot."""
+    if len(x) == 2:
+        return (y[1] - y[0]) / (x[1] - x[0])
+    if k in (0, len(x) - 1):
+        one, two = (1, 2) if k == 0 else (len(x) - 2, len(x) - 3)
+        near, far = abs(x[one] - x[k]), abs(x[two] - x[one])
+        inner, outer = (y[one] - y[k]) / (x[one] - x[k]), (y[two] - y[one]) / (x[two] - x[one])
+        slope = ((2 * near + far) * inner - near * outer) / (near + far)
+        if slope * inner <= 0:
+            return 0.0
+        return 3 * inner if inner * outer <= 0 and abs(slope) > 3 * abs(inner) else slope
+    before, after = x[k] - x[k - 1], x[k + 1] - x[k]
+    left, right = (y[k] - y[k - 1]) / before, (y[k + 1] - y[k]) / after
+    if left * right <= 0:
+        return 0.0
+    first, second = 2 * after + before, after + 2 * before
+    return (first + second) / (first / left + second / right)
 
 
 def _end(solved: Floats, at: Floats, *, low: bool) -> float | None:

@@ -36,7 +36,7 @@ def solved(curve: Callable[[float], float], target: float, *, relative: bool = T
 @settings(max_examples=20)
 @given(rate=st.sampled_from([-0.7, -0.2, 0.3, 1.0]), aim=st.floats(-2.95, 2.95))
 def test_an_exponential_curve_is_solved_exactly(rate: float, aim: float) -> None:
-    """It is a line where means compare by ratio, and a local line smooths a line into itself."""
+    """It is a line where means compare by ratio."""
     found = solved(lambda alpha: 40 * math.exp(rate * alpha), 40 * math.exp(rate * aim))
     assert found.alpha == pytest.approx(aim, abs=1e-6)
     assert found.target.value == pytest.approx(40 * math.exp(rate * aim))
@@ -47,13 +47,13 @@ def test_an_exponential_curve_is_solved_exactly(rate: float, aim: float) -> None
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("aim", [-1.8, -0.4, 0.0, 0.7, 2.1])
-def test_a_bent_curve_is_solved_within_a_few_percent_of_the_mean(sign: int, aim: float) -> None:
+def test_a_bent_curve_is_solved_within_a_percent_of_the_mean(sign: int, aim: float) -> None:
     def curve(alpha: float) -> float:
         return 20 + 200 / (1 + math.exp(-1.2 * sign * alpha))
 
     found = solved(curve, curve(aim))
     assert found.alpha is not None
-    assert curve(found.alpha) == pytest.approx(curve(aim), rel=0.05)
+    assert curve(found.alpha) == pytest.approx(curve(aim), rel=0.01)
 
 
 @pytest.mark.parametrize("slope", [0.3, -0.3])
@@ -87,7 +87,7 @@ def test_an_end_of_the_interval_beyond_the_curve_is_open() -> None:
     assert middle.alpha_low < middle.alpha < middle.alpha_high
 
 
-def test_noise_is_smoothed_over() -> None:
+def test_a_point_that_breaks_the_order_is_pooled_with_its_neighbours() -> None:
     """A point that lies off its neighbours' line moves the answer by less than it lies off."""
 
     def curve(alpha: float) -> float:
@@ -141,6 +141,45 @@ def test_the_interval_covers_the_truth(low: float) -> None:
         inside += found.alpha_low <= truth <= found.alpha_high
     # Three standard errors of a share of 95 % among these runs, and some for a percentile interval's optimism.
     assert 0.87 <= inside / runs <= 1.0
+
+
+@pytest.mark.parametrize("prompts", [50, 200])
+def test_more_prompts_bring_the_matched_mean_nearer_and_the_interval_holds(prompts: int) -> None:
+    """A curve that bends, measured at few doses: a smoother was off by the same 7 to 17 % however many prompts."""
+    rng = np.random.default_rng(3)
+    alphas = [-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0]
+
+    def curve(alpha: float) -> float:
+        return 30 + 400 / (1 + math.exp(-2.0 * (alpha - 0.5)))
+
+    runs, reached, held = 40, [], 0
+    for run in range(runs):
+        aim = (-1.5, 0.25, 0.75, 1.2)[run % 4]
+        own = np.exp(rng.normal(-0.08, 0.4, prompts))
+
+        def drawn(alpha: float, own: np.ndarray = own) -> Rows:  # type: ignore[type-arg]
+            return np.arange(prompts), curve(alpha) * own * np.exp(rng.normal(-0.045, 0.3, prompts))
+
+        found = match(alphas, [drawn(alpha) for alpha in alphas], drawn(aim), scale=Scale.ratio())
+        assert found.alpha is not None
+        reached.append(math.log(curve(found.alpha) / curve(aim)))
+        held += (
+            found.alpha_low is not None and found.alpha_high is not None and found.alpha_low <= aim <= found.alpha_high
+        )
+    assert abs(np.mean(reached)) < 0.04
+    assert np.std(reached) < 0.55 / math.sqrt(prompts) + 0.02
+    assert held / runs >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / runs)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.floats(0.01, 3), st.floats(0.01, 3)), min_size=1, max_size=8), st.floats(0, 1))
+def test_the_cubic_is_that_of_scipy(steps: list[tuple[float, float]], share: float) -> None:
+    from scipy.interpolate import PchipInterpolator
+
+    x, y = (np.concatenate([[0.0], np.cumsum(part)]) for part in zip(*steps, strict=True))
+    place = float(share * x[-1])
+    expected = PchipInterpolator(x, y)(place)
+    assert matching._pchip(x.tolist(), y.tolist(), place) == pytest.approx(float(expected), rel=1e-9, abs=1e-9)
 
 
 def test_prompts_that_lack_a_score_are_left_out() -> None:
