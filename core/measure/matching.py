@@ -133,8 +133,8 @@ def _clipped(at: Floats, curve: Floats, target: float, rising: bool) -> float:
 def _pchip(x: list[float], y: list[float], at: float) -> float:
     """A monotone cubic through ascending points, at one place between the first and the last.
 
-    As `scipy.interpolate.PchipInterpolator` (slopes of Fritsch and Butland 1984), which works out a whole curve and is ten
-    times as slow: there is one curve a resample, and one place on each.
+    As `scipy.interpolate.PchipInterpolator` (slopes of Fritsch and Butland 1984), which takes ten times as long over
+    a whole curve: there is one curve a resample, and one place on each.
     """
     if len(x) == 1:
         return y[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,10 +13,12 @@ from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.proof import Fired, fired_from_json
 from windowshift.core.contract.records import ExperimentRow, JobRow
-from windowshift.core.contract.stats import estimated
+from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.stats import PairedMeans, estimated
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.calibration import DosePoint, LayerRange
-from windowshift.core.measure.effect import against, shown_effect
+from windowshift.core.measure.effect import against, linked, shown_effect
+from windowshift.core.measure.family import Reach
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.sampled import Sampled, combined
 from windowshift.core.store.artifact_folder import ArtifactFolder
@@ -55,6 +58,9 @@ class DoseCurve:
     points: tuple[DosePoint, ...]
 
 
+Verdict = Literal["matched", "off", "open"]
+
+
 @dataclass(frozen=True, slots=True)
 class MatchedDose:
     """The alpha that shows a prefix group's base mean; None where it is out of reach.
@@ -62,6 +68,7 @@ class MatchedDose:
     `target` is the base mean under the group, `reached` the one measured under the matched dose (None where
     neither an eval nor a train condition has it), `ratio` the second over the first, or minus it where means do not
     compare by ratio; paired by prompt. `truncated` counts the completions behind `reached` that were cut off.
+    `verdict` is that of the test of equivalence: whether both means differ by less than 10 % of the target.
     """
 
     vector: str
@@ -78,6 +85,7 @@ class MatchedDose:
     reached: Estimate | None
     ratio: Estimate | None
     truncated: int = 0
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +203,7 @@ def _curve(result: Mapping[str, Any]) -> DoseCurve:
 def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resampled) -> MatchedDose:
     target = Estimate(**result["target"])
     wanted = (result["vector"], result["group"], result["tokens"])
-    reached = ratio = None
+    reached = ratio = verdict = None
     truncated = 0
     group = r.base_as_trained("prefix", result["group"])
     if group is not None and r.done(group):
@@ -207,7 +215,8 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
             if column is not None and group is not None and r.done(column) and r.done(group):
                 reached = _mean(r, column)
                 truncated = r.tally(column).truncated
-                ratio = against(r.scale, r.compared(column, group)).estimate
+                pair = r.compared(column, group)
+                ratio, verdict = against(r.scale, pair).estimate, equivalent(r.scale, pair)
     keys = ("layer", "alpha", "alpha_low", "alpha_high", "dose")
     found = {key: result[key] for key in keys}
     return MatchedDose(
@@ -221,7 +230,33 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
         reached=reached,
         ratio=ratio,
         truncated=truncated,
+        verdict=verdict,
     )
+
+
+MARGIN = 0.1
+"""Means that differ by less than this share of the target are matched."""
+
+
+def equivalent(scale: Scale, pair: PairedMeans) -> Verdict | None:
+    """Whether the first mean lies within 10 % of the second one, by two one-sided tests at 5 % (Schuirmann 1987).
+
+    Matched: the 90 % interval of the difference lies within the margin. Off: the 95 % interval lies beyond it on one
+    side. Else it is open, and more prompts would tell. None: there is no interval, or the target is 0.
+    """
+    number = linked(scale, pair) if scale.kind == "ratio" else shown_effect(scale, pair)
+    whole = number.estimate
+    if whole is None or whole.low is None or whole.high is None or not pair.other:
+        return None
+    least, most = (
+        (math.log2(1 - MARGIN), math.log2(1 + MARGIN))
+        if scale.kind == "ratio"
+        else (-MARGIN * abs(pair.other), MARGIN * abs(pair.other))
+    )
+    low, high = Reach.of_number(number).ends(0.90)
+    if least < low and high < most:
+        return "matched"
+    return "off" if whole.low > most or whole.high < least else "open"
 
 
 def _controls(

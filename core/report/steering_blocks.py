@@ -122,6 +122,9 @@ def _count(own: int | None, n: int) -> str:
     return "" if own in (None, n) else f" ({own})"
 
 
+_VERDICTS = {"matched": " =", "off": " x", "open": " ?", None: ""}
+
+
 def match_blocks(matches: tuple[MatchedDose, ...], behaviour: Behaviour) -> Iterator[Block]:
     """The alphas that show the prefix groups' base means."""
     yield Heading("Matched doses: the alpha that shows a prefix group's base mean without the prefix")
@@ -141,13 +144,18 @@ def match_blocks(matches: tuple[MatchedDose, ...], behaviour: Behaviour) -> Iter
                 Item(f"{number(one.alpha, 2)} [{low}, {high}]"),
                 Item("—" if one.dose is None else number(one.dose, 3)),
                 Item(form.whole(one.reached) + _cut(one.truncated) if one.reached else "not evaluated"),
-                Item(words.against_format.whole(one.ratio) if one.ratio else "—"),
+                Item(words.against_format.whole(one.ratio) + _VERDICTS[one.verdict] if one.ratio else "—"),
                 Item("—" if one.reached is None else str(one.reached.n)),
             )
         )
     compared = f"dose {words.against} prefix" + (f",{words.change}" if words.against_format.unit else "")
     heads = ("group", f"base {behaviour.mean_label}", "alpha", "dose", "mean under the dose", compared, "n")
     yield Table(heads, tuple(rows))
+    if any(one.verdict for one in matches):
+        yield Line(
+            "= within ±10% of the prefix's mean (two one-sided tests at 5%); x beyond; ? open: more prompts would tell.",
+            "dim",
+        )
     if any(one.truncated for one in matches):
         yield Line(f"{_cut_note(behaviour)}.", "dim")
 
