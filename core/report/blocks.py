@@ -25,6 +25,7 @@ from windowshift.core.report.page import (
 )
 from windowshift.core.report.report import REHEARSAL, Report
 from windowshift.core.report.steering_blocks import steering_blocks
+from windowshift.core.report.truncated_rows import DAGGER, cut_cells, dagger_note, row_dagger
 
 
 def report_blocks(report: Report, width: int | None) -> list[Block]:
@@ -171,6 +172,7 @@ def _uplifts(arm: ArmMeasures, generate: str, width: int | None, *, link: bool =
     cells, words = _cells(arm, generate), arm.scale.words
     family = arm.families.get(generate, ())
     marks = {(one.key.train, one.key.evaluate): one.mark for one in family}
+    cut = cut_cells(arm, generate)
     averages = {point.train: point.y if link else point.effect for point in arm.by_generate[generate].points}
     what, form = (words.link, words.link_format) if link else (words.effect, words.effect_format)
     yield Heading(f"Uplift over the base model ({what}), {arm.arm} arm, trained on {generate} data")
@@ -178,13 +180,10 @@ def _uplifts(arm: ArmMeasures, generate: str, width: int | None, *, link: bool =
     for train in _trains(arm, cells)[1:]:
         items = []
         for evaluate in arm.columns:
-            cell = cells.get((train, evaluate))
-            items.append(
-                _uplift(
-                    (cell.uplift if link else cell.effect) if cell else None, form, marks.get((train, evaluate), "")
-                )
-            )
-        rows.append((train, [*items, _uplift(averages.get(train), form)]))
+            cell, place = cells.get((train, evaluate)), (train, evaluate)
+            mark = (DAGGER if place in cut else "") + marks.get(place, "")
+            items.append(_uplift((cell.uplift if link else cell.effect) if cell else None, form, mark))
+        rows.append((train, [*items, _uplift(averages.get(train), form, dagger=row_dagger(arm, generate, train))]))
     table, way = matrix("train", rows, [*arm.columns, "average"], width)
     yield table
     ways = (
@@ -192,7 +191,8 @@ def _uplifts(arm: ArmMeasures, generate: str, width: int | None, *, link: bool =
         "± half the width of the 95% interval, paired by prompt. ",
         "",
     )
-    yield Line(f"{ways[way]}{MARKS}.", "dim")
+    note = f"; {dagger_note(arm.scale)}" if cut else ""
+    yield Line(f"{ways[way]}{MARKS}{note}.", "dim")
     if family and not link:
         yield Line(_all_at_once(family, arm.scale), "dim")
 
@@ -212,7 +212,9 @@ def _all_at_once(family: tuple[Claim, ...], scale: Scale) -> str:
     )
 
 
-def _uplift(one: Estimate | None, form: NumberFormat, mark: str | None = None) -> tuple[Item, Item, Item]:
+def _uplift(
+    one: Estimate | None, form: NumberFormat, mark: str | None = None, dagger: str = ""
+) -> tuple[Item, Item, Item]:
     if one is None:
         return (Item("·", "dim"),) * 3
     text = form.text(one.value)
@@ -221,8 +223,8 @@ def _uplift(one: Estimate | None, form: NumberFormat, mark: str | None = None) -
     sure = one.low > 0 or one.high < 0
     style = ("red" if one.value > 0 else "blue") if sure else ""
     half = replace(form, sign=False).text((one.high - one.low) / 2)
-    mark = ("*" if sure else "") if mark is None else mark
-    return Item(form.whole(one) + mark, style), Item(f"{text} ±{half}{mark}", style), Item(f"{text}{mark:2}", style)
+    mark = dagger + ("*" if sure else "") if mark is None else mark
+    return Item(form.whole(one) + mark, style), Item(f"{text} ±{half}{mark}", style), Item(f"{text}{mark:3}", style)
 
 
 def _spreads(report: Report, arm: ArmMeasures, generate: str) -> Iterator[Block]:
@@ -256,12 +258,15 @@ def _spread_table(
             row = [Item(spread.train), Item(spread.reason or "·", "dim"), Item("·", "dim")]
         else:
             left = words.kept_format.whole(kept) if kept else ""
-            row = [Item(spread.train), Item(words.spread_format.whole(spread.value)), Item(left)]
+            dagger = row_dagger(arm, generate, spread.train) if not which else ""
+            row = [Item(spread.train + dagger), Item(words.spread_format.whole(spread.value)), Item(left)]
         if reference:
             value = reference.values.get(spread.train)
             row.append(Item("" if value is None else number(value, 2), "dim"))
         rows.append(tuple(row))
     yield Table(tuple(heads), tuple(rows))
+    if any(DAGGER in row[0].text for row in rows):
+        yield Line(f"{dagger_note(arm.scale)}.", "dim")
 
 
 def _extremes(group: GroupMeasures, generate: str, scale: Scale) -> Iterator[Block]:

@@ -8,6 +8,7 @@ from windowshift.core.contract.number_format import NumberFormat, number
 from windowshift.core.measure.measures import ArmMeasures, Fit
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.report.report import Report
+from windowshift.core.report.truncated_rows import DAGGER, dagger_note, row_dagger
 from windowshift.core.settings.published import Published
 
 FIT_LEGEND = (
@@ -33,9 +34,11 @@ def fit_blocks(report: Report, arm: ArmMeasures) -> Iterator[Block]:
         place = point.ratio or point.x
         y = words.link_format.whole(point.y) if point.y else (point.reason or "—")
         label = row_label(arm, point.generate, point.train)
+        label += row_dagger(arm, point.generate, point.train)
         rows.append((Item(label), Item(shown(place, words.surprise_format)), Item(y)))
     yield Table((row_label(arm, "data", "train"), words.surprise, uplift), tuple(rows))
-    yield Line(FIT_LEGEND, "dim")
+    cut = any(DAGGER in row[0].text for row in rows)
+    yield Line(f"{FIT_LEGEND} {dagger_note(arm.scale)}." if cut else FIT_LEGEND, "dim")
     yield Heading(f"Fit for each eval condition, {arm.arm} arm")
     yield Table(
         ("evaluate", "slope", "by scatter", "predicted R²", "points"),

@@ -153,7 +153,7 @@ def match_blocks(matches: tuple[MatchedDose, ...], behaviour: Behaviour) -> Iter
     yield Table(heads, tuple(rows))
     if any(one.verdict for one in matches):
         yield Line(
-            "= within ±10% of the prefix's mean (two one-sided tests at 5%); x beyond; ? open: more prompts would tell.",
+            "= within ±10% of the prefix's mean (two one-sided tests, 5%); x beyond; ? open, more prompts would tell.",
             "dim",
         )
     if any(one.truncated for one in matches):
