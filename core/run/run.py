@@ -28,6 +28,7 @@ from windowshift.core.plan.context import within_context
 from windowshift.core.plan.estimate import Estimate, estimate
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
+from windowshift.core.plan.truncation import truncation_notes
 from windowshift.core.plan.unasked import unasked
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.log_file import LogFile
@@ -109,6 +110,7 @@ def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path, away:
     batched = [name for name, service in services.items() if service.batched()]
     found = estimate(plan, workspace, prices=prices, batched=batched)
     known = [service.price(plan.spec.model) for service in services.values()]
+    notes += truncation_notes(plan, workspace)
     return Preview(plan, found, tuple(notes), tuple(sorted({price.source for price in known if price is not None})))
 
 

@@ -163,6 +163,19 @@ class Reader(ResultReader):
             (fingerprint, *kinds),
         )
 
+    def truncated_cells(self, fingerprint: str, least: int) -> list[tuple[str, int, int]]:
+        """(label, truncated, completions) of a model's finished evaluations with a token limit of at least `least`.
+
+        Fine-tunes of it count too: their jobs have its fingerprint.
+        """
+        return self._all(
+            "SELECT j.label, max(s.truncated), max(s.n + s.missing) FROM summaries s JOIN jobs j ON j.n = s.job "
+            "WHERE j.state = 'done' AND j.kind = 'evaluate' "
+            "AND json_extract(j.inputs, '$.model.fingerprint') = ? "
+            "AND json_extract(j.inputs, '$.sampling.max_tokens') >= ? GROUP BY j.n ORDER BY j.n",
+            (fingerprint, least),
+        )
+
     def without_interval(self, experiment: int) -> list[tuple[int, str]]:
         """(job, behaviour) of the summaries of done jobs that lack an interval and have scores enough for one."""
         return self._all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.stats import Summary
 from windowshift.core.plan.jobs import job_hash, row_seed
 from windowshift.core.plan.plan import Plan, make_plan
-from windowshift.core.run.run import plan_spec
+from windowshift.core.plan.truncation import truncation_notes
+from windowshift.core.run.register import register
+from windowshift.core.run.run import plan_spec, preview
 from windowshift.core.spec import registry
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.spec.template import templates
+from windowshift.core.store.writer import Writer
 
 SPEC = """\
 name: x
@@ -235,3 +240,28 @@ def test_two_backends_need_adapters_in_common(train: str, generate: str, says: s
     }
     with pytest.raises(SpecError, match=says):
         make_plan(spec, "", Path(), backends)
+
+
+def test_a_plan_says_where_the_model_was_cut_off_before(tmp_path: Path) -> None:
+    """At the same limit or at a higher one; a plan with more tokens is warned of nothing."""
+    text = SPEC.replace("prompts: 4", "prompts: 4, max_tokens: 64")
+    spec = parse_spec(text)
+    plan = plan_spec(spec, text, Path())
+    with closing(Writer(tmp_path)) as writer:
+        _, numbers = register(plan, writer)
+        for job in plan.jobs:
+            if job.kind == "evaluate":
+                cut = {"base → short": 1, "med_short: short → short": 30}.get(job.label, 0)
+                writer.set_job(numbers[job.id], "done")
+                writer.put_summary(numbers[job.id], "length_chars", Summary(100, 0, cut, 5.0, 1.0, 4.0, 6.0))
+    (note,) = truncation_notes(plan, tmp_path)
+    assert note == (
+        "1 cell has more than 5% of completions of this model cut off at 64 tokens or more, most of them "
+        "'med_short: short → short' (30 of 100): differences between cells shrink; raise sampling.max_tokens, which "
+        "makes new jobs"
+    )
+    assert note in preview(spec, text, Path(), tmp_path).notes
+    fewer, more = (planned(SPEC.replace("prompts: 4", f"prompts: 4, max_tokens: {limit}")) for limit in (32, 128))
+    assert len(truncation_notes(fewer, tmp_path)) == 1
+    assert truncation_notes(more, tmp_path) == []
+    assert truncation_notes(plan, tmp_path / "none") == []
