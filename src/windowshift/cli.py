@@ -109,17 +109,30 @@ def init(
 
 
 @app.command()
-def plan(spec_file: SpecFile, workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
+def plan(
+    spec_file: SpecFile,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    power: Annotated[bool, typer.Option("--power", help="Which effect so many seeds and prompts can see.")] = False,
+    effect: Annotated[float | None, typer.Option("--effect", help="With --power: how many seeds see this one.")] = None,
+) -> None:
     """Show the jobs of a spec, their cost and time, and what is already done; spends nothing."""
     from windowshift.core.run.plan_page import plan_json, plan_lines
     from windowshift.core.run.run import preview
 
     spec, text = _spec(spec_file)
     found = preview(spec, text, spec_file.parent, workspace)
+    seen = None
+    if power or effect is not None:
+        from windowshift.core.run.power_page import power_lines, power_page
+
+        seen = power_page(found.plan, workspace, effect)
     if as_json:
-        say_json(plan_json(found))
+        say_json(plan_json(found) | ({"power": seen.to_json()} if seen else {}))
         return
     for line in plan_lines(found):
+        say(line)
+    for line in power_lines(seen) if seen else ():
         say(line)
 
 
