@@ -16,6 +16,12 @@ SMALL_CELL = 500
 """Rows that are summarised at once; more of them would hold the event loop up."""
 
 
+def prepare() -> None:
+    """Make what every summary of a small cell takes, for a thread: the first one would hold the event loop up."""
+    for n in (2, SMALL_CELL):
+        mean_summary([0.0] * n, range(n), [False] * n)
+
+
 def summarise(reader: Reader, job: int, behaviour: Behaviour) -> Summary:
     """Summarise one behaviour over a job's completions so far.
 

@@ -48,7 +48,7 @@ class GivenLane:
         missing = [(row, completion) for row, completion in rows if row.number not in done]
         scorers, result = self._ledger.arriving_scorers(job), self._ledger.results[job.id]
         condition = self._ledger.plan.condition_name(job)
-        self._recorder.open(job, number, len(done), [row for row, _ in missing], scorers, result, condition)
+        await self._recorder.open(job, number, len(done), [row for row, _ in missing], scorers, result, condition)
         try:
             for count, (row, completion) in enumerate(missing, 1):
                 self._recorder.add(number, row.number, completion)

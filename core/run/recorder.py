@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from windowshift.core.store.writer import Writer
 
 FLUSH_ROWS = 256
 FLUSH_SECONDS = 0.25
+OPENED_AT_ONCE = 500
+"""Rows of a job that are made ready, a few milliseconds, before others on the event loop have their turn."""
 LIVE_SUMMARY_SECONDS = 1.0
 LIVE_SUMMARY_ROWS = 500
 """A larger cell's summary takes long enough to hold the event loop up; it has one when it is done."""
@@ -72,7 +75,7 @@ class Recorder:
         self._flushed = time.monotonic()
         self._slow: set[int] = set()
 
-    def open(
+    async def open(
         self,
         job: Job,
         number: int,
@@ -88,9 +91,11 @@ class Recorder:
         """
         opened = _Open(job, number, done, scorers, result, condition, {row.number: row for row in rows}, arrived=done)
         digests = list({row.prompt.digest: row.prompt for row in rows}.values())
-        if digests:
-            numbers = self._writer.number_prompts(digests)
-            opened.prompt_numbers = dict(zip((prompt.digest for prompt in digests), numbers, strict=True))
+        for start in range(0, len(digests), OPENED_AT_ONCE):
+            some = digests[start : start + OPENED_AT_ONCE]
+            numbers = self._writer.number_prompts(some)
+            opened.prompt_numbers |= zip((prompt.digest for prompt in some), numbers, strict=True)
+            await asyncio.sleep(0)
         self._open[number] = opened
 
     def add(self, number: int, row: int, completion: Completion) -> None:

@@ -14,6 +14,7 @@ from windowshift.core.contract.errors import StoreError, WindowshiftError
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import SAMPLING, ExperimentState
 from windowshift.core.contract.service import Service
+from windowshift.core.measure.summarise import prepare
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.answer_cache import AnswerCache
@@ -89,6 +90,7 @@ class Runner:
             asyncio.CancelledError: interrupted; rows that arrived are committed.
         """
         beat = 0.0
+        await asyncio.to_thread(prepare)
         try:
             while True:
                 self._take_controls()

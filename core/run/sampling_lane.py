@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TypeVar
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import SpecError
@@ -17,10 +18,22 @@ from windowshift.core.plan.jobs import Job
 from windowshift.core.run.answer_cache import AnswerCache
 from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
-from windowshift.core.run.recorder import Recorder
+from windowshift.core.run.recorder import OPENED_AT_ONCE, Recorder
 from windowshift.core.run.requests import AskedRow, RequestMaker
 from windowshift.core.run.vector_work import VectorOrders
 from windowshift.core.settings.filtering import choose_by_judge, choose_by_variance
+
+Item = TypeVar("Item")
+
+
+async def in_turns(items: Iterable[Item]) -> list[Item]:
+    """Return a list of what is made one by one; others on the event loop have their turns meanwhile."""
+    found: list[Item] = []
+    for item in items:
+        found.append(item)
+        if len(found) % OPENED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 class SamplingLane:
@@ -74,7 +87,7 @@ class SamplingLane:
             try:
                 # Their content is looked at, which takes a while for a large adapter.
                 await asyncio.to_thread(self._maker.check_artifacts, job)
-                rows = self._questions(job, done) if questions else list(self._maker.rows(job, done))
+                rows = self._questions(job, done) if questions else await in_turns(self._maker.rows(job, done))
             except SpecError as error:  # its own: a dose that its vector cannot be given in
                 self._ledger.fail(job, str(error))
         if rows is None:
@@ -85,11 +98,11 @@ class SamplingLane:
         there = job.total - len(rows) if questions else len(done)
         scorers = self._ledger.arriving_scorers(job)
         condition = "" if questions else self._ledger.plan.condition_name(job)
-        self._recorder.open(job, number, there, rows, scorers, self._ledger.results[job.id], condition)
+        await self._recorder.open(job, number, there, rows, scorers, self._ledger.results[job.id], condition)
         if not rows:
             await self.finish(number, job)
         # A group of its own, so that every job has its own proof of what steering did.
-        return [replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows]
+        return await in_turns(replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows)
 
     def _turn(self, job: Job) -> tuple[int, int]:
         return -self._ledger.priority(job), SAMPLING.index(job.kind)

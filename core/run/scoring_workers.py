@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 from windowshift.core.contract.child import deaf_to_interrupts, python_module
@@ -53,6 +54,7 @@ class ScoringWorkers:
             if worker is not None:
                 self._processes.append(worker)
         self._stuck: list[threading.Thread] = []
+        self._idle: list[CallThread] = []
 
     async def score(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         """Score some samples, in their order; what goes wrong is a missing score with the reason."""
@@ -80,6 +82,11 @@ class ScoringWorkers:
 
     def close(self) -> None:
         """End the processes; threads end with what they are at."""
+        for thread in self._idle:
+            thread.end()
+        self._idle.clear()
+        for worker in self._processes:
+            worker.end()
         for worker in self._processes:
             worker.kill()
 
@@ -100,29 +107,60 @@ class ScoringWorkers:
         return [checked(self._scorer, one) for one in found]
 
     async def _threaded(self, work: Callable[[], Any], timeout: float | None) -> Any:
-        """Run something in a daemon thread of its own: one that hangs must not keep the program from ending."""
+        """Run something in a thread that is kept for the next call, unless it hangs."""
         self._stuck = [thread for thread in self._stuck if thread.is_alive()]
         if len(self._stuck) >= STUCK_THREADS:
             raise TimeLimitError(f"{len(self._stuck)} of its calls never came back")
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(work())
-            except BaseException as error:  # SystemExit too: a scorer's exit() must not end the run
-                future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
-
-        thread = threading.Thread(target=run, daemon=True, name=f"score {self._scorer.name}")
-        thread.start()
+        thread = self._idle.pop() if self._idle else CallThread(f"score {self._scorer.name}")
+        future = thread.submit(work)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
         except TimeoutError as error:
             if not future.done() or future.cancelled():  # else the scorer's own
-                self._stuck.append(thread)
+                self._stuck.append(thread.thread)
                 raise TimeLimitError(f"it took longer than {timeout:g} s") from error
             raise
+        finally:
+            if future.done() and not future.cancelled():
+                self._idle.append(thread)
+            else:
+                thread.end()
+
+
+class CallThread:
+    """A daemon thread that makes one call after another: one that hangs must not keep the program from ending.
+
+    To start a thread takes until it runs, which on a busy machine is long for an event loop: calls share them.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, daemon=True, name=name)
+        self.thread.start()
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Have something done after what it is at."""
+        future: Future[Any] = Future()
+        self._calls.put((future, work))
+        return future
+
+    def end(self) -> None:
+        """End after what it is at."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            future, work = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(work())
+            except BaseException as error:  # SystemExit too: a scorer's exit() must not end the run
+                future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            del call, future, work  # what was scored is not held until the next call
 
 
 def call_batch(scorer: BatchScorer, samples: Sequence[Sample]) -> list[Scores]:
@@ -168,6 +206,11 @@ class ScoringProcess:
         if problem is not None:
             raise RuntimeError(problem)
         return list(found)
+
+    def end(self) -> None:
+        """Have the process end, and wait for nothing."""
+        if self._process is not None:
+            self._process.kill()
 
     def kill(self) -> None:
         """End the process, whatever it is at."""

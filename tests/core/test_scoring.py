@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.scripted_backend import ScriptedBackend, scripted
+from windowshift.core.contract import stats
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
@@ -74,6 +76,15 @@ class Batch:
             case "half":
                 return {"hack": Score(1.0)}
         return {"hack": Score(1.0, None, {"test": text}), "correct": Score(None, "did not run")}
+
+
+@dataclass(frozen=True)
+class Threaded(Batch):
+    """Keeps the thread of each call in `calls`."""
+
+    def score_batch(self, samples: Sequence[Sample]) -> list[Scores]:
+        self.calls.append(threading.get_ident())
+        return [self._one(sample.completion.text) for sample in samples]
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,33 @@ async def test_what_never_returns_ends_at_the_time_limit(process: bool, bad: str
     assert time.monotonic() - start < 30
     assert [one["hack"].value for one in found] == [1.0, None, 1.0]
     assert "longer than 0.5 s" in str(found[1]["hack"].reason)
+
+
+async def test_calls_share_threads_and_one_that_hangs_gets_none() -> None:
+    scorer = Threaded(workers=1, timeout=0.05, batch_size=1)
+    workers = ScoringWorkers(scorer)
+    for text in ("a", "b", "hang", "c", "d"):
+        await workers.score(samples(text))
+    before, hung, after = set(scorer.calls[:2]), scorer.calls[2], set(scorer.calls[3:])
+    assert before == {hung}
+    assert len(after) == 1
+    assert hung not in after
+    workers.close()
+
+
+async def test_no_bootstrap_table_is_made_on_the_event_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[bool] = []
+    make = stats._table.__wrapped__
+
+    @lru_cache(maxsize=4)
+    def table(*of: Any) -> Any:
+        made.append(threading.current_thread() is threading.main_thread())
+        return make(*of)
+
+    monkeypatch.setattr(stats, "_table", table)
+    assert await scripted(monkeypatch, tmp_path).go() == "done"
+    assert made
+    assert not any(made)
 
 
 async def test_a_scorer_that_gives_too_few_is_no_score_at_all() -> None:
