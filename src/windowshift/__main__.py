@@ -40,7 +40,8 @@ def screens_asked_for(arguments: Sequence[str]) -> Screens | None:
         else:
             return None
     named = workspace or os.environ.get("WINDOWSHIFT_WORKSPACE") or "workspace"
-    return Screens(Path(named), place, mouse)
+    # A file is a bundle, which is opened first.
+    return None if Path(named).is_file() else Screens(Path(named), place, mouse)
 
 
 def main() -> None:

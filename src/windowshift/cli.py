@@ -13,7 +13,15 @@ import typer
 from typer.core import TyperGroup
 
 import windowshift
-from windowshift import demo_command, rephrase_command, results_command, serve_command, vectors_command
+from windowshift import (
+    demo_command,
+    rephrase_command,
+    rerun_command,
+    results_command,
+    serve_command,
+    status_command,
+    vectors_command,
+)
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import SpecError, WindowshiftError
 from windowshift.core.contract.terminal import guard
@@ -24,6 +32,7 @@ from windowshift.say import say, say_block, say_json, say_listed
 if TYPE_CHECKING:
     from windowshift.core.contract.records import ControlAction
     from windowshift.core.spec.spec import Spec
+    from windowshift.tui.read.deep_link import DeepLink
 
 
 class _InterruptedError(Exception):
@@ -142,47 +151,32 @@ def run(
     workspace: Workspace = DEFAULT_WORKSPACE,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run holds the workspace.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--notify",
+            envvar="WINDOWSHIFT_NOTIFY",
+            metavar="bell|desktop|URL",
+            help="Tell when the run ends or stops: a bell, a desktop notification, a POST to a webhook; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Run a spec, or go on with it: what is done already is not done again."""
+    from windowshift.notify import notifiers
+
+    told = notifiers(notify or ())
     spec, text = _spec(spec_file)
-    raise typer.Exit(run_here(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet))
+    raise typer.Exit(run_here(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet, notify=told))
 
 
-@app.command()
-def status(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> None:
-    """List a workspace's experiments and how far they are."""
-    from windowshift.core.store.liveness import live_state
-    from windowshift.core.store.reader import Reader
-
-    reader = Reader(workspace)
-    rows = [(row, live_state(row, reader.run(row.id))) for row in reader.experiments()]
-    states = ("done", "running", "pending", "failed", "cancelled")
-    if as_json:
-        listed = [
-            {
-                "name": row.name,
-                "state": state,
-                "model": row.model,
-                "rehearsal": row.rehearsal,
-                "jobs": {name: row.jobs.get(name, 0) for name in states},
-                "cells": {"done": row.cells_done, "total": row.cells_total},
-                "usd": row.usd,
-            }
-            for row, state in rows
-        ]
-        say_json({"experiments": listed})
-        return
-    for row, state in rows:
-        label = f"{row.model}{' (rehearsal)' if row.rehearsal else ''}"
-        jobs = ", ".join(f"{row.jobs[name]} {name}" for name in states if row.jobs.get(name))
-        say(f"{row.name:24} {state:12} {row.cells_done}/{row.cells_total} cells; jobs: {jobs}; {label}")
-    if not rows:
-        say("no experiments yet: windowshift run SPEC starts one")
+app.command()(status_command.status)
 
 
 @app.command()
 def tui(
-    workspace: Annotated[Path, typer.Argument(envvar="WINDOWSHIFT_WORKSPACE")] = DEFAULT_WORKSPACE,
+    workspace: Annotated[
+        Path, typer.Argument(envvar="WINDOWSHIFT_WORKSPACE", help="A workspace, or a bundle (a .zip file).")
+    ] = DEFAULT_WORKSPACE,
     place: Annotated[
         str | None,
         typer.Option("--open", metavar="EXPERIMENT[/GENERATE[/TRAIN[/EVALUATE]]]", help="Open this place at once."),
@@ -198,6 +192,8 @@ def tui(
     from windowshift.tui.read.deep_link import parse_link
 
     link = parse_link(place) if place is not None else None
+    if workspace.is_file():
+        _bundled(workspace, link, mouse=mouse, serve=serve)
     if serve:
         from windowshift.tui.serve import serve as serve_screens
 
@@ -213,11 +209,24 @@ def tui(
     raise typer.Exit(run_app(workspace, link=link, mouse=mouse))
 
 
+def _bundled(bundle: Path, link: DeepLink | None, *, mouse: bool, serve: bool) -> None:
+    """Show a bundle, out of a temporary folder."""
+    from windowshift.core.report.bundle import opened
+    from windowshift.tui.launch import run as run_app
+
+    if serve:
+        raise SpecError("--serve shows a workspace: unpack the bundle into a folder, and name that")
+    with opened(bundle) as workspace:
+        raise typer.Exit(run_app(workspace, link=link, mouse=mouse))
+
+
 app.command()(results_command.report)
 app.command()(results_command.compare)
 app.command()(results_command.microscope)
 app.command()(results_command.figures)
 app.command()(results_command.export)
+app.command()(results_command.bundle)
+app.command()(rerun_command.rerun)
 
 
 @app.command()

@@ -18,6 +18,7 @@ def report(
     as_json: Json = False,
     behaviour: Annotated[str | None, typer.Option("--behaviour", "-b", help="Default: the primary one.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX: tables of booktabs.")] = False,
     beside: Annotated[
         list[str] | None, typer.Option("--beside", metavar="NAME", help="Another experiment, side by side; repeatable.")
     ] = None,
@@ -27,8 +28,12 @@ def report(
     from windowshift.core.report.text import markdown as as_markdown
     from windowshift.core.report.text import print_report
 
+    if sum((as_json, markdown, latex)) > 1:
+        raise SpecError("--json, --markdown and --latex are three ways to print one report: choose one")
     made = make_report(workspace, name, behaviour)
     if beside:
+        if markdown or latex:
+            raise SpecError("--beside is printed as a page or as --json")
         from windowshift.core.report.paired_experiments import beside_blocks, beside_json
         from windowshift.core.report.text import print_blocks
 
@@ -42,8 +47,16 @@ def report(
         say_json(made.to_json())
     elif markdown:
         say_block(as_markdown(made))
+    elif latex:
+        from windowshift.core.report.blocks import report_blocks
+        from windowshift.core.report.latex import latex as as_latex
+
+        say_block(as_latex(report_blocks(made, None)))
     else:
         print_report(made)
+        if made.experiment.cells_done:
+            again = f"windowshift rerun {name} GENERATE/TRAIN/EVALUATE -w {workspace} --into {workspace}-again"
+            say(f"one cell again: {again}", err=True)
 
 
 def compare(
@@ -156,6 +169,20 @@ def export(
         raise SpecError(f"--dataset takes GENERATE/TRAIN, e.g. med_short/long, not '{dataset}'")
     count = export_dataset(workspace, name, generate, train, out, seed=seed, force=force, details=details)
     say(f"wrote {count} examples to {out}")
+
+
+def bundle(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .zip file.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    sample: Annotated[int, typer.Option("--sample", help="Completions of each job that it holds.")] = 10,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+) -> None:
+    """Write one experiment as one file (spec, versions, hashes, tables, a sample), which 'windowshift tui' opens."""
+    from windowshift.core.report.bundle import make_bundle
+
+    made = make_bundle(workspace, name, out, sample=sample, force=force)
+    say(f"wrote {out}: {len(made['files'])} files; windowshift tui {out} opens it, LICENCES.md says whose is what")
 
 
 def comparison(name: str, workspace: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from windowshift.core.contract.errors import WindowshiftError
 from windowshift.say import say
 
 if TYPE_CHECKING:
+    from windowshift.core.contract.progress import Progress
     from windowshift.core.run.run import Preview
     from windowshift.core.spec.spec import Spec
+    from windowshift.notify import Notifier
 
 
 def run_here(
@@ -22,28 +27,53 @@ def run_here(
     wait: bool = False,
     quiet: bool = False,
     vectors_only: bool = False,
+    notify: Sequence[Notifier] = (),
 ) -> int:
-    """Run a spec to its end in this process; the exit code."""
+    """Run a spec to its end in this process; the exit code. `notify` is told how it ended, whatever ended it."""
     from windowshift.core.run.run import run_spec
     from windowshift.progress_bar import progress_bar
 
-    with progress_bar(spec.name, quiet=quiet) as observe:
-        outcome = run_spec(
-            spec,
-            text,
-            folder,
-            workspace,
-            wait=wait,
-            vectors_only=vectors_only,
-            observe=observe,
-            waiting=lambda sentence: say(sentence, err=True),
-            announce=_announce,
-            on_stop=say_stopping,
-        )
+    began = time.monotonic()
+    last: list[Progress] = []
+
+    def tell(state: str, code: int, failures: int = 0, error: str | None = None) -> None:
+        if notify:
+            from windowshift.notify import Ending, tell
+
+            done, cells = (last[-1].cells_done, last[-1].cells) if last else (0, 0)
+            seconds = time.monotonic() - began
+            tell(notify, Ending(spec.name, state, code, seconds, done, cells, failures, error))
+
+    try:
+        with progress_bar(spec.name, quiet=quiet) as observe:
+
+            def seen(progress: Progress) -> None:
+                last[:] = [progress]
+                observe(progress)
+
+            outcome = run_spec(
+                spec,
+                text,
+                folder,
+                workspace,
+                wait=wait,
+                vectors_only=vectors_only,
+                observe=seen,
+                waiting=lambda sentence: say(sentence, err=True),
+                announce=_announce,
+                on_stop=say_stopping,
+            )
+    except WindowshiftError as error:
+        tell("error", error.exit_code, error=str(error))
+        raise
+    except KeyboardInterrupt:
+        tell("interrupted", 130)
+        raise
     for failure in outcome.failures:
         say(f"failed: {failure}", err=True)
     again = "" if outcome.exit_code == 0 else "; run the same command again to go on"
     say(f"{spec.name}: {outcome.state}{again}", err=True)
+    tell(outcome.state, outcome.exit_code, len(outcome.failures))
     return outcome.exit_code
 
 

@@ -1,0 +1,213 @@
+"""What leaves a workspace for a paper or a colleague: LaTeX, bundles, and the command that runs one cell again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.generated_store import generate_store
+from windowshift.__main__ import screens_asked_for
+from windowshift.cli import app
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.report.bundle import LEFT_OUT, make_bundle, opened
+from windowshift.core.report.latex import escape, latex
+from windowshift.core.report.page import Heading, Item, Line, Table
+from windowshift.core.report.report import report
+from windowshift.core.run.run import plan_spec
+from windowshift.core.spec.spec import parse_spec
+from windowshift.core.store.checksums import compare, seal
+from windowshift.core.store.reader import Reader
+from windowshift.rerun_command import narrowed, parts_of
+from windowshift.tui.app import WindowshiftApp
+
+SECRET = "a prompt of somebody else's"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("paper") / "ws"
+    writer = generate_store(folder, prompts=8, data_size=6)
+    writer.close()
+    generate_store(folder, name="other", prompts=5, data_size=4, generate=("long",), seed=1).close()
+    with closing(sqlite3.connect(folder / "windowshift.db")) as connection, connection:
+        connection.execute(
+            "UPDATE completions SET text = ? WHERE job IN (SELECT job FROM experiment_jobs WHERE experiment = 2 EXCEPT "
+            "SELECT job FROM experiment_jobs WHERE experiment = 1) AND row = 0",
+            (SECRET,),
+        )
+        prompts = "INSERT INTO prompts (digest, key, text) VALUES ('0', 'k', ?)"
+        connection.execute(prompts, (SECRET,))
+        connection.execute("INSERT INTO phrases (text) VALUES (?)", (SECRET,))
+        connection.execute("DELETE FROM checksums")
+        for (job,) in connection.execute("SELECT DISTINCT job FROM completions").fetchall():
+            seal(connection, job, "completions")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(workspace: Path) -> Path:
+    out = workspace.parent / "med.zip"
+    told = CliRunner().invoke(
+        app, ["bundle", "med-short", "-w", str(workspace), "--out", str(out), "--sample", "3"], catch_exceptions=False
+    )
+    assert told.exit_code == 0
+    return out
+
+
+def test_a_report_as_latex(workspace: Path) -> None:
+    told = CliRunner().invoke(app, ["report", "med-short", "-w", str(workspace), "--latex"], catch_exceptions=False)
+    text = told.stdout
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") > 3
+    assert r"med\_short" in text
+    for table in re.findall(r"\\toprule\n(.*?)\\bottomrule", text, re.DOTALL):
+        rows = [row for row in table.split("\n") if row.endswith(r"\\")]
+        assert len({row.replace(r"\&", "").count("&") for row in rows}) == 1
+    # Nothing that pdfLaTeX does not know by itself.
+    assert not set(re.findall(r"[^\x00-\x7f]", text)) - {"é"}
+    # Every number of the Markdown report is in it.
+    markdown = CliRunner().invoke(app, ["report", "med-short", "-w", str(workspace), "--markdown"]).stdout
+    numbers = re.compile(r"\d+\.\d+")
+    assert sorted(numbers.findall(text)) == sorted(numbers.findall(markdown))
+    both = CliRunner().invoke(app, ["report", "med-short", "-w", str(workspace), "--latex", "--json"])
+    assert isinstance(both.exception, SpecError)
+
+
+def test_latex_shows_what_stands_there() -> None:
+    nasty = r"a_b & 100% of $x$ #1 {y} \input{z} ~^ <|> −1 ²"
+    shown = escape(nasty)
+    assert r"\textbackslash{}input\{z\}" in shown
+    assert not re.search(r"(?<!\\)[&%#_]", shown)
+    page = latex([Heading("A & B", 1), Line("50%", "bold"), Table(("a", "b\nc"), ((Item("x_1"), Item("2")),))])
+    assert r"\section*{A \& B}" in page
+    assert r"\textbf{50\%}" in page
+    assert "a & b c \\\\\n\\midrule\nx\\_1 & 2 \\\\" in page
+
+
+def test_a_bundle_has_what_another_person_needs(workspace: Path, bundle: Path) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        manifest = json.loads(archive.read("bundle.json"))
+        for name, digest in manifest["files"].items():
+            assert hashlib.sha256(archive.read(name)).hexdigest() == digest
+        assert set(manifest["files"]) | {"bundle.json"} == set(archive.namelist())
+        assert manifest["spec_sha256"] == hashlib.sha256(archive.read("spec.yaml")).hexdigest()
+        assert {"python", "numpy", "torch"} <= set(manifest["versions"])
+        assert manifest["model"]["rehearsal"] is True
+        assert json.loads(archive.read("report.json")) == json.loads(
+            json.dumps(report(workspace, "med-short").to_json())
+        )
+        lines = [json.loads(line) for line in archive.read("completions.jsonl").splitlines()]
+        assert len(lines) == 56 * 3
+        assert "rehearsal model" in archive.read("LICENCES.md").decode()
+        # Nothing of another experiment, not even in the file's free pages.
+        assert all(SECRET.encode() not in archive.read(name) for name in archive.namelist())
+    again = workspace.parent / "again.zip"
+    make_bundle(workspace, "med-short", again, sample=3)
+    assert again.read_bytes() == bundle.read_bytes()
+    with pytest.raises(SpecError, match="is there already"):
+        make_bundle(workspace, "med-short", again)
+    with pytest.raises(SpecError, match=r"ends in \.zip"):
+        make_bundle(workspace, "med-short", workspace.parent / "bundle.tar")
+
+
+async def test_a_bundle_is_opened_with_the_same_numbers(workspace: Path, bundle: Path) -> None:
+    before = report(workspace, "med-short").to_json()
+    with opened(bundle) as folder:
+        assert report(folder, "med-short").to_json() == before
+        with closing(Reader(folder)) as reader:
+            assert [one.name for one in reader.experiments()] == ["med-short"]
+            assert compare(reader.connection) == []
+            texts = [row.text for row in reader.completions(reader.cells(1, "")[0].job, "length_chars")]
+            assert [text == LEFT_OUT for text in texts] == [False] * 3 + [True] * 5
+        shown = WindowshiftApp(folder, state=folder / "state.json")
+        async with shown.run_test(size=(100, 30)) as pilot:
+            await pilot.pause()
+            assert shown.screen is not None
+    assert not folder.exists()
+
+
+def test_what_is_no_bundle_is_one_sentence(bundle: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.zip"
+    plain.write_bytes(b"no zip")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("x", "y")
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(tmp_path / "changed.zip", "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            target.writestr(name, data[:-1] + b"?" if name == "windowshift.db" else data)
+    assert screens_asked_for(["tui", str(plain)]) is None  # the short way to the screens leaves files alone
+    for name, says in (("plain", "not a bundle"), ("empty", "not a bundle"), ("changed", "was changed after")):
+        told = CliRunner().invoke(app, ["tui", str(tmp_path / f"{name}.zip")])
+        assert isinstance(told.exception, SpecError)
+        assert says in str(told.exception)
+
+
+# -- one cell again ---------------------------------------------------------------------------------
+
+SPEC = """\
+name: grid
+model: microworld
+prompts: microworld
+conditions:
+  generate: [med_short, long]
+  train: [short, {prefix_group: x, name: odd}, long]
+  evaluate: [short, no_prefix]
+data: {size: 4}
+sft: {rank: 2, batch_size: 2}
+sampling: {prompts: 3, max_tokens: 8}
+seeds: [0, 1]
+""".replace("{prefix_group: x, name: odd}", "very_long")
+
+
+@pytest.mark.parametrize("cell", ["med_short/long/short", "long/short/no_prefix", "base/short"])
+def test_a_cell_by_itself_has_the_jobs_that_it_has_in_the_grid(tmp_path: Path, cell: str) -> None:
+    whole = plan_spec(parse_spec(SPEC), SPEC, tmp_path)
+    text = narrowed(SPEC, *parts_of(cell), 1)
+    part = plan_spec(parse_spec(text), text, tmp_path)
+    assert {job.id for job in part.jobs} < {job.id for job in whole.jobs}
+    assert len([job for job in part.jobs if job.kind == "train"]) == 1
+    assert (parse_spec(text).seeds, parse_spec(text).name) == ([1], "grid")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rerun", "med-short", "a/b"], "is not GENERATE/TRAIN/EVALUATE"),
+        (["rerun", "med-shrt", "a/b/c"], "med-shrt"),
+    ],
+)
+def test_what_cannot_be_run_again_is_one_sentence(workspace: Path, arguments: list[str], says: str) -> None:
+    told = CliRunner().invoke(app, [*arguments, "-w", str(workspace), "--into", str(workspace.parent / "new")])
+    assert isinstance(told.exception, SpecError)
+    assert says in str(told.exception)
+    same = CliRunner().invoke(app, ["rerun", "x", "a/b/c", "-w", str(workspace), "--into", str(workspace)])
+    assert "choose another one" in str(same.exception)
+    with pytest.raises(SpecError, match="no train condition 'lnog': did you mean 'long'"):
+        narrowed(SPEC, "long", "lnog", "short", 0)
+
+
+@pytest.mark.slow
+def test_a_cell_that_is_run_again_gives_the_same_texts(tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(SPEC, encoding="utf-8")
+    ran = CliRunner().invoke(app, ["run", str(tmp_path / "grid.yaml"), "-w", str(tmp_path / "ws"), "-q"])
+    assert ran.exit_code == 0, ran.output
+    command = [
+        "rerun",
+        "grid",
+        "long/short/no_prefix",
+        "-w",
+        str(tmp_path / "ws"),
+        "--into",
+        str(tmp_path / "again"),
+        "-q",
+    ]
+    again = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    assert "3 of 3 completions are the same" in again.output
