@@ -11,7 +11,7 @@ DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
 .PHONY: setup demo test test-slow test-device test-transformers-serve test-tinker tinker-env test-vllm vllm-env check format
-.PHONY: bench coverage bench-servers pictures microworld clean
+.PHONY: bench coverage bench-servers docs pictures microworld clean
 
 setup: $(STAMP)
 
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing torch into $(VENV): the largest part, minutes on a slow line ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	@echo "installing windowshift and what it needs into $(VENV): some minutes ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,code,serve,server,openai,keyring,tinker,inspect,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,code,serve,server,openai,keyring,tinker,inspect,docs,dev]'
 	touch $@
 
 # On a terminal: the grid fills live in the TUI. Without one: a progress line, then the report.
@@ -107,6 +107,10 @@ bench: setup
 # What needs a server in an environment of its own.
 bench-servers: setup tinker-env vllm-env
 	WINDOWSHIFT_TINKER_ENV=$(CURDIR)/$(TINKER_VENV) $(BIN)/python -m bench --only tinker --only vllm
+
+# The site, into build/site: pages of docs/, and the reference, generated from the models and docstrings.
+docs: setup
+	$(BIN)/python -m mkdocs build --strict
 
 # The pictures in the README, from a finished demo.
 pictures: setup
