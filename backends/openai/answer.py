@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from windowshift.backends.openai.faults import reason_in
 from windowshift.backends.shared.faults import BrokenAnswerError
 from windowshift.backends.shared.reasoning import apart
 from windowshift.backends.shared.said import REPEATS_KEY, Count, Finite, Said, read
@@ -18,22 +20,27 @@ from windowshift.core.contract.redaction import Redactor
 _ENDED: dict[str, Finish] = {
     **dict.fromkeys(
         ("stop", "eos", "eos_token", "eos_token_id", "end_turn", "end", "stop_sequence", "stop_token", "complete",
-         "completed", "finished", "done"),
+         "completed", "finished", "done", "eot", "eot_id", "eom", "eos_id", "end_of_text", "end_of_turn", "endoftext",
+         "im_end", "s", "stop_str", "stop_string", "stop_words", "stopped", "finish"),
         "stop",
     ),
     **dict.fromkeys(
-        ("length", "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length", "token_limit",
-         "model_context_window_exceeded"),
+        ("length", "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "max_completion_tokens",
+         "max_output_length", "model_length", "token_limit", "length_limit", "model_context_window_exceeded"),
         "length",
     ),
 }  # fmt: skip
 _REFUSED = {
-    "content_filter": "the server's content filter cut the completion",
-    "safety": "the server's content filter cut the completion",
+    **dict.fromkeys(
+        ("content_filter", "content_filtered", "safety", "refusal", "recitation", "blocklist", "prohibited_content",
+         "spii", "guardrail_intervened", "sensitive"),
+        "the server's content filter cut the completion",
+    ),
     "tool_calls": "the model called a tool instead of answering",
     "tool_use": "the model called a tool instead of answering",
     "function_call": "the model called a function instead of answering",
-}
+}  # fmt: skip
+_MARKS = re.compile(r"^\w+\.(?=\w+$)|^(?:<\|?|\[)/?|(?:\|?>|\])$")  # FinishReason.STOP, <|im_end|>, </s>
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _TEXT_PARTS = ("text", "output_text", "input_text")
 _THOUGHT_PARTS = ("thinking", "reasoning", "reasoning_text", "summary_text")
@@ -76,6 +83,7 @@ class _Choice(Said):
     message: _Message
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
+    error: Any = None
 
 
 class _Answer(Said):
@@ -111,7 +119,12 @@ def read_answer(
     """
     if not isinstance(answer, dict):
         raise BrokenAnswerError("it is no chat completion")
+    why = {word: answer.get(word) for word in ("error", "errors")}
+    if not answer.get("choices") and (reason := reason_in(why)):
+        raise BrokenAnswerError(f"it says: {redactor.said(reason)}")
     found = read(_Answer, answer)
+    if (reason := reason_in(found.choices[0].error)) and not found.choices[0].message.content:
+        raise BrokenAnswerError(f"it says: {redactor.said(reason)}")  # of whoever answers behind the server
     choice, usage = found.choices[0], found.usage or _Usage()
     spoken = _spoken(choice.message)
     if redactor.holds(spoken.text or "") or redactor.holds(spoken.reasoning or ""):
@@ -135,7 +148,7 @@ def read_answer(
             reasoning_tokens=thought_tokens,
         )
 
-    said = (choice.finish_reason or "").strip().lower()
+    said = _MARKS.sub("", (choice.finish_reason or "").strip().lower())
     finish = _ENDED.get(said)
     if finish is None:
         words = f"the completion ended with '{redactor.said(choice.finish_reason, 60)}'"

@@ -14,7 +14,7 @@ _MARKUP = re.compile(r"(?is)<(script|style|head)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>
 _TITLE = re.compile(r"(?is)<title[^>]*>(.*?)</title>")
 _HTML = re.compile(r"(?is)^\s*(?:<!doctype\s+html|<html|<head|<body|<h\d)")
 _READ = 65_536  # characters of a body that are looked at
-_WORDS = ("message", "detail", "error_description", "error", "msg", "reason", "title")
+_WORDS = ("message", "detail", "error_description", "error", "errors", "msg", "reason", "title")
 
 
 def fault_of(error: Exception) -> Fault:

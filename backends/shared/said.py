@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from windowshift.backends.shared.faults import BrokenAnswerError, broken
 from windowshift.core.contract.redaction import Redactor
@@ -23,7 +23,12 @@ def _printable(text: str) -> str:
     return text
 
 
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
+def _whole(value: object) -> object:
+    """Some servers write 5.0 for 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_whole)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_printable)]
 Moment = Annotated[float, Field(ge=0, le=LAST_MOMENT, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

@@ -406,6 +406,49 @@ class TestJobs:
             await connection.aclose()
 
 
+class TestReasonsInAnswers:
+    """Of answers that are none, and of ends in other words."""
+
+    @pytest.mark.parametrize(
+        ("body", "status", "reason"),
+        [
+            ({"errors": ["too long"]}, 400, "too long"),
+            ({"errors": [{"message": "too long"}, {"message": "too odd"}]}, 400, "too long; too odd"),
+            ({"error": {"message": f"too long for {KEY}", "code": 502}}, 200, "too long for [key]"),
+            ({"error": "too long"}, 200, "too long"),
+            ({"choices": [], "error": {"message": "too long"}}, 200, "too long"),
+            ({"choices": [{"message": {}, "error": {"message": f"gone: {KEY}"}, "finish_reason": "error"}]}, 200,
+             "gone: [key]"),
+        ],
+    )  # fmt: skip
+    async def test_why(self, body: Any, status: int, reason: str) -> None:
+        found = await ask(Reply(body, status))
+        assert reason in (found.error or "")
+
+    @pytest.mark.parametrize(
+        ("word", "finish"),
+        [
+            ("FinishReason.STOP", "stop"),
+            ("<|im_end|>", "stop"),
+            ("</s>", "stop"),
+            ("eot", "stop"),
+            ("max_completion_tokens", "length"),
+            ("FinishReason.MAX_TOKENS", "length"),
+            ("abort", "failed"),
+            ("REFUSAL", "failed"),
+        ],
+    )
+    async def test_how_it_ended(self, word: str, finish: str) -> None:
+        assert (await ask(Reply(completion(finish=word)))).finish == finish
+
+    async def test_a_count_may_be_written_as_a_fraction(self) -> None:
+        usage = {"prompt_tokens": 5.0, "completion_tokens": 3.0}
+        assert (await ask(Reply(completion(usage=usage)))).tokens == 3
+        for wrong in (2.5, 1e30, -1.0):
+            found = await ask(Reply(completion(usage={**usage, "completion_tokens": wrong})))
+            assert "broken" in (found.error or "")
+
+
 class TestThought:
     """Nothing said, said nothing, and thought are three outcomes."""
 
