@@ -18,6 +18,7 @@ from windowshift.core.settings.prompt_source import (
     TEXT_COLUMNS,
     Prepare,
     chat_turns,
+    ends_with_answer,
     prepared,
     prompt_of,
     unprepared,
@@ -125,7 +126,7 @@ def _answered(rows: Iterator[TableRow], entry: GivenEntry, prepare: Prepare) -> 
     made_chats = not isinstance(entry.data, str | GivenDataset)  # by `read_trainer_rows`, whatever else a row has
     for row in rows if made_chats else with_system(rows, columns.system, columns.prompt):
         named = columns.completion
-        if named is None and not made_chats:
+        if named is None and not made_chats and not ends_with_answer(row.values.get(columns.prompt or CHAT)):
             named = next((name for name in COMPLETION_COLUMNS if name in row.values), None)
         asked, used = columns.prompt, () if named is None else (named,)
         if named is None:

@@ -281,12 +281,20 @@ def _chat(value: Any, row: TableRow, column: str) -> tuple[tuple[Message, ...], 
     """What was said before an instruction, and the instruction."""
     if isinstance(value, (list, tuple)):
         turns = chat_turns(value, f"{row.place}: the chat in '{column}'")
+        if len(turns) > 1 and ends_with_answer(value):
+            turns = turns[:-1]  # a row of a training set: what is asked is what was answered there
         if turns[-1].role != "user" or not turns[-1].content.strip():
             raise SpecError(f"{row.place}: the chat in '{column}' must end with a user message that is not empty")
         return turns[:-1], turns[-1].content
     if not isinstance(value, str) or not value.strip():
         raise SpecError(f"{row.place}: the prompt in '{column}' must be text that is not empty")
     return (), value
+
+
+def ends_with_answer(value: object) -> bool:
+    """Whether a column holds a chat whose last message is the assistant's, as training sets have them."""
+    last = value[-1] if isinstance(value, list | tuple) and value else None
+    return isinstance(last, Mapping) and last.get("role") == "assistant"
 
 
 def chat_turns(value: Iterable[Any], where: str) -> tuple[Message, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,9 @@ from windowshift.say import say, say_listed
 def demo(
     workspace: Workspace = Path("demo"),
     headless: Annotated[bool, typer.Option("--headless", help="No screens: a progress bar, then the report.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="One seed of everything that is drawn; 0: those of the setting's template.")
+    ] = 0,
     setting: Annotated[str, typer.Option("--setting", help="What to rehearse; 'list' shows all.")] = "length",
 ) -> None:
     """Rehearse a setting on the embedded model, live on screen; it ends on the report."""
@@ -33,8 +36,9 @@ def demo(
     if setting not in rehearsals():
         raise SpecError(f"there is no rehearsal of '{setting}'{did_you_mean(setting, rehearsals())}")
     template = rehearsals()[setting]
-    text = template.text.replace("seeds: [0]", f"seeds: [{seed}]")
+    text = template.text
     if seed:
+        text = re.sub(r"^seeds: \[.*\]", f"seeds: [{seed}]", text, flags=re.MULTILINE)
         text = text.replace(f"name: {template.name}", f"name: {template.name}-seed{seed}")
     spec = parse_spec(text, "the demo's spec")
     if headless or not sys.stdout.isatty():

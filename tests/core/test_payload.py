@@ -119,7 +119,8 @@ def test_chats_are_prompts(tmp_path: Path) -> None:
         "0", "now 0", turns=(Message("system", "s"), Message("user", "u"), Message("assistant", "a"))
     )
     for broken, says in (
-        (chat, "must end with a user message"),
+        ([{"role": "assistant", "content": "a"}], "must end with a user message"),
+        ([{"role": "user", "content": "u"}, chat[0], chat[2]], "message 2 must be"),
         ([*chat[1:], chat[0]], "message 3 must be"),
         ([{"role": "tool", "content": "x"}], "message 1 must be"),
         ([], "has no message"),
