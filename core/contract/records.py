@@ -37,7 +37,8 @@ class Behaviour:
     a completion has one, such as hack, correct, neither and did not run: together they are the whole. Traits are drawn
     together with those of their own `panel`, such as those out of distribution.
 
-    `counts` is what a score counts, where that is not the completion: scores of
+    `guard` is the guard that it belongs to (see `core.plan.guards`): it is measured on that guard's own prompts, and
+    its cells are not those of the grid. `counts` is what a score counts, where that is not the completion: scores of
     several instructions a prompt have weights, and means and n are over instructions.
     """
 
@@ -46,6 +47,7 @@ class Behaviour:
     scale: Scale
     role: Role = "extra"
     group: str = ""
+    guard: str = ""
     counts: str = ""
     panel: str = ""
 
@@ -87,13 +89,18 @@ class Behaviour:
         if role not in ROLES:
             raise ValueError(f"the role of a behaviour is one of {', '.join(ROLES)}, not {role!r}")
         scale = data["scale"] if "scale" in data else data.get("compare")
-        further = {key: str(data.get(key, "")) for key in ("group", "counts", "panel")}
+        further = {key: str(data.get(key, "")) for key in ("group", "guard", "counts", "panel")}
         return cls(data["name"], str(data.get("unit", "")), Scale.from_json(scale), role, **further)
 
 
 def primary_of(behaviours: Sequence[Behaviour]) -> Behaviour:
     """The behaviour that is shown first: the one with the role `primary`, else the first. There must be one."""
     return next((one for one in behaviours if one.role == "primary"), behaviours[0])
+
+
+def measured_beside(behaviour: Behaviour, behaviours: Sequence[Behaviour]) -> list[Behaviour]:
+    """The behaviours that are measured on the same completions as one: those of the grid, or of the same guard."""
+    return [one for one in behaviours if one.guard == behaviour.guard]
 
 
 def instead_of(name: str, names: Sequence[str]) -> str:

@@ -193,6 +193,7 @@ class Setting(Protocol):
         """The prompt source where a spec names none; None: a spec must name one.
 
         A setting whose rehearsal has a world of its own names it here, and as its attribute `rehearsal`: the
-        embedded model that ``model: microworld`` then is.
+        embedded model that ``model: microworld`` then is. Its attribute `answer_tokens` is how long answers may be
+        where it is a guard of an experiment, whose own answers may be of one token.
         """
         ...

@@ -80,7 +80,8 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     Jobs are read one by one, so that memory holds numbers and never completions.
     """
     cells = tuple(reader.cells(experiment.id, behaviour.name))
-    sources = tuple(reader.sources(experiment.id))
+    # A guard's scores are of other prompts than D's: there is nothing to say of how surprising D is.
+    sources = () if behaviour.guard else tuple(reader.sources(experiment.id))
     jobs: dict[int, tuple[Rows, Tally, Numbers]] = {}
     for cell in cells:
         if cell.job not in jobs:

@@ -14,6 +14,7 @@ from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import DerivedScorer, Scorer
 from windowshift.core.plan.data_jobs import DataPlanner
+from windowshift.core.plan.guards import GuardPlanner
 from windowshift.core.plan.job_maker import Chosen, Identity, channel_of
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.vector_jobs import VectorPlanner
@@ -58,6 +59,7 @@ class GridPlanner:
         self.jobs: dict[str, Job] = {}
         self.cells: list[Cell] = []
         self.sources: list[Source] = []
+        self.guards = GuardPlanner(self, ())
 
     def make(self) -> None:
         """Fill jobs, cells and sources for every seed."""
@@ -72,6 +74,7 @@ class GridPlanner:
                 )
                 # Base cells serve both arms; they carry the arm of their eval condition.
                 self.cells.append(Cell(condition.arm, "", BASE, condition.name, seed, 0, True, job.id))
+            self.guards.base(seed)
             for row in self.grid.rows:
                 self._row(row, seed, chosen, generated)
 
@@ -222,6 +225,7 @@ class GridPlanner:
                 job = self.evaluate(condition, seed, chosen, channel, label=label, parent=parent, step=step)
                 final = step == total
                 self.cells.append(Cell(row.arm, row.generate, row.train, condition.name, seed, step, final, job.id))
+        self.guards.tuned(row, seed, trained)
 
     def _sources(self, row: TrainRow, seed: int, chosen: Chosen, generated: Mapping[str, Job]) -> None:
         """What the D of a row consists of, and the base model's answers under the condition of each part."""

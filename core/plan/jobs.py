@@ -62,6 +62,14 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardCell:
+    """A cell on the prompts of a guard, whose name it has."""
+
+    guard: str
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A part of the D behind a grid row; columns as in the table `sources`."""
 

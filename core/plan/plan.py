@@ -22,7 +22,8 @@ from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.capabilities import check_capabilities, check_system, check_system_channel
 from windowshift.core.plan.grid_jobs import GridPlanner
-from windowshift.core.plan.jobs import Cell, Job, Source
+from windowshift.core.plan.guards import Guard, GuardPlanner, read_guards
+from windowshift.core.plan.jobs import Cell, GuardCell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
 from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.example_weights import weights_of
@@ -52,7 +53,8 @@ class Plan:
     `prompts` holds the prompt sets that the jobs' inputs name by digest; `repeats` counts prompts left
     out because another one has the same text. `conditions` are those of job inputs, by their identity as
     JSON; `vector_files` and `answered` the files behind vectors, by digest. `notes` are what a person must know;
-    `contrasts` what the spec compares, resolved, `given` the rows of a D that is given, by digest.
+    `contrasts` what the spec compares, resolved, `given` the rows of a D that is given, by digest. `guards` are
+    measured beside the grid, in `guard_cells`.
     """
 
     spec: Spec
@@ -72,6 +74,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     contrasts: tuple[Mapping[str, Any], ...] = ()
     given: Mapping[str, GivenRows] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
+    guard_cells: tuple[GuardCell, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Jobs by kind."""
@@ -83,7 +87,8 @@ class Plan:
     @cached_property
     def scoring(self) -> Mapping[str, Scorer]:
         """What every score job scores by, by job id."""
-        by_identity = {to_json(scorer.identity()): scorer for scorer in self.scorers}
+        scorers = [*self.scorers, *(scorer for guard in self.guards for scorer in guard.scorers)]
+        by_identity = {to_json(scorer.identity()): scorer for scorer in scorers}
         return {job.id: by_identity[to_json(job.inputs)] for job in self.jobs if job.kind == "score"}
 
     @cached_property
@@ -202,7 +207,10 @@ def make_plan(
         )
     _check_groups(spec, measured)
     _check_kept(spec, grid, _behaviours(scorers))
+    guards = read_guards(spec, grid, folder, _behaviours(scorers))
+    _check_guards(spec, guards, backends)
     maker = GridPlanner(spec, scorers, grid, model, drawn, given)
+    maker.guards = GuardPlanner(maker, guards)
     if template.inputs:
         maker.model["template"] = dict(template.inputs)
     if spec.judge_backend is not None and spec.data.filter is not None and spec.data.filter.judge is not None:
@@ -224,6 +232,7 @@ def make_plan(
         [one.name for one in grid.evaluate],
         [behaviour.name for behaviour in measured],
     )
+    every = (drawn.data, drawn.evaluation, *(rows.prompts for rows in given.values()), *(one.prompts for one in guards))
     return Plan(
         spec,
         spec_text,
@@ -231,7 +240,7 @@ def make_plan(
         scorers,
         model,
         grid,
-        {set_digest(one): one for one in (drawn.data, drawn.evaluation, *(rows.prompts for rows in given.values()))},
+        {set_digest(one): one for one in every},
         drawn.repeats,
         tuple(maker.jobs.values()),
         tuple(maker.cells),
@@ -248,6 +257,8 @@ def make_plan(
         ),
         tuple(contrasts),
         {rows.digest: rows for rows in given.values()},
+        guards,
+        tuple(maker.guards.cells),
     )
 
 
@@ -274,6 +285,17 @@ def _check_phrases(met: Sequence[Met]) -> None:
             for phrase in one.phrases if isinstance(one, PrefixGroup) else ():
                 for prompt in prompts if fixed_parts(phrase) != [phrase] else ():
                     prefixed(phrase, prompt, channel)
+
+
+def _check_guards(spec: Spec, guards: Sequence[Guard], backends: Mapping[str, Backend]) -> None:
+    """What guards ask must be possible under their conditions."""
+    for guard in guards:
+        if any(turn.role == "system" for prompt in guard.prompts for turn in prompt.turns[:1]):
+            check_system(spec, backends, f"give the guard '{guard.name}' prompts without a system message")
+        try:
+            _check_phrases([(one, spec.channel.evaluate, guard.prompts) for one in guard.conditions])
+        except SpecError as error:
+            raise SpecError(f"guard '{guard.name}': {error}") from error
 
 
 def _met_in_shots(grid: GridSpec, drawn: Drawn) -> Iterator[str]:

@@ -14,6 +14,7 @@ from windowshift.core.measure.family import ALPHA, MARKS, Claim
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, GroupMeasures, Spread
 from windowshift.core.report.contrast_blocks import contrast_blocks
 from windowshift.core.report.fit_blocks import fit_blocks, row_label
+from windowshift.core.report.guard_blocks import guard_blocks
 from windowshift.core.report.page import (
     Block,
     Heading,
@@ -44,6 +45,7 @@ def report_blocks(report: Report, width: int | None) -> list[Block]:
             blocks += fit_blocks(report, arm)
         blocks += _course(arm)
     blocks += steering_blocks(report.steering, report.behaviour)
+    blocks += guard_blocks(report.guards, width)
     blocks += _gaps(report)
     return blocks
 

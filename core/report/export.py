@@ -44,6 +44,7 @@ COLUMNS = (
     "missing",
     "missing_scores",
     "evidence",
+    "guard",
 )
 """The columns before those of the scores.
 
@@ -53,6 +54,7 @@ object of its own in JSONL). `steering` says what was pushed in the activations,
 the proof of the cell's job has it. `reasoning` is what the model thought before its answer, which stands in
 `completion`, and `missing` says why there is none. `missing_scores` says which scores there are not, and why
 (`behaviour: reason; behaviour: reason`), `evidence` what each scorer kept of how it scored: JSON by behaviour.
+`guard` is the guard whose prompt was answered; empty for those of the grid, which come first.
 """
 _INTEGERS = ("seed", "step", "tokens", "reasoning_tokens")
 _JSON = ("turns", "payload", "evidence")
@@ -110,14 +112,17 @@ def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
             f"JOIN prompts p ON p.id = c.prompt LEFT JOIN phrases f ON f.id = c.phrase{joins} "
             "WHERE c.job = ? ORDER BY c.row"
         )
-        for cell in reader.cells(experiment.id, ""):
+        guards = {b.guard: b.name for b in reversed(experiment.behaviours) if b.guard}
+        cells = [("", cell) for cell in reader.cells(experiment.id, "")]
+        cells += [(guard, cell) for guard, name in guards.items() for cell in reader.cells(experiment.id, name)]
+        for guard, cell in cells:
             generate = None if cell.train == BASE else cell.generate
             place = (cell.arm, generate, cell.train, cell.evaluate, cell.seed, cell.step)
             pushed = "; ".join(one.words() for one in fired_from_json(reader.job(cell.job).result.get("fired", ())))
             for row in reader.connection.execute(query, (*numbers, cell.job)):
                 scores, reasons, kept = (row[_BEFORE_SCORES + at :: 3] for at in range(3))
                 said = (*row[2:6], row[6] == "length", *row[6:_BEFORE_SCORES])
-                how = (_reasons(names, scores, reasons), _evidence(names, kept))
+                how = (_reasons(names, scores, reasons), _evidence(names, kept), guard or None)
                 yield (*place, *row[:2], pushed or None, *said, *how, *scores)
 
 

@@ -313,10 +313,12 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
     their `note`.
     """
     from windowshift.core.measure.grid import load_grid
+    from windowshift.core.measure.guard_results import guard_results
     from windowshift.core.measure.loss_drop import losses_of
     from windowshift.core.measure.measurement import measure_resampled
     from windowshift.core.measure.microscope import controls_of, dissect
     from windowshift.core.measure.resampled import Resampled
+    from windowshift.core.report.guard_figures import guard_plots
     from windowshift.core.report.microscope_figures import parts_plot
     from windowshift.core.settings.published import published
 
@@ -352,6 +354,8 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
             yield Drawing((arm, generate, plot.name), replace(plot, of=of))
     if behaviour == primary_of(experiment.behaviours):
         yield from _dose_drawings(reader, experiment, resampled)
+        for plot in guard_plots(guard_results(reader, experiment)):
+            yield Drawing((plot.name,), replace(plot, of=subject(experiment)))
     if len(measures.arms) > 1:
         yield from _arms_drawings(reader, experiment, behaviour)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.number_format import NumberFormat
@@ -55,6 +55,19 @@ def with_interval(one: Estimate | None, decimals: int | None = None) -> str:
 def shown(one: Estimate | None, form: NumberFormat, *, unit: bool = False, missing: str = "—") -> str:
     """An estimate with its interval as a scale writes it; `missing` where there is none."""
     return missing if one is None else form.whole(one, unit=unit)
+
+
+def compared(one: Estimate | None, form: NumberFormat) -> tuple[Item, Item, Item]:
+    """A cell against another one in three ways: with its interval, half of its width, and whether it leaves out 0."""
+    if one is None:
+        return (Item("·", "dim"),) * 3
+    text = form.text(one.value)
+    if one.low is None or one.high is None:
+        return (Item(text),) * 3
+    sure = one.low > 0 or one.high < 0
+    style = ("red" if one.value > 0 else "blue") if sure else ""
+    half = replace(form, sign=False).text((one.high - one.low) / 2)
+    return Item(form.whole(one), style), Item(f"{text} ±{half}", style), Item(f"{text}{'*' if sure else ' '}", style)
 
 
 GAP = 2

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.estimate import Estimate, runs_note
-from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
+from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, primary_of
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.contrasts import ContrastMeasure, contrasts
 from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally, load_grid
+from windowshift.core.measure.guard_results import GuardResult, guard_results
 from windowshift.core.measure.measurement import measure_resampled
 from windowshift.core.measure.measures import (
     ArmMeasures,
@@ -38,7 +39,8 @@ REHEARSAL = "microworld is a rehearsal model: these numbers are not evidence abo
 class Report:
     """One experiment and behaviour: measures, published numbers of its setting, and notes on reading them.
 
-    `tally` counts the completions of all cells; `failed_jobs` has (label, error).
+    `tally` counts the completions of all cells; `failed_jobs` has (label, error). `guards` are there with the primary
+    behaviour.
     """
 
     experiment: ExperimentRow
@@ -50,6 +52,7 @@ class Report:
     failed_jobs: tuple[tuple[str, str], ...]
     steering: SteeringResults
     contrasts: tuple[ContrastMeasure, ...] = ()
+    guards: tuple[GuardResult, ...] = ()
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -75,8 +78,9 @@ class Report:
             "notes": list(self.notes),
             "contrasts": [_contrast(one) for one in self.contrasts],
             "arms": {name: _arm(arm) for name, arm in self.measures.arms.items()},
-            "cells": [_cell(cell, arm) for arm in self.measures.arms.values() for cell in arm.seed_cells],
+            "cells": [_cell(cell, arm.scale) for arm in self.measures.arms.values() for cell in arm.seed_cells],
             "steering": steering_json(self.steering) if self.steering else None,
+            "guards": [_guard(one) for one in self.guards],
             "published": None if self.published is None else asdict(self.published),
         }
 
@@ -101,6 +105,8 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         failed = [job for job in reader.jobs(experiment.id) if job.state == "failed"]
         resampled = Resampled(grid, resamples)
         steering = steering_results(reader, experiment, resampled)
+        first = chosen == primary_of(experiment.behaviours)
+        guards = guard_results(reader, experiment, resamples) if first else ()
     # Several cells may share a job; its completions count once. The tallies go on with those of references.
     jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=False)}
     measures = measure_resampled(resampled)
@@ -114,6 +120,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         tuple((job.label, job.error or "no reason was recorded") for job in failed),
         steering,
         contrasts(resampled),
+        guards,
     )
 
 
@@ -129,7 +136,7 @@ def _arm(arm: ArmMeasures) -> dict[str, Any]:
     found |= {"evaluates": list(arm.evaluates), "crossed": list(arm.crossed)}
     found["by_generate"] = {generate: _group(group, arm.scale) for generate, group in arm.by_generate.items()}
     found["by_seed"] = {str(seed): _group(group, arm.scale) for seed, group in arm.by_seed.items()}
-    found["pooled"] = [_cell(cell, arm) for cell in arm.cells] if len(arm.seeds) > 1 else []
+    found["pooled"] = [_cell(cell, arm.scale) for cell in arm.cells] if len(arm.seeds) > 1 else []
     found["families"] = {generate: [_claim(one) for one in family] for generate, family in arm.families.items()}
     found["course"] = [
         {
@@ -253,7 +260,17 @@ def _point(point: Point) -> dict[str, Any]:
     }
 
 
-def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
+def _guard(result: GuardResult) -> dict[str, Any]:
+    scale = result.behaviour.scale
+    return {
+        "guard": result.guard,
+        "behaviour": result.behaviour.name,
+        "counts": result.behaviour.counts or "completions",
+        "cells": [_cell(cell, scale) for cell in (*result.base, *result.tuned)],
+    }
+
+
+def _cell(cell: CellMeasure, scale: Scale) -> dict[str, Any]:
     key, tally = cell.key, cell.tally
     return {
         "arm": key.arm,
@@ -277,7 +294,7 @@ def _cell(cell: CellMeasure, arm: ArmMeasures) -> dict[str, Any]:
         "sd": cell.sd,
         "base_mean": cell.base_mean,
         # `uplift` is on the link scale, `effect` as it is shown: for rates log-odds, and the difference.
-        "uplift_log2": _value(cell.uplift) if arm.scale.link == "log2" else None,
+        "uplift_log2": _value(cell.uplift) if scale.link == "log2" else None,
         "uplift": _value(cell.uplift),
         "uplift_ci95": _interval(cell.uplift),
         "effect": _value(cell.effect),

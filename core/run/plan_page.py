@@ -8,6 +8,7 @@ from typing import Any
 from windowshift.core.contract.budget import dollars
 from windowshift.core.plan.cost import Cost
 from windowshift.core.plan.estimate import Estimate
+from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import Preview
 
 
@@ -20,6 +21,9 @@ def plan_json(found: Preview) -> dict[str, Any]:
         "rehearsal": plan.model.rehearsal,
         "jobs": {kind: {"done": done, "total": total} for kind, (done, total) in left.jobs.items()},
         "cells": len(plan.cells),
+        "guards": [
+            {"guard": one.name, "prompts": len(one.prompts), "cells": _guarded(plan, one.name)} for one in plan.guards
+        ],
         "completions": left.completions,
         "examples": left.examples,
         "seconds": left.seconds,
@@ -39,6 +43,9 @@ def plan_lines(found: Preview) -> Iterator[str]:
     spec = plan.spec
     label = f"{plan.model.label}{' (rehearsal model)' if plan.model.rehearsal else ''}"
     yield f"{spec.name}: {spec.setting_name} on {label}, backend {spec.train_backend}, {len(plan.cells)} cells"
+    for guard in plan.guards:
+        under = ", ".join(condition.name for condition in guard.conditions)
+        yield f"  guard {guard.name}: {_guarded(plan, guard.name)} cells of {len(guard.prompts)} prompts, under {under}"
     for kind, one in left.kinds.items():
         line = f"  {kind:9} {one.total:6} jobs, {one.done} done"
         if one.rows:
@@ -47,6 +54,10 @@ def plan_lines(found: Preview) -> Iterator[str]:
     yield f"  to do: {left.completions} completions, {left.examples} training examples"
     yield f"  time:  {_time(left)}"
     yield from cost_lines(found)
+
+
+def _guarded(plan: Plan, guard: str) -> int:
+    return sum(one.guard == guard for one in plan.guard_cells)
 
 
 def cost_lines(found: Preview) -> Iterator[str]:

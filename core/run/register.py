@@ -7,6 +7,7 @@ from typing import Any
 
 from windowshift.core.contract.conditions import Condition
 from windowshift.core.contract.controls import ControlGroup, EmptySystem
+from windowshift.core.plan.jobs import Cell
 from windowshift.core.plan.plan import Plan
 from windowshift.core.spec.dose import SteeringDose
 from windowshift.core.spec.grid_spec import TrainRow
@@ -17,7 +18,9 @@ from windowshift.core.store.writer import Writer
 def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
     """Write a plan to the store; return the experiment's id and each job's number by job id."""
     spec = plan.spec
-    behaviours = [asdict(behaviour) for scorer in plan.scorers for behaviour in scorer.behaviours]
+    measured = [behaviour for scorer in plan.scorers for behaviour in scorer.behaviours]
+    measured += [behaviour for guard in plan.guards for behaviour in guard.behaviours]
+    behaviours = [asdict(behaviour) for behaviour in measured]
     train = [
         {
             "name": row.train,
@@ -71,12 +74,13 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
                 for job in plan.jobs
             ],
         )
+
+        def filled(c: Cell) -> tuple[str, str, str, str, int, int, int, int]:
+            return (c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, int(c.final), numbers[c.job])
+
         writer.put_grid(
             experiment,
-            (
-                (c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, int(c.final), numbers[c.job])
-                for c in plan.cells
-            ),
+            map(filled, plan.cells),
             (
                 (
                     s.arm, s.generate, s.train, s.seed, s.part, s.fraction,
@@ -84,6 +88,7 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
                 )
                 for s in plan.sources
             ),
+            ((one.guard, *filled(one.cell)) for one in plan.guard_cells),
         )  # fmt: skip
         for digest, prompts in plan.prompts.items():
             writer.put_prompts(digest, prompts)

@@ -148,7 +148,7 @@ class RequestMaker:
                 # The phrase goes by the place in the whole set, so that a slice of D has the phrases it would have.
                 pushed = self.push(inputs["condition"], prompt, position, inputs["channel"])
                 seed = row_seed(job.id, number)
-                asked = number // samples < self._coherent
+                asked = number // samples < self._coherent and inputs["for"] != "guard"
                 request = GenerateRequest("", pushed.messages, model, sampling, seed, pushed.steering, coherence=asked)
                 yield AskedRow(number, prompt, pushed.phrase, request=request)
 

@@ -65,12 +65,14 @@ def draw(
     prepare: Prepare = unprepared,
     given: Collection[tuple[Any, ...]] = (),
     uses: Callable[[Prompt], Collection[Use]] = any_use,
+    *,
+    all_if_fewer: bool = False,
 ) -> Drawn:
     """Draw distinct prompts in an order that depends on the source and on `seed` only.
 
     A relative file is looked for next to the spec (`folder`), then in the working directory; `prepare` is what
     the setting makes of a prompt; `given` are turns and text of the prompts of a D that is given, which are not drawn;
-    `uses` says what a prompt may be used for.
+    `uses` says what a prompt may be used for. With `all_if_fewer`, a source of fewer eval prompts gives all it has.
 
     Raises:
         SpecError: the source is missing, malformed, or has too few prompts.
@@ -114,6 +116,9 @@ def draw(
         random.Random(seed).shuffle(prompts)
     known = len(prompts)
     prompts = [prompt for prompt in prompts if (prompt.turns, prompt.text) not in given] if given else prompts
+    if all_if_fewer:
+        there_are = sum("evaluation" in uses(prompt) for prompt in prompts)
+        evaluation = min(evaluation, max(1, there_are - data))
     if len(prompts) < data + evaluation:
         there = f" ({known - len(prompts)} more are prompts of a given D)" if known > len(prompts) else ""
         raise SpecError(

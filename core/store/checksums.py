@@ -41,6 +41,11 @@ _GRID = (
     "s.first, s.last, r.id FROM sources s LEFT JOIN jobs j ON j.n = s.job LEFT JOIN jobs r ON r.n = s.reference "
     "WHERE s.experiment = :experiment ORDER BY 1, 2, 3, 4, 5, 6, 7"
 )
+# As those of weights: there only where there are guards.
+_GUARDS = (
+    "SELECT c.guard, c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, c.final, j.id FROM guard_cells c "
+    "LEFT JOIN jobs j ON j.n = c.job WHERE c.experiment = ? ORDER BY 1, 2, 3, 4, 5, 6, 7"
+)
 _EXPERIMENT = "SELECT name, behaviours, conditions, channels, setting, model, rehearsal FROM experiments WHERE id = ?"
 
 
@@ -58,7 +63,8 @@ def sum_of(connection: sqlite3.Connection, owner: int, part: Part) -> str:
     """The checksum of a part as the store has it now; `owner` is a job's number, or of a grid its experiment's."""
     if part == "grid":
         grid = connection.execute(_GRID, {"experiment": owner})
-        return _sum(grid, connection.execute(_EXPERIMENT, (owner,)))
+        guards = connection.execute(_GUARDS, (owner,)).fetchall()
+        return _sum(grid, connection.execute(_EXPERIMENT, (owner,)), *([guards] if guards else []))
     if part == "job":
         return _sum(connection.execute(_JOB, (owner,)))
     if part == "completions":

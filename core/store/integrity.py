@@ -33,6 +33,8 @@ _POINTERS: tuple[tuple[str, str, str], ...] = (
     ("summaries", "a behaviour", "summaries WHERE behaviour NOT IN (SELECT id FROM behaviours)"),
     ("cells", "a job", "cells WHERE job NOT IN (SELECT n FROM jobs)"),
     ("cells", "an experiment", "cells WHERE experiment NOT IN (SELECT id FROM experiments)"),
+    ("guard cells", "a job", "guard_cells WHERE job NOT IN (SELECT n FROM jobs)"),
+    ("guard cells", "an experiment", "guard_cells WHERE experiment NOT IN (SELECT id FROM experiments)"),
     ("sources", "a job", "sources WHERE job NOT IN (SELECT n FROM jobs)"),
     ("sources", "an experiment", "sources WHERE experiment NOT IN (SELECT id FROM experiments)"),
     ("plan entries", "a job", "experiment_jobs WHERE job NOT IN (SELECT n FROM jobs)"),

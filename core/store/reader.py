@@ -190,20 +190,32 @@ class Reader(ResultReader):
     def cells(self, experiment: int, behaviour: str, *, evaluate: str | None = None) -> list[CellRow]:
         """An experiment's cells, base cells first, with the summary of one behaviour.
 
+        A behaviour of a guard has the guard's cells, which are never among those of the grid.
         `evaluate` leaves out those of other eval conditions: the whole of a large grid takes a while.
         """
+        guard = self._guard_of(experiment, behaviour)
+        table, only = ("guard_cells", " AND c.guard = ?") if guard else ("cells", "")
         rows = self._all(
             "SELECT c.id, c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, c.final, c.job, j.state, "
-            "j.done, j.total, s.n, s.missing, s.truncated, s.mean, s.sd, s.low, s.high FROM cells c "
+            f"j.done, j.total, s.n, s.missing, s.truncated, s.mean, s.sd, s.low, s.high FROM {table} c "
             "JOIN jobs j ON j.n = c.job LEFT JOIN behaviours b ON b.name = ? "
             "LEFT JOIN summaries s ON s.job = c.job AND s.behaviour = b.id WHERE c.experiment = ? "
-            "AND (? IS NULL OR c.evaluate = ?) ORDER BY c.id",
-            (behaviour, experiment, evaluate, evaluate),
+            f"AND (? IS NULL OR c.evaluate = ?){only} ORDER BY c.id",
+            (behaviour, experiment, evaluate, evaluate, *([guard] if guard else [])),
         )
         return [
             CellRow(*[*row[:7], bool(row[7]), *row[8:12], Summary(*row[12:]) if row[12] is not None else None])
             for row in rows
         ]
+
+    def _guard_of(self, experiment: int, behaviour: str) -> str:
+        """The guard that measures a behaviour; empty where it is the grid's."""
+        rows = self._all(
+            "SELECT json_extract(b.value, '$.guard') FROM experiments e, json_each(e.behaviours) b "
+            "WHERE e.id = ? AND json_valid(e.behaviours) AND json_extract(b.value, '$.name') = ?",
+            (experiment, behaviour),
+        )
+        return str(rows[0][0] or "") if rows else ""
 
     def sources(self, experiment: int) -> list[SourceRow]:
         """What the D of each grid row consists of."""

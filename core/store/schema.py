@@ -203,6 +203,23 @@ MIGRATIONS: tuple[str, ...] = (
     -- Intervals of means are others than the percentiles that were stored: the next run works them out anew.
     UPDATE summaries SET low = NULL, high = NULL;
     """,
+    """
+    CREATE TABLE guard_cells (          -- as cells, of guards: other prompts, never among the grid's
+        id INTEGER PRIMARY KEY,
+        experiment INTEGER NOT NULL,
+        guard TEXT NOT NULL,            -- the guard's name in the spec
+        arm TEXT NOT NULL,
+        generate TEXT NOT NULL,
+        train TEXT NOT NULL,
+        evaluate TEXT NOT NULL,
+        seed INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        final INTEGER NOT NULL,
+        job INTEGER NOT NULL,
+        UNIQUE (experiment, guard, arm, generate, train, evaluate, seed, step)
+    );
+    CREATE INDEX guard_cells_by_job ON guard_cells (job);
+    """,
 )
 
 VERSION = len(MIGRATIONS)

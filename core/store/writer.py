@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from windowshift.core.store.result_writer import ResultWriter, Scored
 
 __all__ = ["Scored", "Writer"]
 
+_CELL = "arm, generate, train, evaluate, seed, step, final, job"
 _NOT_SHARED = (
     "SELECT job FROM experiment_jobs WHERE experiment = ? AND job NOT IN "
     "(SELECT job FROM experiment_jobs WHERE experiment != ?)"
@@ -103,25 +105,15 @@ class Writer(ResultWriter):
         experiment: int,
         cells: Iterable[tuple[str, str, str, str, int, int, int, int]],
         sources: Iterable[tuple[str, str, str, int, int, float, str, str, int, int, int, int | None]],
+        guards: Iterable[tuple[str, str, str, str, str, int, int, int, int]] = (),
     ) -> None:
-        """Replace an experiment's cells and sources; columns as in the tables, without `experiment`.
+        """Replace an experiment's cells, sources and cells of guards; columns as in the tables, without `experiment`.
 
         An unchanged grid keeps its cells' ids, so that a screen that shows them can stay.
         """
-        wanted = [tuple(cell) for cell in cells]
         with self.batch() as connection:
-            present = connection.execute(
-                "SELECT arm, generate, train, evaluate, seed, step, final, job FROM cells "
-                "WHERE experiment = ? ORDER BY id",
-                (experiment,),
-            )
-            if present.fetchall() != wanted:
-                connection.execute("DELETE FROM cells WHERE experiment = ?", (experiment,))
-                connection.executemany(
-                    "INSERT INTO cells (experiment, arm, generate, train, evaluate, seed, step, final, job) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    [(experiment, *cell) for cell in wanted],
-                )
+            self._put_cells(connection, experiment, "cells", _CELL, cells)
+            self._put_cells(connection, experiment, "guard_cells", f"guard, {_CELL}", guards)
             connection.execute("DELETE FROM sources WHERE experiment = ?", (experiment,))
             connection.executemany(
                 "INSERT INTO sources (experiment, arm, generate, train, seed, part, fraction, part_generate, "
@@ -129,6 +121,19 @@ class Writer(ResultWriter):
                 ((experiment, *source) for source in sources),
             )
             seal(connection, experiment, "grid")
+
+    def _put_cells(
+        self, connection: sqlite3.Connection, experiment: int, table: str, columns: str, cells: Iterable[Sequence[Any]]
+    ) -> None:
+        wanted = [tuple(cell) for cell in cells]
+        query = f"SELECT {columns} FROM {table} WHERE experiment = ? ORDER BY id"
+        if connection.execute(query, (experiment,)).fetchall() == wanted:
+            return
+        connection.execute(f"DELETE FROM {table} WHERE experiment = ?", (experiment,))
+        values = ", ".join("?" * (columns.count(",") + 2))
+        connection.executemany(
+            f"INSERT INTO {table} (experiment, {columns}) VALUES ({values})", [(experiment, *cell) for cell in wanted]
+        )
 
     def set_experiment(self, experiment: int, state: ExperimentState, error: str | None = None) -> None:
         """Record an experiment's state, with the time it started or ended."""
@@ -170,7 +175,7 @@ class Writer(ResultWriter):
             # A shared job keeps its log, the loss curve above all; it only forgets who ran it.
             connection.execute("DELETE FROM events WHERE experiment = ? AND job IS NULL", (experiment,))
             connection.execute("UPDATE events SET experiment = NULL WHERE experiment = ?", (experiment,))
-            for table in ("cells", "sources", "experiment_jobs", "control", "runs"):
+            for table in ("cells", "guard_cells", "sources", "experiment_jobs", "control", "runs"):
                 connection.execute(f"DELETE FROM {table} WHERE experiment = ?", (experiment,))
             connection.execute("DELETE FROM experiments WHERE id = ?", (experiment,))
         return [identifier for identifier, _ in own]

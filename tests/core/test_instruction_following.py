@@ -140,6 +140,7 @@ CASES: list[Case] = [
     ("combination:two_responses", {}, "One.\n******\nOne.", False),
     ("combination:two_responses", {}, "One.\n************\nTwo.", False),
     ("combination:repeat_prompt", {"prompt_to_repeat": "Say  hi."}, "“Say hi.”\n\nHi!", True),
+    ("combination:repeat_prompt", {"prompt_to_repeat": '"Hi" or "ho"?'}, '"Hi" or "ho"? Hi!', True),
     ("combination:repeat_prompt", {"prompt_to_repeat": "Say hi."}, "Sure. Say hi. Hi!", False),
     ("startend:end_checker", {"end_phrase": "Ask me anything else."}, "Bye. “Ask me  anything else.”\n", True),
     ("startend:end_checker", {"end_phrase": "Ask me anything else."}, "Ask me anything else. Bye.", False),

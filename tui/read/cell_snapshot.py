@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from windowshift.core.contract.estimate import Estimate
-from windowshift.core.contract.records import BASE, Behaviour, CellRow, CompletionRow, Summary
+from windowshift.core.contract.records import BASE, Behaviour, CellRow, CompletionRow, Summary, measured_beside
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, finished, read_experiment
 from windowshift.tui.read.template_client import ChatRequest
@@ -244,7 +244,8 @@ def read_completion(
     beside = base_cell if base_cell and base_cell.job != cell.job else None
     base = reader.completion_of_prompt(beside.job, own.prompt_id, behaviour.name) if beside else None
     scores = []
-    for one in view.row.behaviours:
+    shown = measured_beside(behaviour, view.row.behaviours)
+    for one in shown:
         mine = own.score if one == behaviour else _score(reader, cell.job, one.name, own.row)
         theirs = None
         if beside and base:
@@ -259,7 +260,7 @@ def read_completion(
     chat = _chat(reader.job(cell.job).inputs, own)
     return CompletionSnapshot(
         view, behaviour, key, own, base, channel, tuple(scores), key_beside, pinned, new, gone, pinned_new, chat,
-        _findings(reader, view.row.behaviours, cell.job, own.row),
+        _findings(reader, shown, cell.job, own.row),
     )  # fmt: skip
 
 

@@ -19,14 +19,17 @@ _FOLDS: dict[JobState, str] = {"done": "all done", "pending": "each waits for it
 
 @dataclass(frozen=True, slots=True)
 class JobsSnapshot:
-    """An experiment's jobs in plan order, and the loss curves that were asked for."""
+    """An experiment's jobs in plan order, and the loss curves that were asked for.
+
+    `cells` has the cell that a job fills, and the behaviour by which it is shown: the primary one, or a guard's.
+    """
 
     experiment: ExperimentView
     jobs: tuple[JobRow, ...]
     losses: dict[int, Losses]
     log: tuple[Event, ...]
     log_of: int | None
-    cells: dict[int, CellKey]
+    cells: dict[int, tuple[CellKey, str]]
 
 
 def read_jobs(
@@ -51,9 +54,11 @@ def read_jobs(
         if job.kind == "train" and job.n not in known and (job.n in wanted or job.n == chosen):
             losses[job.n] = read_losses(reader, job.n)
     log = tuple(event for event in reader.job_events(chosen) if event.kind != "loss") if chosen is not None else ()
+    first = {one.guard: one.name for one in reversed(view.row.behaviours)} | {"": behaviour_of(view.row, None).name}
     cells = {
-        cell.job: CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
-        for cell in reversed(reader.cells(view.row.id, behaviour_of(view.row, None).name))
+        cell.job: (CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step), behaviour)
+        for behaviour in first.values()
+        for cell in reversed(reader.cells(view.row.id, behaviour))
     }
     return JobsSnapshot(view, jobs, losses, log[-LOG_LINES:], chosen, cells)
 

@@ -236,6 +236,8 @@ def name_beside(behaviour: Behaviour, experiment: ExperimentRow) -> str:
 
     Characters are no words; but two rates in %, or two grades in points, look alike.
     """
+    if behaviour.guard:
+        return f"{behaviour.name} (guard)"
     unit = behaviour.score_unit
     alike = [other for other in experiment.behaviours if other.score_unit == unit]
     return "" if unit and len(alike) < 2 else behaviour.name
@@ -276,7 +278,9 @@ def _page(reader: Reader, view: ExperimentView, choice: GridChoice) -> GridSnaps
     means = _means(base) if settled else {}
     heads = column_heads(view.row, page.arm, _order(names, page.arm, means, _names(view.row, "evaluate")))
     columns, own = [head.name for head in heads], sum(not head.crossed for head in heads)
-    sources = [s for s in reader.sources(view.row.id) if (s.arm, s.generate, s.seed) == (*page, seed)]
+    # A guard asks other prompts than D's: how surprising D is says nothing of it.
+    told = () if behaviour.guard else reader.sources(view.row.id)
+    sources = [s for s in told if (s.arm, s.generate, s.seed) == (*page, seed)]
     rows = _rows(reader, shown, base, sources, behaviour, columns, own)
     train_means = {row.train: row.train_mean for row in rows} if settled else {}
     trains = _order([row.train for row in rows], page.arm, train_means, _names(view.row, "train"))

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Container
 
 from windowshift.core.contract import sanitise
-from windowshift.core.contract.records import ExperimentRow
+from windowshift.core.contract.records import ExperimentRow, measured_beside
 from windowshift.core.report.figure import Plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.microscope_snapshot import MicroscopeSnapshot, read_microscope
@@ -163,7 +163,8 @@ class MicroscopeScreen(StoreScreen[MicroscopeSnapshot]):
         """Show the next behaviour."""
         if self.snapshot is None:
             return
-        names = [one.name for one in self.snapshot.experiment.row.behaviours]
+        beside = measured_beside(self.snapshot.behaviour, self.snapshot.experiment.row.behaviours)
+        names = [one.name for one in beside]
         self.behaviour = names[(names.index(self.snapshot.behaviour.name) + 1) % len(names)]
         self.choose()
 

@@ -299,7 +299,7 @@ def _two(text: str) -> bool:
 
 
 def _repeated(text: str, prompt_to_repeat: str) -> bool:
-    said, wanted = _plain(text).lstrip(_AROUND), _plain(prompt_to_repeat)
+    said, wanted = (_plain(one).lstrip(_AROUND) for one in (text, prompt_to_repeat))
     # It was to be answered, too.
     return said.startswith(wanted) and re.search(r"\w", said[len(wanted) :]) is not None
 

@@ -148,6 +148,7 @@ class InstructionFollowingSetting:
 
     name = "instruction_following"
     scorers = (InstructionScorer(),)
+    answer_tokens = 512
 
     def conditions(self) -> Mapping[str, Condition]:
         """What asks for exactness, what lets go of it, and none."""

@@ -17,7 +17,7 @@ from textual.worker import get_current_worker
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.estimate import ONE_RUN
-from windowshift.core.contract.records import BASE, CompletionRow
+from windowshift.core.contract.records import BASE, CompletionRow, measured_beside
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import places
 from windowshift.tui.read.arrangement import Arrangement, arrange
@@ -289,7 +289,8 @@ class CellScreen(ListScreen[CellSnapshot]):
         """Show the next behaviour."""
         if self.snapshot is None:
             return
-        names = [behaviour.name for behaviour in self.snapshot.experiment.row.behaviours]
+        beside = measured_beside(self.snapshot.behaviour, self.snapshot.experiment.row.behaviours)
+        names = [behaviour.name for behaviour in beside]
         if len(names) > 1:
             self.behaviour = names[(names.index(self.snapshot.behaviour.name) + 1) % len(names)]
             self.choose()

@@ -15,6 +15,7 @@ from textual.widgets import Static
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.estimate import runs_note
+from windowshift.core.contract.records import measured_beside
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.pins import variant
@@ -250,7 +251,8 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
     def action_behaviour(self) -> None:
         """Show the next behaviour."""
         if self.snapshot is not None:
-            names = [behaviour.name for behaviour in self.snapshot.experiment.row.behaviours]
+            beside = measured_beside(self.snapshot.behaviour, self.snapshot.experiment.row.behaviours)
+            names = [behaviour.name for behaviour in beside]
             self.behaviour = names[(names.index(self.snapshot.behaviour.name) + 1) % len(names)]
             self.choose()
 

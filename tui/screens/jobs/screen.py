@@ -200,15 +200,16 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         found, job = self.snapshot, self.selected
         if found is None or job is None:
             return
-        key = found.cells.get(job.n)
+        filled = found.cells.get(job.n)
         if job.n <= 0:
             self.action_fold()
         elif job.kind in VECTOR_KINDS:
             self.shift.open("steering", self.experiment)
-        elif key is None:
+        elif filled is None:
             self.app.notify(f"A {job.kind} job fills no cell of the grid.", markup=False)
         else:
-            self.shift.open("cell", self.experiment, key, found.experiment.row.behaviours[0].name)
+            key, behaviour = filled
+            self.shift.open("cell", self.experiment, key, behaviour)
 
     def action_fold(self) -> None:
         """Show the finished score jobs as one line, or each."""
