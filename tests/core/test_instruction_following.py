@@ -228,12 +228,10 @@ def test_an_answer_that_says_nothing_follows_nothing(text: str) -> None:
         assert read_instruction(name, given).followed(text) is False, name
 
 
-@pytest.mark.parametrize(
-    "text", ["*" * 20_000, "\n" * 20_000, "[" * 20_000, '"' * 20_000, "Mr. " * 3_000, "a" * 20_000]
-)
-def test_no_answer_takes_forever(text: str) -> None:
+@pytest.mark.parametrize("part", ["*", "\n", "[", '"', "Mr. ", "P. ", "a", "* *a* "])
+def test_no_answer_takes_forever(part: str) -> None:
     for name, given in {name: given for name, given, _, _ in CASES}.items():
-        assert read_instruction(name, given).followed(text) in (True, False, None)
+        assert read_instruction(name, given).followed(part * 15_000) in (True, False, None)
 
 
 def test_loose_forgives_what_stands_around_an_answer() -> None:

@@ -21,6 +21,8 @@ u.k ph.d d.c b.c a.d
 _ABBREVIATED = frozenset(_SHORT.split())
 _ENDING = frozenset(["etc", "inc", "ltd", "co", "corp", "jr", "sr", "a.m", "p.m"])
 """Abbreviations that may well be the last word of a sentence."""
+_NEAR = 80
+"""So many characters around a mark tell what it is; to look through a whole text at each of its marks takes forever."""
 _NUMBERED = regex.compile(r"^(?:\d+|[a-zA-Z]|[ivxIVX]+)[.)]$")
 _BLANK_LINE = regex.compile(r"\n\s*\n")
 
@@ -77,12 +79,12 @@ def sentences(text: str) -> list[str]:
 def _goes_on(text: str, start: int, end: regex.Match[str]) -> bool:
     """Whether a mark ends no sentence."""
     mark = end.group().rstrip(_CLOSING)
-    rest = text[end.end() :].lstrip()
+    rest = text[end.end() : end.end() + _NEAR].lstrip()
     if mark in ("...", "…"):
         return rest[:1].islower() and not text.islower()
     if mark != ".":
         return False
-    said = text[start : end.start()].strip()
+    said = text[max(start, end.start() - _NEAR) : end.start()].strip()
     word = said.split()[-1].lstrip("\"'“‘(*_[#>-") if said else ""
     if _NUMBERED.match(f"{word}.") and said.lstrip("*_#> \n-") == word:
         return True  # "1." opens an item
