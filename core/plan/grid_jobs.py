@@ -317,7 +317,8 @@ class GridPlanner:
     def score_job(self, scorer: Scorer, sampled: Job, rows: int) -> Job:
         """The job that scores a job's completions by one scorer, after those whose scores it reads."""
         read = set(scorer.reads) if isinstance(scorer, DerivedScorer) else set()
-        before = [one for one in self.scorers if read.intersection(each.name for each in one.behaviours)]
+        known = (*self.scorers, *self.guards.scorers)
+        before = [one for one in known if read.intersection(each.name for each in one.behaviours)]
         parents = (sampled.id, *(self.score_job(one, sampled, rows).id for one in before))
         label = f"score {scorer.name}: {sampled.label}"
         return self.add(Job("score", label, scorer.identity(), parents, rows))

@@ -106,6 +106,11 @@ class GuardPlanner:
         self._maker, self._guards = maker, guards
         self.cells: list[GuardCell] = []
 
+    @property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """The scorers of all guards."""
+        return tuple(scorer for guard in self._guards for scorer in guard.scorers)
+
     def base(self, seed: int) -> None:
         """What the base model answers."""
         for guard in self._guards:

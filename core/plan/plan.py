@@ -232,7 +232,7 @@ def make_plan(
         [one.name for one in grid.evaluate],
         [behaviour.name for behaviour in measured],
     )
-    every = (drawn.data, drawn.evaluation, *(rows.prompts for rows in given.values()), *(one.prompts for one in guards))
+    sets = (drawn.data, drawn.evaluation, *(rows.prompts for rows in given.values()), *(one.prompts for one in guards))
     return Plan(
         spec,
         spec_text,
@@ -240,7 +240,7 @@ def make_plan(
         scorers,
         model,
         grid,
-        {set_digest(one): one for one in every},
+        {set_digest(one): one for one in sets},
         drawn.repeats,
         tuple(maker.jobs.values()),
         tuple(maker.cells),
