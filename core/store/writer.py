@@ -113,7 +113,7 @@ class Writer(ResultWriter):
         """
         with self.batch() as connection:
             self._put_cells(connection, experiment, "cells", _CELL, cells)
-            self._put_cells(connection, experiment, "guard_cells", f"guard, {_CELL}", guards)
+            self._put_guards(connection, experiment, guards)
             connection.execute("DELETE FROM sources WHERE experiment = ?", (experiment,))
             connection.executemany(
                 "INSERT INTO sources (experiment, arm, generate, train, seed, part, fraction, part_generate, "
@@ -121,6 +121,9 @@ class Writer(ResultWriter):
                 ((experiment, *source) for source in sources),
             )
             seal(connection, experiment, "grid")
+
+    def _put_guards(self, connection: sqlite3.Connection, experiment: int, cells: Iterable[Sequence[Any]]) -> None:
+        self._put_cells(connection, experiment, "guard_cells", f"guard, {_CELL}", cells)
 
     def _put_cells(
         self, connection: sqlite3.Connection, experiment: int, table: str, columns: str, cells: Iterable[Sequence[Any]]
