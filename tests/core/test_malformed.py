@@ -229,7 +229,7 @@ def test_no_spec(tmp_path: Path) -> None:
         ("p.jsonl", b"PAR1\x15\x04\xff", ["is, by its content, a Parquet file", "ends in .parquet"]),
         ("p.csv", b"PAR1\x15\x04\xff", ["is, by its content, a Parquet file"]),
         ("p.jsonl", b"ARROW1\0\0\xff", ["is, by its content, an Arrow file", "as Parquet or JSON Lines"]),
-        ("p.jsonl", gzip.compress(b'{"prompt": "a"}'), ["compressed by gzip", "unpack it"]),
+        ("p.jsonl", gzip.compress(b'{"prompt": "a"}', mtime=0), ["compressed by gzip", "unpack it"]),
         ("p.csv", b"PK\x03\x04\xff", ["a zip archive", "save a spreadsheet as CSV"]),
         ("p.csv", "prompt\nGrüße\n".encode("utf-16"), ["UTF-16 text", "save it as UTF-8"]),
         ("p.jsonl", b"version https://git-lfs.github.com/spec/v1\n", ["pointer of Git LFS", "git lfs pull"]),
