@@ -17,13 +17,15 @@ from windowshift.core.contract.errors import WindowshiftError
 WORDS = ("", "nobody", "../../x", "a\0b", "\ud800", "x" * 5000, "file", "folder", "bin.yaml", "empty.yaml", "loop",
          "-1", "1e309", "nan", "9" * 20, "Ａ", "/dev/null", "/dev/zero", "\x1b]52;c;x\x07", "*", "~", ".")  # fmt: skip
 WORKSPACES = ("nowhere", "file", "folder", "notdb", "emptydb", "dirdb", "newer", "corrupt", "loop", "/dev/null", "")
-NAMED = ("report", "compare", "microscope", "figures", "export", "control")
+NAMED = ("report", "compare", "microscope", "figures", "export", "bundle", "rerun", "control")
 OTHERS: dict[str, tuple[str, ...]] = {
     "export": ("--out", "o.csv"), "figures": ("--out", "figs", "--formats", "csv"), "control": ("pause",),
+    "bundle": ("--out", "b.zip"), "rerun": ("base/no_prefix", "--into", "again"),
     "rephrase": ("--of", "short", "--out", "r.jsonl"),
 }  # fmt: skip
 VALUES = (
     ("export", "--out"), ("export", "--dataset"), ("export", "--seed"), ("figures", "--out"), ("figures", "--formats"),
+    ("bundle", "--out"), ("rerun", "--into"),
     ("control", "--job"), ("report", "--beside"), ("report", "--behaviour"), ("compare", "--picture"),
 )  # fmt: skip
 

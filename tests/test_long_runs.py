@@ -139,7 +139,7 @@ def test_a_desktop_is_told_by_the_system_s_own_program(tmp_path: Path, monkeypat
 def test_a_bell_rings_on_a_terminal_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tell(notifiers(["bell"]), Ending("x", "done", 0, 1.0))
     assert "\a" not in capsys.readouterr().err
-    monkeypatch.setattr("windowshift.notify.sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("windowshift.say.sys.stderr.isatty", lambda: True, raising=False)
     tell(notifiers(["bell"]), Ending("x", "done", 0, 1.0))
     assert capsys.readouterr().err == "\a"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -180,7 +181,7 @@ def run_spec(
         WindowshiftError: the spec, a backend, the workspace or its lock.
     """
     backends = open_backends(spec)
-    workspace = Path(workspace).resolve()
+    workspace = Path(os.path.realpath(workspace))  # Path.resolve raises for a link that leads to itself
     plan = make_plan(spec, text, Path(folder), backends, day=recorded_day(workspace, spec.name))
     plan = within_context(plan, backends)
     if any(isinstance(backend, Service) for backend in backends.values()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import SpecError
-from windowshift.say import say
+from windowshift.say import ring, say
 
 SECONDS = 10.0
 """How long a webhook or a notifier may take."""
@@ -75,9 +74,7 @@ def tell(told: Sequence[Notifier], ending: Ending) -> None:
 
 
 def _bell(ending: Ending) -> None:  # noqa: ARG001 - a bell says no more
-    if sys.stderr.isatty():
-        sys.stderr.write("\a")
-        sys.stderr.flush()
+    ring()
 
 
 def _desktop() -> Notifier:

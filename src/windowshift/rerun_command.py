@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -33,7 +34,8 @@ def rerun(
     from windowshift.core.store.reader import Reader
     from windowshift.run_command import run_here
 
-    if into.resolve() == workspace.resolve():
+    # Not Path.resolve, which raises for a link that leads to itself.
+    if os.path.realpath(into) == os.path.realpath(workspace):
         raise SpecError("--into names the experiment's own workspace, where the cell is done: choose another one")
     generate, train, evaluate = parts_of(cell)
     with closing(Reader(workspace)) as reader:

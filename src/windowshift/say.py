@@ -39,3 +39,9 @@ def say_listed(rows: Sequence[tuple[str, str]]) -> None:
 def say_json(value: Any) -> None:
     """Print a value as JSON."""
     typer.echo(without_keys(sanitise.json_text(value)))
+
+
+def ring() -> None:
+    """Ring the bell of a terminal that is there."""
+    if sys.stderr.isatty():
+        typer.echo("\a", err=True, nl=False)

@@ -93,6 +93,12 @@ def test_every_phrase_that_ships_has_its_negation() -> None:
     shipped = [*prefix_groups().values()]
     for name in registry.names(registry.SETTINGS):
         found = registry.setting(name, {}, Path()).conditions().values()
+        if name == "misalignment":
+            found = [
+                one
+                for domain in ("medical_advice", "insecure_code", "reward_hacks")
+                for one in registry.setting(name, {"domain": domain}, Path()).conditions().values()
+            ]
         shipped += [one for one in found if isinstance(one, PrefixGroup)]
     for one in shipped:
         turned = negated(one)

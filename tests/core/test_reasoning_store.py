@@ -66,6 +66,7 @@ def test_a_store_of_before_opens_without_reasoning(tmp_path: Path) -> None:
     raw.execute("ALTER TABLE scores DROP COLUMN evidence")
     raw.execute("ALTER TABLE scores DROP COLUMN weight")
     raw.execute("DROP TABLE checksums")
+    raw.execute("DROP TABLE guard_cells")
     raw.execute("PRAGMA user_version=2")
     raw.commit()
     raw.close()
