@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -46,7 +47,7 @@ def power_page(plan: Plan, workspace: Path, wanted: float | None = None) -> Powe
     Raises:
         SpecError: there is neither: shipped ones are of lengths alone; or the wanted effect is not above 0.
     """
-    if wanted is not None and not wanted > 0:
+    if wanted is not None and not 0 < wanted < math.inf:
         raise SpecError("--effect is a size above 0, on the scale that uplifts have in the report")
     behaviour = primary_of([one for scorer in plan.scorers for one in scorer.behaviours])
     found = _pilots(plan, behaviour.name, workspace)

@@ -77,5 +77,6 @@ def test_plan_shows_it_from_a_pilot_or_from_shipped_variances(tmp_path: Path) ->
     found = power_page(plan, tmp_path).found
     assert (found.source, found.rows) == ("med-short", 7)
     assert 0.1 < found.prompt < 2
-    with pytest.raises(SpecError, match="--effect is a size above 0"):
-        power_page(plan, tmp_path, 0.0)
+    for odd in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(SpecError, match="--effect is a size above 0"):
+            power_page(plan, tmp_path, odd)
