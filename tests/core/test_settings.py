@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,14 @@ def prompt_of(name: str, **fields: Any) -> Prompt:
     return setting.prepare(Prompt("a", text, fields))
 
 
+@cache
+def default_prompt(name: str) -> Prompt:
+    """A prompt of a setting's own world, which takes seconds to draw for code."""
+    setting = registry.setting(name)
+    prepare = setting.prepare if isinstance(setting, PromptMaker) else unprepared
+    return draw(str(setting.default_prompts()), 1, 1, 0, Path(), prepare).data[0]
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 class TestEverySetting:
     def test_names_are_unique_and_scales_are_declared(self, name: str) -> None:
@@ -105,10 +114,8 @@ class TestEverySetting:
                         assert any(pushed.phrase in message.content for message in pushed.messages)
 
     def test_controls_of_its_conditions_stand_where_its_phrases_do(self, name: str) -> None:
-        setting = registry.setting(name)
-        prepare = setting.prepare if isinstance(setting, PromptMaker) else unprepared
-        prompt = draw(str(setting.default_prompts()), 1, 1, 0, Path(), prepare).data[0]
-        conditions = setting.conditions()
+        prompt = default_prompt(name)
+        conditions = registry.setting(name).conditions()
         for one in conditions.values():
             if not isinstance(one, PrefixGroup):
                 continue
@@ -125,10 +132,7 @@ class TestEverySetting:
         "text", ["", " \n", "I cannot help with that.", "日本語 🦉 ñ", "x" * 5000, "def f(:", "\x00"]
     )
     def test_any_answer_is_measured_or_missing(self, name: str, text: str) -> None:
-        setting = registry.setting(name)
-        prepare = setting.prepare if isinstance(setting, PromptMaker) else unprepared
-        source = setting.default_prompts()
-        prompt = draw(str(source), 1, 1, 0, Path(), prepare).data[0]
+        prompt = default_prompt(name)
         for finish in ("stop", "length"):
             for score in scores(name, prompt, text, finish).values():
                 assert (score.value is None) == (score.reason is not None)
