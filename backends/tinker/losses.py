@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from windowshift.backends.tinker.work import Work
+from windowshift.core.contract.training import TrainProgress
 
 FILE = "losses.jsonl"
 
@@ -54,6 +58,13 @@ class Losses:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "loss": loss, "tokens": tokens}) + "\n")
         return self._take(each)
+
+    def told_again(self, work: Work) -> Iterator[TrainProgress]:
+        """Every step as an event, for a store that an earlier process may not have got them into."""
+        tokens = 0
+        for each in self.steps:
+            tokens += each.tokens
+            yield TrainProgress(work.job.key, each.step, work.seen[each.step - 1], each.loss, 0.0, tokens)
 
     def clear(self) -> None:
         """Forget everything: the work is another one."""

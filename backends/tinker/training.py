@@ -58,12 +58,18 @@ class Training:
             put(TrainMessage(job.key, work.problems))
         journal = await self._journal(work)
         if journal.done:
+            for event in Losses(job.output).told_again(work):
+                put(event)
             for wanted in work.wanted[:-1]:
                 put(Checkpointed(job.key, wanted.examples or 0, str(job.output / wanted.folder)))
         else:
             journal = await self._paid(work, journal, put)
         adapter = str(job.output / work.wanted[-1].folder)
         steps = Losses(job.output).steps
+        unheard = work.steps - len(steps)
+        if unheard > 0:  # the service went on, and saved, while nobody was there to hear it
+            said = f"the losses of the last {unheard} of {work.steps} steps are not known"
+            put(TrainMessage(job.key, f"{said}: the run was killed while they were under way"))
         ends = ends_of([(min(each.step * job.sft.batch_size, work.total), each.loss) for each in steps])
         put(Trained(job.key, adapter, work.total, journal.usd, left_out=work.left_out, losses=ends))
 

@@ -266,10 +266,8 @@ class TrainingRun:
 
     def _tell_again(self) -> None:
         """What an earlier process may not have got into the store."""
-        tokens = 0
-        for each in self.losses.steps:
-            tokens += each.tokens
-            self._tell(each, tokens, 0.0)
+        for event in self.losses.told_again(self._work):
+            self._put(event)
         for wanted in self._work.wanted:
             if self._saves.has(wanted):
                 self._tell_saved(wanted)

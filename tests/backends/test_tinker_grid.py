@@ -78,11 +78,18 @@ def events(workspace: Path, job: JobRow, kind: str) -> list[dict[str, Any]]:
         reader.close()
 
 
-def check_curves(workspace: Path, name: str, steps: int) -> None:
-    """Every step of every job once, in order."""
+def check_curves(workspace: Path, name: str, steps: int, unheard: int = 0) -> None:
+    """Every step of every job once, in order; up to `unheard` of the last ones may lack, where a message says so."""
     for job in train_jobs(workspace, name):
         assert job.state == "done", job.error
-        assert [event["step"] for event in events(workspace, job, "loss")] == list(range(1, steps + 1))
+        found = [event["step"] for event in events(workspace, job, "loss")]
+        lacking = [event["text"] for event in events(workspace, job, "message") if "are not known" in event["text"]]
+        known = steps
+        if lacking and unheard:
+            known = len(found)
+            assert known >= steps - unheard
+            assert f"the last {steps - known} of {steps} steps" in lacking[-1]
+        assert found == list(range(1, known + 1))
 
 
 def at_the_server(server: TinkerServed, workspace: Path) -> dict[str, Counter[str]]:
@@ -141,7 +148,8 @@ def test_what_tinker_cannot_do_is_refused_in_plan(tinker_server: TinkerServed, t
     other.write_text(text.replace("alpha: 32", "alpha: 16"), encoding="utf-8")
     assert "alpha: 32" in windowshift("plan", other, check=2).stderr
     away = write(tmp_path, "away", "tinker", {**tinker_server.options, "base_url": "http://127.0.0.1:9"})
-    assert "cannot be reached" in windowshift("plan", away, check=2).stderr
+    assert "cannot be reached" in windowshift("plan", away).stdout  # costs come before there is a server
+    assert "cannot be reached" in windowshift("run", away, "--workspace", tmp_path / "ws", check=2).stderr
 
 
 def test_killed_at_ten_random_moments(tinker_server: TinkerServed, tmp_path: Path) -> None:
@@ -164,7 +172,8 @@ def test_killed_at_ten_random_moments(tinker_server: TinkerServed, tmp_path: Pat
         run.kill()
         run.wait()
     windowshift("run", spec, "--workspace", workspace, "-q")
-    check_curves(workspace, "killed", 32)
+    # Of steps that were under way when it was killed the last time nobody may have heard.
+    check_curves(workspace, "killed", 32, unheard=3)
     jobs = train_jobs(workspace, "killed")
     resumed = [event["text"] for job in jobs for event in events(workspace, job, "message")]
     assert any("goes on from the state after step" in text for text in resumed)

@@ -121,6 +121,13 @@ async def test_the_arithmetic_is_that_of_backend_local(tinker_server: TinkerServ
     assert [theirs[step] for step in (1, 2, 3)] == pytest.approx([mine[step] for step in (1, 2, 3)], rel=1e-3)
 
 
+async def test_a_job_that_is_done_tells_its_losses_again(tinker_server: TinkerServed, tmp_path: Path) -> None:
+    """Whoever was killed between the last step and its record has the whole curve from whoever goes on."""
+    _, first = await trained(TinkerBackend(tinker_server.options), job(tmp_path, checkpoints=(8,)))
+    _, again = await trained(TinkerBackend(tinker_server.options), job(tmp_path, checkpoints=(8,)))
+    assert losses(again) == losses(first) != {}
+
+
 async def test_a_fetched_adapter_is_the_same_at_backend_local(tinker_server: TinkerServed, tmp_path: Path) -> None:
     there = TinkerBackend(tinker_server.options)
     assert there.capabilities.leaves_peft
