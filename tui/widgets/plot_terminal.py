@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,9 +45,16 @@ def draw(plot: Plot, width: int, height: int, ink: Ink, *, few_colours: bool = F
     return [*lines[: height - len(legend)], *legend]
 
 
+def _once(data: Iterable[Hashable]) -> list[Hashable]:
+    return list(dict.fromkeys(data))
+
+
 def _plotext(plot: Plot, width: int, height: int) -> str:
     import plotext as plt
 
+    # It takes what is there twice out by a set, so that marks on one place, and names side by side, would be drawn in
+    # another order in every process.
+    plt._utility.no_duplicates = _once
     plt.clear_figure()
     plt.limit_size(False, False)
     plt.plotsize(width, height)
