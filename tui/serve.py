@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import ipaddress
+import os
 import secrets
 import shlex
 import socket
@@ -63,7 +64,7 @@ def serve(
     address = host or LOOPBACK
     chosen = _free_port(address, port)
     secret = token or secrets.token_urlsafe(24)
-    command = python_module("windowshift", "tui", str(workspace.resolve()), *(["--open", link] if link else []))
+    command = python_module("windowshift", "tui", os.path.realpath(workspace), *(["--open", link] if link else []))
 
     async def keep_to_ourselves(request: Any, response: Any) -> None:  # noqa: ARG001 - the library's signature
         response.headers.update(HEADERS)

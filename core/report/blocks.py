@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import mode
 
 from windowshift.core.contract.estimate import Estimate, counts_text
-from windowshift.core.contract.number_format import NumberFormat, number
+from windowshift.core.contract.number_format import number
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.family import ALPHA, MARKS, Claim
@@ -21,6 +21,7 @@ from windowshift.core.report.page import (
     Item,
     Line,
     Table,
+    compared,
     matrix,
     shown,
 )
@@ -184,8 +185,8 @@ def _uplifts(arm: ArmMeasures, generate: str, width: int | None, *, link: bool =
         for evaluate in arm.columns:
             cell, place = cells.get((train, evaluate)), (train, evaluate)
             mark = (DAGGER if place in cut else "") + marks.get(place, "")
-            items.append(_uplift((cell.uplift if link else cell.effect) if cell else None, form, mark))
-        rows.append((train, [*items, _uplift(averages.get(train), form, dagger=row_dagger(arm, generate, train))]))
+            items.append(compared((cell.uplift if link else cell.effect) if cell else None, form, mark))
+        rows.append((train, [*items, compared(averages.get(train), form, dagger=row_dagger(arm, generate, train))]))
     table, way = matrix("train", rows, [*arm.columns, "average"], width)
     yield table
     ways = (
@@ -212,21 +213,6 @@ def _all_at_once(family: tuple[Claim, ...], scale: Scale) -> str:
         f"Benjamini-Hochberg, {strict} after Holm, {len(together)} in simultaneous 95% bands (max-T over the joint "
         f"resamples, {scale.words.link}){band}."
     )
-
-
-def _uplift(
-    one: Estimate | None, form: NumberFormat, mark: str | None = None, dagger: str = ""
-) -> tuple[Item, Item, Item]:
-    if one is None:
-        return (Item("·", "dim"),) * 3
-    text = form.text(one.value)
-    if one.low is None or one.high is None:
-        return (Item(text),) * 3
-    sure = one.low > 0 or one.high < 0
-    style = ("red" if one.value > 0 else "blue") if sure else ""
-    half = replace(form, sign=False).text((one.high - one.low) / 2)
-    mark = dagger + ("*" if sure else "") if mark is None else mark
-    return Item(form.whole(one) + mark, style), Item(f"{text} ±{half}{mark}", style), Item(f"{text}{mark:3}", style)
 
 
 def _spreads(report: Report, arm: ArmMeasures, generate: str) -> Iterator[Block]:

@@ -57,8 +57,13 @@ def shown(one: Estimate | None, form: NumberFormat, *, unit: bool = False, missi
     return missing if one is None else form.whole(one, unit=unit)
 
 
-def compared(one: Estimate | None, form: NumberFormat) -> tuple[Item, Item, Item]:
-    """A cell against another one in three ways: with its interval, half of its width, and whether it leaves out 0."""
+def compared(
+    one: Estimate | None, form: NumberFormat, mark: str | None = None, dagger: str = ""
+) -> tuple[Item, Item, Item]:
+    """A cell against another one in three ways: with its interval, half of its width, and whether it leaves out 0.
+
+    `mark` says the last in the words of a family of claims, `dagger` stands before a star where nothing else is given.
+    """
     if one is None:
         return (Item("·", "dim"),) * 3
     text = form.text(one.value)
@@ -67,7 +72,8 @@ def compared(one: Estimate | None, form: NumberFormat) -> tuple[Item, Item, Item
     sure = one.low > 0 or one.high < 0
     style = ("red" if one.value > 0 else "blue") if sure else ""
     half = replace(form, sign=False).text((one.high - one.low) / 2)
-    return Item(form.whole(one), style), Item(f"{text} ±{half}", style), Item(f"{text}{'*' if sure else ' '}", style)
+    mark = dagger + ("*" if sure else "") if mark is None else mark
+    return Item(form.whole(one) + mark, style), Item(f"{text} ±{half}{mark}", style), Item(f"{text}{mark:3}", style)
 
 
 GAP = 2

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from bench.simulated_grids import World, draw
 
+from tests.core.test_plan import SPEC
 from tests.generated_store import generate_store
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.measure.contrasts import ContrastMeasure, contrasts
@@ -25,17 +26,6 @@ from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
 
-SPEC = """\
-name: x
-model: some-org/some-model
-prompts: microworld
-conditions:
-  generate: [med_short]
-  train: [short, no_prefix]
-  evaluate: [short, no_prefix]
-data: {size: 10}
-sampling: {prompts: 4}
-"""
 NAMED = "contrasts:\n  - {name: inoculation, of: short, against: no_prefix, evaluate: no_prefix}\n"
 
 

@@ -152,3 +152,11 @@ def test_pins() -> None:
     assert len(pins.of("x")) == MOST - 1
     pins.clear("x")
     assert pins.of("x") == ()
+
+
+def test_a_workspace_that_is_a_link_to_itself_has_a_state_file_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    assert places.state_file(tmp_path / "loop") != places.state_file(tmp_path / "there")
+    assert places.state_file(tmp_path / "link") == places.state_file(tmp_path / "there")

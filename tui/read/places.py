@@ -39,7 +39,8 @@ class Places:
 def state_file(workspace: Path) -> Path:
     """Return the file of a workspace: in the user's state folder, because a workspace may be read-only or shared."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    name = hashlib.sha256(str(workspace.resolve()).encode()).hexdigest()[:16]
+    # Not Path.resolve, which raises for a link that leads to itself.
+    name = hashlib.sha256(os.path.realpath(workspace).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return Path(home) / "windowshift" / f"{name}.json"
 
 
