@@ -107,6 +107,7 @@ async def test_worker_processes_give_what_one_process_gives(models: Path, tmp_pa
     await one.aclose()
 
 
+@pytest.mark.slow
 async def test_what_a_killed_worker_was_at_goes_to_another_one(models: Path, tmp_path: Path) -> None:
     alone, crew = subject_of(models / "llama"), subject_of(models / "llama", workers=2)
     one, many = alone.make(), crew.make()

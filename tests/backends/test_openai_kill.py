@@ -17,6 +17,8 @@ from tests.fault_proxy import Fault, faulty
 from tests.runs import command, wait_until, windowshift, write_spec
 from tests.servers import KEY, KEY_ENV, Served, limited, serving
 
+pytestmark = pytest.mark.slow  # a real server, and kill -9 at many moments
+
 OPTIONS = """\
 backend: openai
 backend_options: {{base_url: "{url}", key_env: {key}, poll: 0.2, settle: 3, backoff: 0.05, timeout: 60}}
@@ -126,7 +128,6 @@ def test_killed_while_the_server_is_asked_for_a_job(server: Served, tmp_path: Pa
     assert len(server.jobs()) == 1
 
 
-@pytest.mark.slow
 def test_killed_at_twenty_random_moments(server: Served, tmp_path: Path) -> None:
     spec = write_spec(
         tmp_path,

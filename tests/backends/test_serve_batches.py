@@ -105,6 +105,7 @@ def done(client: openai.OpenAI, batch: Batch) -> int:
     return counts.completed
 
 
+@pytest.mark.slow
 def test_a_killed_server_goes_on_with_its_batch(tiny_llama: Path, tmp_path: Path) -> None:
     with served(tiny_llama, tmp_path / "data") as server:
         client = server.client()

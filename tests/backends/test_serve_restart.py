@@ -7,9 +7,12 @@ import signal
 from pathlib import Path
 
 import openai
+import pytest
 
 from tests.processes import wait_until
 from tests.served import Served, chat_lines, served
+
+pytestmark = pytest.mark.slow  # a server is killed, and started again, in every one
 
 SLOW = 120.0
 EVERY_STEP = {"state_seconds": 0}
