@@ -11,7 +11,7 @@ DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
 .PHONY: setup demo test test-slow test-device test-transformers-serve test-tinker tinker-env test-vllm vllm-env check format
-.PHONY: bench coverage bench-servers docs pictures microworld clean
+.PHONY: bench bench-engine coverage bench-servers docs pictures microworld clean
 
 setup: $(STAMP)
 
@@ -103,6 +103,10 @@ coverage: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# Many adapters on one base, beside other ways to train them: ratios of one run. With a GPU, both.
+bench-engine: setup
+	$(BIN)/python -m bench --only engine
 
 # What needs a server in an environment of its own.
 bench-servers: setup tinker-env vllm-env

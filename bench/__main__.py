@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.api import measure_api
+from bench.engine import measure_engine
 from bench.measurement import Measurement, table
 from bench.plan import measure_plan
 from bench.scoring import measure_scoring
@@ -34,6 +35,7 @@ PARTS: dict[str, Part] = {
     "scoring": lambda folder, small: measure_scoring(folder, *((80,) if small else ())),
     "serve": lambda folder, small: measure_serve(folder, *(((1, 4), 1, 1) if small else ())),
     "steering": measure_steering,
+    "engine": lambda folder, small: measure_engine(folder, *((1,) if small else ())),
     "tui": lambda folder, small: measure_tui(folder, *((144, 5, 2.0, 1) if small else ())),
     "api": measure_api,
     "startup": lambda _, small: measure_startup(*((1,) if small else ())),

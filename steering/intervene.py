@@ -106,6 +106,14 @@ class Intervention:
         """
         if not any(recipe.pushes for recipe in recipes):
             return self._points.model(**inputs)
+        layers, visit = self.opened(recipes, spans)
+        return self._points.run(layers, visit, inputs)
+
+    def opened(self, recipes: Sequence[Recipe], spans: Spans) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:
+        """The layers of a pass to come, and what is to be done to their residual streams [rows, columns, width].
+
+        For a pass that serves several interventions, each on rows of its own.
+        """
         found = self._staged(list(recipes))
         by_layer: dict[int, list[Stage]] = {}
         for stage in found:
@@ -125,7 +133,15 @@ class Intervention:
                     self._calls[slot] += 1
             return hidden
 
-        return self._points.run(list(by_layer), visit, inputs)
+        return list(by_layer), visit
+
+    def mark(self) -> tuple[Any, ...]:
+        """What was tallied so far, for `rewind`."""
+        return (list(self._calls), list(self._calls_asked), self._tally.clone(), self._tokens_asked.clone())
+
+    def rewind(self, mark: tuple[Any, ...]) -> None:
+        """Forget a pass that did not come to its end and is run again; no recipe may have been added since."""
+        self._calls, self._calls_asked, self._tally, self._tokens_asked = mark
 
     def on_rows(self, rows: Sequence[SteeredRow], inputs: dict[str, Any], *, step: bool) -> Any:
         """One pass of a decode loop over its live rows: a `step` of one token each, or the prefill of their prompts.

@@ -152,6 +152,11 @@ class Adapters:
             layer.lora_A[name].weight.copy_(other.lora_A[saved].weight)
             layer.lora_B[name].weight.copy_(other.lora_B[saved].weight)
 
+    def matrices(self, name: str) -> Iterator[tuple[str, nn.Parameter, nn.Parameter, float]]:
+        """Of every layer that an adapter changes: path, `A` [rank, in], `B` [out, rank], and the product's factor."""
+        for path, layer in self._layers(name):
+            yield path, layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name])
+
     def load(self, file: AdapterFile) -> str:
         """Attach a saved adapter, or find it attached.
 

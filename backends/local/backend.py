@@ -29,17 +29,18 @@ from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize, TemplateReport
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Piece, TemplateInputs
-from windowshift.core.contract.training import TrainEvent, TrainFailed, TrainJob
+from windowshift.core.contract.training import TrainEvent, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
 
 if TYPE_CHECKING:
     from windowshift.backends.local.causal_lm import CausalLM
     from windowshift.backends.local.chat_format import ChatFormat
     from windowshift.backends.local.crew import Crew
+    from windowshift.backends.local.stack import Stack
 
 PORTION_ROWS = 400
-_CALLS_AT_ONCE = {"generate": 2, "train": 1, "vectors": 1}
-"""Without workers: each call that is under way holds a batch, or an optimizer, in memory. The others wait."""
+_CALLS_AT_ONCE = {"generate": 2, "vectors": 1}
+"""Without workers: each call that is under way holds a batch in memory. The others wait; training has a stack."""
 T = TypeVar("T")
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
@@ -78,6 +79,7 @@ class LocalBackend:
         self._turns = Turns()
         self._places = {kind: asyncio.Semaphore(count) for kind, count in _CALLS_AT_ONCE.items()}
         self._crew: Crew | None = None
+        self._stack: Stack | None = None
         self._given_up = GivenUp()
 
     def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
@@ -192,11 +194,11 @@ class LocalBackend:
             self._crew.give_up(known)
 
     def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
-        """Train all jobs on one copy of the base weights a process."""
+        """Train all jobs on one copy of the base weights a process, in common passes."""
         crew = self._crew_for([job.model for job in jobs])
         if crew is not None:
             return crew.stream("train", [[job] for job in jobs])
-        return _in_place(self._places["train"], self._turns.stream(lambda: self._trainings(jobs)))
+        return self._turns.stream(lambda: self._trainings(jobs))
 
     def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
         """Make all vectors, one after another."""
@@ -211,6 +213,7 @@ class LocalBackend:
             await self._crew.aclose()
         await self._turns.aclose()
         self._models.clear()
+        self._stack = None
 
     def _crew_for(self, models: Sequence[Model]) -> Crew | None:
         """The workers, where every model is so small that processes serve it better than threads."""
@@ -258,17 +261,11 @@ class LocalBackend:
 
     def _trainings(self, jobs: Sequence[TrainJob]) -> Iterator[list[TrainEvent]]:
         require_libraries(steering=any(example.steering for job in jobs for example in job.examples))
-        from windowshift.backends.local.sft import train
+        from windowshift.backends.local.stack import Stack
 
-        for job in jobs:
-            try:
-                lm = self._model(job.model)
-                yield []
-                yield from train(lm, job, self._options.state_seconds, self._options.progress_seconds)
-            except WindowshiftError as error:
-                yield [TrainFailed(job.key, str(error))]
-            except Exception as error:  # a library may raise anything, and the other jobs go on
-                yield [TrainFailed(job.key, f"training of '{job.model.base}' failed: {library_reason(error)}")]
+        if self._stack is None:
+            self._stack = Stack(self._model, self._options.state_seconds, self._options.progress_seconds)
+        yield from self._stack.train(jobs)
 
     def _vectors(self, jobs: Sequence[VectorJob]) -> Iterator[list[VectorEvent]]:
         require_libraries(steering=True)

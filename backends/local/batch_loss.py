@@ -1,21 +1,50 @@
-"""The loss of a batch of SFT examples, each steered in its own way."""
+"""The losses of batches of SFT examples of several jobs, in one pass, each example steered in its own way."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from windowshift.backends.local.causal_lm import CausalLM
+from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.chat_format import TrainingTokens
+from windowshift.backends.local.stacked_attention import stacked
+from windowshift.backends.local.stacked_linear import Span, StackedLinears
 from windowshift.core.contract.training import Example
 from windowshift.steering.spans import Spans
 
 if TYPE_CHECKING:
+    from windowshift.backends.local.causal_lm import CausalLM
     from windowshift.core.contract.proof import Proof
     from windowshift.steering.intervene import Intervention
+    from windowshift.steering.recipe import Recipe
+
+_COLUMNS = 4
+"""Columns come in multiples of it: what goes number by number has no rest then, which may round otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A job's part of a pass.
+
+    Attributes:
+        tokens: of its examples, one a row.
+        adapter: in force in these rows; None: the base model.
+        width: its columns, when alone.
+        first: the earliest column with a loss.
+        steer: pushes the rows by `recipes`; None: none is pushed.
+    """
+
+    tokens: Sequence[TrainingTokens]
+    adapter: AdapterWeights | None
+    width: int
+    first: int
+    steer: Intervention | None
+    recipes: Sequence[Recipe]
 
 
 class BatchLoss:
@@ -24,60 +53,128 @@ class BatchLoss:
     Tokens that weigh otherwise than 1 are counted as one each, and their loss by their weight.
 
     Args:
-        lm: the model; the adapter in use is the caller's to choose.
+        lm: the model.
         examples: what `encoded` was made of; an example that is steered is steered here.
         encoded: their tokens.
+        adapter: in force; None: the base model.
     """
 
-    def __init__(self, lm: CausalLM, examples: Sequence[Example], encoded: Sequence[TrainingTokens]) -> None:
-        self._lm, self._encoded = lm, encoded
-        self._steer: Intervention | None = None
+    def __init__(
+        self,
+        lm: CausalLM,
+        examples: Sequence[Example],
+        encoded: Sequence[TrainingTokens],
+        adapter: AdapterWeights | None = None,
+    ) -> None:
+        self._lm, self._encoded, self._adapter = lm, encoded, adapter
+        self.steer: Intervention | None = None
+        self._recipes: list[Recipe] = []
         if any(example.steering for example in examples):
             from windowshift.steering.intervene import Intervention
 
-            self._steer = Intervention(lm.training_points, fingerprint=lm.fingerprint)
-            self._recipes = [self._steer.recipe(example.steering) for example in examples]
+            self.steer = Intervention(lm.training_points, fingerprint=lm.fingerprint)
+            self._recipes = [self.steer.recipe(example.steering) for example in examples]
+
+    def __len__(self) -> int:
+        return len(self._encoded)
 
     def proofs(self) -> tuple[Proof, ...]:
-        """What steering did since the last call that asked.
+        """What steering did so far.
 
         Raises:
             BackendError: it did not do what was asked.
         """
-        return () if self._steer is None else tuple(self._steer.check())
+        return () if self.steer is None else tuple(self.steer.check())
+
+    def batch(self, chosen: Sequence[int]) -> Batch:
+        """The examples `chosen`, by number, as a part of a pass."""
+        tokens = [self._encoded[index] for index in chosen]
+        width = max(len(each.prompt) + len(each.completion) for each in tokens)
+        first = max(min(len(each.prompt) for each in tokens) - 1, 0)
+        recipes = [self._recipes[index] for index in chosen] if self._recipes else []
+        pushed = self.steer if any(recipe.pushes for recipe in recipes) else None
+        return Batch(tokens, self._adapter, -(-width // _COLUMNS) * _COLUMNS, first, pushed, recipes)
 
     def __call__(self, chosen: Sequence[int]) -> Tensor:
-        """The loss of the examples `chosen`, by number: one value.
+        """The loss of the examples `chosen`, by number, in a pass of their own: one value."""
+        return losses(self._lm, [self.batch(chosen)])[0]
 
-        Rows are padded on the right, which causal attention never looks at from a real token, so
-        no mask is needed.
-        """
-        batch = [self._encoded[index] for index in chosen]
-        width = max(len(each.prompt) + len(each.completion) for each in batch)
-        first = max(min(len(each.prompt) for each in batch) - 1, 0)  # the earliest column with a loss
-        rows = [[*each.prompt, *each.completion] for each in batch]
-        # Padding repeats the row's first token: models warn about pad tokens without a mask.
-        ids = torch.tensor([row + row[:1] * (width - len(row)) for row in rows])
-        labels = torch.full((len(batch), width - first), -100, dtype=torch.long)
-        for i, each in enumerate(batch):
-            start, end = len(each.prompt), len(each.prompt) + len(each.completion)
-            labels[i, start - 1 - first : end - 1 - first] = torch.tensor(each.completion)
-        inputs: dict[str, Any] = {"input_ids": ids.to(self._lm.device), "use_cache": False}
-        if self._lm.keeps_logits:
-            inputs["logits_to_keep"] = width - first
-        if self._steer is None:
-            output = self._lm.model(**inputs)
+
+def losses(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
+    """The loss of each batch, from one pass through the model; their gradients go to the adapters' own places.
+
+    Rows are padded on the right, which causal attention never looks at from a real token, so no mask is needed.
+
+    Raises:
+        BackendError: a layer cannot serve several jobs, or steering did not reach its layer.
+    """
+    width = max(batch.width for batch in batches)
+    first = min(batch.first for batch in batches)
+    rows: list[list[int]] = []
+    spans: list[Span] = []
+    for batch in batches:
+        spans.append(Span(len(rows), len(batch.tokens), batch.width, batch.first, batch.adapter))
+        for each in batch.tokens:
+            row = [*each.prompt, *each.completion]
+            # Padding repeats the row's first token: models warn about pad tokens without a mask.
+            rows.append(row + row[:1] * (width - len(row)))
+    inputs: dict[str, Any] = {"input_ids": torch.tensor(rows).to(lm.device), "use_cache": False}
+    if lm.keeps_logits:
+        inputs["logits_to_keep"] = width - first
+    alike = lm.device.type == "cpu"
+    with (
+        StackedLinears(lm.model).serving(spans, width),
+        stacked([(span.rows, span.width) for span in spans]) if alike else nullcontext(),
+    ):
+        if any(batch.steer is not None for batch in batches):
+            layers, visit = _pushes(lm, batches)
+            output = lm.training_points.run(layers, visit, inputs)
         else:
-            prompts, completions = [len(each.prompt) for each in batch], [len(each.completion) for each in batch]
-            spans = Spans.sequences(prompts, completions, width, self._lm.device)
-            output = self._steer([self._recipes[index] for index in chosen], spans, **inputs)
-        logits = output.logits[:, first - width :]
-        learned = labels != -100
-        target = labels[learned].to(self._lm.device)
-        chosen_logits = logits[learned.to(self._lm.device)].float()
-        if all(each.weights is None for each in batch):
-            return nn.functional.cross_entropy(chosen_logits, target)
-        # Row by row, as `learned` picks them.
-        flat = [weight for each in batch for weight in each.weights or (1.0,) * len(each.completion)]
-        losses = nn.functional.cross_entropy(chosen_logits, target, reduction="none")
-        return (losses * torch.tensor(flat, device=losses.device)).sum() / len(flat)
+            output = lm.model(**inputs)
+    parts = torch.split(output.logits[:, first - width :], [span.rows for span in spans])
+    return [_loss(part, batch, first) for part, batch in zip(parts, batches, strict=True)]
+
+
+def _loss(logits: Tensor, batch: Batch, first: int) -> Tensor:
+    """The loss of one job from its logits [rows, columns from `first` on, vocabulary]."""
+    tokens = batch.tokens
+    own = logits[:, batch.first - first : batch.width - first]
+    labels = torch.full((len(tokens), batch.width - batch.first), -100, dtype=torch.long)
+    for row, each in zip(labels, tokens, strict=True):
+        start = len(each.prompt) - 1 - batch.first
+        row[start : start + len(each.completion)] = torch.tensor(each.completion)
+    learned = labels != -100
+    target = labels[learned].to(logits.device)
+    chosen = own[learned.to(logits.device)].float()
+    if all(each.weights is None for each in tokens):
+        return nn.functional.cross_entropy(chosen, target)
+    # Row by row, as `learned` picks them.
+    flat = [weight for each in tokens for weight in each.weights or (1.0,) * len(each.completion)]
+    found = nn.functional.cross_entropy(chosen, target, reduction="none")
+    return (found * torch.tensor(flat, device=found.device)).sum() / len(flat)
+
+
+def _pushes(lm: CausalLM, batches: Sequence[Batch]) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:
+    """The layers at which any of the jobs is steered, and what is done there: to each job's rows its own pushes."""
+    counts = [len(batch.tokens) for batch in batches]
+    visits: list[tuple[list[int], Callable[[int, Tensor], Tensor]] | None] = []
+    for batch in batches:
+        if batch.steer is None:
+            visits.append(None)
+            continue
+        prompts = [len(each.prompt) for each in batch.tokens]
+        completions = [len(each.completion) for each in batch.tokens]
+        spans = Spans.sequences(prompts, completions, batch.width, lm.device)
+        visits.append(batch.steer.opened(batch.recipes, spans))
+
+    def visit(layer: int, hidden: Tensor) -> Tensor:
+        found = []
+        for part, batch, own in zip(torch.split(hidden, counts), batches, visits, strict=True):
+            if own is None or layer not in own[0]:
+                found.append(part)
+                continue
+            pushed = own[1](layer, part[:, : batch.width])
+            found.append(torch.cat([pushed, part[:, batch.width :]], dim=1))
+        return torch.cat(found)
+
+    return sorted({layer for own in visits if own is not None for layer in own[0]}), visit

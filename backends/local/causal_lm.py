@@ -25,6 +25,7 @@ from windowshift.backends.local.kv_cache import CachePlan
 from windowshift.backends.local.model_folder import POSITIONS, identify, locate, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Forward, Row
+from windowshift.backends.local.stacked_attention import NAME as STACKED
 from windowshift.backends.local.tokenizer import loading_error
 from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.errors import BackendError
@@ -68,6 +69,8 @@ class CausalLM:
             duplicate.set_attn_implementation(CHUNKED)
         if exact and duplicate._can_set_experts_implementation():
             duplicate.set_experts_implementation("eager")  # grouped products of experts know no float64
+        if self.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(STACKED)
         self._copy_modules: dict[str, Any] = dict(duplicate.named_modules()) if exact else {}
         self._merged: AdapterFile | None = None
         self._changed: dict[str, nn.Parameter] = {}  # what the copy's changed layers had before
@@ -106,6 +109,21 @@ class CausalLM:
         from windowshift.backends.local.first_use import training_fault
 
         return training_fault(self)
+
+    @cached_property
+    def stacking_fault(self) -> str | None:
+        """Why jobs of this model train one a pass and not together, found out at the first use; None: they stack."""
+        from windowshift.backends.local.stacking_check import stacking_fault
+
+        return stacking_fault(self)
+
+    @cached_property
+    def window(self) -> int | None:
+        """The shortest attention window, past which a pass computes otherwise; None where there is none."""
+        text = self.model.config
+        text = text.get_text_config(decoder=True) if hasattr(text, "get_text_config") else text
+        sizes = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
+        return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
     @property
     def keeps_logits(self) -> bool:

@@ -12,7 +12,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -31,6 +31,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Seconds before a worker that died is replaced, where none gave a result since the last one did."""
 DEATHS_A_PORTION = 2
 """What a killed worker was at goes to another one; a portion that more than so many died of is given up."""
+TRAINED_AT_ONCE = 8
+"""Adapters that a worker trains in common passes; more gain nothing on one core, and each takes memory."""
 _LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed)
 """What is yielded last of the request or job with that key."""
 
@@ -39,12 +41,12 @@ Lane = Literal["generate", "stream", "train", "make_vectors"]
 
 @dataclass(eq=False)
 class _Worker:
-    """One worker process and the lanes that it is busy in; `useful` once it gave something out."""
+    """One worker process and how many portions of each lane it has; `useful` once it gave something out."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
     useful: bool = False
-    busy: set[str] = field(default_factory=set)
+    busy: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(eq=False)
@@ -71,9 +73,10 @@ class _Call:
 class Crew:
     """Starts workers at the first call and deals portions of work to whoever is free.
 
-    Each worker holds at most one portion of each lane (generate, stream, train, make_vectors) at a time; its own
-    backend lets them take turns. A worker that dies is replaced, and what it was at begins again where it was:
-    completions that were given out stay, a training goes on from its saved state.
+    Each worker holds at most one portion of each lane (generate, stream, train, make_vectors) at a time, of training
+    `TRAINED_AT_ONCE`, which share its passes; its own backend lets lanes take turns. A worker that dies is
+    replaced, and what it was at begins again where it was: completions that were given out stay, a training goes on
+    from its saved state.
 
     Args:
         size: how many workers.
@@ -194,7 +197,7 @@ class Crew:
             call.results.put_nowait(got)
         if isinstance(got, Ended):
             if self._calls.pop(got.number, None) is not None and call is not None:
-                worker.busy.discard(call.lane)
+                worker.busy[call.lane] -= 1
             self._deal()
 
     def _bury(self, worker: _Worker, *, died: bool = True) -> None:
@@ -253,14 +256,17 @@ class Crew:
 
     def _deal(self) -> None:
         for call in self._waiting:
-            for worker in self._workers:
-                if call.waiting and call.lane not in worker.busy:
+            places = TRAINED_AT_ONCE if call.lane == "train" else 1
+            for held in range(places):  # nobody gets a second one before everybody has a first
+                for worker in self._workers:
+                    if not call.waiting or worker.busy[call.lane] > held:
+                        continue
                     self._number += 1
                     portion = call.waiting.popleft()
                     portion.worker = worker
                     if call.given_up:
                         portion.items = [item for item in portion.items if item.key not in call.given_up]
-                    worker.busy.add(call.lane)
+                    worker.busy[call.lane] += 1
                     call.open[self._number] = portion
                     self._calls[self._number] = call
                     try:

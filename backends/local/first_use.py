@@ -86,7 +86,7 @@ def _cached_steps_off(lm: CausalLM) -> float:
     plan = lm.cache_plan
     window = _window(lm)
     rows = [
-        Row(index, list(_ids(lm, length)), index, 1.0, 1.0, tokens)
+        Row(index, list(text_ids(lm, length)), index, 1.0, 1.0, tokens)
         for index, (length, tokens) in enumerate([(max(9, window + 2), 2), (4, 4), (6, 3)])
     ]
     forward = lm.sampling_forward(None)
@@ -121,7 +121,7 @@ def _cached_steps_off(lm: CausalLM) -> float:
 
 
 def _adapter_off(lm: CausalLM) -> str | None:
-    ids = torch.tensor([list(_ids(lm, 8))], device=lm.device)
+    ids = torch.tensor([list(text_ids(lm, 8))], device=lm.device)
     adapters, name = lm.adapters, ""
     before = _logits(lm.model, ids)
     try:
@@ -180,7 +180,7 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).square().mean().sqrt() / other.std().clamp_min(1e-9))
 
 
-def _ids(lm: CausalLM, count: int) -> Iterator[int]:
+def text_ids(lm: CausalLM, count: int) -> Iterator[int]:
     """Token ids of an ordinary text: placeholders of images, and other special tokens, are not among them."""
     special = set(lm.tokenizer.all_special_ids)
     known = [each for each in lm.tokenizer(_TEXT, add_special_tokens=False)["input_ids"] if each not in special]

@@ -7,15 +7,17 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.adapters import WEIGHTS, AdapterFile
-from windowshift.backends.local.batch_loss import BatchLoss
+from windowshift.backends.local.batch_loss import Batch, BatchLoss
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.encoding import encoded_job, threshold
@@ -23,7 +25,7 @@ from windowshift.backends.local.validation import Validation, measured
 from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.schedule import batches, learning_rate
 from windowshift.core.contract.artifacts import is_whole
-from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.errors import BackendError, WindowshiftError
 from windowshift.core.contract.fine_tune import adapter_digest
 from windowshift.core.contract.proof import Proof
 from windowshift.core.contract.training import (
@@ -40,14 +42,20 @@ from windowshift.core.contract.whole_file import aside, replacing_file
 log = logging.getLogger("windowshift.local")
 
 PROGRESS_SECONDS = 0.2
+STATE_FORM = "flat"
+"""Of a resume state; one of another form, from before, is not taken up: its job is trained anew."""
+_UNSETTLED = 100
+"""Steps whose losses may wait to be read: more would be taken in vain where one was not finite."""
 SIGNATURE = "windowshift.json"
 """The file in an adapter's folder that says what determined it."""
 
 
-def train(
-    lm: CausalLM, job: TrainJob, state_seconds: float, progress_seconds: float | None = None
-) -> Iterator[list[TrainEvent]]:
-    """Train one adapter; each step of the iterator is one optimizer step, or less.
+Course: TypeAlias = "Generator[list[TrainEvent] | Learner, None, None]"
+"""A job under way: yields its events, or its learner, which is to have taken an optimizer step when it goes on."""
+
+
+def course(lm: CausalLM, job: TrainJob, state_seconds: float, progress_seconds: float | None = None) -> Course:
+    """Train one adapter; whoever drives it takes the steps that it asks for, together with those of other jobs.
 
     The loss is the mean over all completion tokens of a batch, end token included, in nats, each times its weight. The
     first epoch takes the examples as given, each further one a permutation that the seed
@@ -77,9 +85,9 @@ def train(
         return
     if lm.training_fault is not None:
         raise BackendError(lm.training_fault)
-    run = _Run(lm, job, encoded, signature)
-    validation = Validation(lm, job, unlearned, signature)
+    run = Learner(lm, job, encoded, signature)
     try:
+        validation = Validation(lm, job, unlearned, signature, run.weights)
         state = job.output / "state.pt"
         run.resume(state)
         reached = [wanted for wanted in folders if run.examples >= due(wanted)]
@@ -87,31 +95,28 @@ def train(
         yield list(validation.known(reached))
         yield [Checkpointed(job.key, wanted, str(folders[wanted])) for wanted in reached]
         saved_at = reported_at = time.monotonic()
-        losses: list[float] = []
-        tokens = 0
+        reported, tokens = len(run.losses), run.tokens
         while run.step < run.steps:
-            loss, count = run.advance()
-            losses.append(loss)
-            tokens += count
-            events: list[TrainEvent] = []
+            yield run
             now = time.monotonic()
             if now - reported_at >= progress_every or run.step == run.steps:
-                speed = tokens / max(now - reported_at, 1e-9)
-                mean = sum(losses) / len(losses)
-                events.append(TrainProgress(job.key, run.step, run.examples, mean, speed, run.tokens))
-                losses, tokens, reported_at = [], 0, now
-            yield events
+                run.settle()
+                speed = (run.tokens - tokens) / max(now - reported_at, 1e-9)
+                fresh = [loss for _, loss in run.losses[reported:]]
+                mean = sum(fresh) / len(fresh)
+                reported, tokens, reported_at = len(run.losses), run.tokens, now
+                yield [TrainProgress(job.key, run.step, run.examples, mean, speed, run.tokens)]
             for wanted, folder in folders.items():
                 if run.examples >= due(wanted) and wanted not in reached:
                     run.proofs()
-                    yield from run.using(validation.measure(wanted))
+                    yield from validation.measure(wanted)
                     run.keep(folder)
                     reached.append(wanted)
                     yield [Checkpointed(job.key, wanted, str(folder))]
             if run.step < run.steps and now - saved_at >= state_seconds:
                 run.save(state)
                 saved_at = now
-        yield from run.using(validation.measure(total_examples))
+        yield from validation.measure(total_examples)
         proofs = run.proofs()  # before the adapter counts as trained
         run.keep(final)
         for left in (state, aside(state)):  # a kill may have left the second
@@ -119,30 +124,43 @@ def train(
         ends = ends_of(run.losses)
         yield [Trained(job.key, str(final), total_examples, proofs=proofs, left_out=left_out, losses=ends)]
     finally:
-        lm.adapters.drop(run.name)
+        lm.adapters.drop(run.weights.name)
 
 
-class _Run:
-    """An adapter in training: its parameters, optimizer and place in the data."""
+class Learner:
+    """An adapter in training: its weights, optimizer and place in the data.
+
+    Attributes:
+        lm: the model.
+        weights: the adapter.
+        loss: of its examples.
+        steps, step, examples, tokens: steps in all; steps, examples and tokens so far.
+        losses: by step, the examples seen after it and the loss, of the steps that were settled.
+    """
 
     def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens], signature: str) -> None:
-        self._lm, self._job, self._encoded = lm, job, encoded
+        self.lm, self._job, self._encoded = lm, job, encoded
         self._batches = batches(len(encoded), job.sft, job.seed)
         self.steps = len(self._batches)
         self.step = self.examples = self.tokens = 0
         self.losses: list[tuple[int, float]] = []
-        self.name, self._parameters = lm.adapters.create(job.sft, job.seed)
-        if job.model.adapter is not None:
-            lm.adapters.start(self.name, AdapterFile.at(job.model.adapter))
+        self._unsettled: list[tuple[int, int, Tensor, Tensor]] = []
+        self.weights = AdapterWeights(lm.adapters, job.sft, job.seed)
         self._optimizer = torch.optim.AdamW(
-            list(self._parameters.values()),
+            [self.weights.flat],
             lr=job.sft.learning_rate,
             betas=job.sft.betas,
             weight_decay=job.sft.weight_decay,
             fused=lm.device.type in ("cpu", "cuda"),
         )
         self._signature = signature
-        self._loss = BatchLoss(lm, job.examples, encoded)
+        try:
+            if job.model.adapter is not None:
+                lm.adapters.start(self.weights.name, AdapterFile.at(job.model.adapter))
+            self.loss = BatchLoss(lm, job.examples, encoded, self.weights)
+        except WindowshiftError:
+            lm.adapters.drop(self.weights.name)
+            raise
 
     def proofs(self) -> tuple[Proof, ...]:
         """What steering did in the steps since the start or the resumption.
@@ -150,49 +168,54 @@ class _Run:
         Raises:
             BackendError: it did not do what was asked.
         """
-        return self._loss.proofs()
+        return self.loss.proofs()
 
-    def using(self, steps: Iterator[list[TrainEvent]]) -> Iterator[list[TrainEvent]]:
-        """Take steps of a measurement with this run's adapter; others take turns in between."""
-        while True:
-            self._lm.adapters.use(self.name)
-            found = next(steps, None)
-            if found is None:
-                return
-            yield found
+    def batch(self) -> Batch:
+        """The examples of the step to come."""
+        return self.loss.batch(self._batches[self.step])
 
-    def advance(self) -> tuple[float, int]:
-        """Take one optimizer step; its loss and the number of tokens in the batch."""
-        sft = self._job.sft
-        self._lm.adapters.use(self.name)
-        batch = self._batches[self.step]
+    def take(self, loss: Tensor) -> None:
+        """Take an optimizer step, once the gradients are in their places; `loss` is that of `batch`.
+
+        On a CPU what is not finite is found before the step; elsewhere at the next `settle`, so that no step waits
+        for the device.
+
+        Raises:
+            BackendError: the loss, or the norm of the gradients, is not finite.
+        """
+        sft, flat, batch = self._job.sft, self.weights.flat, self._batches[self.step]
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(sft, self.step, self.steps)
-        with torch.enable_grad():
-            loss = self._loss(batch)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        value = float(loss.detach())
-        if sft.max_grad_norm is not None:
-            norm = float(nn.utils.clip_grad_norm_(list(self._parameters.values()), sft.max_grad_norm))
-        else:
-            norm = 0.0
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise BackendError(
-                f"the loss was not a finite number at step {self.step + 1} of {self.steps}: "
-                f"lower the learning rate ({sft.learning_rate:g})"
-            )
-        self._optimizer.step()
+        clipped = sft.max_grad_norm is not None
+        norm = nn.utils.clip_grad_norm_([flat], sft.max_grad_norm or 0.0) if clipped else torch.zeros(())
         self.step += 1
         self.examples += len(batch)
-        count = sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
-        self.tokens += count
-        self.losses.append((self.examples, value))
-        return value, count
+        self.tokens += sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
+        self._unsettled.append((self.step, self.examples, loss.detach(), norm.detach()))
+        if flat.device.type == "cpu" or len(self._unsettled) >= _UNSETTLED:
+            self.settle()
+        self._optimizer.step()
+
+    def settle(self) -> None:
+        """Read the losses of the steps so far.
+
+        Raises:
+            BackendError: one of them, or of the norms of gradients, is not finite.
+        """
+        for step, examples, loss, norm in self._unsettled:
+            value = float(loss)
+            if not (math.isfinite(value) and math.isfinite(float(norm))):
+                raise BackendError(
+                    f"the loss was not a finite number at step {step} of {self.steps}: "
+                    f"lower the learning rate ({self._job.sft.learning_rate:g})"
+                )
+            self.losses.append((examples, value))
+        self._unsettled.clear()
 
     def keep(self, folder: Path) -> None:
         """Write the adapter as it is now, with the signature of what determines it and how far the loss fell."""
-        self._lm.adapters.save(self.name, folder)
+        self.settle()
+        self.lm.adapters.save(self.weights.name, folder)
         said = {"signature": self._signature, "losses": ends_of(self.losses)}
         (folder / SIGNATURE).write_text(json.dumps(said) + "\n", encoding="utf-8")
 
@@ -202,14 +225,15 @@ class _Run:
         Raises:
             BackendError: steering did not do what was asked: a resumed run would not look at these steps again.
         """
+        self.settle()
         self.proofs()
-        weights = {key.replace(self.name, "adapter"): value for key, value in self._parameters.items()}
         state = {
+            "form": STATE_FORM,
             "signature": self._signature,
             "step": self.step,
             "examples": self.examples,
             "losses": torch.tensor(self.losses, dtype=torch.float64),
-            "weights": {key: value.detach() for key, value in weights.items()},
+            "weights": self.weights.state(),
             "optimizer": self._optimizer.state_dict(),
         }
         with replacing_file(path) as partial:
@@ -220,17 +244,15 @@ class _Run:
         if not path.is_file():
             return
         try:
-            state = torch.load(path, map_location=self._lm.device, weights_only=True)
-            if state["signature"] != self._signature:
+            state = torch.load(path, map_location=self.lm.device, weights_only=True)
+            if state["signature"] != self._signature or state.get("form") != STATE_FORM:
                 return
         except Exception:  # torch raises many kinds for a damaged file; what it held can be trained again
             log.warning("the resume state %s cannot be read: this job is trained anew", path)
             path.unlink(missing_ok=True)
             return
         try:
-            with torch.no_grad():
-                for key, value in self._parameters.items():
-                    value.copy_(state["weights"][key.replace(self.name, "adapter")])
+            self.weights.restore(state["weights"])
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.examples = state["step"], state["examples"]
             self.losses = [(int(seen), loss) for seen, loss in state["losses"].tolist()]

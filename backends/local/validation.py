@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.batch_loss import BatchLoss
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
@@ -22,14 +23,22 @@ class Validation:
     """Measures the loss on `TrainJob.validation`; what was measured is kept beside the adapters.
 
     Args:
-        lm: the model; the adapter in use is the caller's to choose.
+        lm: the model.
         job: the job.
         encoded: the tokens of its validation examples.
         signature: of the training; losses that another training left are not taken for this one's.
+        adapter: what is trained.
     """
 
-    def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens], signature: str) -> None:
-        self._loss = BatchLoss(lm, job.validation, encoded)
+    def __init__(
+        self,
+        lm: CausalLM,
+        job: TrainJob,
+        encoded: Sequence[TrainingTokens],
+        signature: str,
+        adapter: AdapterWeights,
+    ) -> None:
+        self._loss = BatchLoss(lm, job.validation, encoded, adapter)
         self._job, self._encoded = job, encoded
         self._signature = _signed(signature, encoded)
         self._file = job.output / FILE

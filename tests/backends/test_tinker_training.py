@@ -11,14 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.backend_contract import answers, ending, gather
 from tests.tinkered import KEY, KEY_ENV, TinkerServed
 from windowshift.backends.local.backend import LocalBackend
-from windowshift.backends.local.causal_lm import load
-from windowshift.backends.local.options import LocalOptions
-from windowshift.backends.local.sft import _Run
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker.backend import TinkerBackend
 from windowshift.backends.tinker.journal import JobJournal
@@ -103,19 +100,21 @@ async def test_the_arithmetic_is_that_of_backend_local(tinker_server: TinkerServ
     assert sorted(theirs) == list(range(1, 17))
     # After one step A is what it was drawn as: as long as B is zero, A has no gradient.
     drawn = load_file(tmp_path / "checkpoint-2" / "adapter_model.safetensors")
-    lm = load("microworld", None, LocalOptions())
-    encoded = [lm.chat.training_tokens(each.messages, each.completion) for each in wanted.examples]
-    run = _Run(lm, wanted, encoded, "")
-    copied = 0
-    with torch.no_grad():
-        for name, parameter in run._parameters.items():
-            path = name.replace(f".{run.name}.", ".")
-            (value,) = [each for key, each in drawn.items() if key.endswith(path.split("base_model.model.")[-1])]
-            if ".lora_A." in name:
-                parameter.copy_(value)
-                copied += 1
-    assert copied == len(drawn) / 2
-    mine = {step: run.advance()[0] for step in range(1, 17)}
+    start = tmp_path / "start"
+    start.mkdir()
+    save_file(
+        {k: v if "lora_A" in k else torch.zeros_like(v) for k, v in drawn.items()}, start / "adapter_model.safetensors"
+    )
+    config = json.loads((tmp_path / "checkpoint-2" / "adapter_config.json").read_text(encoding="utf-8"))
+    config |= {"r": sft.rank, "lora_alpha": sft.lora_alpha}
+    (start / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = dataclasses.replace(wanted.model, base="microworld", adapter=str(start))
+    here = LocalBackend({"workers": 1, "threads": 1, "progress_seconds": 0})
+    own = dataclasses.replace(wanted, model=model, output=tmp_path / "here", checkpoints=())
+    found = [event async for event in here.train([own])]
+    await here.aclose()
+    mine = losses(found)
+    assert sorted(mine) == list(range(1, 17)), found
     assert mine[16] < 0.5 * mine[1]
     assert theirs == pytest.approx(mine, rel=2e-2)
     assert [theirs[step] for step in (1, 2, 3)] == pytest.approx([mine[step] for step in (1, 2, 3)], rel=1e-3)
