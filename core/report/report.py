@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.estimate import Estimate, runs_note
+from windowshift.core.contract.gates import Preflight
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, primary_of
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
@@ -40,7 +41,7 @@ class Report:
     """One experiment and behaviour: measures, published numbers of its setting, and notes on reading them.
 
     `tally` counts the completions of all cells; `failed_jobs` has (label, error). `guards` are there with the primary
-    behaviour.
+    behaviour. `preflights` are what pilots came to, oldest first.
     """
 
     experiment: ExperimentRow
@@ -53,6 +54,7 @@ class Report:
     steering: SteeringResults
     contrasts: tuple[ContrastMeasure, ...] = ()
     guards: tuple[GuardResult, ...] = ()
+    preflights: tuple[Preflight, ...] = ()
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -76,6 +78,7 @@ class Report:
             "completions": asdict(self.tally),
             "failed_jobs": [{"job": label, "error": error} for label, error in self.failed_jobs],
             "notes": list(self.notes),
+            "preflights": [one.to_json() for one in self.preflights],
             "contrasts": [_contrast(one) for one in self.contrasts],
             "arms": {name: _arm(arm) for name, arm in self.measures.arms.items()},
             "cells": [_cell(cell, arm.scale) for arm in self.measures.arms.values() for cell in arm.seed_cells],
@@ -105,6 +108,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         failed = [job for job in reader.jobs(experiment.id) if job.state == "failed"]
         resampled = Resampled(grid, resamples)
         steering = steering_results(reader, experiment, resampled)
+        preflights = tuple(reader.preflights(experiment.id))
         first = chosen == primary_of(experiment.behaviours)
         guards = guard_results(reader, experiment, resamples) if first else ()
     # Several cells may share a job; its completions count once. The tallies go on with those of references.
@@ -121,6 +125,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         steering,
         contrasts(resampled),
         guards,
+        preflights,
     )
 
 

@@ -17,6 +17,7 @@ from windowshift.core.contract.training import TrainProgress
 from windowshift.core.measure.summarise import put_summaries
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
+from windowshift.core.run.piloting import Piloting
 from windowshift.core.run.register import register
 from windowshift.core.run.scoring import FAILED
 from windowshift.core.store.artifact_folder import ArtifactFolder
@@ -43,6 +44,7 @@ class Ledger:
         self.reader = Reader(writer.workspace, writer.connection)
         self.artifacts: Artifacts = ArtifactFolder(writer.workspace, writes=True)
         self.experiment, self.numbers = register(plan, writer)
+        self.pilot = Piloting()
         self.results: dict[str, dict[str, Any]] = {}
         self._jobs = {job.id: job for job in plan.jobs}
         self._by_number = {number: self._jobs[identifier] for identifier, number in self.numbers.items()}
@@ -124,16 +126,20 @@ class Ledger:
 
     def ready(self) -> list[Job]:
         """Pending jobs whose parents are all done, by priority, then in plan order."""
-        found = [job for job in self.plan.jobs if self._states[job.id] == "pending" and self._can_start(job)]
+        waiting = [job for job in self.plan.jobs if self._states[job.id] == "pending"]
+        found = [job for job in waiting if job.id not in self.pilot.ended and self._can_start(job)]
         return sorted(found, key=lambda job: -self._priorities[job.id])
 
     def _can_start(self, job: Job) -> bool:
         if job.kind == "score" and job.id not in self.plan.copied:
             sampled, *read = job.parents  # what a derived score reads, besides
-            there = self._states[sampled] == "done" or sampled in self._sampled
-            return there and all(self._states[one] == "done" for one in read)
+            return (sampled in self._sampled or self._there(sampled)) and all(map(self._there, read))
         waits_for = (*job.parents, *self._also_waits_for[job.id])
         return all(self._states[parent] == "done" for parent in waits_for)
+
+    def _there(self, job: str) -> bool:
+        """Whether a job is done, or as far as a pilot has it."""
+        return self._states[job] == "done" or job in self.pilot.ended
 
     def _scores_read_by(self, job: Job) -> tuple[str, ...]:
         """The score jobs behind the scores that a job reads besides its parents' completions."""
@@ -247,7 +253,10 @@ class Ledger:
             self._set(job, "running")
 
     def finish(self, job: Job, result: Mapping[str, Any] | None = None, usd: float | None = None) -> None:
-        """A job is done; `result` is added to what it left behind."""
+        """A job is done; `result` is added to what it left behind. In a pilot it may only have come so far."""
+        if self.pilot.end(job):
+            self.put_back(job)
+            return
         if result:
             self.results[job.id].update(result)
         with self.writer.batch():
@@ -269,7 +278,8 @@ class Ledger:
     def fail_unfinished(self, jobs: Iterable[Job], error: str) -> None:
         """What is left of some jobs fails."""
         for job in jobs:
-            if self._states[job.id] in ("pending", "running") and job.id not in self._sampled:
+            ended = job.id in self._sampled or job.id in self.pilot.ended
+            if self._states[job.id] in ("pending", "running") and not ended:
                 self.fail(job, error)
 
     def put_back(self, job: Job) -> None:

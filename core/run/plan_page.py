@@ -31,6 +31,7 @@ def plan_json(found: Preview) -> dict[str, Any]:
         "kinds": left.to_json(),
         "unpriced": list(left.cost.unpriced),
         "price_sources": list(found.sources),
+        "preflight": _pilot_json(found),
         "limits": plan.spec.limits.model_dump(),
         "notes": list(found.notes),
         "repeated_prompts": plan.repeats,
@@ -56,6 +57,20 @@ def plan_lines(found: Preview) -> Iterator[str]:
     yield from cost_lines(found)
 
 
+def _pilot_json(found: Preview) -> dict[str, Any] | None:
+    section, pilot = found.plan.spec.preflight, found.pilot
+    if section is None or pilot is None:
+        return None
+    seeds = min(section.seeds, len(found.plan.spec.seeds))
+    return {
+        "seeds": seeds,
+        "prompts": section.prompts,
+        "completions": pilot.completions,
+        "usd": pilot.usd,
+        "seconds": pilot.seconds,
+    }
+
+
 def _guarded(plan: Plan, guard: str) -> int:
     return sum(one.guard == guard for one in plan.guard_cells)
 
@@ -65,6 +80,14 @@ def cost_lines(found: Preview) -> Iterator[str]:
     plan, left = found.plan, found.estimate
     if left.completions or left.examples:
         yield f"  tokens: {tokens(left.cost)}"
+    section, pilot = plan.spec.preflight, found.pilot
+    if section is not None and pilot is not None:
+        seeds = min(section.seeds, len(plan.spec.seeds))
+        yield (
+            f"  preflight, of this: {seeds} seed{'' if seeds == 1 else 's'} × {section.prompts} prompts of the base "
+            f"model and of D, {pilot.completions} completions; {money(pilot.cost)}, {duration(pilot.seconds)}; "
+            "the rest waits for its gates"
+        )
     sources = f" ({'; '.join(found.sources)})" if found.sources and left.usd else ""
     yield f"  cost:  {money(left.cost)}{sources}"
     limits = {name: value for name, value in plan.spec.limits.model_dump().items() if value is not None}

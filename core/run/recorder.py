@@ -53,6 +53,7 @@ class _Open:
     prompt_numbers: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     arrived: int = 0
+    expected: int = 0
     fresh: int = 0
     summarised: float = 0.0
 
@@ -90,6 +91,7 @@ class Recorder:
         What steering did to the rows is added to ``result["fired"]``, and stored with them.
         """
         opened = _Open(job, number, done, scorers, result, condition, {row.number: row for row in rows}, arrived=done)
+        opened.expected = done + len(rows)
         digests = list({row.prompt.digest: row.prompt for row in rows}.values())
         for start in range(0, len(digests), OPENED_AT_ONCE):
             some = digests[start : start + OPENED_AT_ONCE]
@@ -203,9 +205,9 @@ class Recorder:
             put_summaries(self._reader, self._writer, opened.number, behaviours)
 
     def complete(self, number: int) -> bool:
-        """Whether every row of an open job has arrived, in the store or still in the buffer."""
+        """Whether every row that an open job expects has arrived, in the store or still in the buffer."""
         opened = self._open[number]
-        return opened.arrived >= opened.job.total
+        return opened.arrived >= opened.expected
 
     def close(self, number: int) -> None:
         """Expect no more rows of a job."""

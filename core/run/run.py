@@ -21,18 +21,21 @@ from windowshift.core.contract.errors import (
     WindowshiftError,
     WorkspaceBusyError,
 )
+from windowshift.core.contract.gates import Preflight
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.contract.service import Service
 from windowshift.core.contract.whole_file import within
 from windowshift.core.plan.context import within_context
 from windowshift.core.plan.estimate import Estimate, estimate
+from windowshift.core.plan.pilot import pilot_of, pilot_plan
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
 from windowshift.core.plan.truncation import truncation_notes
 from windowshift.core.plan.unasked import unasked
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.log_file import LogFile
+from windowshift.core.run.preflight import fly, stopped_by
 from windowshift.core.run.runner import Runner
 from windowshift.core.run.stopping import Stopping
 from windowshift.core.spec import registry
@@ -44,25 +47,34 @@ from windowshift.core.store.writer import Writer
 
 @dataclass(frozen=True)
 class Preview:
-    """A plan with what it takes, what a person must know before, and where its prices are from."""
+    """A plan with what it takes, what a person must know before, where its prices are from, and its pilot."""
 
     plan: Plan
     estimate: Estimate
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    pilot: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended, with one sentence for every job that failed."""
+    """How a run ended, with one sentence for every job that failed, and what its preflight came to."""
 
     state: ExperimentState
     failures: tuple[str, ...] = ()
+    preflight: Preflight | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 done (as far as was asked), 1 some jobs failed, 130 interrupted or cancelled."""
+        """0 done (as far as was asked), 1 some jobs failed, 3 stopped by its preflight, 130 interrupted."""
+        if self.stopped:
+            return 3
         return {"done": 0, "planned": 0, "failed": 1}.get(self.state, 130)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the preflight stopped it."""
+        return self.preflight is not None and bool(self.preflight.failed) and not self.preflight.anyway
 
 
 def open_backends(spec: Spec) -> dict[str, Backend]:
@@ -112,7 +124,15 @@ def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path, away:
     found = estimate(plan, workspace, prices=prices, batched=batched)
     known = [service.price(plan.spec.model) for service in services.values()]
     notes += truncation_notes(plan, workspace)
-    return Preview(plan, found, tuple(notes), tuple(sorted({price.source for price in known if price is not None})))
+    pilot = pilot_of(plan)
+    first = pilot_plan(plan, pilot, workspace) if pilot else None
+    return Preview(
+        plan,
+        found,
+        tuple(notes),
+        tuple(sorted({price.source for price in known if price is not None})),
+        estimate(first, workspace, prices=prices, batched=batched) if first else None,
+    )
 
 
 def check_services(spec: Spec, backends: Mapping[str, Backend]) -> list[str]:
@@ -155,6 +175,7 @@ def run_spec(
     *,
     wait: bool = False,
     vectors_only: bool = False,
+    anyway: bool = False,
     observe: Callable[[Progress], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
     announce: Callable[[Preview], None] = lambda _: None,
@@ -171,6 +192,7 @@ def run_spec(
         workspace: the folder of the store; made if it is not there.
         wait: wait for a workspace that another run holds.
         vectors_only: do the jobs of the spec's vectors and what they need, and leave the grid for later.
+        anyway: go on although gates of the spec's preflight fail, which is recorded.
         observe: called a few times a second with the progress.
         waiting: called once with who holds the workspace, before waiting.
         announce: called with what the run will take, before anything is sent to a service.
@@ -180,6 +202,8 @@ def run_spec(
     Raises:
         WindowshiftError: the spec, a backend, the workspace or its lock.
     """
+    if anyway and spec.preflight is None:
+        raise SpecError("--anyway passes over a preflight, and the spec has none: leave it out")
     backends = open_backends(spec)
     workspace = Path(os.path.realpath(workspace))  # Path.resolve raises for a link that leads to itself
     plan = make_plan(spec, text, Path(folder), backends, day=recorded_day(workspace, spec.name))
@@ -192,7 +216,7 @@ def run_spec(
             with logging_to(within(workspace, "logs", f"{spec.name}.log")):
                 only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
                 stopping = Stopping(on_stop)
-                return _complete(_run(plan, writer, backends, observe, only, stopping), stopping)
+                return _complete(_run(plan, writer, backends, observe, only, stopping, anyway), stopping)
         finally:
             writer.close()
 
@@ -228,6 +252,7 @@ async def _run(
     observe: Callable[[Progress], None],
     only: frozenset[str] | None,
     stopping: Stopping,
+    anyway: bool,
 ) -> Outcome:
     ledger = Ledger(plan, writer)
     ledger.begin()
@@ -240,12 +265,25 @@ async def _run(
     def observe_all(progress: Progress) -> None:
         observe(replace(progress, queues=tuple((name, service.queue()) for name, service in services.items())))
 
-    task = asyncio.ensure_future(Runner(plan, ledger, backends, observe_all if services else observe, only).run())
+    seen = observe_all if services else observe
+
+    async def whole() -> Outcome:
+        found: Preflight | None = None
+        pilot = pilot_of(plan) if only is None else None
+        if pilot is not None:
+            found, state = await fly(plan, pilot, ledger, backends, seen, anyway=anyway)
+            stopped = Outcome("failed" if found else state, tuple(ledger.failures()), found)
+            if found is None or stopped.stopped:
+                ledger.end(stopped.state, stopped_by(found) if found else None)
+                return stopped
+        state = await Runner(plan, ledger, backends, seen, only).run()
+        ledger.end(state)
+        return Outcome(state, tuple(ledger.failures()), found)
+
+    task = asyncio.ensure_future(whole())
     stopping.cancels(task)
     try:
-        state = await task
-        ledger.end(state)
-        return Outcome(state, tuple(ledger.failures()))
+        return await task
     except asyncio.CancelledError:
         ledger.end("interrupted")
         return Outcome("interrupted", tuple(ledger.failures()))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import takewhile
 from typing import TypeVar
 
 from windowshift.core.contract.backend import Backend
@@ -87,7 +88,7 @@ class SamplingLane:
             try:
                 # Their content is looked at, which takes a while for a large adapter.
                 await asyncio.to_thread(self._maker.check_artifacts, job)
-                rows = self._questions(job, done) if questions else await in_turns(self._maker.rows(job, done))
+                rows = self._questions(job, done) if questions else await in_turns(self._rows(job, done))
             except SpecError as error:  # its own: a dose that its vector cannot be given in
                 self._ledger.fail(job, str(error))
         if rows is None:
@@ -103,6 +104,12 @@ class SamplingLane:
             await self.finish(number, job)
         # A group of its own, so that every job has its own proof of what steering did.
         return await in_turns(replace(row.request, key=f"{number}:{row.number}", group=str(number)) for row in rows)
+
+    def _rows(self, job: Job, done: set[int]) -> Iterator[AskedRow]:
+        """A job's missing rows; in a pilot the first ones alone."""
+        limit = self._ledger.pilot.limit(job)
+        rows = self._maker.rows(job, done)
+        return rows if limit is None else takewhile(lambda row: row.number < limit, rows)
 
     def _turn(self, job: Job) -> tuple[int, int]:
         return -self._ledger.priority(job), SAMPLING.index(job.kind)

@@ -15,6 +15,7 @@ from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.contrasts import Contrast
 from windowshift.core.spec.file_kind import other_kind
 from windowshift.core.spec.guard_section import GuardSection
+from windowshift.core.spec.preflight_section import PreflightSection
 from windowshift.core.spec.scorer_section import ScorerSection
 from windowshift.core.spec.section import Section
 from windowshift.core.spec.sections import (
@@ -45,7 +46,8 @@ class Spec(Section):
     `date` is the day that a chat template takes for today, and `template` holds its switches (`enable_thinking`,
     `reasoning_effort`, ...). `score` says what is scored of a model that thinks: its answers, unless asked. `contrasts`
     are the comparisons that the experiment is for: they change no job, and are reported first. `guards` are settings
-    that are measured beside the grid, on prompts of their own.
+    that are measured beside the grid, on prompts of their own. `preflight` is a pilot that must pass before anything is
+    trained.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
@@ -72,6 +74,7 @@ class Spec(Section):
     guards: Annotated[list[str | GuardSection], Field(max_length=100)] = []
     seeds: Annotated[list[int], Field(min_length=1, max_length=10_000)] = [0]
     contrasts: Annotated[list[Contrast], Field(max_length=1000)] = []
+    preflight: PreflightSection | None = None
 
     @field_validator("seeds")
     @classmethod

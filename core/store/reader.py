@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
+from windowshift.core.contract.gates import Preflight
 from windowshift.core.contract.records import (
     Behaviour,
     CellRow,
@@ -236,6 +237,11 @@ class Reader(ResultReader):
             (after, experiment, experiment, limit),
         )
         return [Event(*[*row[:5], json.loads(row[5])]) for row in rows]
+
+    def preflights(self, experiment: int) -> list[Preflight]:
+        """What the pilots of an experiment came to, oldest first."""
+        query = "SELECT data FROM events WHERE experiment = ? AND kind = 'preflight' ORDER BY id"
+        return [Preflight.from_json(json.loads(row[0])) for row in self._all(query, (experiment,))]
 
     def job_events(self, job: int, kind: str | None = None) -> list[Event]:
         """A job's events, oldest first."""

@@ -151,6 +151,9 @@ def run(
     workspace: Workspace = DEFAULT_WORKSPACE,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run holds the workspace.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Go on although gates of the spec's preflight fail; it is recorded.")
+    ] = False,
     notify: Annotated[
         list[str] | None,
         typer.Option(
@@ -166,7 +169,9 @@ def run(
 
     told = notifiers(notify or ())
     spec, text = _spec(spec_file)
-    raise typer.Exit(run_here(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet, notify=told))
+    raise typer.Exit(
+        run_here(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet, anyway=anyway, notify=told)
+    )
 
 
 app.command()(status_command.status)

@@ -27,6 +27,7 @@ def run_here(
     wait: bool = False,
     quiet: bool = False,
     vectors_only: bool = False,
+    anyway: bool = False,
     notify: Sequence[Notifier] = (),
 ) -> int:
     """Run a spec to its end in this process; the exit code. `notify` is told how it ended, whatever ended it."""
@@ -58,6 +59,7 @@ def run_here(
                 workspace,
                 wait=wait,
                 vectors_only=vectors_only,
+                anyway=anyway,
                 observe=seen,
                 waiting=lambda sentence: say(sentence, err=True),
                 announce=_announce,
@@ -71,6 +73,14 @@ def run_here(
         raise
     for failure in outcome.failures:
         say(f"failed: {failure}", err=True)
+    for gate in outcome.preflight.gates if outcome.preflight else ():
+        if not gate.passed:
+            say(f"preflight, {gate.name}: {gate.said}", err=True)
+    if outcome.stopped:
+        said = "stopped by its preflight before anything was trained; --anyway goes on, and is recorded"
+        say(f"{spec.name}: {said}", err=True)
+        tell(outcome.state, outcome.exit_code, len(outcome.failures), said)
+        return outcome.exit_code
     again = "" if outcome.exit_code == 0 else "; run the same command again to go on"
     say(f"{spec.name}: {outcome.state}{again}", err=True)
     tell(outcome.state, outcome.exit_code, len(outcome.failures))
