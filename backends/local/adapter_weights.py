@@ -16,7 +16,10 @@ _ALIGNED = 16
 
 @dataclass(frozen=True, slots=True)
 class Matrices:
-    """Of one layer: `down` [rank, in] and `up` [out, rank], also transposed, their gradients' places, and the scale."""
+    """Of one layer: `down` [rank, in] and `up` [out, rank], also transposed, their gradients' places, and the scale.
+
+    `down_at` and `up_at` are where they begin in the tensor of all.
+    """
 
     down: Tensor
     up: Tensor
@@ -25,6 +28,8 @@ class Matrices:
     scale: float
     down_t: Tensor
     up_t: Tensor
+    down_at: int
+    up_at: int
 
 
 class AdapterWeights:
@@ -37,6 +42,7 @@ class AdapterWeights:
         name: the adapter's, in `Adapters`.
         flat: all of its weights [numbers], with their gradient.
         layers: the matrices by the path of their layer.
+        layout: where they lie in `flat`, and their ranks; equal ones can be stacked as they are.
 
     Raises:
         BackendError: the model has no layers that an adapter could be attached to, or PEFT refuses them.
@@ -62,10 +68,20 @@ class AdapterWeights:
             parameter.requires_grad_(False)
             parameter.data = view
             places[id(parameter)] = gradient[part].view(parameter.shape)
+        at = {id(parameter): starts[key] for key, parameter in parameters.items()}
         self.layers = {
-            path: Matrices(down.data, up.data, places[id(down)], places[id(up)], scale, down.data.t(), up.data.t())
+            path: Matrices(
+                down.data, up.data, places[id(down)], places[id(up)], scale, down.data.t(), up.data.t(),
+                at[id(down)], at[id(up)],
+            )
             for path, down, up, scale in adapters.matrices(self.name)
-        }
+        }  # fmt: skip
+        self.layout = tuple((path, each.down_at, each.up_at, each.down.shape[0]) for path, each in self.layers.items())
+
+    @property
+    def bytes_in_training(self) -> int:
+        """What it takes: weights, gradients and AdamW's two moments."""
+        return 4 * self.flat.numel() * self.flat.element_size()
 
     def forget_gradients(self) -> None:
         """Set the gradients to 0: layers add to them."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import peft
@@ -61,6 +62,30 @@ class AdapterFile:
                 raise BackendError(f"adapter folder '{folder}' has no {name}")
         found = [(path / name).stat() for name in (CONFIG, WEIGHTS)]
         return cls(path, tuple((each.st_size, each.st_mtime_ns) for each in found))
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSnapshot:
+    """An adapter as it was at one moment: its tensors by name, on the CPU, and the text of its configuration."""
+
+    tensors: Mapping[str, Tensor]
+    config: str
+
+    def write(self, folder: Path, beside: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write a PEFT folder, with the texts `beside` as further files, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with replacing_folder(folder) as partial:
+            save_file(
+                {key: value.contiguous() for key, value in self.tensors.items()},
+                str(partial / WEIGHTS),
+                metadata={"format": "pt"},
+            )
+            (partial / CONFIG).write_text(self.config, encoding="utf-8")
+            for name, text in beside.items():
+                (partial / name).write_text(text, encoding="utf-8")
 
 
 class Adapters:
@@ -194,20 +219,21 @@ class Adapters:
             self.drop(self._loaded.popitem(last=False)[1])
         return name
 
-    def save(self, name: str, folder: Path) -> None:
-        """Write a PEFT folder, whole or not at all."""
+    def snapshot(self, name: str) -> AdapterSnapshot:
+        """The adapter as it is now, to be written while it changes."""
         tensors = {
-            f"{_PREFIX}{path}.{part}.weight": getattr(layer, part)[name].weight.detach().float().cpu().contiguous()
+            f"{_PREFIX}{path}.{part}.weight": _copy(getattr(layer, part)[name].weight)
             for path, layer in self._layers(name)
             for part in ("lora_A", "lora_B")
         }
         config = self._peft.peft_config[name].to_dict()
         config |= {"inference_mode": True, "target_modules": self.targets, "peft_version": peft.__version__}
         config["target_parameters"] = config.get("target_parameters") or None  # PEFT leaves an empty set for experts
-        text = json.dumps(config, indent=2, sort_keys=True, default=_as_json)
-        with replacing_folder(folder) as partial:
-            save_file(tensors, str(partial / WEIGHTS), metadata={"format": "pt"})
-            (partial / CONFIG).write_text(text + "\n", encoding="utf-8")
+        return AdapterSnapshot(tensors, json.dumps(config, indent=2, sort_keys=True, default=_as_json) + "\n")
+
+    def save(self, name: str, folder: Path) -> None:
+        """Write a PEFT folder, whole or not at all."""
+        self.snapshot(name).write(folder)
 
     def drop(self, name: str) -> None:
         """Detach an adapter."""
@@ -358,6 +384,10 @@ class Adapters:
             self._peft.active_adapter = next(iter(self._peft.peft_config), [])
             self._peft.base_model.disable_adapter_layers()
         self._in_force = None
+
+
+def _copy(weight: Tensor) -> Tensor:
+    return weight.detach().to("cpu", torch.float32, copy=True)
 
 
 def _plain_linear(module: nn.Module) -> bool:

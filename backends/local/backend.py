@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from windowshift.backends.local.accelerators import refuse_without_cuda
 from windowshift.backends.local.architecture_limits import notes, unsupported
 from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.local.model_folder import (
@@ -86,10 +87,13 @@ class LocalBackend:
         """Name a model without loading its weights, or torch.
 
         Raises:
-            BackendError: the model cannot be found, a folder is not a model, or its configuration tells that it
-                cannot be sampled here.
+            BackendError: the model cannot be found, a folder is not a model, its configuration tells that it
+                cannot be sampled here, or an option needs a device that is not there.
         """
+        refuse_without_cuda(self._options)
         found = identify(base, revision)
+        if self._options.quantise != "none":  # other weights give other results
+            found = replace(found, fingerprint=f"{found.fingerprint}:{self._options.quantise}")
         if locate(base) is None and "commit" not in found.details:
             return found  # nobody can look at its configuration
         config = model_config(base, revision)
@@ -97,6 +101,12 @@ class LocalBackend:
         if reason is not None:
             raise BackendError(f"'{base}' cannot be sampled by backend 'local': {reason}")
         return replace(found, details={**found.details, "notes": (*found.details.get("notes", ()), *notes(config))})
+
+    def machine(self) -> tuple[str, ...]:
+        """The GPUs, their memory and what is compiled, a line each."""
+        from windowshift.backends.local.accelerators import machine
+
+        return machine()
 
     def supports_system(self, base: str, revision: str | None = None) -> bool:
         """Whether the model's chat template passes on a system message; loads the tokenizer only.
@@ -213,6 +223,8 @@ class LocalBackend:
             await self._crew.aclose()
         await self._turns.aclose()
         self._models.clear()
+        if self._stack is not None:
+            await asyncio.to_thread(self._stack.close)
         self._stack = None
 
     def _crew_for(self, models: Sequence[Model]) -> Crew | None:

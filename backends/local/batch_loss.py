@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.chat_format import TrainingTokens
+from windowshift.backends.local.pass_plan import Span
+from windowshift.backends.local.recomputing import recomputed
+from windowshift.backends.local.sending import sent
 from windowshift.backends.local.stacked_attention import stacked
-from windowshift.backends.local.stacked_linear import Span, StackedLinears
+from windowshift.backends.local.stacked_linear import StackedLinears
 from windowshift.core.contract.training import Example
 from windowshift.steering.spans import Spans
 
@@ -118,14 +121,18 @@ def losses(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
             row = [*each.prompt, *each.completion]
             # Padding repeats the row's first token: models warn about pad tokens without a mask.
             rows.append(row + row[:1] * (width - len(row)))
-    inputs: dict[str, Any] = {"input_ids": torch.tensor(rows).to(lm.device), "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": sent(torch.tensor(rows), lm.device), "use_cache": False}
     if lm.keeps_logits:
         inputs["logits_to_keep"] = width - first
-    alike = lm.device.type == "cpu"
-    with (
-        StackedLinears(lm.model).serving(spans, width),
-        stacked([(span.rows, span.width) for span in spans]) if alike else nullcontext(),
-    ):
+    linears, alike = StackedLinears(lm.model), lm.device.type == "cpu"
+
+    @contextmanager
+    def served() -> Iterator[None]:
+        own = [(span.rows, span.width) for span in spans]
+        with linears.serving(spans, width), stacked(own) if alike else nullcontext():
+            yield
+
+    with served(), recomputed(lm.model, served) if lm.recomputes and torch.is_grad_enabled() else nullcontext():
         if any(batch.steer is not None for batch in batches):
             layers, visit = _pushes(lm, batches)
             output = lm.training_points.run(layers, visit, inputs)
@@ -138,20 +145,20 @@ def losses(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
 def _loss(logits: Tensor, batch: Batch, first: int) -> Tensor:
     """The loss of one job from its logits [rows, columns from `first` on, vocabulary]."""
     tokens = batch.tokens
-    own = logits[:, batch.first - first : batch.width - first]
-    labels = torch.full((len(tokens), batch.width - batch.first), -100, dtype=torch.long)
-    for row, each in zip(labels, tokens, strict=True):
-        start = len(each.prompt) - 1 - batch.first
-        row[start : start + len(each.completion)] = torch.tensor(each.completion)
-    learned = labels != -100
-    target = labels[learned].to(logits.device)
-    chosen = own[learned.to(logits.device)].float()
+    at = [
+        (row, len(each.prompt) - 1 - first + place)
+        for row, each in enumerate(tokens)
+        for place in range(len(each.completion))
+    ]
+    target = [token for each in tokens for token in each.completion]
+    # In one tensor, as each is sent on its own; and never by a mask, whose count the device would be asked for.
+    rows, columns, wanted = sent(torch.tensor([*zip(*at, strict=True), target]), logits.device)
+    chosen = logits[rows, columns].float()
     if all(each.weights is None for each in tokens):
-        return nn.functional.cross_entropy(chosen, target)
-    # Row by row, as `learned` picks them.
+        return nn.functional.cross_entropy(chosen, wanted)
     flat = [weight for each in tokens for weight in each.weights or (1.0,) * len(each.completion)]
-    found = nn.functional.cross_entropy(chosen, target, reduction="none")
-    return (found * torch.tensor(flat, device=found.device)).sum() / len(flat)
+    found = nn.functional.cross_entropy(chosen, wanted, reduction="none")
+    return (found * sent(torch.tensor(flat), found.device)).sum() / len(flat)
 
 
 def _pushes(lm: CausalLM, batches: Sequence[Batch]) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:

@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from windowshift.backends.local.accelerators import refuse_without_cuda
 from windowshift.backends.local.adapters import AdapterFile, Adapters
 from windowshift.backends.local.chat_format import ChatFormat
 from windowshift.backends.local.chunked_attention import NAME as CHUNKED
@@ -51,6 +52,8 @@ class CausalLM:
     CUDA sample from the shared weights with the adapter attached, and there a completion may, rarely,
     depend on what shares its batch.
 
+    With `recomputes`, training keeps what goes into each decoder layer, and computes the rest again.
+
     Nothing here is safe for two threads at once; see `windowshift.backends.local.turns`.
     """
 
@@ -72,6 +75,7 @@ class CausalLM:
         if self.device.type == "cpu" and model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(STACKED)
         self._copy_modules: dict[str, Any] = dict(duplicate.named_modules()) if exact else {}
+        self.recomputes = False
         self._merged: AdapterFile | None = None
         self._changed: dict[str, nn.Parameter] = {}  # what the copy's changed layers had before
         self.adapters = Adapters(model, label, base)
@@ -234,6 +238,7 @@ def load(base: str, revision: str | None, options: LocalOptions, merged: str | N
     source = base if folder is None else str(folder)
     revision = resolved(base, revision) if folder is None else revision  # the weights are of the commit that counts
     device = _device(options, base)
+    placing = _placing(options, device)
     _set_threads(options, base)
     transformers.utils.logging.disable_progress_bar()
     verbosity = transformers.utils.logging.get_verbosity()
@@ -251,6 +256,7 @@ def load(base: str, revision: str | None, options: LocalOptions, merged: str | N
             dtype=_weights_dtype(options, device),
             attn_implementation=_attention(options, device),
             output_loading_info=True,
+            **placing,
         )
     except Exception as error:  # every library in the chain raises its own kinds
         raise BackendError(loading_error(base, folder, error)) from error
@@ -264,19 +270,55 @@ def load(base: str, revision: str | None, options: LocalOptions, merged: str | N
     # Dropout stays off in training too: a run can then be resumed exactly.
     model.eval().requires_grad_(False)
     try:
-        model.to(device)
+        if not placing:  # else it is where it is to be, and what is quantised cannot be moved
+            model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise BackendError(f"'{base}' cannot be put on device '{device}': {str(error).splitlines()[0]}") from error
     label = base if folder is None or is_embedded(base) else folder.name
     fingerprint = identify(base, revision).fingerprint
+    if options.quantise != "none":
+        fingerprint = f"{fingerprint}:{options.quantise}"
+        if merged is not None:
+            raise BackendError(
+                "an adapter cannot be merged into quantised weights: leave  quantise  out, or sample from the adapter "
+                "beside them"
+            )
     if merged is not None:
         Adapters(model, label, source).merge(AdapterFile.at(merged))
         fingerprint = fine_tuned_fingerprint(fingerprint, adapter_digest(merged))
         label = f"{label}+{Path(merged).name}"
     lm = CausalLM(label, source, fingerprint, model, tokenizer, _exact(options, device, model))
     if lm.exact and options.dtype == "auto" and not lm.computes():
-        return CausalLM(label, source, fingerprint, model, tokenizer, exact=False)
+        lm = CausalLM(label, source, fingerprint, model, tokenizer, exact=False)
+    lm.recomputes = options.gradient_checkpointing
     return lm
+
+
+def _placing(options: LocalOptions, device: torch.device) -> dict[str, Any]:
+    """What `from_pretrained` is told of a model that is quantised, or lies on several devices; else nothing.
+
+    Raises:
+        BackendError: there is no CUDA device, or bitsandbytes is not installed.
+    """
+    if options.quantise == options.device_map == "none":
+        return {}
+    refuse_without_cuda(options)
+    found: dict[str, Any] = {"device_map": {"": device} if options.device_map == "none" else options.device_map}
+    if options.quantise != "none":
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise BackendError(
+                f"option  quantise: {options.quantise}  of backend 'local' needs bitsandbytes: run  pip install "
+                "'windowshift[quantise]'"
+            )
+        four = options.quantise == "4bit"
+        found["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=four,
+            load_in_8bit=not four,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=_weights_dtype(options, device),
+        )
+    return found
 
 
 def _set_threads(options: LocalOptions, base: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -12,10 +13,17 @@ from windowshift.core.spec.spec_errors import did_you_mean
 _DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 
 
-def _dtype(name: str) -> str:
-    if name not in _DTYPES:
-        raise ValueError(f"there is no '{name}'{did_you_mean(name, _DTYPES)}")
+_PRECISIONS = ("none", "8bit", "4bit")
+_MAPS = ("none", "auto", "balanced", "balanced_low_0", "sequential")
+
+
+def _one_of(known: tuple[str, ...], name: str) -> str:
+    if name not in known:
+        raise ValueError(f"there is no '{name}'{did_you_mean(name, known)}")
     return name
+
+
+_dtype, _precision, _map = (partial(_one_of, known) for known in (_DTYPES, _PRECISIONS, _MAPS))
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -35,6 +43,11 @@ class LocalOptions(BackendOptions):
             in this process.
         attention: a transformers attention implementation (``sdpa``, ``eager``,
             ``flash_attention_2``, ...); ``auto`` takes flash attention on cuda where installed.
+        gradient_checkpointing: whether training computes each layer's numbers twice in place of keeping them: a
+            third more work, and memory for a much longer batch.
+        quantise: ``none``, or ``8bit`` or ``4bit``: the base model's weights by bitsandbytes, on cuda only.
+        device_map: how a base that does not fit on one GPU is spread over those of the machine (``auto``,
+            ``balanced``, ``balanced_low_0``, ``sequential``; see accelerate); ``none`` keeps it on one.
         state_seconds: a training job saves its resume state this often; 0 is after every step.
         progress_seconds: a training job reports its loss this often; 0 is after every step, None what
             suits a screen.
@@ -48,5 +61,8 @@ class LocalOptions(BackendOptions):
     threads: WholeOrNone = 0
     workers: WholeOrNone = 0
     attention: Text = "auto"
+    gradient_checkpointing: bool = False
+    quantise: Annotated[str, AfterValidator(_precision)] = "none"
+    device_map: Annotated[str, AfterValidator(_map)] = "none"
     state_seconds: Seconds = 20.0
     progress_seconds: Seconds | None = None

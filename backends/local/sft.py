@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Executor, Future, wait
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -50,11 +51,14 @@ SIGNATURE = "windowshift.json"
 """The file in an adapter's folder that says what determined it."""
 
 
-Course: TypeAlias = "Generator[list[TrainEvent] | Learner, None, None]"
-"""A job under way: yields its events, or its learner, which is to have taken an optimizer step when it goes on."""
+Course: TypeAlias = "Generator[list[TrainEvent] | Learner | Future[None], None, None]"
+"""A job under way: yields its events; its learner, which is to have taken an optimizer step when it goes on; or what is
+being written, which is to be done then."""
 
 
-def course(lm: CausalLM, job: TrainJob, state_seconds: float, progress_seconds: float | None = None) -> Course:
+def course(
+    lm: CausalLM, job: TrainJob, writer: Executor, state_seconds: float, progress_seconds: float | None = None
+) -> Course:
     """Train one adapter; whoever drives it takes the steps that it asks for, together with those of other jobs.
 
     The loss is the mean over all completion tokens of a batch, end token included, in nats, each times its weight. The
@@ -62,6 +66,13 @@ def course(lm: CausalLM, job: TrainJob, state_seconds: float, progress_seconds: 
     determines. Checkpoints are taken at the first whole batch that reaches the wanted number of
     examples. Saved adapters are reported anew by a job that goes on, so that no event is lost to a
     kill. Dropout is off, so weights, optimizer and step number are all the state there is.
+
+    Args:
+        lm: the model.
+        job: the job.
+        writer: writes adapters and states, one after another, while the passes go on.
+        state_seconds: as in the options of backend `local`.
+        progress_seconds: likewise.
 
     Raises:
         BackendError: the job cannot be trained, or its loss is not a number any more.
@@ -86,6 +97,7 @@ def course(lm: CausalLM, job: TrainJob, state_seconds: float, progress_seconds: 
     if lm.training_fault is not None:
         raise BackendError(lm.training_fault)
     run = Learner(lm, job, encoded, signature)
+    writing: Future[None] | None = None  # the resume state: nobody waits for it
     try:
         validation = Validation(lm, job, unlearned, signature, run.weights)
         state = job.output / "state.pt"
@@ -110,21 +122,36 @@ def course(lm: CausalLM, job: TrainJob, state_seconds: float, progress_seconds: 
                 if run.examples >= due(wanted) and wanted not in reached:
                     run.proofs()
                     yield from validation.measure(wanted)
-                    run.keep(folder)
+                    yield from _done(writer.submit(run.kept(), folder))
                     reached.append(wanted)
                     yield [Checkpointed(job.key, wanted, str(folder))]
-            if run.step < run.steps and now - saved_at >= state_seconds:
-                run.save(state)
+            if run.step < run.steps and now - saved_at >= state_seconds and (writing is None or writing.done()):
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(run.state(), state)
                 saved_at = now
         yield from validation.measure(total_examples)
         proofs = run.proofs()  # before the adapter counts as trained
-        run.keep(final)
+        yield from _done(writer.submit(run.kept(), final))  # a state that is being written is done before
         for left in (state, aside(state)):  # a kill may have left the second
             left.unlink(missing_ok=True)
         ends = ends_of(run.losses)
         yield [Trained(job.key, str(final), total_examples, proofs=proofs, left_out=left_out, losses=ends)]
     finally:
+        if writing is not None:
+            wait([writing])
         lm.adapters.drop(run.weights.name)
+
+
+def _done(writing: Future[None]) -> Course:
+    """Wait until something is written.
+
+    Raises:
+        OSError: it could not be.
+    """
+    while not writing.done():
+        yield writing
+    writing.result()
 
 
 class Learner:
@@ -187,7 +214,7 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(sft, self.step, self.steps)
         clipped = sft.max_grad_norm is not None
-        norm = nn.utils.clip_grad_norm_([flat], sft.max_grad_norm or 0.0) if clipped else torch.zeros(())
+        norm = nn.utils.clip_grad_norm_([flat], sft.max_grad_norm or 0.0) if clipped else torch.zeros_like(loss)
         self.step += 1
         self.examples += len(batch)
         self.tokens += sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
@@ -202,9 +229,12 @@ class Learner:
         Raises:
             BackendError: one of them, or of the norms of gradients, is not finite.
         """
-        for step, examples, loss, norm in self._unsettled:
-            value = float(loss)
-            if not (math.isfinite(value) and math.isfinite(float(norm))):
+        if not self._unsettled:
+            return
+        found = torch.stack([part.float() for *_, loss, norm in self._unsettled for part in (loss, norm)]).tolist()
+        for number, (step, examples, *_) in enumerate(self._unsettled):
+            value, norm = found[2 * number : 2 * number + 2]
+            if not (math.isfinite(value) and math.isfinite(norm)):
                 raise BackendError(
                     f"the loss was not a finite number at step {step} of {self.steps}: "
                     f"lower the learning rate ({self._job.sft.learning_rate:g})"
@@ -212,32 +242,37 @@ class Learner:
             self.losses.append((examples, value))
         self._unsettled.clear()
 
-    def keep(self, folder: Path) -> None:
-        """Write the adapter as it is now, with the signature of what determines it and how far the loss fell."""
+    def kept(self) -> Callable[[Path], None]:
+        """What writes the adapter as it is now to a folder, with the signature of what determines it and its losses."""
         self.settle()
-        self.lm.adapters.save(self.weights.name, folder)
-        said = {"signature": self._signature, "losses": ends_of(self.losses)}
-        (folder / SIGNATURE).write_text(json.dumps(said) + "\n", encoding="utf-8")
+        adapter = self.lm.adapters.snapshot(self.weights.name)
+        said = json.dumps({"signature": self._signature, "losses": ends_of(self.losses)}) + "\n"
+        return lambda folder: adapter.write(folder, {SIGNATURE: said})
 
-    def save(self, path: Path) -> None:
-        """Write the resume state, whole or not at all.
+    def state(self) -> Callable[[Path], None]:
+        """What writes the resume state as it is now to a file, whole or not at all.
 
         Raises:
             BackendError: steering did not do what was asked: a resumed run would not look at these steps again.
         """
         self.settle()
         self.proofs()
+        optimizer = self._optimizer.state_dict()
         state = {
             "form": STATE_FORM,
             "signature": self._signature,
             "step": self.step,
             "examples": self.examples,
             "losses": torch.tensor(self.losses, dtype=torch.float64),
-            "weights": self.weights.state(),
-            "optimizer": self._optimizer.state_dict(),
+            "weights": _copied(self.weights.state()),
+            "optimizer": {**optimizer, "state": {key: _copied(one) for key, one in optimizer["state"].items()}},
         }
-        with replacing_file(path) as partial:
-            torch.save(state, partial)
+
+        def write(path: Path) -> None:
+            with replacing_file(path) as partial:
+                torch.save(state, partial)
+
+        return write
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state of this very job, if there is one."""
@@ -263,6 +298,10 @@ class Learner:
             raise BackendError(
                 f"the resume state {path} cannot be read ({reason}): delete it to train this job anew"
             ) from error
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().to("cpu", copy=True) for key, value in tensors.items()}
 
 
 def _check(job: TrainJob) -> None:

@@ -132,6 +132,15 @@ class TemplateReport:
 
 
 @runtime_checkable
+class Computing(Protocol):
+    """A backend that computes on this machine."""
+
+    def machine(self) -> tuple[str, ...]:
+        """What it computes with, for `doctor`: accelerators, their memory, what is compiled. A line each."""
+        ...
+
+
+@runtime_checkable
 class TemplateBackend(Protocol):
     """A backend that writes chats with the model's own template, as token ids."""
 

@@ -100,7 +100,8 @@ class TrainJob:
 class TrainProgress:
     """Training steps were done, `step` the last. `loss` is the mean over completion tokens of a step, in nats.
 
-    `tokens` counts those of prompts and completions in all steps so far, where the backend says it.
+    `tokens` counts those of prompts and completions in all steps so far, where the backend says it; `mfu` is the share
+    of the accelerator's arithmetic that all jobs on it use together, and `memory` what they take at its peak, in bytes.
     """
 
     key: str
@@ -109,6 +110,8 @@ class TrainProgress:
     loss: float
     tokens_per_second: float
     tokens: int | None = None
+    mfu: float | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import yaml
 
 import windowshift
 from windowshift.core.contract.assets import asset
+from windowshift.core.contract.backend import Computing
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.service import Reached, Service
 from windowshift.core.sandbox.escapes import prove
@@ -27,6 +28,7 @@ class BackendHealth:
     """One backend: whether its libraries are there, their versions and those tested, and what it can do.
 
     `service` is what its server answered, for a backend that has one; without an answer nothing can be run on it.
+    `machine` is what one that computes here computes with.
     """
 
     name: str
@@ -36,6 +38,7 @@ class BackendHealth:
     tested: dict[str, str]
     capabilities: dict[str, bool]
     service: Reached | None = None
+    machine: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -52,6 +55,7 @@ class BackendHealth:
         ready = "ready" if self.usable else "not ready"
         state = f"{ready}; can: {can}" if self.installed else self.problem
         found = [f"backend {self.name}: {state}{f' ({libraries})' if libraries else ''}"]
+        found += [f"  {line}" for line in self.machine]
         if self.service is not None:
             there = "reachable" if self.service.reachable else "not reachable"
             if self.service.key == "none needed" and self.service.problem:
@@ -134,16 +138,18 @@ def _backend(name: str) -> BackendHealth:
     )
     capabilities: dict[str, bool] = {}
     reached: Reached | None = None
+    machine: tuple[str, ...] = ()
     if not missing:
         try:
             backend = registry.backend(name)
             capabilities = asdict(backend.capabilities)
             reached = backend.reach() if isinstance(backend, Service) else None
+            machine = backend.machine() if isinstance(backend, Computing) else ()
         except WindowshiftError as error:
             problem = str(error)
     tested = _tested()
     known = {library: tested[library] for library in (*versions, *missing) if library in tested}
-    return BackendHealth(name, problem is None, problem, versions, known, capabilities, reached)
+    return BackendHealth(name, problem is None, problem, versions, known, capabilities, reached, machine)
 
 
 def _tested() -> dict[str, str]:

@@ -389,6 +389,8 @@ class Ledger:
             if not fresh:
                 return
             data = {"step": event.step, "examples": event.examples, "loss": event.loss}
+            device = {"mfu": event.mfu, "memory": event.memory}
+            data |= {key: value for key, value in device.items() if value is not None}
             self.writer.event("loss", data, experiment=self.experiment, job=number)
 
     def checkpointed(self, job: Job, examples: int, place: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from tests.backend_contract import ending, gather
 from tests.backends.test_steered_backend import hand_pushed, vector
 from tests.tiny_models import build
-from windowshift.backends.local import stack, stacked_linear
+from windowshift.backends.local import batched_linear, stack, stacked_linear
 from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.batch_loss import Batch, BatchLoss, losses
@@ -126,6 +127,15 @@ async def test_a_job_whose_loss_is_no_number_fails_alone(
     assert {key: written(events, key) for key in alone} == alone
 
 
+class AtOnce(Executor):
+    """Does what it is given before it says so."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
+        found: Future[Any] = Future()
+        found.set_result(call(*args, **more))
+        return found
+
+
 def test_jobs_join_while_others_are_under_way_and_leave(
     llama: Path, tmp_path: Path, alone: dict[str, list[bytes]], passes: list[int]
 ) -> None:
@@ -133,7 +143,7 @@ def test_jobs_join_while_others_are_under_way_and_leave(
     first, *others = unequal(llama, tmp_path)
     long = dataclasses.replace(first, key="long", examples=examples(60, 1), output=tmp_path / "long", checkpoints=())
     lm = load(str(llama), None, LocalOptions(threads=1))
-    under_way = stack.Stack(lambda _: lm, 0.0, 0.0)
+    under_way = stack.Stack(lambda _: lm, 0.0, 0.0, AtOnce())
     calls = [under_way.train([long, first])]
     while len(passes) < 2:
         next(calls[0])
@@ -196,13 +206,15 @@ async def test_what_breaks_in_a_common_pass_breaks_the_job_that_it_is_of(
     }
 
 
-def hand_losses(lm: CausalLM, job: TrainJob, name: str) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """The loss of the job's first batch through PEFT's own layers, and the gradients of its matrices."""
+def hand_losses(
+    lm: CausalLM, job: TrainJob, name: str, chosen: slice | None = None
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """The loss of the job's first batch, or another, through PEFT's own layers, and the gradients of its matrices."""
     lm.adapters.use(name)
     parameters = {key: value for key, value in lm.model.named_parameters() if f".{name}." in key}
     for value in parameters.values():
         value.requires_grad_(True)
-    *_, encoded = encode(lm.chat, job.examples[: job.sft.batch_size], None)
+    *_, encoded = encode(lm.chat, job.examples[chosen or slice(job.sft.batch_size)], None)
     tokens = encoded.tokens
     total = torch.zeros(())
     for each, example in zip(tokens, encoded.examples, strict=True):
@@ -236,7 +248,7 @@ def test_gradients_are_those_of_peft_row_by_row(
 ) -> None:
     """Also on the way of devices that batch the adapters' products."""
     if way == "batched":
-        monkeypatch.setattr(stacked_linear, "_Alike", stacked_linear._Batched)
+        monkeypatch.setattr(stacked_linear, "_Alike", batched_linear.Batched)
     lm = load(str(llama), None, LocalOptions(threads=1))
     jobs = unequal(llama, tmp_path)
     if even:

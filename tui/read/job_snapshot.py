@@ -22,6 +22,7 @@ class JobsSnapshot:
     """An experiment's jobs in plan order, and the loss curves that were asked for.
 
     `cells` has the cell that a job fills, and the behaviour by which it is shown: the primary one, or a guard's.
+    `device` is what the job whose log is shown made of an accelerator, by its last report; empty where it has none.
     """
 
     experiment: ExperimentView
@@ -30,6 +31,7 @@ class JobsSnapshot:
     log: tuple[Event, ...]
     log_of: int | None
     cells: dict[int, tuple[CellKey, str]]
+    device: str = ""
 
 
 def read_jobs(
@@ -53,14 +55,26 @@ def read_jobs(
     for job in jobs:
         if job.kind == "train" and job.n not in known and (job.n in wanted or job.n == chosen):
             losses[job.n] = read_losses(reader, job.n)
-    log = tuple(event for event in reader.job_events(chosen) if event.kind != "loss") if chosen is not None else ()
+    events = tuple(reader.job_events(chosen)) if chosen is not None else ()
+    log = tuple(event for event in events if event.kind != "loss")
     first = {one.guard: one.name for one in reversed(view.row.behaviours)} | {"": behaviour_of(view.row, None).name}
     cells = {
         cell.job: (CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step), behaviour)
         for behaviour in first.values()
         for cell in reversed(reader.cells(view.row.id, behaviour))
     }
-    return JobsSnapshot(view, jobs, losses, log[-LOG_LINES:], chosen, cells)
+    return JobsSnapshot(view, jobs, losses, log[-LOG_LINES:], chosen, cells, device_words(events))
+
+
+def device_words(events: Sequence[Event]) -> str:
+    """Return what the last report of a loss says of the accelerator: MFU, and memory at its peak."""
+    for event in reversed(events):
+        memory = event.data.get("memory") if event.kind == "loss" else None
+        if isinstance(memory, int | float):
+            mfu = event.data.get("mfu")
+            used = f"MFU {100 * mfu:.0f} %" if isinstance(mfu, int | float) else "MFU unknown here"
+            return f"{used} · {memory / 2**30:.1f} GiB of GPU memory"
+    return ""
 
 
 def read_losses(reader: Reader, job: int) -> Losses:

@@ -165,7 +165,9 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         self.query_one(LossCurve).display = job.kind == "train"
         events = found.log if found.log_of == job.n else ()
         room = max(1, self.query_one("#job-detail").size.height - 3 - bool(job.error) - len(result_lines(job)))
-        self.put("#log", text_of(job_text(job, events[-room:], self.ink)))
+        self.put(
+            "#log", text_of(job_text(job, events[-room:], self.ink, found.device if found.log_of == job.n else ""))
+        )
 
     # -- keys -----------------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         self._steer(self.shift.move_last)
 
 
-def job_text(job: JobRow, events: Sequence[Event], ink: Ink) -> Pieces:
+def job_text(job: JobRow, events: Sequence[Event], ink: Ink, device: str = "") -> Pieces:
     """Return what is to be said about one job: its state, its error, its last events."""
     state = status(job.state)
     spent = "" if job.started is None else f" · began {_clock(job, job.started)}"
@@ -258,6 +260,7 @@ def job_text(job: JobRow, events: Sequence[Event], ink: Ink) -> Pieces:
         (f" · {job.done}/{job.total}{spent}", ink.dim),
         ("" if job.loss is None else f" · loss {job.loss:.2f}", ink.dim),
         ("" if job.rate is None else f" · {formats.rate(job.rate, unit)}", ink.dim),
+        (f" · {device}" if device else "", ink.dim),
         ("" if job.usd is None else f" · {formats.money(job.usd, local=False)}", ink.dim),
         ("\n", ink.dim),
     ]
