@@ -138,27 +138,28 @@ def losses(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
             output = lm.training_points.run(layers, visit, inputs)
         else:
             output = lm.model(**inputs)
-    parts = torch.split(output.logits[:, first - width :], [span.rows for span in spans])
-    return [_loss(part, batch, first) for part, batch in zip(parts, batches, strict=True)]
+    return _losses(output.logits[:, first - width :], batches, first)
 
 
-def _loss(logits: Tensor, batch: Batch, first: int) -> Tensor:
-    """The loss of one job from its logits [rows, columns from `first` on, vocabulary]."""
-    tokens = batch.tokens
+def _losses(logits: Tensor, batches: Sequence[Batch], first: int) -> list[Tensor]:
+    """The loss of each job from the logits [rows, columns from `first` on, vocabulary]."""
+    tokens = [each for batch in batches for each in batch.tokens]
+    columns = logits.shape[1]
     at = [
-        (row, len(each.prompt) - 1 - first + place)
+        row * columns + len(each.prompt) - 1 - first + place
         for row, each in enumerate(tokens)
         for place in range(len(each.completion))
     ]
     target = [token for each in tokens for token in each.completion]
-    # In one tensor, as each is sent on its own; and never by a mask, whose count the device would be asked for.
-    rows, columns, wanted = sent(torch.tensor([*zip(*at, strict=True), target]), logits.device)
-    chosen = logits[rows, columns].float()
-    if all(each.weights is None for each in tokens):
-        return nn.functional.cross_entropy(chosen, wanted)
-    flat = [weight for each in tokens for weight in each.weights or (1.0,) * len(each.completion)]
+    # Sent in one piece; and never picked by a mask, whose count the device would be asked for.
+    places, wanted = sent(torch.tensor([at, target]), logits.device)
+    chosen = logits.reshape(-1, logits.shape[-1]).index_select(0, places).float()
     found = nn.functional.cross_entropy(chosen, wanted, reduction="none")
-    return (found * sent(torch.tensor(flat), found.device)).sum() / len(flat)
+    if any(each.weights is not None for each in tokens):
+        flat = [weight for each in tokens for weight in each.weights or (1.0,) * len(each.completion)]
+        found = found * sent(torch.tensor(flat), found.device)
+    counts = [sum(len(each.completion) for each in batch.tokens) for batch in batches]
+    return [own.sum() / count for own, count in zip(torch.split(found, counts), counts, strict=True)]
 
 
 def _pushes(lm: CausalLM, batches: Sequence[Batch]) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:

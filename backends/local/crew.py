@@ -36,6 +36,11 @@ TRAINED_AT_ONCE = 8
 _LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed)
 """What is yielded last of the request or job with that key."""
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(256 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+"""glibc's: what a pass gives back is kept for the next one, which takes as much. Else the kernel fetches and clears the
+pages each time, which is up to a seventh of a step."""
+
 Lane = Literal["generate", "stream", "train", "make_vectors"]
 
 
@@ -160,7 +165,7 @@ class Crew:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     # One thread a worker, from the first import on: OpenMP pools of several processes fight.
-                    env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                    env={**os.environ, **ONE_THREAD, **KEPT_MEMORY},
                 )
             worker = _Worker(process, Connection(ours.detach()))
             worker.connection.send(self._options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -53,6 +54,9 @@ def stacked_attention(
         Outputs [rows, columns, heads, width], and None for the weights.
     """
     jobs, columns = _pass.jobs, query.shape[2]
+    if attention_mask is None:
+        # Each row and head by itself, whatever the number of rows: only the columns decide how it is cut to blocks.
+        jobs = _by_width(jobs)
     if len(jobs) < 2:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)  # type: ignore[no-any-return]  # untyped there
     counts = [rows for rows, _ in jobs]
@@ -68,6 +72,11 @@ def stacked_attention(
         output = sdpa_attention_forward(module, *own, mask, **settings)[0]
         outputs.append(nn.functional.pad(output, (0, 0, 0, 0, 0, columns - width)) if width < columns else output)
     return torch.cat(outputs), None
+
+
+def _by_width(jobs: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Rows and columns, those of neighbours of one width taken together."""
+    return tuple((sum(rows for rows, _ in group), width) for width, group in groupby(jobs, key=lambda job: job[1]))
 
 
 AttentionInterface.register(NAME, stacked_attention)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("windowshift.local")
 
-_LENGTHS = (((5, 9), (3, 4)), ((4, 17),), ((7, 6), (2, 11), (6, 3)))
-"""Of each job: tokens of prompt and completion of its rows."""
+_LENGTHS = (((5, 9), (3, 4)), ((7, 6), (2, 11), (6, 3)), ((4, 17),))
+"""Of each job: tokens of prompt and completion of its rows. Two of them have as many columns, the third has more."""
 _ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-9}
 _HALF = 0.1
 
