@@ -81,7 +81,9 @@ def test_odd_names_and_workspaces(command: str) -> None:
         answered([command, "scripted", *more, "--workspace", workspace])
 
 
-@pytest.mark.parametrize("command", [("plan",), ("run",), ("vectors", "make"), ("rephrase",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("plan",), ("run",), ("vectors", "make"), ("rephrase",), ("select",)], ids=" ".join
+)
 def test_odd_specs(command: tuple[str, ...]) -> None:
     for word in WORDS:
         answered([*command, word, *OTHERS.get(command[0], ())])
@@ -114,5 +116,5 @@ def test_odd_values(command: str, option: str) -> None:
 
 def test_every_command_is_tried() -> None:
     names = {one.name or getattr(one.callback, "__name__", "") for one in app.registered_commands}
-    elsewhere = {"serve", "microworld", "status", "doctor", "init", "tui", "demo", "plan", "run", "rephrase"}
+    elsewhere = {"serve", "microworld", "status", "doctor", "init", "tui", "demo", "plan", "run", "rephrase", "select"}
     assert names == elsewhere | set(NAMED)

@@ -30,6 +30,7 @@ from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize, TemplateReport
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Piece, TemplateInputs
+from windowshift.core.contract.reading import Reading, ReadRequest
 from windowshift.core.contract.training import TrainEvent, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
 
@@ -217,6 +218,10 @@ class LocalBackend:
             return crew.stream("make_vectors", [[job] for job in jobs])
         return _in_place(self._places["vectors"], self._turns.stream(lambda: self._vectors(jobs)))
 
+    def read(self, requests: Sequence[ReadRequest]) -> AsyncGenerator[Reading, None]:
+        """Read all answers, those of one model together."""
+        return _in_place(self._places["vectors"], self._turns.stream(lambda: self._readings(requests)))
+
     async def aclose(self) -> None:
         """End all streams and release models, the thread and the workers."""
         if self._crew is not None:
@@ -293,6 +298,21 @@ class LocalBackend:
                 yield [VectorFailed(job.key, str(error))]
             except Exception as error:  # a library may raise anything, and the other jobs go on
                 yield [VectorFailed(job.key, f"vector '{job.name}' could not be made: {library_reason(error)}")]
+
+    def _readings(self, requests: Sequence[ReadRequest]) -> Iterator[list[Reading]]:
+        require_libraries(steering=any(request.steering for request in requests))
+        from windowshift.backends.local.reading import readings
+
+        groups: dict[Model, list[ReadRequest]] = {}
+        for request in requests:
+            groups.setdefault(request.model, []).append(request)
+        for model, group in groups.items():
+            try:
+                lm = self._model(model)
+            except WindowshiftError as error:
+                yield [Reading(request.key, None, error=str(error)) for request in group]
+            else:
+                yield from readings(lm, group)
 
     def _model(self, model: Model) -> CausalLM:
         """The loaded model; what cannot be loaded is not tried again."""

@@ -114,10 +114,10 @@ def _answers(
     for part in parts:
         for behaviour in behaviours:
             scores = asked.get((part.number, behaviour.name))
-            if scores is None:
-                continue
+            if not scores:
+                continue  # it is not scored by this, or its job did not begin: that is another gate's
             missing = sum(value is None for _, value in scores)
-            share = missing / len(scores) if scores else 1.0
+            share = missing / len(scores)
             total += 1
             bad += share > MOST_MISSING
             if share > worst[0]:
@@ -222,9 +222,15 @@ def _p(value: float) -> str:
     return "<0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
+def _steered(reader: Reader, part: _Piloted) -> bool:
+    """Whether a part has completions that were steered; one whose job did not begin is another gate's."""
+    vectors = reader.job(part.number).inputs.get("condition", {}).get("vectors")
+    return bool(vectors) and bool(reader.rows_done(part.number))
+
+
 def _hooks(reader: Reader, cells: Sequence[_Piloted]) -> Gate | None:
     """Whether everything that is steered has proof that its vector was added; None where nothing is."""
-    steered = [part for part in cells if reader.job(part.number).inputs.get("condition", {}).get("vectors")]
+    steered = [part for part in cells if _steered(reader, part)]
     silent = [
         part.label
         for part in steered

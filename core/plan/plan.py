@@ -119,7 +119,13 @@ class Plan:
 
 
 def make_plan(
-    spec: Spec, spec_text: str, folder: Path, backends: Mapping[str, Backend], *, day: str | None = None
+    spec: Spec,
+    spec_text: str,
+    folder: Path,
+    backends: Mapping[str, Backend],
+    *,
+    day: str | None = None,
+    apart: tuple[int, int] | None = None,
 ) -> Plan:
     """Plan a spec.
 
@@ -129,6 +135,8 @@ def make_plan(
         folder: where relative prompt files and model folders are looked for first.
         backends: the backends that the spec names, by name.
         day: the date that earlier runs of this experiment told the chat template; None: there were none.
+        apart: how many prompts D and the evaluation of another spec on this source have: none of theirs is drawn, and
+            D is written for the prompts that are evaluated on.
 
     Raises:
         SpecError: a condition, prompt source, model or capability that is not there.
@@ -173,8 +181,12 @@ def make_plan(
     asked = asked_of(list(given.values()))
     brought = setting.brought() if isinstance(setting, PromptBringer) else ()
     first = [prompt for prompt in brought if (prompt.turns, prompt.text) not in asked][: wanted[1]]
-    drawn = draw(source, wanted[0], wanted[1] - len(first), spec.data.seed, folder, prepare, asked, uses)
-    drawn = replace(drawn, evaluation=(*first, *drawn.evaluation))
+    if apart is None:
+        drawn = draw(source, wanted[0], wanted[1] - len(first), spec.data.seed, folder, prepare, asked, uses)
+        drawn = replace(drawn, evaluation=(*first, *drawn.evaluation))
+    else:
+        drawn = draw(source, apart[0] + wanted[1], apart[1], spec.data.seed, folder, prepare, asked, uses)
+        drawn = replace(drawn, data=drawn.data[apart[0] :], evaluation=drawn.data[apart[0] :])
     given |= {one: known_rows(one, drawn.data) for one in known}
     data = (*drawn.data, *(prompt for rows in given.values() for prompt in rows.prompts))
     if any(turn.role == "system" for prompt in (*data, *drawn.evaluation) for turn in prompt.turns[:1]):

@@ -27,13 +27,15 @@ from windowshift.core.report.page import (
 )
 from windowshift.core.report.preflight_blocks import preflight_blocks
 from windowshift.core.report.report import REHEARSAL, Report
+from windowshift.core.report.selection_page import selected_blocks
 from windowshift.core.report.steering_blocks import steering_blocks
 from windowshift.core.report.truncated_rows import DAGGER, cut_cells, dagger_note, row_dagger
 
 
 def report_blocks(report: Report, width: int | None) -> list[Block]:
     """Everything the report says, for a terminal of `width` columns (None: as wide as need be)."""
-    blocks = [*_head(report), *preflight_blocks(report.preflights), *contrast_blocks(report)]
+    blocks = [*_head(report), *preflight_blocks(report.preflights)]
+    blocks += [*selected_blocks(report.selected), *contrast_blocks(report)]
     for arm in report.measures.arms.values():
         for generate in arm.generates or ("",):
             blocks += _means(report, arm, generate, width)

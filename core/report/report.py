@@ -28,6 +28,7 @@ from windowshift.core.measure.measures import (
     Point,
 )
 from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.selected import Selected, selected
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
 from windowshift.core.report.steering_json import steering_json
 from windowshift.core.settings.published import Published, published
@@ -55,6 +56,7 @@ class Report:
     contrasts: tuple[ContrastMeasure, ...] = ()
     guards: tuple[GuardResult, ...] = ()
     preflights: tuple[Preflight, ...] = ()
+    selected: tuple[Selected, ...] = ()
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -79,6 +81,7 @@ class Report:
             "failed_jobs": [{"job": label, "error": error} for label, error in self.failed_jobs],
             "notes": list(self.notes),
             "preflights": [one.to_json() for one in self.preflights],
+            "selections": [_selected(one) for one in self.selected],
             "contrasts": [_contrast(one) for one in self.contrasts],
             "arms": {name: _arm(arm) for name, arm in self.measures.arms.items()},
             "cells": [_cell(cell, arm.scale) for arm in self.measures.arms.values() for cell in arm.seed_cells],
@@ -126,6 +129,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         contrasts(resampled),
         guards,
         preflights,
+        selected(resampled),
     )
 
 
@@ -319,6 +323,11 @@ def _contrast(one: ContrastMeasure) -> dict[str, Any]:
         "p_holm": one.holm,
         "reason": one.reason or None,
     }
+
+
+def _selected(one: Selected) -> dict[str, Any]:
+    found = {key: value for key, value in asdict(one).items() if key != "correlation"}
+    return found | _numbers("rank_correlation", one.correlation)
 
 
 def _claim(one: Claim) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
         for row in plan.grid.rows
     ]
     with writer.batch():
-        contrasts = writer.registered_contrasts(spec.name, plan.contrasts)
+        contrasts = writer.registered(spec.name, plan.contrasts, "contrasts")
+        frozen = [] if spec.selection is None else [spec.selection.model_dump()]
+        selections = writer.registered(spec.name, frozen, "selections")
         experiment = writer.put_experiment(
             {
                 "name": spec.name,
@@ -55,6 +57,7 @@ def register(plan: Plan, writer: Writer) -> tuple[int, dict[str, int]]:
                         "evaluate": [_described(condition) for condition in plan.grid.evaluate],
                         "base": [_described(condition) for condition in plan.grid.base],
                         **({"contrasts": contrasts} if contrasts else {}),
+                        **({"selections": selections} if selections else {}),
                     }
                 ),
                 "channels": to_json(

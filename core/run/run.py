@@ -210,11 +210,42 @@ def run_spec(
     plan = within_context(plan, backends)
     if any(isinstance(backend, Service) for backend in backends.values()):
         announce(_preview(plan, backends, workspace))  # nothing is spent before it was shown
-    with hold(workspace, f"run {spec.name}", wait=wait, on_wait=waiting):
+    only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
+    return run_plan(
+        plan,
+        backends,
+        workspace,
+        wait=wait,
+        only=only,
+        anyway=anyway,
+        observe=observe,
+        waiting=waiting,
+        on_stop=on_stop,
+    )
+
+
+def run_plan(
+    plan: Plan,
+    backends: dict[str, Backend],
+    workspace: Path,
+    *,
+    wait: bool = False,
+    only: frozenset[str] | None = None,
+    anyway: bool = False,
+    observe: Callable[[Progress], None] = lambda _: None,
+    waiting: Callable[[str], None] = lambda _: None,
+    on_stop: Callable[[bool], None] = lambda _: None,
+) -> Outcome:
+    """Run a plan, or the jobs in `only`, as `run_spec` does with a spec's; the backends are closed at the end.
+
+    Raises:
+        WindowshiftError: a backend, the workspace or its lock.
+    """
+    name = plan.spec.name
+    with hold(workspace, f"run {name}", wait=wait, on_wait=waiting):
         writer = Writer(workspace)
         try:
-            with logging_to(within(workspace, "logs", f"{spec.name}.log")):
-                only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
+            with logging_to(within(workspace, "logs", f"{name}.log")):
                 stopping = Stopping(on_stop)
                 return _complete(_run(plan, writer, backends, observe, only, stopping, anyway), stopping)
         finally:

@@ -34,6 +34,7 @@ from windowshift.core.spec.sections import (
     SettingChoice,
     SftSection,
 )
+from windowshift.core.spec.selection_section import SelectionSection
 from windowshift.core.spec.spec_errors import sentence
 from windowshift.core.spec.trainer_data import TrainerData
 from windowshift.core.spec.vector_spec import VectorSpec
@@ -47,7 +48,7 @@ class Spec(Section):
     `reasoning_effort`, ...). `score` says what is scored of a model that thinks: its answers, unless asked. `contrasts`
     are the comparisons that the experiment is for: they change no job, and are reported first. `guards` are settings
     that are measured beside the grid, on prompts of their own. `preflight` is a pilot that must pass before anything is
-    trained.
+    trained, `selection` what `windowshift select` chose the train conditions by.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
@@ -75,6 +76,7 @@ class Spec(Section):
     seeds: Annotated[list[int], Field(min_length=1, max_length=10_000)] = [0]
     contrasts: Annotated[list[Contrast], Field(max_length=1000)] = []
     preflight: PreflightSection | None = None
+    selection: SelectionSection | None = None
 
     @field_validator("seeds")
     @classmethod

@@ -49,19 +49,20 @@ class Writer(ResultWriter):
             ).fetchone()
         return int(row[0])
 
-    def registered_contrasts(self, name: str, wanted: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The contrasts of an experiment as they are to be stored: each with when a run first had it.
+    def registered(self, name: str, wanted: Iterable[Mapping[str, Any]], what: str) -> list[dict[str, Any]]:
+        """What was named before a run, as it is to be stored: each entry with when a run first had it.
 
         One that was registered before keeps its time and how many cells were done by then. One that is not wanted any
         more is kept as withdrawn, unless no cell was done yet.
 
         Args:
             name: of the experiment, which may be new.
-            wanted: the contrasts of its spec, each with a `hash`.
+            wanted: the entries of its spec, each with a `hash`.
+            what: where they stand among its conditions: contrasts, selections.
         """
         with self.batch() as connection:
             row = connection.execute("SELECT id, conditions FROM experiments WHERE name = ?", (name,)).fetchone()
-            before: list[dict[str, Any]] = json.loads(row[1]).get("contrasts", []) if row else []
+            before: list[dict[str, Any]] = json.loads(row[1]).get(what, []) if row else []
             (done,) = connection.execute(
                 "SELECT count(*) FROM cells c JOIN jobs j ON j.n = c.job WHERE c.experiment = ? AND j.state = 'done'",
                 (row[0] if row else -1,),

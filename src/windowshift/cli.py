@@ -18,6 +18,7 @@ from windowshift import (
     rephrase_command,
     rerun_command,
     results_command,
+    select_command,
     serve_command,
     status_command,
     vectors_command,
@@ -174,6 +175,7 @@ def run(
     )
 
 
+app.command()(select_command.select)
 app.command()(status_command.status)
 
 
