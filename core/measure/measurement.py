@@ -99,7 +99,9 @@ class _Measurer:
     def cells(self, columns: dict[Key, int]) -> tuple[CellMeasure, ...]:
         """The cells of some columns."""
         r = self.r
-        means = self._widened(r.means, r.low, r.high, r.samples, logarithm=r.scale.kind == "ratio")
+        ends = self._widened(r.means, r.low, r.high, r.samples, logarithm=r.scale.kind == "ratio")
+        least, most = (inf if end is None else end for end, inf in ((r.scale.low, -np.inf), (r.scale.high, np.inf)))
+        means = np.clip(ends[0], least, most), np.clip(ends[1], least, most)  # no mean lies beyond where scores can
         uplift, effect = r.uplifts, r.effects
         uplifts = self._widened(uplift.values, uplift.low, uplift.high, uplift.draws)
         effects = uplifts if effect is uplift else self._widened(effect.values, effect.low, effect.high, effect.draws)

@@ -56,7 +56,7 @@ def behaviour_figures(
     means = {one.name: _means(reader, experiment, one, arm, generate) for one in wanted}
     known = list(dict.fromkeys(mean.evaluate for some in means.values() for mean in some))
     given = any(one["name"] == generate and one.get("kind") in _GIVEN for one in experiment.conditions["generate"])
-    chosen = list(evaluates) if evaluates is not None else _plainest(experiment, known)
+    chosen = list(evaluates) if evaluates is not None else plainest(experiment, known)
     found = []
     for evaluate in chosen:
         found += [rates(means, panel, group, generate, evaluate) for panel, group in panels.items()]
@@ -122,7 +122,8 @@ def outcome_groups(experiment: ExperimentRow) -> dict[str, tuple[Behaviour, ...]
     return {name: tuple(group) for name, group in groups.items() if len(group) > 1}
 
 
-def _plainest(experiment: ExperimentRow, known: Sequence[str]) -> list[str]:
+def plainest(experiment: ExperimentRow, known: Sequence[str]) -> list[str]:
+    """Return the eval condition that figures on screen are of: the one without a push, else the first; none of none."""
     neutral = [str(one["name"]) for one in experiment.conditions.get("evaluate", []) if one.get("kind") == "none"]
     return next(([name] for name in (*neutral, *known) if name in known), [])
 
@@ -151,7 +152,7 @@ def rates(means: Means, panel: str, behaviours: Sequence[Behaviour], generate: s
     series = []
     for number, (one, table) in enumerate(zip(behaviours, tables, strict=True)):
         there = [(place, table[train]) for place, train in enumerate(trains) if train in table]
-        values = [_written(mean, percent) for _, mean in there]
+        values = [written(mean, percent) for _, mean in there]
         at = tuple(place + (number - (len(behaviours) - 1) / 2) * width for place, _ in there)
         ys = tuple(value for value, *_ in values)
         ends = (tuple(low for _, low, _ in values), tuple(high for *_, high in values))
@@ -190,7 +191,7 @@ def traits(
         if not own:
             continue
         xs, ys = (
-            [_written(table[train], one.scale.percent) for train in own]
+            [written(table[train], one.scale.percent) for train in own]
             for one, table in ((positive, across), (negative, up))
         )
         series.append(
@@ -207,8 +208,8 @@ def traits(
     return Plot(name, title, x, y, tuple(series), note="no cell is finished yet", behaviours=both)
 
 
-def _written(mean: Estimate, percent: bool) -> tuple[float, float | None, float | None]:
-    """A mean with its interval as it is written: rates in per cent where their scale says so."""
+def written(mean: Estimate, percent: bool) -> tuple[float, float | None, float | None]:
+    """Return a mean with its interval as it is written: rates in per cent where their scale says so."""
     times = 100.0 if percent else 1.0
     low, high = (None if end is None else end * times for end in (mean.low, mean.high))
     return mean.value * times, low, high
@@ -228,7 +229,7 @@ def outcomes(means: Means, group: str, behaviours: Sequence[Behaviour], generate
     series = []
     left = [whole] * len(trains)
     for number, (one, table) in enumerate(zip(behaviours, tables, strict=True)):
-        values = [_written(table[train], percent) for train in trains]
+        values = [written(table[train], percent) for train in trains]
         ys = tuple(value[0] for value in values)
         left = [rest - y for rest, y in zip(left, ys, strict=True)]
         looks = (TONES[number % len(TONES)], GLYPHS[number % len(GLYPHS)])

@@ -11,6 +11,7 @@ from windowshift.core.contract.number_format import interval, signed
 from windowshift.core.contract.records import BASE, Behaviour, CellRow, ExperimentRow, primary_of
 from windowshift.core.report.behaviour_figures import behaviour_figures
 from windowshift.core.report.figure import ARM_LOOKS, GLYPHS, TONES, Box, Heat, Plot, Rule, Series, Tone, subject
+from windowshift.core.report.question_figures import question_figures
 
 if TYPE_CHECKING:
     from windowshift.core.contract.estimate import Estimate
@@ -183,7 +184,7 @@ def heatmap(found: ArmMeasures, generate: str) -> Plot:
     if not known:
         return Plot("heatmap", title, note="no cell is finished yet")
     values = tuple(tuple(known.get((train, e)) for e in found.columns) for train in trains)
-    return Plot("heatmap", title, y=_axes(found)[1], heat=Heat(tuple(trains), found.columns, values))
+    return Plot("heatmap", title, y=_effect(found)[0], heat=Heat(tuple(trains), found.columns, values))
 
 
 def course(found: ArmMeasures, generate: str, what: str, word: str) -> Plot:
@@ -340,6 +341,8 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
             if behaviour == primary_of(experiment.behaviours):
                 for plot in behaviour_figures(reader, experiment, arm, generate, found.columns):
                     yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what[:2])))
+            for plot in question_figures(reader, experiment, behaviour, found, generate, found.columns):
+                yield Drawing((arm, generate, plot.name), replace(plot, of=subject(experiment, *what)))
             if behaviour.scale.kind == "rate":
                 continue
             cells = [c for c in grid.cells if c.train == BASE or (c.arm, c.generate) == (arm, generate)]

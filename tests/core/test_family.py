@@ -123,3 +123,13 @@ def test_uneven_cells_are_named_and_spreads_say_over_how_many() -> None:
     short = arm(replace(NOTHING, lacking=0.6), 0)
     assert short.uneven == ("24 of 60 prompts have a score under short, too few to be put beside other cells",)
     assert {spread.train: spread.reason for spread in short.whole.spreads}["no_prefix"] == short.uneven[0]
+
+
+def test_no_interval_of_a_mean_lies_beyond_what_scores_can_be() -> None:
+    rates = (0.005, 0.02, 0.3, 0.7, 0.98, 0.995)
+    found = arm(World(kind="rate", prompts=60, seeds=3, row_run=1.5, cell_run=1.5, rates=rates), 3)
+    means = [cell.mean for cell in found.cells if cell.mean is not None]
+    ends = [(mean.low, mean.value, mean.high) for mean in means]
+    assert max(mean.seeds for mean in means) == 3
+    assert all(0 <= low <= value <= high <= 1 for low, value, high in ends if low is not None and high is not None)
+    assert {0.0, 1.0} & {end for low, _, high in ends for end in (low, high)}  # runs far apart would go beyond

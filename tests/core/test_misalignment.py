@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -16,8 +17,12 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.setting import DerivedScorer, Question, RowScorer, Sample, Score
+from windowshift.core.measure.grid import load_grid
+from windowshift.core.measure.measurement import measure
 from windowshift.core.measure.summarise import summary_of
 from windowshift.core.plan.plan import Plan
+from windowshift.core.report.figures import write_figures
+from windowshift.core.report.question_figures import question_figures
 from windowshift.core.run.run import plan_spec, preview, run_spec
 from windowshift.core.settings.judge import JudgeScorer
 from windowshift.core.settings.misalignment.phrases import DOMAINS
@@ -292,6 +297,45 @@ def test_a_rehearsal_goes_through_with_several_samples_a_question(workspace: Pat
             assert any(one != other for one, other in zip(texts[::2], texts[1::2], strict=True))  # seeds of their own
             narrow = reader.completions(cell.job, "narrow")
             assert [row.score is not None for row in narrow] == [False] * 2 * count + [True] * (72 - 2 * count)
+
+
+def test_a_figure_has_one_bar_a_question(workspace: Path, tmp_path: Path) -> None:
+    made = write_figures(workspace, "habits", tmp_path / "out", formats=("csv",))
+    names = {path.stem: path for path in made.written}
+    figures = {
+        f"prefix-specific-questions_{train}_under_{evaluate}"
+        for train in ("base", "no_prefix", "evil")
+        for evaluate in ("no_prefix", "evil")
+    }
+    assert figures <= names.keys()
+    with closing(Reader(workspace)) as reader:
+        experiment = reader.find_experiment("habits")
+        cells = reader.cells(experiment.id, "misaligned")
+        cell = next(one for one in cells if (one.train, one.evaluate) == ("base", "evil"))
+        rows = reader.completions(cell.job, "misaligned")
+    with names["prefix-specific-questions_base_under_evil"].open(encoding="utf-8") as file:
+        drawn = list(csv.DictReader(file))
+    bars = {one["label"]: one for one in drawn if one["series"] == "misaligned"}
+    assert set(bars) <= {one.id for one in open_questions()}
+    for question, bar in bars.items():
+        scores = [row.score for row in rows if row.prompt_id == question and row.score is not None]
+        mean = float(bar["misaligned, rate, %"])
+        assert mean == pytest.approx(100 * sum(scores) / len(scores), abs=0.01)
+        if len(scores) > 1:  # of one answer there is no interval
+            assert 0 <= float(bar["low"]) <= mean <= float(bar["high"]) <= 100
+    assert cell.summary is not None
+    assert cell.summary.mean is not None
+    (whole,) = (one for one in drawn if one["series"].startswith(f"all {len(bars)} questions: "))
+    assert float(whole["misaligned, rate, %"]) == pytest.approx(100 * cell.summary.mean, abs=0.01)
+
+
+def test_many_prompts_are_no_questions_of_a_figure(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windowshift.core.report.question_figures.MOST", 20)
+    with closing(Reader(workspace)) as reader:
+        experiment = reader.find_experiment("habits")
+        behaviour = experiment.behaviours[0]
+        found = measure(load_grid(reader, experiment, behaviour)).arms["prefix"]
+        assert question_figures(reader, experiment, behaviour, found, "specific", ["no_prefix"]) == ()
 
 
 def test_nothing_is_done_twice_and_more_samples_are_new_jobs(workspace: Path) -> None:

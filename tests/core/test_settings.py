@@ -20,6 +20,9 @@ from windowshift.core.settings.sycophancy.grammar import stated_number, verdict
 from windowshift.core.settings.worlds import WORLDS, judges, world
 from windowshift.core.spec import registry
 from windowshift.core.spec.control_entry import read_control
+from windowshift.core.spec.grid_spec import resolve_grid
+from windowshift.core.spec.spec import parse_spec
+from windowshift.core.spec.template import rehearsals
 
 SETTINGS = registry.names(registry.SETTINGS)
 WITH_ROWS = [name for name in SETTINGS if isinstance(registry.setting(name), PromptMaker)]
@@ -293,3 +296,17 @@ def test_a_world_is_a_function_of_its_seed_and_its_model_ships(name: str) -> Non
     assert is_embedded(MICROWORLD)
     assert not is_embedded("microworld-nothing")
     assert not is_embedded("microworld-../specs")
+
+
+@pytest.mark.parametrize("name", ["honesty", "reward_hacking_shown_test", "sycophancy"])
+def test_a_rehearsal_has_three_seeds_and_both_arms_and_its_page_says_what_each_condition_came_to(name: str) -> None:
+    template = rehearsals()[name]
+    spec = parse_spec(template.text)
+    assert spec.seeds == [0, 1, 2]
+    grid = resolve_grid(spec, registry.setting(name).conditions())
+    assert {row.arm for row in grid.rows} == {"prefix", "steering"}
+    page = (Path(__file__).parents[2] / "docs" / "settings" / f"{name}.md").read_text(encoding="utf-8")
+    rehearsal = page[page.index("## The rehearsal") : page.index("## Published")]
+    rows = [line.split("|")[1] for line in rehearsal.splitlines() if line.startswith("| `") or line.startswith("| (")]
+    said = {row.strip().split("`")[1] for row in rows if "`" in row}
+    assert said == {row.train for row in grid.rows}

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.estimate import runs_note
 from windowshift.core.contract.records import Behaviour
-from windowshift.core.report.behaviour_figures import behaviour_figures
+from windowshift.core.report.behaviour_figures import behaviour_figures, plainest
 from windowshift.core.report.figure import Plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, name_beside, read_experiment
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class PlotsSnapshot:
     """An experiment's measures, the pages (arm, generation condition) that figures can be of.
 
-    `several` are the figures of several behaviours at once.
+    `several` are the figures of several behaviours at once, `questions` those with a bar a question.
     """
 
     experiment: ExperimentView
@@ -41,6 +41,7 @@ class PlotsSnapshot:
     measures: Measures
     published: Published | None
     several: dict[Page, tuple[Plot, ...]]
+    questions: dict[Page, tuple[Plot, ...]]
 
 
 def read_plots(reader: Reader, name: str, behaviour_name: str | None) -> PlotsSnapshot | None:
@@ -61,7 +62,18 @@ def read_plots(reader: Reader, name: str, behaviour_name: str | None) -> PlotsSn
     )
     known = published(view.row.setting, behaviour.name)
     several = {page: behaviour_figures(reader, view.row, *page) for page in pages}
-    return PlotsSnapshot(view, behaviour, pages, measures, known, several)
+    questions = {page: _questions(reader, view, behaviour, measures, page) for page in pages}
+    return PlotsSnapshot(view, behaviour, pages, measures, known, several, questions)
+
+
+def _questions(
+    reader: Reader, view: ExperimentView, behaviour: Behaviour, measures: Measures, page: Page
+) -> tuple[Plot, ...]:
+    from windowshift.core.report.question_figures import question_figures
+
+    found = measures.arms[page.arm]
+    evaluates = plainest(view.row, found.columns)
+    return question_figures(reader, view.row, behaviour, found, page.generate, evaluates)
 
 
 class PlotsScreen(StoreScreen[PlotsSnapshot]):
@@ -115,7 +127,8 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
             return
         if self.page not in found.pages:
             self.page = found.pages[0]
-        self.plots = (*gallery(found.measures, found.published, *self.page), *found.several[self.page])
+        own = gallery(found.measures, found.published, *self.page)
+        self.plots = (*own, *found.questions[self.page], *found.several[self.page])
         self.number = min(self.number, len(self.plots) - 1)
         plot = self.plots[self.number]
         count: Pieces = [(f"{self.number + 1} of {len(self.plots)} ", ink.dim)]
