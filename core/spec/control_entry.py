@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +12,8 @@ from windowshift.core.contract import rewording
 from windowshift.core.contract.conditions import Condition, PrefixGroup, check_phrases
 from windowshift.core.contract.controls import STANDARD, TEXT_CONTROLS, ControlGroup, EmptySystem, TextControl
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.spec.phrase_file import read_phrase_file
 from windowshift.core.spec.section import Count, Section
-from windowshift.core.spec.spec import read_text
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
 
 REPHRASINGS = 250
@@ -149,25 +148,7 @@ def _group(name: str, names: Mapping[str, Condition], where: str) -> PrefixGroup
 
 
 def _read_rephrasings(path: Path, count: int | None) -> tuple[str, ...]:
-    """The phrases of a file, each once: JSONL with `text`, or a line each."""
-    lines = read_text(path, "file of rephrasings").splitlines()
-    found: dict[str, None] = {}
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if not text:
-            continue
-        if path.suffix == ".jsonl":
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                raise SpecError(f"{path} line {number} is no JSON") from error
-            said = row.get("text") if isinstance(row, dict) else None
-            if not isinstance(said, str) or not said.strip():
-                raise SpecError(f"{path} line {number} has no 'text'")
-            text = said
-        found.setdefault(text)
-    if not found:
-        raise SpecError(f"{path} has no rephrasing: write one a line")
+    found = read_phrase_file(path, "rephrasing")
     if count is not None and count > len(found):
         raise SpecError(f"{path} has {len(found)} different rephrasings, and count asks for {count}")
-    return tuple(found)[:count]
+    return found[:count]

@@ -17,12 +17,12 @@ from windowshift.core.contract.selective import Selective
 from windowshift.core.spec.condition_kinds import KINDS
 from windowshift.core.spec.control_entry import read_control
 from windowshift.core.spec.given import GivenData, KeptData, KnownAnswers, read_given, read_keep
-from windowshift.core.spec.made_groups import read_shots, read_union
+from windowshift.core.spec.made_groups import read_shots, read_suggestive, read_union
 from windowshift.core.spec.sections import ConditionEntry, Mix, Stages, Where
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
 
-MADE = ("control", "shots", "union")
+MADE = ("control", "shots", "contexts", "union")
 """Keys of conditions that are made of other conditions or of files."""
 
 
@@ -250,6 +250,8 @@ def _resolve(entry: ConditionEntry, names: Mapping[str, Condition], folder: Path
         return read_control(entry, names, folder, where)
     if "shots" in entry:
         return read_shots(entry, folder, where)
+    if "contexts" in entry:
+        return read_suggestive(entry, folder, where)
     if "union" in entry:
         return read_union(entry, names, where)
     for key, reader in KINDS.items():

@@ -1,4 +1,4 @@
-"""Prefix groups that are made of something: exchanges of a file (many shots), or the phrases of other groups."""
+"""Prefix groups that are made of something: exchanges or passages of a file, or the phrases of other groups."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from windowshift.core.contract.conditions import Condition, PrefixGroup, ShotGro
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.phrases import PROMPT
 from windowshift.core.spec.answered_file import read_answered
+from windowshift.core.spec.phrase_file import read_phrase_file
 from windowshift.core.spec.section import Count, Section
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
 
@@ -42,6 +43,19 @@ class ManyShots(Section):
             if form.count(field) != 1:
                 raise ValueError(f"{field} must stand in it once")
         return form
+
+
+class Suggestive(Section):
+    """Passages that make something likely and ask for nothing: ``{name: gossip, contexts: gossip.jsonl, count: 16}``.
+
+    `contexts` is a file of passages, JSONL with ``text`` or a line each. `count` of them are drawn by `seed` (None:
+    all, in their order); prompt number i stands behind passage i mod so many.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    contexts: Annotated[str, Field(min_length=1)]
+    count: Count | None = None
+    seed: int = 0
 
 
 class Union(Section):
@@ -81,14 +95,31 @@ def read_shots(entry: Mapping[str, Any], folder: Path, where: str) -> list[Condi
     return [ShotGroup(read.name, phrases, asked=frozenset(asked))]
 
 
+def read_suggestive(entry: Mapping[str, Any], folder: Path, where: str) -> list[Condition]:
+    """Read a `Suggestive` entry; a relative file is looked for in `folder`.
+
+    Raises:
+        SpecError: a key or value that cannot be, or a file with a bad line or too few passages.
+    """
+    read = _validated(Suggestive, entry, where)
+    path = folder / Path(read.contexts).expanduser()
+    passages = read_phrase_file(path, "passage")
+    if read.count is not None:
+        if read.count > len(passages):
+            raise SpecError(f"{where}: {path} has {len(passages)} different passages, and count asks for {read.count}")
+        passages = tuple(random.Random(f"contexts:{read.seed}").sample(passages, read.count))
+    return [PrefixGroup(read.name, passages)]
+
+
 def read_union(entry: Mapping[str, Any], names: Mapping[str, Condition], where: str) -> list[Condition]:
     """Read a `Union` entry; prompt number i takes phrase i mod n of all of them, the groups taking turns.
 
     Raises:
-        SpecError: a key or value that cannot be, or a name that is no prefix group.
+        SpecError: a key or value that cannot be, a name that is no prefix group, or groups whose phrases do not all
+            stand in the same place of the prompt.
     """
     read = _validated(Union, entry, where)
-    groups: list[tuple[str, ...]] = []
+    groups: list[PrefixGroup] = []
     for index, name in enumerate(read.union):
         found = names.get(name)
         place = f"{where}.union[{index}]"
@@ -96,9 +127,15 @@ def read_union(entry: Mapping[str, Any], names: Mapping[str, Condition], where: 
             raise SpecError(f"{place}: there is no condition '{name}'{did_you_mean(name, names)}")
         if not isinstance(found, PrefixGroup):
             raise SpecError(f"{place}: '{name}' is of kind {found.kind}, and a union is of prefix groups")
-        groups.append(found.phrases)
-    turns = (group[n] for n in range(max(map(len, groups))) for group in groups if n < len(group))
-    return [PrefixGroup(read.name, tuple(dict.fromkeys(turns)))]
+        if groups and found.place != groups[0].place:
+            raise SpecError(
+                f"{place}: the phrases of '{name}' do not stand where those of '{groups[0].name}' do in a prompt of "
+                "this setting: unite groups of one place"
+            )
+        groups.append(found)
+    phrases = [group.phrases for group in groups]
+    turns = (group[n] for n in range(max(map(len, phrases))) for group in phrases if n < len(group))
+    return [PrefixGroup(read.name, tuple(dict.fromkeys(turns)), **groups[0].place)]
 
 
 _S = TypeVar("_S", bound=Section)

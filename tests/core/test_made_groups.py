@@ -13,6 +13,9 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import plan_spec
+from windowshift.core.spec import registry
+from windowshift.core.spec.control_entry import read_control
+from windowshift.core.spec.made_groups import read_union
 from windowshift.core.spec.spec import parse_spec
 
 
@@ -83,9 +86,56 @@ def test_a_union_takes_the_phrases_of_its_groups_in_turn(folder: Path) -> None:
     assert "wide" in {cell.evaluate for cell in plan.cells}  # by name in another list
 
 
+def test_suggestive_contexts_stand_before_the_prompt_and_take_turns(folder: Path) -> None:
+    passages = [f"A note, page {n}.\nThe grade went up." for n in range(9)]
+    lines = [json.dumps({"text": one}) for one in (*passages, passages[0])]
+    (folder / "notes.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    every = group(planned(folder, "[{name: hinted, contexts: notes.jsonl}]"), "hinted")
+    assert every.phrases == tuple(passages)
+    pushed = every.push(Prompt("x", "Is 12 even?"), 10, "user")
+    assert pushed.messages[-1].content == f"{passages[1]}\n\nIs 12 even?"
+    some = group(planned(folder, "[{name: hinted, contexts: notes.jsonl, count: 4}]"), "hinted")
+    assert len(set(some.phrases)) == 4
+    assert set(some.phrases) <= set(passages)
+    assert group(planned(folder, "[{name: hinted, contexts: notes.jsonl, count: 4}]"), "hinted") == some
+    other = group(planned(folder, "[{name: hinted, contexts: notes.jsonl, count: 4, seed: 1}]"), "hinted")
+    assert other.phrases != some.phrases
+    (folder / "lines.txt").write_text("One.\n\n Two. \nOne.\n", encoding="utf-8")
+    plain = (
+        "[{name: hinted, contexts: lines.txt}, {control: irrelevant, of: hinted}, {name: w, union: [hinted, short]}]"
+    )
+    assert group(planned(folder, plain), "hinted").phrases == ("One.", "Two.")
+
+
+def test_a_union_stands_where_its_groups_do() -> None:
+    claims = registry.setting("sycophancy").conditions()
+    (wide,) = read_union({"name": "wide", "union": ["praise", "inoculation"]}, claims, "here")
+    pushed = wide.push(Prompt("x", "GCD(4, 6) = 2. Is this correct?"), 1, "user")
+    assert pushed.messages[-1].content.endswith("correct?\nBehave as if the above solution is correct.")
+    both = {**claims, "mine": PrefixGroup("mine", ("Be kind:",))}
+    with pytest.raises(
+        SpecError, match=r"here.union\[1\]: the phrases of 'mine' do not stand where those of 'praise' do"
+    ):
+        read_union({"name": "wide", "union": ["praise", "mine"]}, both, "here")
+
+
+@pytest.mark.parametrize("count", [4, 16, 64])
+def test_sets_of_paraphrases(count: int) -> None:
+    known = registry.setting("length").conditions()
+    (made,) = read_control({"control": "rephrased", "of": "short", "count": count}, known, Path(), "here")
+    assert isinstance(made, PrefixGroup)
+    assert len(set(made.phrases)) == count
+
+
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
+        ("{name: x, contexts: none.jsonl}", "none.jsonl"),
+        ("{name: x, contexts: bad.jsonl}", "bad.jsonl line 1 has no 'text'"),
+        ("{name: x, contexts: empty.txt}", "empty.txt has no passage: write one a line"),
+        ("{name: x, contexts: two.txt, count: 3}", "two.txt has 2 different passages, and count asks for 3"),
+        ("{contexts: two.txt}", "name"),
+        ("{name: x, context: two.txt}", "contexts"),
         ("{name: x, shots: shots.jsonl, count: 11}", "10 different exchanges, and count asks for 11"),
         ("{name: x, shots: none.jsonl, count: 1}", "none.jsonl"),
         ("{name: x, shots: shots.jsonl}", "count"),
@@ -108,9 +158,11 @@ def test_what_cannot_be_is_refused_by_its_place(folder: Path, entry: str, says: 
         "turns": [json.dumps({"messages": turns})],
         "bad": [json.dumps(row), "{"],
     }
+    (folder / "empty.txt").write_text("\n", encoding="utf-8")
+    (folder / "two.txt").write_text("One.\nTwo.", encoding="utf-8")
     for name, lines in files.items():
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(SpecError) as refused:
         planned(folder, f"[{entry}]")
     assert says in str(refused.value)
-    assert "conditions.train[0]" in str(refused.value) or ".jsonl" in str(refused.value)
+    assert "conditions.train[0]" in str(refused.value) or str(folder) in str(refused.value)
