@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 from tests.generated_store import generate_store
 from windowshift import status_command
 from windowshift.cli import app
+from windowshift.core.contract import redaction
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.run.run import Outcome
 from windowshift.notify import Ending, notifiers, tell
@@ -124,6 +127,60 @@ def test_what_cannot_tell_is_refused_before_anything_runs(tmp_path: Path, monkey
         assert says in str(told.exception)
     assert not (tmp_path / "ws").exists()
     assert len(notifiers(["bell, http://example.org/x", ""])) == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:topsecret@127.0.0.1:9/x", "http://127.0.0.1:abc/topsecret", "http://127.0.0.1:99999/topsecret",
+        "http://[::1/topsecret", "http:///topsecret", "http://x/a topsecret", "http://x/\u00e9topsecret", "http://x/a\nb",
+    ],
+)  # fmt: skip
+def test_a_url_that_no_request_can_go_to_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(SpecError, match="--notify") as told:
+        notifiers([url])
+    assert "topsecret" not in str(told.value)  # a webhook's path is its password
+
+
+@pytest.mark.parametrize(
+    "answer", [b"no http at all", b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: "
+               b"chunked\r\n\r\nzz\r\n", None], ids=["garbage", "endless line", "broken chunk", "silent"],
+)  # fmt: skip
+def test_a_server_that_answers_oddly_or_never_changes_nothing_of_the_run(
+    answer: bytes | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windowshift.notify.SECONDS", 0.3 if answer is None else 10.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def once() -> None:
+            with server.accept()[0] as peer:
+                peer.recv(65_536)
+                if answer is None:
+                    for _ in range(40):  # each byte comes within a socket's timeout, and the whole never
+                        with suppress(OSError):
+                            peer.sendall(b"H")
+                        if done.wait(0.05):
+                            break
+                else:
+                    peer.sendall(answer)
+
+        done = threading.Event()
+        thread = threading.Thread(target=once)
+        thread.start()
+        tell(notifiers([f"http://127.0.0.1:{server.getsockname()[1]}/"]), Ending("x", "done", 0, 1.0))
+        done.set()
+        thread.join()
+    assert "note: the notification was not sent" in capsys.readouterr().err
+
+
+def test_what_a_webhook_is_told_holds_no_key(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, posted = hook
+    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setattr(redaction, "_last_stop", [])
+    redaction.remember("sk-verysecretkey123456")
+    tell(notifiers([url]), Ending("x", "error", 1, 1.0, error="the server said sk-verysecretkey123456"))
+    assert "verysecret" not in json.dumps(posted)
+    assert "[key]" in posted[0]["text"]
 
 
 def test_a_desktop_is_told_by_the_system_s_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

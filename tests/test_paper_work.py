@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 import sqlite3
 import zipfile
@@ -25,7 +26,7 @@ from windowshift.core.run.run import plan_spec
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.checksums import compare, seal
 from windowshift.core.store.reader import Reader
-from windowshift.rerun_command import narrowed, parts_of
+from windowshift.rerun_command import parts_of
 from windowshift.tui.app import WindowshiftApp
 
 SECRET = "a prompt of somebody else's"
@@ -149,6 +150,35 @@ def test_what_is_no_bundle_is_one_sentence(bundle: Path, tmp_path: Path) -> None
         assert says in str(told.exception)
 
 
+def test_a_damaged_bundle_is_one_sentence(bundle: Path, tmp_path: Path) -> None:
+    """Whatever zip and its decompressors make of bytes that are none of theirs."""
+    content, rng, said = bundle.read_bytes(), random.Random(1), set()
+    for _ in range(60):
+        damaged = bytearray(content)
+        for _ in range(3):
+            damaged[rng.choice((rng.randrange(len(content)), -rng.randrange(1, 900)))] ^= 1 << rng.randrange(8)
+        (tmp_path / "damaged.zip").write_bytes(damaged)
+        try:
+            with opened(tmp_path / "damaged.zip"):
+                pass
+        except SpecError as error:
+            said.add(str(error))
+    assert not any("\n" in one for one in said)
+    assert any("decompressing" in one for one in said)
+    assert len(said) > 5
+
+
+def test_what_goes_wrong_behind_an_opened_bundle_is_not_the_bundles_fault(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Path] = []
+    monkeypatch.setattr("windowshift.tui.launch.run", lambda folder, **_: shown.append(folder) or 0)
+    told = CliRunner().invoke(app, ["tui", str(bundle)])
+    assert (told.exit_code, told.exception, len(shown)) == (0, None, 1)
+    with pytest.raises(KeyError, match="elsewhere"), opened(bundle):
+        raise KeyError("elsewhere")
+
+
 # -- one cell again ---------------------------------------------------------------------------------
 
 SPEC = """\
@@ -169,11 +199,54 @@ seeds: [0, 1]
 @pytest.mark.parametrize("cell", ["med_short/long/short", "long/short/no_prefix", "base/short"])
 def test_a_cell_by_itself_has_the_jobs_that_it_has_in_the_grid(tmp_path: Path, cell: str) -> None:
     whole = plan_spec(parse_spec(SPEC), SPEC, tmp_path)
-    text = narrowed(SPEC, *parts_of(cell), 1)
-    part = plan_spec(parse_spec(text), text, tmp_path)
-    assert {job.id for job in part.jobs} < {job.id for job in whole.jobs}
-    assert len([job for job in part.jobs if job.kind == "train"]) == 1
-    assert (parse_spec(text).seeds, parse_spec(text).name) == ([1], "grid")
+    part = [job for job in whole.jobs if job.id in whole.needed_for(*parts_of(cell), 1)]
+    assert len([job for job in part if job.kind == "train"]) == (0 if cell.startswith("base") else 1)
+    assert all(job.inputs.get("seed", 1) == 1 for job in part if job.kind == "train")
+    assert {parent for job in part for parent in job.parents} <= {job.id for job in part}
+    evaluated = [job for job in part if job.kind == "evaluate"]
+    assert len(evaluated) <= 2  # the cell, and the base model's beside it
+    assert {job.parents[0] for job in part if job.kind == "score"} >= {job.id for job in evaluated}
+
+
+LINKED = {
+    "contrasts": ("med_short/no_prefix/short", "contrasts: [{of: short, against: base, evaluate: [no_prefix]}]"),
+    "checkpoints": ("med_short/short/short", "checkpoints: {at: [2], evaluate: [no_prefix]}"),
+    "a name of another list": ("med_short/kind/kind", ""),
+    "a control of what stands later": ("med_short/later~irrelevant/short", ""),
+    "stages of an inline one": ("med_short/staged/later", ""),
+    "a mix": ("med_short+long/mixed/short", ""),
+    "the base model alone": ("base/only", ""),
+}
+
+
+@pytest.mark.parametrize("case", LINKED)
+def test_a_cell_is_found_whatever_its_conditions_are_made_of(tmp_path: Path, case: str) -> None:
+    cell, more = LINKED[case]
+    text = f"""\
+name: grid
+model: microworld
+prompts: microworld
+conditions:
+  generate: [med_short]
+  train:
+    - short
+    - no_prefix
+    - {{name: kind, phrases: ['Be kind:']}}
+    - {{control: irrelevant, of: later}}
+    - {{name: staged, stages: [{{train: kind}}, {{train: no_prefix}}]}}
+    - {{name: mixed, mix: [{{fraction: 0.5, generate: med_short, train: kind}},
+                          {{fraction: 0.5, generate: long, train: short}}]}}
+  evaluate: [short, no_prefix, kind, {{name: later, phrases: ['Be good:', 'Good:']}}]
+  base: [{{name: only, phrases: ['Only this:']}}]
+data: {{size: 4}}
+sampling: {{prompts: 3, max_tokens: 8}}
+{more}
+"""
+    whole = plan_spec(parse_spec(text), text, tmp_path)
+    needed = whole.needed_for(*parts_of(cell), 0)
+    jobs = {one.job for one in whole.cells if "/".join((one.generate, one.train, one.evaluate)).lstrip("/") == cell}
+    assert jobs & needed
+    assert len(needed) < len(whole.jobs)
 
 
 @pytest.mark.parametrize(
@@ -189,8 +262,14 @@ def test_what_cannot_be_run_again_is_one_sentence(workspace: Path, arguments: li
     assert says in str(told.exception)
     same = CliRunner().invoke(app, ["rerun", "x", "a/b/c", "-w", str(workspace), "--into", str(workspace)])
     assert "choose another one" in str(same.exception)
-    with pytest.raises(SpecError, match="no train condition 'lnog': did you mean 'long'"):
-        narrowed(SPEC, "long", "lnog", "short", 0)
+    plan = plan_spec(parse_spec(SPEC), SPEC, workspace)
+    for cell, says in (
+        ("long/lnog/short", "no train condition 'lnog' under 'short': did you mean 'long'"),
+        ("lonk/long/short", "no generate condition 'lonk' of 'long': did you mean 'long'"),
+        ("long/long/sort", "no evaluate condition 'sort': did you mean 'short'"),
+    ):
+        with pytest.raises(SpecError, match=says):
+            plan.needed_for(*parts_of(cell), 0)
 
 
 @pytest.mark.slow

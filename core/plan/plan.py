@@ -17,7 +17,7 @@ from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.phrases import fixed_parts
 from windowshift.core.contract.prompts import Prompt, PromptBringer, PromptMaker, PromptSorter, set_digest
-from windowshift.core.contract.records import Behaviour, JobKind, primary_of
+from windowshift.core.contract.records import BASE, Behaviour, JobKind, primary_of
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.capabilities import check_capabilities, check_system, check_system_channel
@@ -111,10 +111,32 @@ class Plan:
 
     def needed_by(self, kinds: Collection[JobKind]) -> frozenset[str]:
         """The jobs of some kinds, with everything that they wait for and the scores of that."""
-        needed: set[str] = set()
+        return self._needed([job.id for job in self.jobs if job.kind in kinds])
+
+    def needed_for(self, generate: str, train: str, evaluate: str, seed: int) -> frozenset[str]:
+        """The jobs of one cell and of the base model's beside it, with all that they wait for.
+
+        `generate` is empty of the base model's own cells.
+
+        Raises:
+            SpecError: the grid has no such cell.
+        """
+        final = [one for one in self.cells if one.final and one.seed == seed]
+        found = final
+        for what, name in (("evaluate", evaluate), ("train", train), ("generate", generate)):
+            known = dict.fromkeys(str(getattr(one, what)) for one in found)
+            if name not in known:
+                where = "" if found is final else f" under '{evaluate}'" if what == "train" else f" of '{train}'"
+                raise SpecError(f"there is no {what} condition '{name}'{where}{did_you_mean(name, known)}")
+            found = [one for one in found if getattr(one, what) == name]
+        base = [one for one in final if (one.train, one.evaluate) == (BASE, evaluate)]
+        return self._needed([one.job for one in (*found, *base)])
+
+    def _needed(self, jobs: Collection[str]) -> frozenset[str]:
+        needed = set(jobs)
         for job in reversed(self.jobs):  # children come after their parents
-            if job.kind in kinds or job.id in needed:
-                needed |= {job.id, *job.parents}
+            if job.id in needed:
+                needed.update(job.parents)
         return frozenset(needed | {job.id for job in self.jobs if job.kind == "score" and job.parents[0] in needed})
 
 

@@ -7,11 +7,14 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import lzma
 import os
 import platform
 import sqlite3
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -35,6 +38,20 @@ SAMPLE = 10
 FORM = 1
 _LARGEST = 4 << 30  # bytes of the store in a bundle that is opened
 _LARGEST_MANIFEST = 16 << 20
+# What zipfile and the decompressors that it calls raise of bytes that are none of theirs.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 _LIBRARIES = (
     "accelerate",
     "datasets",
@@ -108,10 +125,16 @@ def opened(path: Path) -> Iterator[Path]:
     Raises:
         SpecError: the file is no bundle, or what it holds is not what its manifest says.
     """
+    with tempfile.TemporaryDirectory(prefix="windowshift-bundle-") as folder:
+        # What goes wrong while the workspace is used is not the bundle's fault, and said as it is.
+        yield _taken_out(path, Path(folder))
+
+
+def _taken_out(path: Path, folder: Path) -> Path:
     try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="windowshift-bundle-") as folder:
+        with zipfile.ZipFile(path) as archive:
             manifest = _read_manifest(archive, path)
-            workspace = Path(folder) / f"{manifest['experiment']} (bundle)"
+            workspace = folder / f"{manifest['experiment']} (bundle)"
             workspace.mkdir()
             # Nothing but the store is taken out, under a name of ours: a name in a foreign archive leads nowhere.
             wanted, digest = str(manifest["files"][FILE_NAME]), hashlib.sha256()
@@ -127,11 +150,10 @@ def opened(path: Path) -> Iterator[Path]:
                 raise SpecError(f"{path} was changed after it was made: its {FILE_NAME} is not what {MANIFEST} says")
             if is_older(workspace):
                 open_writer(workspace).close()
-            yield workspace
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, StoreError):
-            raise
-        raise SpecError(f"{path} is not a bundle of windowshift: {error}") from error
+            return workspace
+    except _UNREADABLE as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise SpecError(f"{path} is not a bundle of windowshift: {said}") from error
 
 
 def _read_manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:

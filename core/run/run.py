@@ -176,6 +176,7 @@ def run_spec(
     wait: bool = False,
     vectors_only: bool = False,
     anyway: bool = False,
+    cell: tuple[str, str, str, int] | None = None,
     observe: Callable[[Progress], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
     announce: Callable[[Preview], None] = lambda _: None,
@@ -193,6 +194,8 @@ def run_spec(
         wait: wait for a workspace that another run holds.
         vectors_only: do the jobs of the spec's vectors and what they need, and leave the grid for later.
         anyway: go on although gates of the spec's preflight fail, which is recorded.
+        cell: (generate, train, evaluate, seed): do one cell alone and what it needs; generate is empty of the base
+            model's.
         observe: called a few times a second with the progress.
         waiting: called once with who holds the workspace, before waiting.
         announce: called with what the run will take, before anything is sent to a service.
@@ -208,9 +211,10 @@ def run_spec(
     workspace = Path(os.path.realpath(workspace))  # Path.resolve raises for a link that leads to itself
     plan = make_plan(spec, text, Path(folder), backends, day=recorded_day(workspace, spec.name))
     plan = within_context(plan, backends)
+    only = plan.needed_by(VECTOR_KINDS) if vectors_only else None if cell is None else plan.needed_for(*cell)
     if any(isinstance(backend, Service) for backend in backends.values()):
-        announce(_preview(plan, backends, workspace))  # nothing is spent before it was shown
-    only = plan.needed_by(VECTOR_KINDS) if vectors_only else None
+        part = plan if only is None else replace(plan, jobs=tuple(job for job in plan.jobs if job.id in only))
+        announce(_preview(part, backends, workspace))  # nothing is spent before it was shown
     return run_plan(
         plan,
         backends,

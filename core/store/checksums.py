@@ -1,9 +1,9 @@
 """Checksums of finished work: a bit that flips on a disk changes no export unseen.
 
-One checksum for each job's completions, for the scores of each behaviour on them, for the job itself, and for each
-experiment's grid. They are taken when the work is done, and taken away where it is changed afterwards; prompts have
-digests of their own. What pointed to a prompt or a phrase is summed as what it pointed to, so that a pointer that
-flips is found too.
+One checksum for each job's completions, for the scores of each behaviour on them and for their summary, for the job
+itself, and for each experiment's grid. They are taken when the work is done, and taken away where it is changed
+afterwards; prompts have digests of their own. What pointed to a prompt or a phrase is summed as what it pointed to, so
+that a pointer that flips is found too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from windowshift.core.contract.prompts import stored_prompt
+from windowshift.core.contract.records import ExperimentState, JobState
 
-Part = Literal["job", "completions", "grid"] | str
-"""What is summed: a job, its completions, ``scores of BEHAVIOUR`` on them, or an experiment's grid."""
+Part = Literal["job", "completions", "grid", "experiment"] | str
+"""What is summed: a job, its completions, ``scores of BEHAVIOUR``, their ``summary of BEHAVIOUR``; a grid, and what is
+told of its experiment beside."""
+OF_EXPERIMENTS = ("grid", "experiment")
 SCORES = "scores of "
+SUMMARY = "summary of "
 
 _COMPLETIONS = (
     "SELECT c.row, p.digest, f.text, c.phrase IS NULL, c.finish, c.tokens, c.prompt_tokens, c.logprob, c.error, "
@@ -33,6 +37,10 @@ _WEIGHTS = (
     "SELECT row, weight FROM scores WHERE job = ? AND weight IS NOT NULL "
     "AND behaviour = (SELECT id FROM behaviours WHERE name = ?) ORDER BY row"
 )
+_SUMMARY = (
+    "SELECT n, missing, truncated, mean, sd, low, high FROM summaries WHERE job = ? "
+    "AND behaviour = (SELECT id FROM behaviours WHERE name = ?)"
+)
 _JOB = "SELECT id, kind, inputs, parents, total, result FROM jobs WHERE n = ?"
 _GRID = (
     "SELECT 'cell', c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, c.final, j.id, 0, 0, 0, 0 "
@@ -46,6 +54,9 @@ _GUARDS = (
     "SELECT c.guard, c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, c.final, j.id FROM guard_cells c "
     "LEFT JOIN jobs j ON j.n = c.job WHERE c.experiment = ? ORDER BY 1, 2, 3, 4, 5, 6, 7"
 )
+# Apart from the grid's, whose sums older stores have: the order of cells, and what was run.
+_ORDER = "SELECT id FROM {table} WHERE experiment = ? ORDER BY arm, generate, train, evaluate, seed, step{more}"
+_RUN = "SELECT spec, fingerprint, backend, data_size FROM experiments WHERE id = ?"
 _EXPERIMENT = "SELECT name, behaviours, conditions, channels, setting, model, rehearsal FROM experiments WHERE id = ?"
 
 
@@ -65,10 +76,15 @@ def sum_of(connection: sqlite3.Connection, owner: int, part: Part) -> str:
         grid = connection.execute(_GRID, {"experiment": owner})
         guards = connection.execute(_GUARDS, (owner,)).fetchall()
         return _sum(grid, connection.execute(_EXPERIMENT, (owner,)), *([guards] if guards else []))
+    if part == "experiment":
+        orders = (_ORDER.format(table="cells", more=""), _ORDER.format(table="guard_cells", more=", guard"))
+        return _sum(*(connection.execute(query, (owner,)) for query in (*orders, _RUN)))
     if part == "job":
         return _sum(connection.execute(_JOB, (owner,)))
     if part == "completions":
         return _sum(connection.execute(_COMPLETIONS, (owner,)))
+    if part.startswith(SUMMARY):
+        return _sum(connection.execute(_SUMMARY, (owner, part.removeprefix(SUMMARY))))
     of = (owner, part.removeprefix(SCORES))
     weights = connection.execute(_WEIGHTS, of).fetchall()
     return _sum(connection.execute(_SCORES, of), *([weights] if weights else []))
@@ -105,18 +121,34 @@ def compare(connection: sqlite3.Connection, experiment: int | None = None) -> li
     problems: list[str] = []
     rows = connection.execute("SELECT owner, part, sum FROM checksums ORDER BY owner, part").fetchall()
     for owner, part, kept in rows:
-        if part == "grid":
+        if part in OF_EXPERIMENTS:
             if experiment in (None, owner) and sum_of(connection, owner, part) != kept:
                 name = names.get(owner, f"number {owner}")
-                problems.append(f"the grid of experiment '{name}' is not what was stored: {_RUN_AGAIN}")
+                what = "the grid of experiment" if part == "grid" else "what was run, or the order of cells, of"
+                problems.append(f"{what} '{name}' is not what was stored: {_RUN_AGAIN}")
             continue
         if own is not None and owner not in own:
             continue
         if sum_of(connection, owner, part) != kept:
             identifier, label = jobs.get(owner, ("?", f"number {owner}"))
-            what = "is not what was stored" if part == "job" else f"has {part} that are not what was stored"
+            verb = "is" if part.startswith(SUMMARY) else "are"
+            what = "is not what was stored" if part == "job" else f"has {part} that {verb} not what was stored"
             problems.append(f"job '{label}' ({identifier}) {what}: {_REMEDY}")
-    return [*problems, *_prompts(connection, own)]
+    return [*problems, *_states(connection, experiment), *_prompts(connection, own)]
+
+
+def _states(connection: sqlite3.Connection, experiment: int | None) -> list[str]:
+    """States that there are none of: they change while a run goes on, so that no checksum is of them."""
+    problems = []
+    for number, name, state in connection.execute("SELECT id, name, state FROM experiments"):
+        if experiment in (None, number) and state not in get_args(ExperimentState):
+            problems.append(f"experiment '{name}' is '{state}', which is no state: {_RUN_AGAIN}")
+    of = "" if experiment is None else " WHERE n IN (SELECT job FROM experiment_jobs WHERE experiment = :experiment)"
+    query = f"SELECT id, label, state FROM jobs{of}"
+    for identifier, label, state in connection.execute(query, {"experiment": experiment}):
+        if state not in get_args(JobState):
+            problems.append(f"job '{label}' ({identifier}) is '{state}', which is no state: {_REMEDY}")
+    return problems
 
 
 _REMEDY = "restore the store from a copy, or delete the experiment and run it again"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from windowshift.core.contract.errors import StoreError, WindowshiftError
 from windowshift.core.store.checksums import compare
 from windowshift.core.store.connection import open_reader, store_path
 from windowshift.core.store.failure import meaning
@@ -71,6 +73,29 @@ def check_store(workspace: Path) -> list[str]:
         return [f"the store {path} {meaning(error, path)}"]
     finally:
         connection.close()
+
+
+@contextmanager
+def explained(workspace: Path) -> Iterator[None]:
+    """Read a workspace; where that breaks on what the store holds, say so in place of the error that it came to.
+
+    Raises:
+        StoreError: in place of any error that is no sentence, where the store is found to be damaged.
+    """
+    try:
+        yield
+    except WindowshiftError:
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError | BrokenPipeError):  # how the command line ends, too
+            raise
+        try:
+            damage = check_store(workspace)
+        except StoreError:
+            damage = []
+        if not damage:
+            raise
+        raise StoreError(damage[0]) from error
 
 
 def unsealed(workspace: Path) -> int:

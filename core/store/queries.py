@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,20 @@ class Queries:
         if not rows:
             raise StoreError(f"the store {self.path} has no {what} {number}: it was deleted; go back and look again")
         return rows[0]
+
+    def _json(self, text: str, what: str) -> Any:
+        """What stands in a column of JSON.
+
+        Raises:
+            StoreError: it is none, so that the store was changed by another hand than ours.
+        """
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StoreError(
+                f"the store {self.path} is damaged: {what} cannot be read; 'windowshift doctor -w {self.workspace}' "
+                "says what else is, and a copy of it, or running the spec again, mends it"
+            ) from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -91,8 +91,8 @@ class Reader(ResultReader):
                     bool(row[5]),
                     row[6],
                     _behaviours(row[1], row[7]),
-                    json.loads(row[8]),
-                    json.loads(row[9]),
+                    self._json(row[8], f"what conditions experiment '{row[1]}' has"),
+                    self._json(row[9], f"what channels experiment '{row[1]}' has"),
                     *row[10:],
                     jobs.get(row[0], {}),
                     *cells.get(row[0], (0, 0)),
@@ -129,7 +129,7 @@ class Reader(ResultReader):
             "ORDER BY x.position",
             (experiment,),
         )
-        return [_job(row) for row in rows]
+        return [self._job(row) for row in rows]
 
     def job(self, n: int) -> JobRow:
         """One job by number.
@@ -137,7 +137,7 @@ class Reader(ResultReader):
         Raises:
             StoreError: there is no such job (any more).
         """
-        return _job(self._one(f"SELECT {_JOB} FROM jobs WHERE n = ?", n, "job"))
+        return self._job(self._one(f"SELECT {_JOB} FROM jobs WHERE n = ?", n, "job"))
 
     def job_states(self, ids: list[str]) -> dict[str, str]:
         """The states of the jobs that the store knows, by job id."""
@@ -236,7 +236,7 @@ class Reader(ResultReader):
             "AND (? IS NULL OR experiment = ?) ORDER BY id LIMIT ?",
             (after, experiment, experiment, limit),
         )
-        return [Event(*[*row[:5], json.loads(row[5])]) for row in rows]
+        return [self._event(row) for row in rows]
 
     def preflights(self, experiment: int) -> list[Preflight]:
         """What the pilots of an experiment came to, oldest first."""
@@ -250,7 +250,7 @@ class Reader(ResultReader):
             "AND (? IS NULL OR kind = ?) ORDER BY id",
             (job, kind, kind),
         )
-        return [Event(*[*row[:5], json.loads(row[5])]) for row in rows]
+        return [self._event(row) for row in rows]
 
     def last_loss_step(self, job: int) -> int:
         """The highest step of a job whose loss is on record; 0 where none is."""
@@ -261,13 +261,17 @@ class Reader(ResultReader):
         """A number that changes whenever another connection commits: cheap to poll."""
         return int(self._all("PRAGMA data_version")[0][0])
 
+    def _job(self, row: tuple[Any, ...]) -> JobRow:
+        what = f"what job '{row[3]}' ({row[1]}) is made of"
+        inputs, parents, result = (self._json(text, what) for text in (row[13], row[14], row[15] or "{}"))
+        return JobRow(*[*row[:13], inputs, tuple(parents), result, row[16]])
+
+    def _event(self, row: tuple[Any, ...]) -> Event:
+        return Event(*[*row[:5], self._json(row[5], f"event {row[0]}")])
+
 
 def _behaviours(experiment: str, text: str) -> tuple[Behaviour, ...]:
     try:
         return tuple(Behaviour.from_json(item, place) for place, item in enumerate(json.loads(text)))
     except (ValueError, TypeError) as error:
         raise StoreError(f"the behaviours of experiment '{experiment}' cannot be read: {error}") from error
-
-
-def _job(row: tuple[Any, ...]) -> JobRow:
-    return JobRow(*[*row[:13], json.loads(row[13]), tuple(json.loads(row[14])), json.loads(row[15] or "{}"), row[16]])

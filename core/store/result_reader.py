@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from windowshift.core.contract.generation import Completion
@@ -45,7 +44,7 @@ class ResultReader(Queries):
             )
             for row in cursor:
                 evidence = row[-1]
-                yield CompletionRow(*(*row[:-1], None if evidence is None else json.loads(evidence)))
+                yield CompletionRow(*(*row[:-1], None if evidence is None else self._json(evidence, "evidence")))
 
     def completion_of_prompt(self, job: int, prompt_id: str, behaviour: str) -> CompletionRow | None:
         """A job's completion for one prompt; None where it is not there (yet)."""

@@ -11,7 +11,7 @@ from typing import Any
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Summary
 from windowshift.core.contract.setting import Score
-from windowshift.core.store.checksums import SCORES, seal, unseal
+from windowshift.core.store.checksums import SCORES, SUMMARY, seal, unseal
 from windowshift.core.store.connection import storable, to_json
 from windowshift.core.store.transaction import Transactions
 
@@ -124,7 +124,8 @@ class ResultWriter(Transactions):
             ).fetchall()
             if not pairs:
                 return 0
-            connection.execute("DELETE FROM checksums WHERE owner = ? AND part NOT IN ('job', 'grid')", (job,))
+            kept = "('job', 'grid', 'experiment')"  # the last two are of an experiment of the same number
+            connection.execute(f"DELETE FROM checksums WHERE owner = ? AND part NOT IN {kept}", (job,))
             connection.executemany("DELETE FROM completions WHERE job = ? AND row = ?", pairs)
             connection.executemany(
                 "DELETE FROM scores WHERE job = ? AND row = ? AND behaviour IN (SELECT id FROM behaviours)",
@@ -233,3 +234,4 @@ class ResultWriter(Transactions):
                     summary.high,
                 ),
             )
+            seal(connection, job, SUMMARY + behaviour)

@@ -190,8 +190,8 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     """
     CREATE TABLE checksums (
-        owner INTEGER NOT NULL,         -- a job's n; of a grid, its experiment's id
-        part TEXT NOT NULL,             -- job, completions, scores of NAME, grid
+        owner INTEGER NOT NULL,         -- a job's n; of grid and experiment, the experiment's id
+        part TEXT NOT NULL,             -- job, completions, scores of NAME, summary of NAME, grid, experiment
         sum TEXT NOT NULL,
         PRIMARY KEY (owner, part)
     ) WITHOUT ROWID;

@@ -14,7 +14,7 @@ from typing import Any
 from windowshift.core.contract.artifacts import checked_id
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.records import ExperimentState, JobState
-from windowshift.core.store.checksums import seal, unseal
+from windowshift.core.store.checksums import OF_EXPERIMENTS, seal, unseal
 from windowshift.core.store.connection import identity, naming, storable, to_json
 from windowshift.core.store.result_writer import ResultWriter, Scored
 
@@ -121,7 +121,8 @@ class Writer(ResultWriter):
                 "part_train, job, first, last, reference) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 ((experiment, *source) for source in sources),
             )
-            seal(connection, experiment, "grid")
+            for part in OF_EXPERIMENTS:
+                seal(connection, experiment, part)
 
     def _put_guards(self, connection: sqlite3.Connection, experiment: int, cells: Iterable[Sequence[Any]]) -> None:
         self._put_cells(connection, experiment, "guard_cells", f"guard, {_CELL}", cells)
@@ -173,8 +174,10 @@ class Writer(ResultWriter):
             numbers = [(n,) for _, n in own]
             for table in ("completions", "scores", "summaries", "events", "control"):
                 connection.executemany(f"DELETE FROM {table} WHERE job = ?", numbers)
-            connection.executemany("DELETE FROM checksums WHERE owner = ? AND part != 'grid'", numbers)
-            unseal(connection, experiment, ["grid"])
+            connection.executemany(
+                "DELETE FROM checksums WHERE owner = ? AND part NOT IN ('grid', 'experiment')", numbers
+            )
+            unseal(connection, experiment, OF_EXPERIMENTS)
             connection.executemany("DELETE FROM jobs WHERE n = ?", numbers)
             # A shared job keeps its log, the loss curve above all; it only forgets who ran it.
             connection.execute("DELETE FROM events WHERE experiment = ? AND job IS NULL", (experiment,))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit
 
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.redaction import without_keys
 from windowshift.say import ring, say
 
 SECONDS = 10.0
@@ -38,7 +41,8 @@ class Ending:
         cells = f", {self.cells_done} of {self.cells} cells" if self.cells else ""
         failed = f", {self.failures} jobs failed" if self.failures else ""
         why = f": {self.error}" if self.error else ""
-        return sanitise.line(" ".join(f"windowshift: {self.experiment} {self.state}{cells}{failed}{why}".split()), 500)
+        said = without_keys(" ".join(f"windowshift: {self.experiment} {self.state}{cells}{failed}{why}".split()))
+        return sanitise.line(said, 500)
 
 
 Notifier = Callable[[Ending], None]
@@ -56,11 +60,31 @@ def notifiers(wanted: Sequence[str]) -> list[Notifier]:
             found.append(_bell)
         elif name == "desktop":
             found.append(_desktop())
-        elif urlsplit(name).scheme in ("http", "https") and urlsplit(name).hostname:
+        elif name.lower().startswith(("http://", "https://")):
+            _check(name)
             found.append(_webhook(name))
         elif name:
             raise SpecError(f"--notify takes bell, desktop or the http(s) URL of a webhook, not '{name[:60]}'")
     return found
+
+
+def _check(url: str) -> None:
+    """Refuse a URL that no request can go to. The sentence does not repeat it: a webhook's path is its password.
+
+    Raises:
+        SpecError: what is wrong with it.
+    """
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise SpecError("--notify: the URL of a webhook is of ASCII characters without blanks: percent-encode others")
+    try:
+        parts = urlsplit(url)
+        host, named, _ = parts.hostname, parts.username is not None, parts.port
+    except ValueError as error:
+        raise SpecError("--notify: the host or the port in the URL of the webhook is none: look at it again") from error
+    if not host:
+        raise SpecError("--notify: the URL of the webhook names no host")
+    if named:
+        raise SpecError("--notify: a webhook's URL with a name and a password in it cannot be used: leave them out")
 
 
 def tell(told: Sequence[Notifier], ending: Ending) -> None:
@@ -68,7 +92,7 @@ def tell(told: Sequence[Notifier], ending: Ending) -> None:
     for one in told:
         try:
             one(ending)
-        except (OSError, subprocess.SubprocessError, urllib.error.URLError, ValueError) as error:
+        except (OSError, subprocess.SubprocessError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             say(f"note: the notification was not sent: {type(error).__name__}: {str(reason)[:200]}", err=True)
 
@@ -108,11 +132,26 @@ def _webhook(url: str) -> Notifier:
             "cells_done": ending.cells_done,
             "cells": ending.cells,
             "failures": ending.failures,
-            "error": ending.error,
+            "error": ending.error and without_keys(ending.error),
         }
         data = json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method="POST")
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            answer.read(1024)
+        failed: list[Exception] = []
+
+        def send() -> None:
+            try:
+                with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                    answer.read(1)  # one that came is enough: what it says is not read
+            except Exception as error:  # told by who waits, whatever it is
+                failed.append(error)
+
+        # The timeout of a socket is one of a single read: headers that drip would keep a finished run for ever.
+        sender = threading.Thread(target=send, name="webhook", daemon=True)
+        sender.start()
+        sender.join(SECONDS)
+        if sender.is_alive():
+            raise TimeoutError(f"no whole answer within {SECONDS:g} s")
+        if failed:
+            raise failed[0]
 
     return post

@@ -1,16 +1,14 @@
-"""One cell again: the part of an experiment's spec that one cell needs, run into a workspace of its own."""
+"""One cell again: the jobs of an experiment's spec that one cell needs, run into a workspace of their own."""
 
 from __future__ import annotations
 
-import difflib
+import datetime
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE, CellRow
@@ -30,6 +28,7 @@ def rerun(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Run one cell of an experiment again, in another workspace, and compare what comes with what there was."""
+    from windowshift.core.plan.templates import recorded_day
     from windowshift.core.spec.spec import parse_spec
     from windowshift.core.store.reader import Reader
     from windowshift.run_command import run_here
@@ -44,8 +43,11 @@ def rerun(
     chosen = whole.seeds[0] if seed is None else seed
     if chosen not in whole.seeds:
         raise SpecError(f"{name} has no seed {chosen}: it has {', '.join(map(str, whole.seeds))}")
-    narrow = narrowed(text, generate, train, evaluate, chosen)
-    code = run_here(parse_spec(narrow, f"one cell of {name}"), narrow, folder, into, quiet=quiet)
+    if whole.date is None and (day := recorded_day(workspace, name)) is not None:
+        # A template that reads the date is told the same one as then.
+        whole = whole.model_copy(update={"date": datetime.date.fromisoformat(day)})
+    # The whole spec, of which one cell is done: whatever its conditions are made of is there, and jobs have their ids.
+    code = run_here(whole, text, folder, into, quiet=quiet, cell=(generate, train, evaluate, chosen))
     if code == 0:
         for line in compared(workspace, into, name, (generate, train, evaluate), chosen):
             say(line)
@@ -64,44 +66,6 @@ def parts_of(cell: str) -> tuple[str, str, str]:
     if len(parts) != 3 or not all(parts):
         raise SpecError(f"'{cell}' is not GENERATE/TRAIN/EVALUATE, e.g. med_short/long/short, or base/short")
     return parts[0], parts[1], parts[2]
-
-
-def narrowed(text: str, generate: str, train: str, evaluate: str, seed: int) -> str:
-    """A spec with what one cell needs alone; its jobs have the ids that they have in the whole.
-
-    Raises:
-        SpecError: the spec has no such condition.
-    """
-    data: dict[str, Any] = yaml.safe_load(text)
-    conditions: dict[str, Any] = data["conditions"]
-    trains = conditions["train"] if train == "base" else _named(conditions["train"], train, "train")
-    sources = conditions["generate"] if train == "base" else _named(conditions["generate"], generate, "generate")
-    # A mix or a stage names further sets of D, which stay; the base model needs a row beside it, the first.
-    made_of = any(isinstance(entry, Mapping) and {"mix", "stages"} & set(entry) for entry in trains)
-    kept = {
-        **conditions,
-        "generate": conditions["generate"] if made_of else sources[:1] if train == "base" else sources,
-        "train": trains[:1] if train == "base" else trains,
-        "evaluate": _named(conditions["evaluate"], evaluate, "evaluate"),
-    }
-    kept.pop("base", None)
-    if isinstance(kept.get("cross"), list):
-        kept["cross"] = [one for one in kept["cross"] if one == evaluate]
-    return yaml.safe_dump({**data, "conditions": kept, "seeds": [seed]}, sort_keys=False, allow_unicode=True)
-
-
-def _named(entries: Sequence[Any], name: str, where: str) -> list[Any]:
-    """The entries that make a condition of a name: itself, one that is called so, or else those that may make it."""
-    same = [one for one in entries if one == name or (isinstance(one, Mapping) and one.get("name") == name)]
-    if same:
-        return same
-    # Conditions without a name of their own (doses, controls, files) are called after what they are made of.
-    unnamed = [one for one in entries if isinstance(one, Mapping) and "name" not in one]
-    if unnamed:
-        return unnamed
-    known = [one if isinstance(one, str) else str(one.get("name")) for one in entries]
-    near = difflib.get_close_matches(name, known, 1)
-    raise SpecError(f"there is no {where} condition '{name}'" + (f": did you mean '{near[0]}'?" if near else ""))
 
 
 def compared(before: Path, after: Path, name: str, cell: tuple[str, str, str], seed: int) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec
 
 import typer
 
@@ -11,7 +13,23 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.options import DEFAULT_WORKSPACE, Json, Name, Workspace
 from windowshift.say import say, say_block, say_json
 
+_P = ParamSpec("_P")
 
+
+def reads_results(command: Callable[_P, None]) -> Callable[_P, None]:
+    """A command that reads a workspace: what breaks on a damaged store is said to be that."""
+
+    @wraps(command)
+    def reading(*arguments: _P.args, **options: _P.kwargs) -> None:
+        from windowshift.core.store.integrity import explained
+
+        with explained(Path(str(options.get("workspace", DEFAULT_WORKSPACE)))):
+            command(*arguments, **options)
+
+    return reading
+
+
+@reads_results
 def report(
     name: Name,
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -59,6 +77,7 @@ def report(
             say(f"one cell again: {again}", err=True)
 
 
+@reads_results
 def compare(
     name: Name,
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -86,6 +105,7 @@ def compare(
     print_blocks(arms_blocks(made))
 
 
+@reads_results
 def microscope(
     name: Name,
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -105,6 +125,7 @@ def microscope(
     print_blocks(microscope_blocks(made))
 
 
+@reads_results
 def figures(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into; made where it is not there.")],
@@ -126,6 +147,7 @@ def figures(
         say(f"left out {figure}: {reason}", err=True)
 
 
+@reads_results
 def export(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .parquet or .jsonl file; a folder with --inspect.")],
@@ -171,6 +193,7 @@ def export(
     say(f"wrote {count} examples to {out}")
 
 
+@reads_results
 def bundle(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .zip file.")],

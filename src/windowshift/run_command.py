@@ -28,6 +28,7 @@ def run_here(
     quiet: bool = False,
     vectors_only: bool = False,
     anyway: bool = False,
+    cell: tuple[str, str, str, int] | None = None,
     notify: Sequence[Notifier] = (),
 ) -> int:
     """Run a spec to its end in this process; the exit code. `notify` is told how it ended, whatever ended it."""
@@ -60,6 +61,7 @@ def run_here(
                 wait=wait,
                 vectors_only=vectors_only,
                 anyway=anyway,
+                cell=cell,
                 observe=seen,
                 waiting=lambda sentence: say(sentence, err=True),
                 announce=_announce,

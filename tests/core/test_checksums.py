@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.scripted_backend import scripted
+from windowshift.cli import app
 from windowshift.core.contract.errors import StoreError, WindowshiftError
 from windowshift.core.report.export import export
 from windowshift.core.run.doctor import examine
@@ -78,6 +81,12 @@ CHANGES: dict[str, str] = {
     "the grid of experiment 'scripted' ": "UPDATE cells SET seed = 7 WHERE id = (SELECT max(id) FROM cells)",
     "the grid of experiment 'scripted'  ": "UPDATE experiments SET behaviours = replace(behaviours, 'chars', 'charz')",
     "the grid of experiment 'scripted'   ": "UPDATE sources SET fraction = 0.5",
+    "what was run, or the order of cells": "UPDATE experiments SET spec = replace(spec, 'short', 'shorT')",
+    "what was run, or the order of cells ": "UPDATE experiments SET fingerprint = 'scripteD'",
+    "what was run, or the order of cells  ": "UPDATE cells SET id = id + 1000 WHERE id = 2",
+    "has summary of length_chars that is": "UPDATE summaries SET mean = mean + 1 WHERE job = :job",
+    "is 'dooe', which is no state": "UPDATE jobs SET state = 'dooe' WHERE n = :job",
+    "experiment 'scripted' is 'dnne'": "UPDATE experiments SET state = 'dnne'",
     "prompt ": "UPDATE prompts SET text = text || '?'",
     "prompt  ": "UPDATE prompts SET key = key || 'x'",
     "job ": "UPDATE jobs SET inputs = replace(inputs, 'prefix', 'prefiX') WHERE n = :job",
@@ -94,6 +103,35 @@ def test_what_was_changed_is_named_and_not_exported(workspace: Path, said: str) 
     assert all("\n" not in one for one in problems)
     with pytest.raises(StoreError, match="nothing was exported from"):
         exported(workspace)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("UPDATE jobs SET inputs = '{' || inputs WHERE n = :job", "what job '.*' .* is made of cannot be read"),
+        ("UPDATE jobs SET parents = '[' WHERE n = :job", "is made of cannot be read; 'windowshift doctor"),
+        ("UPDATE experiments SET channels = ''", "what channels experiment 'scripted' has cannot be read"),
+        ("UPDATE experiments SET conditions = '[' || conditions", "what conditions experiment"),
+        ("UPDATE experiments SET behaviours = '7'", "the behaviours of experiment 'scripted'"),
+        ("UPDATE cells SET job = (SELECT min(n) FROM jobs) WHERE train != 'base'", "is not what was stored"),
+        ("UPDATE sources SET job = 9999", "is not what was stored|without a job"),
+    ],
+)
+def test_what_breaks_on_a_damaged_store_is_one_sentence(workspace: Path, change: str, says: str) -> None:
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        (job,) = store.execute("SELECT job FROM cells WHERE train = 'short' AND evaluate = 'short'").fetchone()
+        store.execute(change, {"job": job})
+    commands = [
+        ["report"], ["compare"], ["export", "-o", "x.jsonl"], ["bundle", "-o", "x.zip"],
+        ["export", "--dataset", "med_short/short", "-o", "d.jsonl"], ["figures", "--formats", "csv", "-o", "f.out"],
+    ]  # fmt: skip
+    told = []
+    for command, *rest in commands:
+        arguments = [str(workspace / one) if "." in one else one for one in rest]
+        result = CliRunner().invoke(app, [command, "scripted", *arguments, "-w", str(workspace)])
+        assert result.exception is None or isinstance(result.exception, WindowshiftError), repr(result.exception)
+        told.append(str(result.exception))
+    assert any(re.search(says, one) for one in told), told
 
 
 def test_scores_made_anew_have_a_checksum_of_their_own(workspace: Path) -> None:
