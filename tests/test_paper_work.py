@@ -18,7 +18,7 @@ from tests.generated_store import generate_store
 from windowshift.__main__ import screens_asked_for
 from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.report.bundle import LEFT_OUT, make_bundle, opened
+from windowshift.core.report.bundle import LEFT_OUT, _cells, make_bundle, opened
 from windowshift.core.report.latex import escape, latex
 from windowshift.core.report.page import Heading, Item, Line, Table
 from windowshift.core.report.report import report
@@ -148,6 +148,11 @@ def test_what_is_no_bundle_is_one_sentence(bundle: Path, tmp_path: Path) -> None
         told = CliRunner().invoke(app, ["tui", str(tmp_path / f"{name}.zip")])
         assert isinstance(told.exception, SpecError)
         assert says in str(told.exception)
+
+
+def test_a_bundles_table_runs_nothing_in_a_spreadsheet() -> None:
+    lines = _cells([{"train": "=HYPERLINK(1)", "mean": -1.5, "ci95": [-2.0, -1.0]}]).splitlines()
+    assert lines[1].startswith("'=HYPERLINK(1),-1.5,")
 
 
 def test_a_damaged_bundle_is_one_sentence(bundle: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class WindowshiftError(Exception):
     """What is wrong, where, and what to do, in one sentence."""
@@ -11,6 +14,21 @@ class WindowshiftError(Exception):
 
 class SpecError(WindowshiftError):
     """The spec, an input file or an argument is wrong."""
+
+
+@contextmanager
+def told_of_files() -> Iterator[None]:
+    """What a file system says of a name in a spec (too long, no permission, a device that is gone), as one sentence.
+
+    Raises:
+        SpecError: in place of any `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename or "")
+        place = f"{name if len(name) <= 200 else f'{name[:200]} ...'}: " if name else ""
+        raise SpecError(f"{place}{error.strerror or error}: name another file") from error
 
 
 class StoreError(WindowshiftError):

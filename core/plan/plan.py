@@ -13,7 +13,7 @@ from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
 from windowshift.core.contract.conditions import Channel, Condition, PrefixGroup, ShotGroup, prefixed
 from windowshift.core.contract.controls import ControlGroup, EmptySystem, enough_rephrasings
-from windowshift.core.contract.errors import BackendError, SpecError
+from windowshift.core.contract.errors import BackendError, SpecError, told_of_files
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.phrases import fixed_parts
 from windowshift.core.contract.prompts import Prompt, PromptBringer, PromptMaker, PromptSorter, set_digest
@@ -140,6 +140,7 @@ class Plan:
         return frozenset(needed | {job.id for job in self.jobs if job.kind == "score" and job.parents[0] in needed})
 
 
+@told_of_files()
 def make_plan(
     spec: Spec,
     spec_text: str,

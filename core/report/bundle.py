@@ -24,6 +24,7 @@ from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.records import ExperimentRow
 from windowshift.core.contract.whole_file import replacing_file
 from windowshift.core.report.blocks import report_blocks
+from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.latex import latex
 from windowshift.core.report.report import report
 from windowshift.core.report.text import markdown
@@ -215,7 +216,9 @@ def _cells(cells: list[dict[str, Any]]) -> str:
     writer = csv.DictWriter(out, heads)
     writer.writeheader()
     for cell in cells:
-        writer.writerow({key: json.dumps(value) if isinstance(value, list) else value for key, value in cell.items()})
+        # Names of conditions are a person's own, and a spreadsheet runs what looks like a formula.
+        row = {key: json.dumps(value) if isinstance(value, list) else value for key, value in cell.items()}
+        writer.writerow({key: quoted(value) if isinstance(value, str) else value for key, value in row.items()})
     return out.getvalue()
 
 

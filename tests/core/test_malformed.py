@@ -331,6 +331,28 @@ def test_values_that_no_spec_can_take(folder: Path, more: str, says: list[str]) 
         assert words in message
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("prompts: prompts.jsonl", "prompts: LONG"),
+        ("prompts: prompts.jsonl", "prompts: {file: LONG}"),
+        ("prompts: prompts.jsonl", "prompts: {dataset: LONG}"),
+        ("generate: [med_short]", "generate: [{data: LONG.jsonl}]"),
+        ("generate: [med_short]", "generate: [{data: {path: LONG, type: alpaca}}]"),
+        ("generate: [med_short]", "generate: [{data: {dataset_info: LONG.json, name: mine}}]"),
+        ("name: good", "name: good\nadapter: LONG"),
+        ("name: good", "name: good\njudges: [{name: j, model: m, rubric: LONG}]"),
+        ("name: good", "name: good\nguards: [{setting: length, prompts: LONG}]"),
+        ("name: good", "name: good\nscorers: [{name: q, words: {file: LONG}}]"),
+        ("name: good", "name: good\nscorers: [{name: q, python: 'LONG.py:f'}]"),
+        ("train: [short", "train: [{name: m, shots: LONG.jsonl, count: 1}, short"),
+        ("train: [short", "train: [short, {control: rephrased, of: short, file: LONG.txt}"),
+    ],
+)
+def test_a_name_that_is_too_long_for_a_file_is_one_sentence(folder: Path, old: str, new: str) -> None:
+    check(folder, good(folder).replace(old, new.replace("LONG", "x" * 300)))
+
+
 @pytest.mark.parametrize("key", ["size: 4", "prompts: 2", "max_tokens: 8"])
 def test_numbers_have_an_upper_end(folder: Path, key: str) -> None:
     name = key.partition(":")[0]
