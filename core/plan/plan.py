@@ -132,6 +132,17 @@ class Plan:
         base = [one for one in final if (one.train, one.evaluate) == (BASE, evaluate)]
         return self._needed([one.job for one in (*found, *base)])
 
+    def part(self, jobs: Collection[str]) -> Plan:
+        """The plan of some jobs alone, for what they take: without a preflight, which is of the whole."""
+        return replace(
+            self,
+            spec=self.spec.model_copy(update={"preflight": None}),
+            jobs=tuple(job for job in self.jobs if job.id in jobs),
+            cells=tuple(cell for cell in self.cells if cell.job in jobs),
+            sources=tuple(source for source in self.sources if source.job in jobs),
+            guard_cells=tuple(one for one in self.guard_cells if one.cell.job in jobs),
+        )
+
     def _needed(self, jobs: Collection[str]) -> frozenset[str]:
         needed = set(jobs)
         for job in reversed(self.jobs):  # children come after their parents

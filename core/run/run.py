@@ -213,8 +213,8 @@ def run_spec(
     plan = within_context(plan, backends)
     only = plan.needed_by(VECTOR_KINDS) if vectors_only else None if cell is None else plan.needed_for(*cell)
     if any(isinstance(backend, Service) for backend in backends.values()):
-        part = plan if only is None else replace(plan, jobs=tuple(job for job in plan.jobs if job.id in only))
-        announce(_preview(part, backends, workspace))  # nothing is spent before it was shown
+        asked = plan if only is None else plan.part(only)
+        announce(_preview(asked, backends, workspace))  # nothing is spent before it was shown
     return run_plan(
         plan,
         backends,
