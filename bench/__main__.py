@@ -35,7 +35,7 @@ PARTS: dict[str, Part] = {
     "scoring": lambda folder, small: measure_scoring(folder, *((80,) if small else ())),
     "serve": lambda folder, small: measure_serve(folder, *(((1, 4), 1, 1) if small else ())),
     "steering": measure_steering,
-    "engine": lambda folder, small: measure_engine(folder, *((1,) if small else ())),
+    "engine": measure_engine,
     "tui": lambda folder, small: measure_tui(folder, *((144, 5, 2.0, 1) if small else ())),
     "api": measure_api,
     "startup": lambda _, small: measure_startup(*((1,) if small else ())),
