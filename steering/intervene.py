@@ -13,6 +13,7 @@ from windowshift.core.contract.generation import Steering
 from windowshift.core.contract.proof import Proof, check_all
 from windowshift.steering.points import LayerPoints
 from windowshift.steering.recipe import Push, Recipe, StageKey, resolve
+from windowshift.steering.sending import sent
 from windowshift.steering.spans import Spans
 from windowshift.steering.stage import MEASURES, Stage, StageTable
 from windowshift.steering.vector import SteeringVector
@@ -211,7 +212,7 @@ class Intervention:
                 slots.setdefault(push.stage, []).append(push.slot)
         # Tensors made in inference mode could not take part in a backward pass later.
         with torch.inference_mode(False), torch.no_grad():
-            numbers = torch.tensor([recipe.number for recipe in recipes], device=self._device)
+            numbers = sent(torch.tensor([recipe.number for recipe in recipes]), self._device)
             found = [self._tables[key].rows(numbers, tuple(slots[key]), self._dtype) for key in sorted(slots)]
         self._last = (recipes, found)
         return found

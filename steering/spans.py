@@ -9,6 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from windowshift.steering.sending import sent
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spans:
@@ -30,8 +32,7 @@ class Spans:
 
         Prefill is the case in which every response length is 0.
         """
-        first = torch.tensor(prompts, device=device)
-        counts = torch.tensor(responses, device=device)
+        first, counts = sent(torch.tensor([[*prompts], [*responses]], dtype=torch.long), device)
         columns = torch.arange(width, device=device)[None, :]
         prompt = columns < first[:, None]
         response = (columns < (first + counts)[:, None]) & ~prompt

@@ -14,10 +14,10 @@ from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.pass_plan import Span
 from windowshift.backends.local.recomputing import recomputed
-from windowshift.backends.local.sending import sent
 from windowshift.backends.local.stacked_attention import stacked
 from windowshift.backends.local.stacked_linear import StackedLinears
 from windowshift.core.contract.training import Example
+from windowshift.steering.sending import sent
 from windowshift.steering.spans import Spans
 
 if TYPE_CHECKING:

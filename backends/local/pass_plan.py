@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from windowshift.backends.local.adapter_weights import AdapterWeights, Matrices
-from windowshift.backends.local.sending import sent
 from windowshift.core.contract.errors import BackendError
+from windowshift.steering.sending import sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class Plan:
         self._even = all(span.width == width for span in spans)
         self._last: tuple[Tensor, int, Sequence[Tensor]] | None = None
         self._jobs: dict[torch.device, Tensor] = {}
+        self._scales: dict[tuple[tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
         self._stacks: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         adapters = [span.adapter for span in self.spans]
         self._alike = len({None if each is None else each.layout for each in adapters}) == 1 and None not in adapters
@@ -148,7 +149,10 @@ class Plan:
         found = [0.0 if each is None else each.scale for each in (span.matrices(path) for span in self.spans)]
         if len(set(found)) == 1:
             return found[0]
-        return sent(torch.tensor(found, dtype=x.dtype), x.device)[:, None, None]
+        key = (tuple(found), x.dtype, x.device)
+        if key not in self._scales:
+            self._scales[key] = sent(torch.tensor(found, dtype=x.dtype), x.device)[:, None, None]
+        return self._scales[key]
 
     def shift(self, x: Tensor) -> int:
         """How many columns at the beginning a tensor [rows, columns, features] lacks."""

@@ -24,7 +24,7 @@ from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import Decoded, Row, decode
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering
-from windowshift.core.contract.training import Checkpointed, Example, Sft, Trained, TrainJob, TrainProgress
+from windowshift.core.contract.training import Checkpointed, Example, Sft, Trained, TrainFailed, TrainJob, TrainProgress
 
 FLOAT32, BFLOAT16 = 1e-3, 0.1
 IDS = [[5, 60, 7, 80, 9, 100, 11, 12, 250]]
@@ -162,6 +162,39 @@ async def check_training(dtype: str, device: str, folder: Path) -> None:
     await there.aclose()
 
 
+async def check_common_passes(dtype: str, device: str, folder: Path) -> None:
+    """Jobs of unequal ranks in common passes come to what each comes to alone, also where layers are computed again."""
+    base = build(folder / "base")
+    fault = opened(base, device, dtype).stacking_fault
+    assert fault is None, fault
+    one = job(base, folder / "0", 6)
+    jobs = [
+        dataclasses.replace(
+            one, key=str(rank), examples=one.examples[:count], output=folder / str(rank), checkpoints=(),
+            sft=dataclasses.replace(one.sft, rank=rank, batch_size=rows),
+        )
+        for rank, count, rows in ((4, 4, 2), (8, 4, 2), (3, 3, 1))
+    ]  # fmt: skip
+    options = {"dtype": dtype, "progress_seconds": 0, "threads": 4, "workers": 1, "device": device}
+    limit = 0.15 if dtype == "bfloat16" else 0.02
+    found: list[dict[str, float]] = []
+    for place, groups, twice in (("alone", [[each] for each in jobs], False), ("together", [jobs], True)):
+        backend = LocalBackend({**options, "gradient_checkpointing": twice})
+        ends: dict[str, float] = {}
+        for group in groups:
+            moved = [dataclasses.replace(each, output=folder / place / each.key) for each in group]
+            async for event in backend.train(moved):
+                assert not isinstance(event, TrainFailed), event.error
+                if isinstance(event, TrainProgress):
+                    ends[event.key] = event.loss
+        await backend.aclose()
+        found.append(ends)
+    alone, together = found
+    assert alone.keys() == together.keys() == {each.key for each in jobs}
+    for key, loss in alone.items():
+        assert abs(together[key] - loss) < limit * max(1, loss), (key, loss, together[key])
+
+
 async def check_resuming(device: str, folder: Path) -> None:
     """A job that is cut off and goes on ends with the weights of one that was not, to rounding (1e-4)."""
     from safetensors.torch import load_file
@@ -294,6 +327,7 @@ ALL: list[tuple[str, Any]] = [
         for kind in ("llama", "mistral", "gemma3", "gpt2", "mamba", "qwen3_5_text", "falcon_h1", "mixtral", "gpt_oss")
     ),
     *((f"training, {dtype}", partial(check_training, dtype)) for dtype in ("float32", "bfloat16")),
+    *((f"common passes, {dtype}", partial(check_common_passes, dtype)) for dtype in ("float32", "bfloat16")),
     ("resuming a training", check_resuming),
     ("foreign adapters", check_foreign_adapters),
     ("coherence", check_coherence),

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 
-def sent(numbers: Tensor, device: torch.device) -> Tensor:
+def sent(numbers: Tensor, device: torch.device | str) -> Tensor:
     """Put numbers from the CPU on a device.
 
     A copy from ordinary memory waits for the device, one from pinned memory takes its turn there.
     """
-    if device.type != "cuda":
+    if torch.device(device).type != "cuda":
         return numbers.to(device)
     return numbers.pin_memory().to(device, non_blocking=True)
