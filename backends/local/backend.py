@@ -81,6 +81,7 @@ class LocalBackend:
         self._turns = Turns()
         self._places = {kind: asyncio.Semaphore(count) for kind, count in _CALLS_AT_ONCE.items()}
         self._crew: Crew | None = None
+        self._gpu_crew: Crew | None = None
         self._stack: Stack | None = None
         self._given_up = GivenUp()
 
@@ -201,8 +202,9 @@ class LocalBackend:
     def give_up(self, keys: Sequence[str]) -> None:
         """End the work on requests of `stream` that nobody waits for any more."""
         known = self._given_up.add(keys)
-        if known and self._crew is not None:
-            self._crew.give_up(known)
+        for crew in (self._crew, self._gpu_crew) if known else ():
+            if crew is not None:
+                crew.give_up(known)
 
     def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs on one copy of the base weights a process, in common passes."""
@@ -224,8 +226,9 @@ class LocalBackend:
 
     async def aclose(self) -> None:
         """End all streams and release models, the thread and the workers."""
-        if self._crew is not None:
-            await self._crew.aclose()
+        for crew in (self._crew, self._gpu_crew):
+            if crew is not None:
+                await crew.aclose()
         await self._turns.aclose()
         self._models.clear()
         if self._stack is not None:
@@ -233,10 +236,14 @@ class LocalBackend:
         self._stack = None
 
     def _crew_for(self, models: Sequence[Model]) -> Crew | None:
-        """The workers, where every model is so small that processes serve it better than threads."""
-        size = self._options.workers or os.cpu_count() or 1
+        """The workers: one a core where every model is so small that processes serve it better, or one a GPU."""
+        if self._options.device not in ("auto", "cpu", "cuda") or self._options.workers == 1:
+            return None
         small = all(tiny(model.base, model.revision) for model in models)
-        if size < 2 or self._options.device not in ("auto", "cpu") or not small:
+        if not small or self._options.device == "cuda":
+            return self._crew_of_gpus()
+        size = self._options.workers or os.cpu_count() or 1
+        if size < 2:
             return None
         if self._crew is None:
             from windowshift.backends.local.crew import Crew
@@ -244,6 +251,24 @@ class LocalBackend:
             # What a person chose holds in the workers too.
             self._crew = Crew(size, {**self._options.model_dump(), "workers": 1, "threads": 1})
         return self._crew
+
+    def _crew_of_gpus(self) -> Crew | None:
+        """A worker a GPU, each with the whole base: where there are several, and no base is spread over them."""
+        if self._options.device == "cpu" or self._options.device_map != "none":
+            return None
+        if self._gpu_crew is None:
+            require_libraries()
+            import torch
+
+            count = torch.cuda.device_count()
+            size = min(self._options.workers or count, count)
+            if size < 2:
+                return None
+            from windowshift.backends.local.crew import Crew
+
+            devices = [f"cuda:{number}" for number in range(size)]
+            self._gpu_crew = Crew(size, {**self._options.model_dump(), "workers": 1}, devices)
+        return self._gpu_crew
 
     def _answers(
         self, requests: Sequence[GenerateRequest], given_up: GivenUp | None = None

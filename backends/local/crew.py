@@ -1,6 +1,6 @@
-"""A crew of worker processes, for models so small that one core is all that one of them can use.
+"""A crew of worker processes: one a GPU, or one a core for models so small that a core is all that they can use.
 
-Threads do not help such a model (its operations are too short to split, and Python's lock is held
+Threads do not help such a small model (its operations are too short to split, and Python's lock is held
 between them), so each core gets a process with a copy of its own. What a request or a job comes to
 does not depend on which worker takes it, so another one takes over what a killed worker was at.
 """
@@ -46,10 +46,11 @@ Lane = Literal["generate", "stream", "train", "make_vectors"]
 
 @dataclass(eq=False)
 class _Worker:
-    """One worker process and how many portions of each lane it has; `useful` once it gave something out."""
+    """One worker process, its number, and its portions of each lane; `useful` once it gave something out."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
+    place: int
     useful: bool = False
     busy: Counter[str] = field(default_factory=Counter)
 
@@ -86,10 +87,11 @@ class Crew:
     Args:
         size: how many workers.
         options: the options of backend `local` in a worker.
+        devices: of each worker; none: as the options say.
     """
 
-    def __init__(self, size: int, options: Mapping[str, Any]) -> None:
-        self.size, self._options = size, dict(options)
+    def __init__(self, size: int, options: Mapping[str, Any], devices: Sequence[str] = ()) -> None:
+        self.size, self._options, self.devices = size, dict(options), tuple(devices)
         self._workers: list[_Worker] = []
         self._calls: dict[int, _Call] = {}
         self._waiting: list[_Call] = []
@@ -153,6 +155,10 @@ class Crew:
             worker.process.kill()  # it holds nothing: what it saves is renamed into place when whole
             await asyncio.to_thread(worker.process.wait)
 
+    def options_of(self, place: int) -> dict[str, Any]:
+        """The options of a worker; one that takes the place of another has its device."""
+        return {**self._options, "device": self.devices[place]} if self.devices else self._options
+
     def _start(self) -> None:
         """Start the workers that are missing."""
         self._stop_replacing()
@@ -167,8 +173,9 @@ class Crew:
                     # One thread a worker, from the first import on: OpenMP pools of several processes fight.
                     env={**os.environ, **ONE_THREAD, **KEPT_MEMORY},
                 )
-            worker = _Worker(process, Connection(ours.detach()))
-            worker.connection.send(self._options)
+            place = min(set(range(self.size)) - {worker.place for worker in self._workers})
+            worker = _Worker(process, Connection(ours.detach()), place)
+            worker.connection.send(self.options_of(place))
             self._workers.append(worker)
             threading.Thread(target=self._listen, args=(worker, loop), daemon=True).start()
 

@@ -39,8 +39,8 @@ class LocalOptions(BackendOptions):
             on cuda.
         batch_rows: completions decoded at once; 0 chooses by model size.
         threads: CPU threads; 0 takes one for a very small model, torch's choice otherwise.
-        workers: processes that share the work on a very small CPU model; 0 takes one a core, 1 stays
-            in this process.
+        workers: processes that share the work on a very small CPU model, or one a GPU where there are several;
+            0 takes one a core or GPU, 1 stays in this process.
         attention: a transformers attention implementation (``sdpa``, ``eager``,
             ``flash_attention_2``, ...); ``auto`` takes flash attention on cuda where installed.
         gradient_checkpointing: whether training computes each layer's numbers twice in place of keeping them: a

@@ -275,6 +275,22 @@ def test_what_needs_a_gpu_is_refused_in_a_sentence_before_anything_is_loaded(nam
         LocalBackend({name: value[:-1] + "x"})
 
 
+def test_of_several_gpus_each_has_a_worker(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr("windowshift.backends.local.backend.tiny", lambda *_: False)
+    model = Model(str(llama))
+    crew = LocalBackend()._crew_for([model])
+    assert crew is not None
+    assert [crew.options_of(place)["device"] for place in range(crew.size)] == ["cuda:0", "cuda:1", "cuda:2"]
+    two = LocalBackend({"workers": 2})._crew_for([model])
+    assert two is not None
+    assert two.devices == ("cuda:0", "cuda:1")
+    for options in ({"workers": 1}, {"device_map": "auto"}, {"device": "cpu"}, {"device": "cuda:1"}):
+        assert LocalBackend(options)._crew_for([model]) is None
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert LocalBackend()._crew_for([model]) is None
+
+
 def test_the_doctor_says_what_this_machine_computes_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho '0, NVIDIA H100 80GB HBM3, 81559, 81000, 9.0'\n")
