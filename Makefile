@@ -105,8 +105,9 @@ bench: setup
 	$(BIN)/python -m bench
 
 # Many adapters on one base, beside other ways to train them: ratios of one run. With a GPU, both.
+# glibc keeps memory as in the worker processes of backend local.
 bench-engine: setup
-	$(BIN)/python -m bench --only engine
+	MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=268435456 $(BIN)/python -m bench --only engine
 
 # What needs a server in an environment of its own.
 bench-servers: setup tinker-env vllm-env

@@ -118,7 +118,7 @@ class Stack:
             return  # what joins the round of the others is worth the moment
         if not self._round:
             self._round = list(self._under_way)
-        if not self._pass() and not busy:
+        if not self._pass() and not any(member.busy or member.waiting for member in self._under_way):
             writing = [member.writing for member in self._under_way if member.writing is not None]
             wait(writing, timeout=WRITING_SECONDS, return_when=FIRST_COMPLETED)
 
@@ -134,7 +134,9 @@ class Stack:
         learners = [member.learner for member in self._under_way if member.learner is not None]
         if len(learners) < len(self._under_way):
             return not torch.cuda.is_available()
+        # The moments of those that took no step yet are not there to be measured.
         held = max(learner.weights.bytes_in_training for learner in learners)
+        held += sum(learner.weights.bytes_in_training // 2 for learner in learners if not learner.step)
         return all(self._limit(learner.lm).has_room(held) for learner in learners)
 
     def _limit(self, lm: CausalLM) -> _Limit:
