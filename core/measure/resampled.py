@@ -170,6 +170,11 @@ class Resampled:
                 return self._of_job[source.reference]
         return None
 
+    @property
+    def seed(self) -> int:
+        """The seed of the bootstrap."""
+        return self._bootstrap[1]
+
     # -- uplifts --------------------------------------------------------------------------------
 
     @cached_property

@@ -9,9 +9,10 @@ import pytest
 from bench.simulated_grids import CONDITIONS, World, draw
 
 from windowshift.core.contract.estimate import Estimate
-from windowshift.core.measure.family import Claim, benjamini_hochberg, holm, joint_level
+from windowshift.core.measure.family import Claim, benjamini_hochberg, claims, holm, joint_level, studentised
 from windowshift.core.measure.measurement import measure
 from windowshift.core.measure.measures import ArmMeasures
+from windowshift.core.measure.resampled import Resampled
 
 NOTHING = World(slope=0.0, off_line=(0.0, 0.0), prompts=60)
 """Every fine-tune is the base model."""
@@ -83,6 +84,38 @@ def test_bands_hold_all_cells_at_once_where_intervals_do_not(nothing: list[ArmMe
     assert single > 0.4 * grids
     assert bands <= 0.05 * grids + 3 * (0.05 * 0.95 * grids) ** 0.5
     assert strict <= 0.05 * grids + 3 * (0.05 * 0.95 * grids) ** 0.5
+
+
+def test_bands_hold_as_often_as_they_say_where_scores_are_skewed() -> None:
+    """Of log-normal lengths and 50 prompts, percentiles of the draws alone held all 36 cells in 88 of 100 grids."""
+    held, grids = 0, 250
+    for seed in range(grids):
+        drawn = draw(World(prompts=50), seed)
+        r = Resampled(drawn.grid, 400)
+        cells = {key: column for key, column in r.column.items() if key.train != "base" and key.seed is None}
+        true = drawn.scale.linked(drawn.cells, np.inf, drawn.base, np.inf)
+        bands = claims(r, cells)
+        assert len(bands) == len(CONDITIONS) ** 2
+        held += all(
+            (one.uplift.low or 0) <= true[CONDITIONS.index(one.key.train), CONDITIONS.index(one.key.evaluate)]
+            <= (one.uplift.high or 0)
+            for one in bands
+        )  # fmt: skip
+    assert 0.92 <= held / grids <= 0.985
+
+
+def test_the_standard_errors_of_bands_are_those_of_paired_logarithms() -> None:
+    r = Resampled(draw(World(prompts=60), 0).grid, 200)
+    columns = [place for key, place in r.column.items() if key.train != "base" and key.seed is None]
+    errors = []
+    for column in columns:
+        own, base = r.sums[column], r.sums[r.bases[column]]
+        influence = (own - own.mean()) / own.mean() - (base - base.mean()) / base.mean()
+        errors.append(np.sqrt((influence**2).sum()) / len(own) / np.log(2))
+    far = studentised(r, columns) / np.array(errors)
+    assert far == pytest.approx(far[0])  # one number of standard errors for all cells
+    assert 2.5 < far[0] < 5
+    assert studentised(r, columns[:1]).tolist() == [0.0]  # a cell alone has its own interval
 
 
 def test_the_extreme_cell_is_measured_on_prompts_that_did_not_choose_it(nothing: list[ArmMeasures]) -> None:
