@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 from windowshift.core.contract.records import Behaviour, Summary
 from windowshift.core.contract.scale import Scale
@@ -28,7 +30,8 @@ def summarise(reader: Reader, job: int, behaviour: Behaviour) -> Summary:
     What a truncated completion counts as is its scale's business; it is counted in `truncated`. A completion that
     failed or has no score is counted in `missing`, never averaged.
     """
-    return summary_of(behaviour.scale, *_scores(reader, job, behaviour))
+    weights = reader.weights(job, behaviour.name) if behaviour.counts else {}
+    return summary_of(behaviour.scale, reader.scores(job, behaviour.name), weights)
 
 
 Scored = Sequence[tuple[int, int, float | None, str]]
@@ -57,22 +60,25 @@ def summary_of(scale: Scale, rows: Scored, weights: Mapping[int, int] | None = N
     return replace(found, truncated=cut)
 
 
-def _scores(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Scored, Mapping[int, int]]:
-    """What a job's completions have of a behaviour, and the weights that are not 1."""
-    return reader.scores(job, behaviour.name), reader.weights(job, behaviour.name) if behaviour.counts else {}
-
-
 async def summarised(reader: Reader, job: int, behaviours: Iterable[Behaviour]) -> dict[str, Summary]:
-    """A job's summary of each behaviour, by its name, worked out beside the event loop."""
-    found: dict[str, Summary] = {}
-    for behaviour in behaviours:
-        scored, scale = _scores(reader, job, behaviour), behaviour.scale
-        # A small cell takes a millisecond, less than the way to a thread and back.
-        small = len(scored[0]) <= SMALL_CELL
-        found[behaviour.name] = (
-            summary_of(scale, *scored) if small else await asyncio.to_thread(summary_of, scale, *scored)
-        )
-    return found
+    """A job's summary of each behaviour, by its name, read and worked out beside the event loop.
+
+    What it reads is committed already: a large cell is read through a connection of the thread's own.
+    """
+    measured = tuple(behaviours)
+    # A small cell takes a millisecond, less than the way to a thread and back.
+    if len(reader.rows_done(job)) <= SMALL_CELL:
+        return _summaries(reader, job, measured)
+    return await asyncio.to_thread(_summarised_apart, reader.workspace, job, measured)
+
+
+def _summarised_apart(workspace: Path, job: int, behaviours: Sequence[Behaviour]) -> dict[str, Summary]:
+    with closing(Reader(workspace)) as reader:
+        return _summaries(reader, job, behaviours)
+
+
+def _summaries(reader: Reader, job: int, behaviours: Iterable[Behaviour]) -> dict[str, Summary]:
+    return {behaviour.name: summarise(reader, job, behaviour) for behaviour in behaviours}
 
 
 def put_summaries(reader: Reader, writer: Writer, job: int, behaviours: Iterable[Behaviour]) -> dict[str, Summary]:
@@ -80,7 +86,7 @@ def put_summaries(reader: Reader, writer: Writer, job: int, behaviours: Iterable
 
     `reader` may share the writer's connection, and must where the scores are not committed yet.
     """
-    summaries = {behaviour.name: summarise(reader, job, behaviour) for behaviour in behaviours}
+    summaries = _summaries(reader, job, behaviours)
     with writer.batch():
         for behaviour, summary in summaries.items():
             writer.put_summary(job, behaviour, summary)

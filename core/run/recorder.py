@@ -47,6 +47,8 @@ class _Open:
     number: int
     done: int
     scorers: Sequence[RowScorer | ModelScorer]
+    by_row: Sequence[RowScorer]
+    by_model: Sequence[ModelScorer]
     result: dict[str, Any]
     condition: str
     rows: dict[int, Row] = field(default_factory=dict)
@@ -90,7 +92,11 @@ class Recorder:
 
         What steering did to the rows is added to ``result["fired"]``, and stored with them.
         """
-        opened = _Open(job, number, done, scorers, result, condition, {row.number: row for row in rows}, arrived=done)
+        # Told apart once: to ask a protocol of each row costs more than most scorers take.
+        by_row = [scorer for scorer in scorers if isinstance(scorer, RowScorer)]
+        by_model = [scorer for scorer in scorers if not isinstance(scorer, RowScorer)]
+        numbered = {row.number: row for row in rows}
+        opened = _Open(job, number, done, scorers, by_row, by_model, result, condition, numbered, arrived=done)
         opened.expected = done + len(rows)
         digests = list({row.prompt.digest: row.prompt for row in rows}.values())
         for start in range(0, len(digests), OPENED_AT_ONCE):
@@ -171,12 +177,11 @@ class Recorder:
             if completion.finish == "failed":
                 continue
             scores: dict[str, Score] = {}
-            for scorer in opened.scorers:
+            for judge in opened.by_model:
+                assert row.judged is not None  # rows of a model scorer's job are questions
+                scores |= read_answer(judge, row.judged, completion)
+            for scorer in opened.by_row:
                 if id(scorer) in self._slow:
-                    continue
-                if not isinstance(scorer, RowScorer):
-                    assert row.judged is not None  # rows of a model scorer's job are questions
-                    scores |= read_answer(scorer, row.judged, completion)
                     continue
                 start = time.perf_counter()
                 scores |= score_row(scorer, Sample(row.prompt, completion, opened.condition, row.phrase))

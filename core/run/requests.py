@@ -55,10 +55,14 @@ class RequestMaker:
         sound = any(isinstance(scorer, SoundnessScorer) for scorer in plan.scorers)
         self._coherent = plan.spec.sampling.coherence if sound else 0
         self._headers: dict[str, VectorHeader] = {}
+        self._last: tuple[Mapping[str, Any], Condition] | None = None
 
     def condition(self, identity: Mapping[str, Any]) -> Condition:
         """The condition of a job's inputs."""
-        return self._plan.conditions[to_json(identity)]
+        # All rows of a job ask with the same object, whose JSON takes longer than all else that a row needs.
+        if self._last is None or self._last[0] is not identity:
+            self._last = identity, self._plan.conditions[to_json(identity)]
+        return self._last[1]
 
     def push(self, identity: Mapping[str, Any], prompt: Prompt, position: int, channel: Channel) -> Pushed:
         """A prompt under the condition of a job's inputs, with the files, layers and alphas of its steering.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -91,6 +92,7 @@ class Runner:
         """
         beat = 0.0
         await asyncio.to_thread(prepare)
+        gc.freeze()  # a plan of many rows stays: to look through it again and again would hold the event loop up
         try:
             while True:
                 self._take_controls()
@@ -113,6 +115,7 @@ class Runner:
             self._scoring.close()
             if self._cache is not None:
                 self._cache.close()
+            gc.unfreeze()
         self._observe(self._ledger.progress())
         if self._cancelled:
             await self._cancel_elsewhere([job for job in self._plan.jobs if self._ledger.state(job) != "done"])

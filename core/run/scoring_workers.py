@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import socket
 import subprocess
 import sys
@@ -26,6 +27,8 @@ ROWS_A_CALL = 16
 """Of a row scorer that proved slow."""
 MOST_DEATHS = 20
 """A process that died, or did not start, so many times in a row is not started again."""
+_STARTS = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
+"""Processes that start at the same time: while each imports its scorer, others on the machine have their turns."""
 STUCK_THREADS = 64
 """A thread cannot be ended: with so many that never came back, the scorer is not called any more."""
 
@@ -193,7 +196,10 @@ class ScoringProcess:
         """
         if self._deaths >= MOST_DEATHS:
             raise RuntimeError(f"its process died {self._deaths} times in a row and is not started again")
-        connection = self._connection or self._start()
+        connection = self._connection
+        if connection is None:
+            with _STARTS:
+                connection = self._start()
         try:
             connection.send((list(samples), timeout))
             if not connection.poll(timeout):

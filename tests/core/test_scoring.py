@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,19 +18,22 @@ from typing import Any
 import pytest
 
 from tests.scripted_backend import ScriptedBackend, scripted
+from tests.store_rows import small_store
 from windowshift.core.contract import stats
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Score, Scores
-from windowshift.core.run import recorder
+from windowshift.core.measure.summarise import SMALL_CELL, summarise, summarised
+from windowshift.core.run import recorder, scoring_workers
 from windowshift.core.run.scoring import FAILED, checked, score_row
-from windowshift.core.run.scoring_workers import ScoringWorkers
+from windowshift.core.run.scoring_workers import ScoringProcess, ScoringWorkers
 from windowshift.core.settings.length import LengthScorer
 from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.store.integrity import check_store
 from windowshift.core.store.reader import Reader
+from windowshift.core.store.writer import Writer
 
 HACK = Behaviour("hack", "rate", Scale("rate"), "primary")
 CORRECT = Behaviour("correct", "rate", Scale("rate"))
@@ -190,6 +195,68 @@ async def test_no_bootstrap_table_is_made_on_the_event_loop(monkeypatch: pytest.
     assert await scripted(monkeypatch, tmp_path).go() == "done"
     assert made
     assert not any(made)
+
+
+async def test_a_large_cell_is_read_for_its_summary_off_the_event_loop(tmp_path: Path) -> None:
+    read: list[bool] = []
+
+    class Watched(Reader):
+        def scores(self, job: int, behaviour: str) -> Any:
+            read.append(threading.current_thread() is threading.main_thread())
+            return super().scores(job, behaviour)
+
+    for rows in (SMALL_CELL, SMALL_CELL + 1):
+        workspace = tmp_path / str(rows)
+        job = small_store(workspace, rows)
+        with closing(Writer(workspace)) as writer:
+            writer.add_scores(job, [(row, "hack", float(row % 2), None) for row in range(rows)])
+            reader = Watched(workspace, writer.connection)
+            found = await summarised(reader, job, [HACK])
+            assert found == {"hack": summarise(Reader(workspace, writer.connection), job, HACK)}
+    assert found["hack"].n == SMALL_CELL + 1
+    assert read == [True]  # the small one; the large one is read by a reader of the thread's
+
+
+async def test_a_plan_is_not_looked_through_again_while_it_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    frozen: list[int] = []
+
+    async def look(_kind: str, _work: Any) -> None:
+        frozen.append(gc.get_freeze_count())
+
+    gc.unfreeze()
+    run = scripted(monkeypatch, tmp_path, backend=ScriptedBackend(look))
+    assert await run.go() == "done"
+    assert frozen
+    assert min(frozen) > 0
+    assert gc.get_freeze_count() == 0
+
+
+def test_processes_of_scorers_start_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    starting, most = [0], [0]
+    start = ScoringProcess._start
+
+    def counted(process: ScoringProcess) -> Any:
+        starting[0] += 1
+        most[0] = max(most[0], starting[0])
+        try:
+            return start(process)
+        finally:
+            starting[0] -= 1
+
+    monkeypatch.setattr(ScoringProcess, "_start", counted)
+    monkeypatch.setattr(scoring_workers, "_STARTS", threading.BoundedSemaphore(1))
+
+    async def go() -> list[list[dict[str, Score]]]:
+        workers = ScoringWorkers(Batch(process=True, workers=3, batch_size=1, timeout=None))
+        try:
+            return await asyncio.gather(*(workers.score(samples("a")) for _ in range(3)))
+        finally:
+            workers.close()
+
+    assert [found[0]["hack"].value for found in asyncio.run(go())] == [1.0, 1.0, 1.0]
+    assert most == [1]
 
 
 async def test_a_scorer_that_gives_too_few_is_no_score_at_all() -> None:
