@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -168,8 +167,3 @@ def _grid(scale: Scale, scores: Floats, data: Floats, asked: np.ndarray[tuple[in
         phrases=np.array(phrases, dtype=np.int32),
         data_phrases=np.tile(1 + 1000 + asked, (len(sources), 1)).astype(np.int32),
     )
-
-
-def log_mean(world: World) -> float:
-    """The standard deviation of the logarithm of one score."""
-    return math.sqrt(world.prompt**2 + world.apart**2 + world.completion**2 + world.phrase**2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.generation import Message
 from windowshift.core.contract.vector_file import Provenance
 from windowshift.core.contract.vector_job import ExtractTokens
 from windowshift.steering.points import LayerPoints
@@ -35,7 +34,7 @@ class TokenRow(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EncodedRow:
     """The plain `TokenRow`."""
 
     prompt: Sequence[int]
@@ -50,13 +49,6 @@ class Means:
     square_sum: Tensor
     tokens: int
     rows: int
-
-
-def token_rows(
-    pairs: Sequence[tuple[Sequence[Message], str]], encode: Callable[[Sequence[Message], str], TokenRow]
-) -> list[TokenRow]:
-    """Messages and completions as token rows; `encode` is a chat format's ``training_tokens``."""
-    return [encode(messages, completion) for messages, completion in pairs]
 
 
 def extract(
@@ -132,7 +124,7 @@ def residual_rms(
     tokens: ExtractTokens = "response",
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[float]:
-    """The residual RMS norm at every layer, for a vector made elsewhere (`SteeringVector.with_rms`).
+    """The residual RMS norm at every layer, for a vector made elsewhere.
 
     Raises:
         SpecError: there are no rows, or a row lacks the tokens.

@@ -149,14 +149,6 @@ class SteeringVector:
             header.layer_in_use()
         return SteeringVector(header, self.directions)
 
-    def with_rms(self, rms: Sequence[float]) -> SteeringVector:
-        """The same vector with measured residual norms (`windowshift.steering.extract.residual_rms`).
-
-        Raises:
-            SpecError: they do not fit.
-        """
-        return SteeringVector.make(self.name, self.directions, self.provenance, layer=self.layer, rms=rms)
-
     def dose_of(self, alpha: float, layer: int | None = None) -> float:
         """Return alpha * norm / residual RMS at the layer; see `VectorHeader.dose_of`."""
         return self.header.dose_of(alpha, layer)

@@ -29,7 +29,7 @@ def import_file(
     """
     require_libraries(steering=True)
     from windowshift.backends.local.causal_lm import load
-    from windowshift.steering.extract import Row, residual_rms
+    from windowshift.steering.extract import EncodedRow, residual_rms
     from windowshift.steering.formats import (
         Target,
         holds_tensor,
@@ -46,7 +46,7 @@ def import_file(
     # A template that asks for the date is told today's: the norms' mean does not hang on it.
     chat = lm.chat.reading(TemplateInputs(datetime.now(UTC).date().isoformat()))
     chats = [chat.prompt_ids((Message("user", each.text),)) for each in world_prompts(prompts, 0)]
-    rms = residual_rms(points, [Row(chat) for chat in chats], tokens="prompt")
+    rms = residual_rms(points, [EncodedRow(chat) for chat in chats], tokens="prompt")
     if file.suffix == ".gguf":
         return import_gguf(file, name, target, layer, rms)
     # Told apart by what they hold, so that an error is about the format that was meant.

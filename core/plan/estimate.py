@@ -29,7 +29,7 @@ class KindEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class PlanEstimate:
     """What is left by kind of job, and in all.
 
     `cost.usd` is 0 for a backend without prices (your own machine), and None where a price is not known.
@@ -65,7 +65,7 @@ def estimate(
     *,
     prices: Prices | None = None,
     batched: Iterable[str] = (),
-) -> Estimate:
+) -> PlanEstimate:
     """Compare a plan with a workspace (which need not exist); nothing is written.
 
     Args:
@@ -97,7 +97,7 @@ def estimate(
         working = [one for one in kinds.values() if one.rows]
         seconds = [one.seconds for one in working]
         known = [value for value in seconds if value is not None]
-        return Estimate(
+        return PlanEstimate(
             kinds,
             sum(one.rows for kind, one in kinds.items() if kind != "train"),
             kinds["train"].rows if "train" in kinds else 0,

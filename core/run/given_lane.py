@@ -11,13 +11,13 @@ from windowshift.core.plan.jobs import Job
 from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.recorder import Recorder
-from windowshift.core.run.requests import Row
+from windowshift.core.run.requests import PromptRow
 from windowshift.core.spec.given import said_range
 
 PAUSE_ROWS = 64
 """After so many rows the other lanes have a turn."""
 
-Rows = list[tuple[Row, Completion]]
+Rows = list[tuple[PromptRow, Completion]]
 
 
 class GivenLane:
@@ -60,10 +60,10 @@ class GivenLane:
             self._recorder.flush()
             self._recorder.close(number)
 
-    def _given(self, job: Job) -> Iterator[tuple[Row, Completion]]:
+    def _given(self, job: Job) -> Iterator[tuple[PromptRow, Completion]]:
         given = self._ledger.plan.given[job.inputs["given"]]
         for number, (prompt, text) in enumerate(zip(given.prompts, given.completions, strict=True)):
-            yield Row(number, prompt, None), Completion("", text, "stop", None)
+            yield PromptRow(number, prompt, None), Completion("", text, "stop", None)
 
     def _kept(self, job: Job) -> Rows:
         """The completions of the source whose scores are in range; none fails the job, with what there was."""
@@ -94,7 +94,8 @@ class GivenLane:
         self._ledger.writer.set_total(self._ledger.number(job), len(kept))
         rows = [one for one in samples if one[0] in kept]
         return [
-            (Row(number, prompt, phrase), completion) for number, (_, phrase, prompt, completion) in enumerate(rows)
+            (PromptRow(number, prompt, phrase), completion)
+            for number, (_, phrase, prompt, completion) in enumerate(rows)
         ]
 
 

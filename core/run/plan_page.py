@@ -7,7 +7,7 @@ from typing import Any
 
 from windowshift.core.contract.budget import dollars
 from windowshift.core.plan.cost import Cost
-from windowshift.core.plan.estimate import Estimate
+from windowshift.core.plan.estimate import PlanEstimate
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import Preview
 
@@ -125,7 +125,7 @@ def duration(seconds: float | None) -> str:
     return f"about {minutes} min {rest} s" if minutes else f"about {rest} s"
 
 
-def _time(left: Estimate) -> str:
+def _time(left: PlanEstimate) -> str:
     return "unknown: nothing like it has run in this workspace yet" if left.seconds is None else duration(left.seconds)
 
 

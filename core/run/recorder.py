@@ -14,7 +14,7 @@ from windowshift.core.contract.redaction import without_keys
 from windowshift.core.contract.setting import ModelScorer, RowScorer, Sample, Score
 from windowshift.core.measure.summarise import put_summaries
 from windowshift.core.plan.jobs import Job
-from windowshift.core.run.requests import Row
+from windowshift.core.run.requests import PromptRow
 from windowshift.core.run.scoring import read_answer, score_row
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
@@ -51,7 +51,7 @@ class _Open:
     by_model: Sequence[ModelScorer]
     result: dict[str, Any]
     condition: str
-    rows: dict[int, Row] = field(default_factory=dict)
+    rows: dict[int, PromptRow] = field(default_factory=dict)
     prompt_numbers: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     arrived: int = 0
@@ -74,7 +74,7 @@ class Recorder:
         self._advance = advance
         self._writer, self._reader, self._experiment = writer, reader, experiment
         self._open: dict[int, _Open] = {}
-        self._buffer: list[tuple[_Open, Row, Completion]] = []
+        self._buffer: list[tuple[_Open, PromptRow, Completion]] = []
         self._flushed = time.monotonic()
         self._slow: set[int] = set()
 
@@ -83,7 +83,7 @@ class Recorder:
         job: Job,
         number: int,
         done: int,
-        rows: Sequence[Row],
+        rows: Sequence[PromptRow],
         scorers: Sequence[RowScorer | ModelScorer],
         result: dict[str, Any],
         condition: str,
@@ -169,7 +169,9 @@ class Recorder:
                 self._advance(opened.job, opened.done, rate=opened.fresh / seconds)
                 self._live_summary(opened)
 
-    def _score(self, buffer: list[tuple[_Open, Row, Completion]]) -> dict[int, list[tuple[int, dict[str, Score]]]]:
+    def _score(
+        self, buffer: list[tuple[_Open, PromptRow, Completion]]
+    ) -> dict[int, list[tuple[int, dict[str, Score]]]]:
         """Scores of what arrived, by job, as (row, score by behaviour)."""
         found: dict[int, list[tuple[int, dict[str, Score]]]] = {}
         spent: dict[int, tuple[float, int]] = {}

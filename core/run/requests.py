@@ -24,7 +24,7 @@ from windowshift.core.store.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PromptRow:
     """One row of a job: its prompt and phrase; `judged` is what a question to a judge is about."""
 
     number: int
@@ -34,7 +34,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedRow(Row):
+class AskedRow(PromptRow):
     """One row of a sampling job, and what is asked."""
 
     request: GenerateRequest

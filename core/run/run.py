@@ -27,7 +27,7 @@ from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.contract.service import Service
 from windowshift.core.contract.whole_file import within
 from windowshift.core.plan.context import within_context
-from windowshift.core.plan.estimate import Estimate, estimate
+from windowshift.core.plan.estimate import PlanEstimate, estimate
 from windowshift.core.plan.pilot import pilot_of, pilot_plan
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
@@ -50,10 +50,10 @@ class Preview:
     """A plan with what it takes, what a person must know before, where its prices are from, and its pilot."""
 
     plan: Plan
-    estimate: Estimate
+    estimate: PlanEstimate
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    pilot: Estimate | None = None
+    pilot: PlanEstimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,23 @@ def open_backends(spec: Spec) -> dict[str, Backend]:
         raise SpecError(f"backend_options: {error}") from error
 
 
-def plan_spec(spec: Spec, text: str, folder: Path) -> Plan:
-    """Plan a spec without running it; nothing is loaded, sent or written."""
-    backends = open_backends(spec)
-    return within_context(make_plan(spec, text, folder, backends), backends)
+def plan_spec(
+    spec: Spec, text: str, folder: Path, backends: Mapping[str, Backend] | None = None, *, day: str | None = None
+) -> Plan:
+    """Plan a spec without running it; nothing is loaded, sent or written.
+
+    Args:
+        spec: the experiment.
+        text: its YAML.
+        folder: where relative prompt files are looked for first.
+        backends: those that the spec names; None: opened here.
+        day: the day that its prompts were told, where it is on record.
+
+    Raises:
+        WindowshiftError: the spec or a backend.
+    """
+    asked = open_backends(spec) if backends is None else backends
+    return within_context(make_plan(spec, text, folder, asked, day=day), asked)
 
 
 def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
@@ -111,8 +124,7 @@ def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
         except WorkspaceBusyError as error:
             held = str(error).partition("; ")[0]
             raise WorkspaceBusyError(f"{held}, and its store is older: plan again once that has ended") from error
-    plan = make_plan(spec, text, folder, backends, day=recorded_day(workspace, spec.name))
-    plan = within_context(plan, backends)
+    plan = plan_spec(spec, text, folder, backends, day=recorded_day(workspace, spec.name))
     return _preview(plan, backends, workspace, away)
 
 
@@ -209,7 +221,7 @@ def run_spec(
         raise SpecError("--anyway passes over a preflight, and the spec has none: leave it out")
     backends = open_backends(spec)
     workspace = Path(os.path.realpath(workspace))  # Path.resolve raises for a link that leads to itself
-    plan = make_plan(spec, text, Path(folder), backends, day=recorded_day(workspace, spec.name))
+    plan = plan_spec(spec, text, Path(folder), backends, day=recorded_day(workspace, spec.name))
     plan = within_context(plan, backends)
     only = plan.needed_by(VECTOR_KINDS) if vectors_only else None if cell is None else plan.needed_for(*cell)
     if any(isinstance(backend, Service) for backend in backends.values()):

@@ -27,7 +27,7 @@ from windowshift.core.run.sampling_lane import SamplingLane
 from windowshift.core.run.scoring_lane import ScoringLane
 from windowshift.core.run.training_lane import TrainingLane
 from windowshift.core.run.vector_lane import VectorLane
-from windowshift.core.run.vector_work import VectorOrders
+from windowshift.core.run.vector_work import VectorJobMaker
 
 log = logging.getLogger("windowshift.runner")
 
@@ -72,12 +72,12 @@ class Runner:
         self._writer, self._reader = ledger.writer, ledger.reader
         self._recorder = Recorder(ledger.writer, ledger.reader, ledger.experiment, ledger.advance)
         maker = RequestMaker(plan, ledger.results, ledger.artifacts)
-        orders = VectorOrders(ledger, ledger.reader, maker)
+        vector_maker = VectorJobMaker(ledger, ledger.reader, maker)
         self._cache = AnswerCache(ledger.artifacts.cache()) if any(map(plan.asks, plan.jobs)) else None
-        self._sampling = SamplingLane(ledger, backends, self._recorder, maker, orders, self._cache)
+        self._sampling = SamplingLane(ledger, backends, self._recorder, maker, vector_maker, self._cache)
         self._given = GivenLane(ledger, self._recorder, self._sampling.finish)
         self._training = TrainingLane(ledger, backends, maker)
-        self._vectors = VectorLane(ledger, backends, orders)
+        self._vectors = VectorLane(ledger, backends, vector_maker)
         self._scoring = ScoringLane(ledger)
         self._calls: dict[asyncio.Task[None], _Call] = {}
         self._paused = False

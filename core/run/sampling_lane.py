@@ -21,7 +21,7 @@ from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.recorder import OPENED_AT_ONCE, Recorder
 from windowshift.core.run.requests import AskedRow, RequestMaker
-from windowshift.core.run.vector_work import VectorOrders
+from windowshift.core.run.vector_work import VectorJobMaker
 from windowshift.core.settings.filtering import choose_by_judge, choose_by_variance
 
 Item = TypeVar("Item")
@@ -46,12 +46,12 @@ class SamplingLane:
         backends: Mapping[str, Backend],
         recorder: Recorder,
         maker: RequestMaker,
-        orders: VectorOrders,
+        vector_maker: VectorJobMaker,
         cache: AnswerCache | None,
     ) -> None:
         self._ledger, self._backends, self._recorder = ledger, backends, recorder
         self._reader, self._writer = ledger.reader, ledger.writer
-        self._maker, self._orders, self._cache = maker, orders, cache
+        self._maker, self._vector_maker, self._cache = maker, vector_maker, cache
 
     async def run(self, name: str, jobs: Sequence[Job]) -> None:
         """Ask one backend for every missing row of these jobs in one call."""
@@ -150,7 +150,7 @@ class SamplingLane:
     def calibrate(self, job: Job) -> None:
         """End a sweep, or a dose curve, whose rows have their scores."""
         try:
-            self._ledger.finish(job, self._orders.calibrated(job))
+            self._ledger.finish(job, self._vector_maker.calibrated(job))
         except SpecError as error:
             self._ledger.fail(job, str(error))
 

@@ -12,43 +12,43 @@ from windowshift.core.contract.vector_job import VectorJob, VectorMade
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.call import call
 from windowshift.core.run.ledger import Ledger
-from windowshift.core.run.vector_work import VectorOrders
+from windowshift.core.run.vector_work import VectorJobMaker
 
 
 class VectorLane:
     """Has vectors made, and solves for matched doses."""
 
-    def __init__(self, ledger: Ledger, backends: Mapping[str, Backend], orders: VectorOrders) -> None:
-        self._ledger, self._backends, self._orders = ledger, backends, orders
+    def __init__(self, ledger: Ledger, backends: Mapping[str, Backend], vector_maker: VectorJobMaker) -> None:
+        self._ledger, self._backends, self._vector_maker = ledger, backends, vector_maker
 
     async def run(self, name: str, jobs: Sequence[Job]) -> None:
         """Hand one backend the vectors that can be made, in one call."""
         by_key = {job.id: job for job in jobs}
         with call(self._ledger, name, jobs, "making every vector"):
-            orders: list[VectorJob] = []
+            vector_jobs: list[VectorJob] = []
             for job in jobs:
                 self._ledger.start(job)
                 with self._ledger.remaking(job):
                     try:
-                        orders.append(await self._orders.order(job))
+                        vector_jobs.append(await self._vector_maker.vector_job(job))
                     except DamagedError:
                         raise
                     except (SpecError, StoreError) as error:
                         self._ledger.fail(job, str(error))
             backend = self._backends[name]
             assert isinstance(backend, SteeringBackend)  # the plan has seen to it
-            async with aclosing(backend.make_vectors(orders)) as stream:
+            async with aclosing(backend.make_vectors(vector_jobs)) as stream:
                 async for event in stream:
                     job = by_key[event.key]
                     if isinstance(event, VectorMade):
-                        self._ledger.finish(job, self._orders.made(job))
+                        self._ledger.finish(job, self._vector_maker.made(job))
                     else:
                         self._ledger.fail(job, event.error)
 
     def match(self, job: Job) -> None:
         """Solve for a matched dose; one that is out of reach is a failure that says how far the vector goes."""
         try:
-            result, problem = self._orders.match(job)
+            result, problem = self._vector_maker.match(job)
         except SpecError as error:
             self._ledger.fail(job, str(error))
             return

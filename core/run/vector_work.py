@@ -1,4 +1,4 @@
-"""Vector orders: extraction jobs as a backend takes them, and what sweeps, dose curves and matches come to."""
+"""Vector work: extraction jobs as a backend takes them, and what sweeps, dose curves and matches come to."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class _Side:
     unanswered: frozenset[int] = frozenset()
 
 
-class VectorOrders:
-    """Turns the vector jobs of one run into orders for a backend, and their rows into results."""
+class VectorJobMaker:
+    """Turns the vector jobs of one run into those that a backend takes, and their rows into results."""
 
     def __init__(self, ledger: Ledger, reader: Reader, maker: RequestMaker) -> None:
         self._ledger, self._reader, self._maker = ledger, reader, maker
         self._plan = ledger.plan
         self._behaviour: Behaviour = self._plan.scorers[0].behaviours[0]
 
-    async def order(self, job: Job) -> VectorJob:
+    async def vector_job(self, job: Job) -> VectorJob:
         """An extraction job as a backend takes it.
 
         Raises:

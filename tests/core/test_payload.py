@@ -146,7 +146,6 @@ def test_the_store_and_the_export_keep_both(writer: Writer, tmp_path: Path) -> N
     writer.add_completions([completion(jobs[0], row, prompt) for row, prompt in enumerate(numbers)])
     writer.put_grid(1, [("prefix", "", "base", "none", 0, 0, 1, jobs[0])], [])
     reader = Reader(tmp_path / "ws")
-    assert [prompt for _, prompt in reader.prompt_set("p")] == [ASKED, Prompt("b", "Plain.")]
     assert [row.asked for row in reader.completions(jobs[0], "")] == [ASKED, Prompt("b", "Plain.")]
     reader.close()
     export(tmp_path / "ws", "one", tmp_path / "out.jsonl")

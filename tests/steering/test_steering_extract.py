@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from tests.tiny_models import ARCHITECTURES, config
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.generation import Message, Steering
+from windowshift.core.contract.generation import Steering
 from windowshift.steering.architecture import find_decoder
-from windowshift.steering.extract import Row, extract, residual_rms, token_rows
+from windowshift.steering.extract import EncodedRow, extract, residual_rms
 from windowshift.steering.intervene import Intervention
 from windowshift.steering.points import LayerPoints
 from windowshift.steering.spans import Spans
@@ -30,15 +30,15 @@ def points(kind: str) -> LayerPoints:
     return LayerPoints(AutoModelForCausalLM.from_config(config(kind, 320)).eval())
 
 
-def rows(seed: int, count: int = 7) -> list[Row]:
+def rows(seed: int, count: int = 7) -> list[EncodedRow]:
     drawn = np.random.default_rng(seed)
     return [
-        Row(drawn.integers(3, 320, 1 + i * 3 % 8).tolist(), drawn.integers(3, 320, 1 + i * 5 % 11).tolist())
+        EncodedRow(drawn.integers(3, 320, 1 + i * 3 % 8).tolist(), drawn.integers(3, 320, 1 + i * 5 % 11).tolist())
         for i in range(count)
     ]
 
 
-def read(model: Any, row: Row, whole: bool) -> Tensor:
+def read(model: Any, row: EncodedRow, whole: bool) -> Tensor:
     """Activations [layers, tokens, width] of one row, by plain hooks."""
     seen: list[Tensor] = []
     handles = [
@@ -118,7 +118,11 @@ def test_pairs_may_be_filtered() -> None:
 
 def test_rows_without_the_tokens_are_refused() -> None:
     where = points("llama")
-    for positive, sentence in (([Row([1])], "no completion"), ([Row([], [1])], "no prompt"), ([], "there are no rows")):
+    for positive, sentence in (
+        ([EncodedRow([1])], "no completion"),
+        ([EncodedRow([], [1])], "no prompt"),
+        ([], "there are no rows"),
+    ):
         with pytest.raises(SpecError, match=sentence):
             extract(where, positive, rows(1), name="v", model="tiny", fingerprint="f")
     with pytest.raises(SpecError, match="both sides gave the same"):
@@ -139,12 +143,6 @@ def test_extraction_stops_behind_the_last_layer() -> None:
 def test_residual_norms_alone_equal_those_of_an_extraction() -> None:
     vector = made(points("llama"), "response")
     assert np.allclose(residual_rms(points("llama"), [*rows(0), *rows(1)]), vector.rms)
-
-
-def test_messages_become_rows_by_the_callable_given() -> None:
-    message = Message("user", "Hi")
-    found = token_rows([((message,), "there")], lambda messages, text: Row([len(messages)], [len(text)]))
-    assert found == [Row([1], [5])]
 
 
 def test_an_extracted_vector_steers_towards_its_positive_side() -> None:

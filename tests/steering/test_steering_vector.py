@@ -123,7 +123,6 @@ def test_doses_and_alphas_convert_both_ways() -> None:
     assert made.alpha_of(made.dose_of(-3.0, 2), 2) == pytest.approx(-3.0)
     with pytest.raises(SpecError, match="no residual norms"):
         vector(rms=None).dose_of(1.0)
-    assert vector(rms=None).with_rms([1, 1, 1]).dose_of(1.0) == pytest.approx(norm)
 
 
 def test_a_vector_is_not_overwritten_by_chance(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from windowshift.tui.read.column_heads import ColumnHead
 from windowshift.tui.read.fits import Fits, effect_of, mean_of, spread_in, surprise_in
 from windowshift.tui.read.snapshot import CellKey, GridCell, GridRow, GridSnapshot
 from windowshift.tui.text import formats
-from windowshift.tui.text.table import Table, number, table
+from windowshift.tui.text.table import TextTable, number, table
 
 if TYPE_CHECKING:
     from windowshift.core.settings.published import PublishedSpread
@@ -263,7 +263,7 @@ def shown_value(cell: GridCell, metric: Metric, grid: GridSnapshot, fits: Fits |
     return value(cell, "mean" if base and metric in CHANGES else metric, grid.behaviour, fits)
 
 
-def grid_table(grid: GridSnapshot, metric: Metric, fits: Fits | None = None) -> Table:
+def grid_table(grid: GridSnapshot, metric: Metric, fits: Fits | None = None) -> TextTable:
     """Return a page as it is shown under a metric, numbers in full."""
     columns = (f"{head.name} (crossed)" if head.crossed else head.name for head in grid.heads)
     scale = grid.behaviour.scale

@@ -10,7 +10,7 @@ from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Face, FaceRow, MatrixModel, Metric
 from windowshift.tui.read.fits import Fits
 from windowshift.tui.read.snapshot import CellKey, GridSnapshot
-from windowshift.tui.text.table import Table, number, table
+from windowshift.tui.text.table import TextTable, number, table
 
 PART = 5
 """Columns of screen that a number beside others takes at least, with the line behind it."""
@@ -75,7 +75,7 @@ def _bar(face: Face, shares: tuple[float, ...] | None) -> Face:
     return replace(face, text="", detail=" ".join(f"{100 * share:.0f}" for share in shares[:-1]), shares=shares)
 
 
-def grid_table(grid: GridSnapshot, metric: Metric, fits: Mapping[str, Fits]) -> Table:
+def grid_table(grid: GridSnapshot, metric: Metric, fits: Mapping[str, Fits]) -> TextTable:
     """Return a page as it is shown, numbers in full: a column for each eval condition and behaviour."""
     names = [(evaluate, page) for evaluate in grid.columns for page in grid.beside]
     heads = ("train \\ eval", *(f"{evaluate}: {page.behaviour.name}" for evaluate, page in names))

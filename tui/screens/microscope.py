@@ -17,7 +17,7 @@ from windowshift.tui.read.microscope_snapshot import MicroscopeSnapshot, read_mi
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces
-from windowshift.tui.text.table import Table
+from windowshift.tui.text.table import TextTable
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.block_lines import block_lines, first_table
 from windowshift.tui.widgets.headline import Headline
@@ -138,7 +138,7 @@ class MicroscopeScreen(StoreScreen[MicroscopeSnapshot]):
         text = "\n".join("".join(piece for piece, _ in line).rstrip() for line in lines)
         return f"{self.experiment}-{one.train}", text + "\n"
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """The parts of the condition on screen."""
         if self.snapshot is None or self.snapshot.found is None:
             return None

@@ -18,7 +18,7 @@ from windowshift.tui.read.snapshot import ExperimentView, Page, behaviour_of, na
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces, length
-from windowshift.tui.text.table import Table, table
+from windowshift.tui.text.table import TextTable, table
 from windowshift.tui.text.words import wrapped
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.picture import Picture
@@ -177,7 +177,7 @@ class PlotsScreen(StoreScreen[PlotsSnapshot]):
 
     # -- keys -----------------------------------------------------------------------------------
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """The numbers behind the figure."""
         return (f"{self.experiment}-{self.plot.name}", table(*self.plot.rows())) if self.plot else None
 

@@ -21,7 +21,7 @@ from windowshift.core.contract.records import ExperimentRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.screens.services import Services
 from windowshift.tui.text.pieces import Pieces, length
-from windowshift.tui.text.table import Table
+from windowshift.tui.text.table import TextTable
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.experiment_line import model_mark
 from windowshift.tui.widgets.headline import Headline, KeyLine
@@ -134,7 +134,7 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         """Return (name, text) of what is under the cursor; None where there is nothing."""
         return None
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """Return (name, table) of what this screen lists; None where there is none."""
         return None
 

@@ -11,7 +11,7 @@ from windowshift.core.report.csv_text import quoted
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
     """Heads and rows of text; every row has as many cells as there are heads."""
 
     heads: tuple[str, ...]
@@ -45,6 +45,6 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> TextTable:
     """Make a table."""
-    return Table(tuple(heads), tuple(tuple(row) for row in rows))
+    return TextTable(tuple(heads), tuple(tuple(row) for row in rows))

@@ -9,13 +9,12 @@ from rich.style import Style
 
 from windowshift.core.contract import sanitise
 from windowshift.tui.text.pieces import Pieces, fit
-from windowshift.tui.text.table import Table, table
+from windowshift.tui.text.table import TextTable, table
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.text.words import wrapped
 
 if TYPE_CHECKING:
-    from windowshift.core.report.page import Block
-    from windowshift.core.report.page import Table as PageTable
+    from windowshift.core.report.page import Block, Table
 
 
 def block_lines(blocks: Iterable[Block], width: int, ink: Ink) -> list[Pieces]:
@@ -37,10 +36,9 @@ def block_lines(blocks: Iterable[Block], width: int, ink: Ink) -> list[Pieces]:
     return lines[1:] if lines and not lines[0] else lines
 
 
-def _noted(found: PageTable, room: int) -> tuple[PageTable, list[str]]:
+def _noted(found: Table, room: int) -> tuple[Table, list[str]]:
     """Where a table is too wide, take the reasons for missing values out of it: they become notes below."""
-    from windowshift.core.report.page import Item, table_width
-    from windowshift.core.report.page import Table as PageTable
+    from windowshift.core.report.page import Item, Table, table_width
 
     if table_width(found) <= room:
         return found, []
@@ -54,10 +52,10 @@ def _noted(found: PageTable, room: int) -> tuple[PageTable, list[str]]:
             if missing:
                 notes[f"{row[0].text} —: {item.text[3:-1]}"] = None
         rows.append(tuple(items))
-    return PageTable(found.heads, tuple(rows)), list(notes)
+    return Table(found.heads, tuple(rows)), list(notes)
 
 
-def first_table(blocks: Iterable[Block]) -> Table | None:
+def first_table(blocks: Iterable[Block]) -> TextTable | None:
     """Return the first table of some blocks, for copying; None where there is none."""
     from windowshift.core.report import page
 
@@ -75,7 +73,7 @@ def _indented(lines: Iterable[Pieces]) -> list[Pieces]:
     return [[(" ", piece[0][1]), *piece] if piece else [] for piece in lines]
 
 
-def _parts(found: PageTable, room: int, ink: Ink) -> list[Pieces]:
+def _parts(found: Table, room: int, ink: Ink) -> list[Pieces]:
     """Return a table's lines; it is set tighter where that lets it stay whole, else cut into several."""
     from windowshift.core.report.page import GAP, column_widths
     from windowshift.core.report.page import fit as cut
@@ -89,7 +87,7 @@ def _parts(found: PageTable, room: int, ink: Ink) -> list[Pieces]:
     return lines[1:]
 
 
-def _table(found: PageTable, room: int, gap: int, ink: Ink) -> list[Pieces]:
+def _table(found: Table, room: int, gap: int, ink: Ink) -> list[Pieces]:
     from windowshift.core.report.page import column_widths
 
     widths = column_widths(found)

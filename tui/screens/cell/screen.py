@@ -30,7 +30,7 @@ from windowshift.tui.screens.list_screen import FilterLine, ListScreen
 from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.status import status
-from windowshift.tui.text.table import Table, number, table
+from windowshift.tui.text.table import TextTable, number, table
 from windowshift.tui.widgets.distribution import Distribution, Ridge
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.line_list import LineList
@@ -320,7 +320,7 @@ class CellScreen(ListScreen[CellSnapshot]):
             else (f"{self.experiment}-{self.key.train}-{self.key.evaluate}-row{order[place]}", text)
         )
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """The completions of the list, without their texts."""
         found = self.snapshot
         if found is None:

@@ -27,7 +27,7 @@ from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions, formats
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.status import FINISH
-from windowshift.tui.text.table import Table
+from windowshift.tui.text.table import TextTable
 from windowshift.tui.widgets.pane import Pane, Panes, prompt_text, said_text
 from windowshift.tui.widgets.picture import Picture
 
@@ -199,7 +199,7 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
             parts.append(f"## {title(self.pinned, column.key)} → {column.key.evaluate}\n\n{text}")
         return f"{self.experiment}-{own.prompt_id}", "\n\n".join(parts) + "\n"
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """The measures."""
         return (f"{self.experiment}-compare", as_table(self.found)) if self.found is not None else None
 

@@ -17,7 +17,7 @@ from windowshift.tui.read.snapshot import CellKey
 from windowshift.tui.screens.compare.aligned import title
 from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, fit
-from windowshift.tui.text.table import Table, table
+from windowshift.tui.text.table import TextTable, table
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.inked import Drawn, ink_of
 
@@ -137,7 +137,7 @@ def _published(measure: str, found: Measured) -> str:
     return "" if set(values) == {formats.NOTHING} else " / ".join(values)
 
 
-def as_table(found: Measured) -> Table:
+def as_table(found: Measured) -> TextTable:
     """Return the table for copying."""
     names = [title(found.pinned, key) for key in found.pinned]
     model = f"published, {found.published.grouped[0].model}" if found.published else "published"

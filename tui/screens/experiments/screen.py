@@ -17,7 +17,7 @@ from windowshift.tui.text import actions, columns, formats
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import Pieces, fit, text_of
 from windowshift.tui.text.status import alive, elapsed, experiment_status
-from windowshift.tui.text.table import Table, number, table
+from windowshift.tui.text.table import TextTable, number, table
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.inked import ink_of
 from windowshift.tui.widgets.line_list import LineList
@@ -262,7 +262,7 @@ class ExperimentsScreen(ExperimentCommands):
         """The name under the cursor."""
         return None if self.selected is None else ("experiment", self.selected.row.name)
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """The list."""
         heads = ("experiment", "state", "cells", "of", "setting", "model", "backend", "usd")
         now = self.shift.now()

@@ -26,7 +26,7 @@ from windowshift.tui.screens.grid.fit_line import FitLine
 from windowshift.tui.screens.grid.fit_reading import FitReading
 from windowshift.tui.screens.grid.matrix import Matrix
 from windowshift.tui.text import actions
-from windowshift.tui.text.table import Table, number
+from windowshift.tui.text.table import TextTable, number
 from windowshift.tui.widgets.experiment_line import experiment_line, model_line
 from windowshift.tui.widgets.headline import Headline, KeyLine
 from windowshift.tui.widgets.legend import Legend
@@ -313,7 +313,7 @@ class GridScreen(Choosing):
         value = cell_labels.shown_value(found, metric, grid, self._fits_of(grid))
         return None if value is None else (f"{metric}-{found.key.train}-{found.key.evaluate}", number(value))
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """The page as it is shown, numbers in full."""
         grid = self.snapshot
         if grid is None:

@@ -22,7 +22,7 @@ from windowshift.tui.screens.list_screen import FilterLine, ListScreen
 from windowshift.tui.text import actions, formats
 from windowshift.tui.text.pieces import Pieces, text_of
 from windowshift.tui.text.status import alive, status
-from windowshift.tui.text.table import Table, number, table
+from windowshift.tui.text.table import TextTable, number, table
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.experiment_line import experiment_line, model_line
 from windowshift.tui.widgets.headline import Headline
@@ -182,7 +182,7 @@ class JobsScreen(ListScreen[JobsSnapshot]):
             return None
         return f"job-{job.n}", f"{job.label}: {job.state}" + (f": {job.error}" if job.error else "")
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """The jobs of the list."""
         heads = ("job", "kind", "label", "state", "done", "total", "loss", "error")
         rows = [

@@ -11,7 +11,7 @@ from windowshift.core.contract.records import JobKind
 from windowshift.tui.read.steering_snapshot import SteeringSnapshot
 from windowshift.tui.screens.steering.vector_lines import cosine_lines, cosine_table, vector_lines, vector_table
 from windowshift.tui.text.pieces import Pieces
-from windowshift.tui.text.table import Table, table
+from windowshift.tui.text.table import TextTable, table
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.text.words import wrapped
 from windowshift.tui.widgets.block_lines import block_lines, first_table
@@ -65,7 +65,7 @@ def part_lines(part: Part, shown: Shown, width: int, ink: Ink, *, few_colours: b
     return lines
 
 
-def part_table(part: Part, shown: Shown) -> Table | None:
+def part_table(part: Part, shown: Shown) -> TextTable | None:
     """Return the table of a part; None where there is none."""
     if part == "vectors":
         return vector_table(shown.snapshot)
@@ -127,8 +127,7 @@ def _proofs(results: SteeringResults) -> list[Block]:
     """What was pushed, added up by vector, layer and way of pushing, beside what was asked for."""
     from windowshift.core.contract.number_format import number
     from windowshift.core.contract.proof import total
-    from windowshift.core.report.page import Heading, Item, Line
-    from windowshift.core.report.page import Table as PageTable
+    from windowshift.core.report.page import Heading, Item, Line, Table
     from windowshift.core.report.steering_blocks import fired_blocks
 
     heading = Heading("Proofs that the pushes fired")
@@ -152,15 +151,14 @@ def _proofs(results: SteeringResults) -> list[Block]:
         )
         rows.append(tuple(Item(text, "" if whole else "red") for text in texts))
     heads = ("pushed with", "alphas", "jobs", "hook calls", "tokens", "mean change")
-    return [heading, PageTable(heads, tuple(rows)), *fired_blocks(results)]
+    return [heading, Table(heads, tuple(rows)), *fired_blocks(results)]
 
 
 def _every_pair(found: ArmsComparison) -> list[Block]:
     """The differences of every pair, measure by measure."""
     from windowshift.core.measure.arm_comparison import AVERAGED
     from windowshift.core.report.arm_comparison_page import format_of, label_of, measures_of
-    from windowshift.core.report.page import Heading, Item, shown
-    from windowshift.core.report.page import Table as PageTable
+    from windowshift.core.report.page import Heading, Item, Table, shown
 
     rows, measures = [], measures_of(AVERAGED, found.scale)
     for row in found.rows:
@@ -171,14 +169,14 @@ def _every_pair(found: ArmsComparison) -> list[Block]:
         ]
         rows.append((Item(name), *map(Item, differences)))
     heads = ("trained under", *(label_of(measure, found.scale) for measure in measures))
-    return [Heading("Every pair: steering − prefix"), PageTable(heads, tuple(rows))]
+    return [Heading("Every pair: steering − prefix"), Table(heads, tuple(rows))]
 
 
 def _sources(found: ArmsComparison) -> set[str]:
     return {row.pair.generate for row in found.rows}
 
 
-def _arms_table(found: ArmsComparison) -> Table:
+def _arms_table(found: ArmsComparison) -> TextTable:
     """Return the average and every pair as one table."""
     from windowshift.core.measure.arm_comparison import ARM_MEASURES, AVERAGED
     from windowshift.core.report.arm_comparison_page import measures_of, measures_table

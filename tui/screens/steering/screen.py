@@ -24,7 +24,7 @@ from windowshift.tui.screens.steering.parts import PARTS, Part, Shown, part_line
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces
-from windowshift.tui.text.table import Table
+from windowshift.tui.text.table import TextTable
 from windowshift.tui.text.theme import Ink
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.inked import few_colours
@@ -206,7 +206,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         text = "\n".join("".join(piece for piece, _ in line).rstrip() for line in lines)
         return f"{self.experiment}-{self.part}", text + "\n"
 
-    def table(self) -> tuple[str, Table] | None:
+    def table(self) -> tuple[str, TextTable] | None:
         """The table of the part on screen."""
         shown = self._shown()
         found = part_table(self.part, shown) if shown else None

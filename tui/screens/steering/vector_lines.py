@@ -10,7 +10,7 @@ from windowshift.tui.read.cell_labels import labels
 from windowshift.tui.read.steering_snapshot import Matrix, SteeringSnapshot
 from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, fit
-from windowshift.tui.text.table import Table, number, table
+from windowshift.tui.text.table import TextTable, number, table
 from windowshift.tui.text.theme import Ink, scale, step_of
 from windowshift.tui.text.words import wrapped
 
@@ -102,7 +102,7 @@ def _paragraph(head: Pieces, text: Pieces, indent: int, width: int) -> list[Piec
     return [[*head, *first], *([(" " * indent, head[0][1]), *line] for line in rest)]
 
 
-def vector_table(found: SteeringSnapshot) -> Table:
+def vector_table(found: SteeringSnapshot) -> TextTable:
     """Return the vectors with their norms, one row a layer."""
     heads = (
         "vector",
@@ -177,7 +177,7 @@ def _matrix(
     return lines
 
 
-def cosine_table(found: SteeringSnapshot, chosen: str) -> Table | None:
+def cosine_table(found: SteeringSnapshot, chosen: str) -> TextTable | None:
     """Return the cosines between vectors at the chosen one's layer; None where there are none."""
     own = found.cosines.get(chosen)
     if own is None or not own.between:
