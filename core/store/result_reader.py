@@ -14,6 +14,15 @@ from windowshift.core.store.queries import Queries
 class ResultReader(Queries):
     """Reads what jobs produced."""
 
+    def prompt_set(self, digest: str) -> list[tuple[int, Prompt]]:
+        """A prompt set's (number, prompt) in order; empty where the store does not hold it."""
+        rows = self._all(
+            "SELECT p.id, p.key, p.text, p.payload, p.turns FROM prompt_sets s JOIN prompts p ON p.id = s.prompt "
+            "WHERE s.digest = ? ORDER BY s.position",
+            (digest,),
+        )
+        return [(number, stored_prompt(*stored)) for number, *stored in rows]
+
     def completions(self, job: int, behaviour: str, *, first: int = 0, limit: int | None = None) -> list[CompletionRow]:
         """A job's completions from row `first` on, with one behaviour's scores, in row order."""
         return list(self.iter_completions(job, behaviour, first=first, limit=limit))
