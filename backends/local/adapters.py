@@ -96,6 +96,7 @@ class Adapters:
 
     `targets` are the names of the modules that training adapts: the linear layers of the text decoder
     without the output head. Fused experts of a mixture are no linear layers, and are not among them.
+    `linear` has every layer by its path that a saved adapter may change, as the base model made it.
     """
 
     def __init__(self, model: nn.Module, label: str, base: str) -> None:
@@ -105,13 +106,13 @@ class Adapters:
         self._in_force: str | None = None
         self._count = 0
         past = _READ_PAST.get(getattr(getattr(model, "config", None), "model_type", ""), frozenset())
-        self._linear = {
+        self.linear = {
             name: module
             for name, module in model.named_modules()
             if _plain_linear(module) and name.rsplit(".", 1)[-1] not in past
         }
-        self.targets = _targets(model, self._linear)
-        self._transposed = any(type(module).__name__ == "Conv1D" for module in self._linear.values())
+        self.targets = _targets(model, self.linear)
+        self._transposed = any(type(module).__name__ == "Conv1D" for module in self.linear.values())
 
     def use(self, name: str | None) -> None:
         """Put one adapter in force, or none."""
@@ -303,16 +304,16 @@ class Adapters:
                     f"{where} is not a plain LoRA adapter, which is what backend 'local' can use: it has {key}"
                 )
         # Two layers may share one weight: an adapter of one of them leaves the other one alone, as in PEFT.
-        extra = found.keys() - self._linear.keys()
+        extra = found.keys() - self.linear.keys()
         if extra:
             raise BackendError(
                 f"{misfit}: it has {len(extra)} weights too many, such as those of {min(extra)}, "
                 "which is no linear layer of the model"
             )
         head = getattr(self._model, "get_output_embeddings", lambda: None)()
-        named = [path for path, module in self._linear.items() if config.names(path)]
+        named = [path for path, module in self.linear.items() if config.names(path)]
         if config.targets == "all-linear":
-            named = [path for path in named if self._linear[path] is not head]
+            named = [path for path in named if self.linear[path] is not head]
         missing = [path for path in named if len(found.get(path, ())) < 2]
         if missing:
             raise BackendError(f"{misfit}: it lacks {len(missing)} weights, such as those of {min(missing)}")
@@ -322,7 +323,7 @@ class Adapters:
         modules: dict[str, tuple[Tensor, Tensor]] = {}
         for path, parts in found.items():
             down, up = parts["lora_A"], parts["lora_B"]
-            width, height = _sizes(self._linear[path])
+            width, height = sizes(self.linear[path])
             rank = config.rank_of(path)
             for part, value, shape in (("lora_A", down, (rank, width)), ("lora_B", up, (height, rank))):
                 if value.shape != shape:
@@ -423,7 +424,7 @@ def _moved_to_experts(model: Any, name: str) -> bool:
     return bool(config.target_parameters)
 
 
-def _sizes(module: Any) -> tuple[int, int]:
+def sizes(module: Any) -> tuple[int, int]:
     """Numbers that go into a linear layer, and that come out of it."""
     if type(module).__name__ == "Conv1D":
         return int(module.weight.shape[0]), int(module.weight.shape[1])

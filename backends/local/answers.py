@@ -1,4 +1,4 @@
-"""Answers: requests to one model and adapter as rows of the decode loop, and back as completions."""
+"""Answers: requests to a model and its adapters as rows of the decode loop, and back as completions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import ChatFormat, Written, spent
 from windowshift.backends.local.coherence import base_logprobs
 from windowshift.backends.local.given_up import GivenUp
-from windowshift.backends.local.sampler import Decoded, Row, decode
+from windowshift.backends.local.sampler import Decoded, Row
+from windowshift.backends.local.shared_batch import Member, SharedBatch, out_of_memory
 from windowshift.backends.local.watch import Watch
 from windowshift.backends.local.watch import written as written_by
 from windowshift.backends.shared.refusal import failed, library_reason, nonsense, unanswered
@@ -26,63 +27,71 @@ SETTLED_TOGETHER = 64
 
 
 def answers(
-    lm: CausalLM,
-    adapter: str | None,
-    group: Sequence[GenerateRequest],
-    batch_rows: int,
-    given_up: GivenUp | None = None,
+    lm: CausalLM, batch: SharedBatch, group: Sequence[GenerateRequest], given_up: GivenUp | None = None
 ) -> Iterator[list[Completion | Piece]]:
-    """Answer requests to one adapter, or to the base model; each step of the iterator is one forward pass.
+    """Answer requests to the base model and any adapters of it; a step of the iterator is one forward pass at most.
 
-    With `given_up`, pieces come before completions that are to be told as they are written, and requests that
-    nobody waits for any more end.
+    Rows share the passes of `batch` with those of other calls. With `given_up`, pieces come before completions that
+    are to be told as they are written, and requests that nobody waits for any more end.
 
     Raises:
-        BackendError: the adapter does not load.
+        BackendError: the model cannot be sampled from.
     """
     if lm.sampling_fault is not None:
         raise BackendError(lm.sampling_fault)
+    member = batch.join()
+    try:
+        yield from _answers(lm, member, group, given_up)
+    finally:
+        batch.leave(member)
+
+
+def _answers(
+    lm: CausalLM, member: Member, group: Sequence[GenerateRequest], given_up: GivenUp | None
+) -> Iterator[list[Completion | Piece]]:
     steer: Intervention | str | None = None
     if any(request.steering for request in group):
-        steer = _intervention(lm)
+        member.steers = True
+        try:
+            steer = member.batch.intervention()
+        except BackendError as error:
+            steer = str(error)
     refused: list[Completion] = []
-    rows = list(_rows(lm, group, steer, refused))
+    rows = list(_rows(lm, group, steer, refused, str(member.number)))
     if isinstance(steer, str):
         steer = None  # said of every request that steers; the others go on
-    forward = lm.sampling_forward(adapter, steer)
     settler = _Settler(lm, group, rows, steer)
     watch = None if given_up is None else Watch(lm, group, given_up)
     # A key may come twice: rows are told apart by their place in the group.
-    decoded = decode(
-        forward,
-        iter(rows),
-        end_ids=lm.end_ids,
-        cache_plan=lm.cache_plan,
-        batch_rows=batch_rows,
-        device=lm.device,
-        watch=watch,
-    )
+    member.adapters = {
+        index: request.model.adapter for index, request in enumerate(group) if request.model.adapter is not None
+    }
+    member.watch = watch
+    member.rows.extend(rows)
     yield [*refused]
+    left = len(rows)
     try:
-        for found in decoded:
-            yield [*(() if watch is None else watch.pieces()), *settler.take(found)]
+        while left:
+            found, failures = member.advance()
+            left -= len(found) + len(failures)
+            settler.lost(failures)
+            yield [
+                *(() if watch is None else watch.pieces()),
+                *(failed(group[row.index], _sentence(lm, error)) for row, error in failures),
+                *settler.take(found),
+            ]
         yield [*settler.rest()]
     except Exception as error:  # a library may raise anything; the rows that are left must be told of it
-        reason = library_reason(error)
-        sentence = reason if isinstance(error, BackendError) else f"'{lm.label}' failed while decoding: {reason}"
-        if "memory" in reason.lower():
-            sentence += "; lower the option batch_rows of backend 'local'"
-        yield [failed(group[index], sentence) for index in sorted(settler.left)]
+        yield [failed(group[index], _sentence(lm, error)) for index in sorted(settler.left)]
 
 
-def _intervention(lm: CausalLM) -> Intervention | str:
-    """What pushes the model that samples, or why it cannot be pushed."""
-    from windowshift.steering.intervene import Intervention
-
-    try:
-        return Intervention(lm.sampling_points, fingerprint=lm.fingerprint)
-    except BackendError as error:
+def _sentence(lm: CausalLM, error: BaseException) -> str:
+    if isinstance(error, WindowshiftError):
         return str(error)
+    sentence = f"'{lm.label}' failed while decoding: {library_reason(error)}"
+    if out_of_memory(error):
+        sentence += "; lower the option batch_rows of backend 'local'"
+    return sentence
 
 
 class _Settler:
@@ -115,6 +124,14 @@ class _Settler:
                 self._prove(recipe)
         alone = not any(self._group[each.row.index].coherence for each, _, _ in self._ready)
         return self._settle() if alone or len(self._ready) >= SETTLED_TOGETHER else []
+
+    def lost(self, failures: Sequence[tuple[Row, BaseException]]) -> None:
+        """Take rows that came to nothing; the others of their recipe are proven without them."""
+        for row, _ in failures:
+            self.left.discard(row.index)
+            self._expected[row.recipe] -= 1
+            if row.recipe is not None and not self._expected[row.recipe] and row.recipe in self._waiting:
+                self._prove(row.recipe)
 
     def rest(self) -> list[Completion]:
         """What is left once the last row has ended."""
@@ -211,11 +228,15 @@ def _continued(lm: CausalLM, chat: ChatFormat, asked: str | tuple[int, ...]) -> 
 
 
 def _rows(
-    lm: CausalLM, group: Sequence[GenerateRequest], steer: Intervention | str | None, refused: list[Completion]
+    lm: CausalLM,
+    group: Sequence[GenerateRequest],
+    steer: Intervention | str | None,
+    refused: list[Completion],
+    call: str,
 ) -> Iterator[Row]:
     """Requests as rows of token ids; those that cannot be answered go to `refused` instead.
 
-    `steer` is a sentence where the model cannot be steered.
+    `steer` is a sentence where the model cannot be steered; `call` keeps recipes apart from those of other calls.
     """
     for index, request in enumerate(group):
         sampling = request.sampling
@@ -230,7 +251,7 @@ def _rows(
                 if request.steering:
                     assert steer is not None
                     assert not isinstance(steer, str)
-                    recipe = steer.recipe(request.steering, request.group)
+                    recipe = steer.recipe(request.steering, f"{call}:{request.group}")
             except WindowshiftError as error:
                 problem = str(error)
         if problem is None and not prompt:

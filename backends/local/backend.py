@@ -38,11 +38,10 @@ if TYPE_CHECKING:
     from windowshift.backends.local.causal_lm import CausalLM
     from windowshift.backends.local.chat_format import ChatFormat
     from windowshift.backends.local.crew import Crew
+    from windowshift.backends.local.shared_batch import SharedBatch
     from windowshift.backends.local.stack import Stack
 
-PORTION_ROWS = 400
-_CALLS_AT_ONCE = {"generate": 2, "vectors": 1}
-"""Without workers: each call that is under way holds a batch in memory. The others wait; training has a stack."""
+PORTION_ROWS = 128
 T = TypeVar("T")
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
@@ -79,11 +78,11 @@ class LocalBackend:
         self._formats: dict[tuple[str, str | None, Stamp], ChatFormat] = {}
         self._broken: dict[tuple[str, str | None, str | None, Stamp], BackendError] = {}
         self._turns = Turns()
-        self._places = {kind: asyncio.Semaphore(count) for kind, count in _CALLS_AT_ONCE.items()}
         self._crew: Crew | None = None
         self._gpu_crew: Crew | None = None
         self._stack: Stack | None = None
         self._given_up = GivenUp()
+        self._batches: dict[CausalLM, dict[bool, SharedBatch]] = {}
 
     def identify(self, base: str, revision: str | None = None) -> ModelIdentity:
         """Name a model without loading its weights, or torch.
@@ -173,11 +172,11 @@ class LocalBackend:
         return model_size(base, revision)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
-        """Answer all requests, those of one model and adapter together, in order of appearance."""
+        """Answer all requests; rows of any adapters, doses and calls share the decode batch of a base."""
         crew = self._crew_for([request.model for request in requests])
         if crew is not None:
             return crew.stream("generate", portions(requests, crew.size))
-        return _in_place(self._places["generate"], self._turns.stream(lambda: _completions(self._answers(requests))))
+        return self._turns.stream(lambda: _completions(self._answers(requests)), "generate")
 
     def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
         """As `generate`, with pieces of what is written while it is written; see `give_up`."""
@@ -190,8 +189,7 @@ class LocalBackend:
         if crew is not None:
             found = crew.stream("stream", portions(requests, crew.size), self._given_up)
         else:
-            work = self._turns.stream(lambda: self._answers(requests, self._given_up))
-            found = _in_place(self._places["generate"], work)
+            found = self._turns.stream(lambda: self._answers(requests, self._given_up), "stream")
         try:
             async with aclosing(found):
                 async for each in found:
@@ -211,18 +209,18 @@ class LocalBackend:
         crew = self._crew_for([job.model for job in jobs])
         if crew is not None:
             return crew.stream("train", [[job] for job in jobs])
-        return self._turns.stream(lambda: self._trainings(jobs))
+        return self._turns.stream(lambda: self._trainings(jobs), "train")
 
     def make_vectors(self, jobs: Sequence[VectorJob]) -> AsyncGenerator[VectorEvent, None]:
         """Make all vectors, one after another."""
         crew = self._crew_for([job.model for job in jobs])
         if crew is not None:
             return crew.stream("make_vectors", [[job] for job in jobs])
-        return _in_place(self._places["vectors"], self._turns.stream(lambda: self._vectors(jobs)))
+        return self._turns.stream(lambda: self._vectors(jobs), "vectors")
 
     def read(self, requests: Sequence[ReadRequest]) -> AsyncGenerator[Reading, None]:
         """Read all answers, those of one model together."""
-        return _in_place(self._places["vectors"], self._turns.stream(lambda: self._readings(requests)))
+        return self._turns.stream(lambda: self._readings(requests), "vectors")
 
     async def aclose(self) -> None:
         """End all streams and release models, the thread and the workers."""
@@ -233,6 +231,7 @@ class LocalBackend:
         self._models.clear()
         if self._stack is not None:
             await asyncio.to_thread(self._stack.close)
+        self._batches.clear()
         self._stack = None
 
     def _crew_for(self, models: Sequence[Model]) -> Crew | None:
@@ -276,7 +275,9 @@ class LocalBackend:
         require_libraries(steering=any(request.steering for request in requests))
         groups: dict[Model, list[GenerateRequest]] = {}
         for request in requests:
-            groups.setdefault(request.model, []).append(request)
+            # What rows of one batch need not have in common.
+            model = replace(request.model, adapter=None, template=None)
+            groups.setdefault(model, []).append(request)
         for model, group in groups.items():
             yield from self._group(model, group, given_up)
 
@@ -288,11 +289,22 @@ class LocalBackend:
         try:
             lm = self._model(model)
             yield []
-            yield from answers(lm, model.adapter, group, self._batch_rows(lm), given_up)
+            if lm.sampling_fault is not None:
+                raise BackendError(lm.sampling_fault)
+            yield from answers(lm, self._batch(lm, streams=given_up is not None), group, given_up)
         except WindowshiftError as error:
             yield [failed(request, str(error)) for request in group]
         except Exception as error:  # a library may raise anything before the first row is drawn
             yield [failed(request, f"'{model.base}' failed: {library_reason(error)}") for request in group]
+
+    def _batch(self, lm: CausalLM, *, streams: bool) -> SharedBatch:
+        """The decode batch of all calls of `generate`, or of all of `stream`, whose readers wait for each word."""
+        from windowshift.backends.local.shared_batch import SharedBatch
+
+        batches = self._batches.setdefault(lm, {})
+        if streams not in batches:
+            batches[streams] = SharedBatch(lm, self._batch_rows(lm), fair=streams)
+        return batches[streams]
 
     def _batch_rows(self, lm: CausalLM) -> int:
         if self._options.batch_rows:
@@ -349,20 +361,13 @@ class LocalBackend:
             raise self._broken[key]
         if key not in self._models:
             for other in [each for each in self._models if each[:3] == place]:
-                del self._models[other]
+                self._batches.pop(self._models.pop(other), None)
             try:
                 self._models[key] = load(model.base, model.revision, self._options, model.merged)
             except BackendError as error:
                 self._broken[key] = error
                 raise
         return self._models[key]
-
-
-async def _in_place(places: asyncio.Semaphore, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """Yield what a stream yields, once it is its turn; its work begins when it is first asked."""
-    async with places, aclosing(stream):
-        async for item in stream:
-            yield item
 
 
 def _completions(found: Iterator[list[Completion | Piece]]) -> Iterator[list[Completion]]:
@@ -372,17 +377,14 @@ def _completions(found: Iterator[list[Completion | Piece]]) -> Iterator[list[Com
 
 
 def portions(requests: Sequence[GenerateRequest], workers: int) -> list[list[GenerateRequest]]:
-    """Cut requests into portions for workers: one model each, in order of appearance."""
+    """Cut requests into portions for workers, those of one model and adapter beside each other."""
     groups: dict[Model, list[GenerateRequest]] = {}
     for request in requests:
         groups.setdefault(request.model, []).append(request)
-    found: list[list[GenerateRequest]] = []
-    for group in groups.values():
-        # Small enough that all workers have something, large enough that the last rows of a portion,
-        # which decode in a thin batch, are few beside the others.
-        size = min(PORTION_ROWS, max(PORTION_ROWS // 4, -(-len(group) // workers)))
-        found.extend(group[at : at + size] for at in range(0, len(group), size))
-    return found
+    ordered = [request for group in groups.values() for request in group]
+    # Small enough that all workers have something, also towards the end; a worker's portions share its batch.
+    size = min(PORTION_ROWS, max(PORTION_ROWS // 4, -(-len(ordered) // workers)))
+    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
 
 
 def require_libraries(*, steering: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from windowshift.backends.local.hub import resolved
 from windowshift.backends.local.kv_cache import CachePlan
 from windowshift.backends.local.model_folder import POSITIONS, identify, locate, tiny
 from windowshift.backends.local.options import LocalOptions
+from windowshift.backends.local.row_adapters import RowAdapters
 from windowshift.backends.local.sampler import Forward, Row
 from windowshift.backends.local.stacked_attention import NAME as STACKED
 from windowshift.backends.local.tokenizer import loading_error
@@ -48,9 +49,8 @@ class CausalLM:
     Two copies of a small CPU model are held: float32 weights that train, and a float64 copy that
     samples. In float32 the same row gives logits that differ by about 1e-6 with the shape of the
     batch around it, which flips a sampled token now and then; in float64 the noise is 1e-15 and
-    does not. The copy carries the adapter in force merged into its weights. Larger CPU models and
-    CUDA sample from the shared weights with the adapter attached, and there a completion may, rarely,
-    depend on what shares its batch.
+    does not. Larger CPU models and CUDA sample from the shared weights, and there a completion may,
+    rarely, depend on what shares its batch. Rows of any adapters share a pass (`row_adapters`).
 
     With `recomputes`, training keeps what goes into each decoder layer, and computes the rest again.
 
@@ -74,11 +74,12 @@ class CausalLM:
             duplicate.set_experts_implementation("eager")  # grouped products of experts know no float64
         if self.device.type == "cpu" and model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(STACKED)
-        self._copy_modules: dict[str, Any] = dict(duplicate.named_modules()) if exact else {}
         self.recomputes = False
-        self._merged: AdapterFile | None = None
-        self._changed: dict[str, nn.Parameter] = {}  # what the copy's changed layers had before
         self.adapters = Adapters(model, label, base)
+        sites = self.adapters.linear
+        if exact:
+            sites = {path: duplicate.get_submodule(path) for path in sites}
+        self.row_adapters = RowAdapters(sites, self.adapters)
 
     def chat_of(self, model: Model) -> ChatFormat:
         """The chat format with what a request's model says of its template."""
@@ -165,21 +166,30 @@ class CausalLM:
             return False
         return True
 
+    @cached_property
+    def mixes(self) -> bool:
+        """Whether rows of several adapters may share a pass, found out when they first would."""
+        from windowshift.backends.local.first_use import mixes
+
+        return mixes(self)
+
     def base(self) -> Any:
-        """The module that samples, with no adapter in force."""
-        return self.in_force(None)
+        """The module that samples, with no adapter in force: set anew, as other work may come between."""
+        if self._copy is not None:
+            return self._copy
+        self.adapters.use(None)
+        return self.model
 
     def sampling_forward(self, adapter: str | None, steer: Intervention | None = None) -> Forward:
-        """The forward pass for sampling from an adapter as saved on disk, or from the base model.
+        """The forward pass for sampling, each row from its own adapter, or all from one as saved on disk.
 
         `steer`, made on `sampling_points`, pushes the rows that have a recipe.
 
         Raises:
             BackendError: the adapter is not one, or does not fit the model.
         """
-        file = None if adapter is None else AdapterFile.at(adapter)
-        if file is not None:
-            self.adapters.load(file)  # a bad adapter shows here, before any row
+        # A bad adapter shows here, before any row.
+        every = None if adapter is None else self.row_adapters.load(AdapterFile.at(adapter))
 
         def forward(
             input_ids: Tensor,
@@ -189,7 +199,7 @@ class CausalLM:
             rows: Sequence[Row],
             keep: int,
         ) -> Tensor:
-            model = self.in_force(file)
+            model = self.base()
             inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
             if "position_ids" in self._keywords:
                 inputs["position_ids"] = position_ids
@@ -201,7 +211,8 @@ class CausalLM:
             step = attention_mask is not None
             if not self.cache_plan.attends:
                 inputs["attention_mask"] = None  # there is no padding among states
-            with decoding(cache) if step else nullcontext():
+            own = [row.adapter for row in rows] if every is None else [every]
+            with decoding(cache) if step else nullcontext(), self.row_adapters.serving(own):
                 if steer is None:
                     logits: Tensor = model(**inputs).logits
                 else:
@@ -210,22 +221,19 @@ class CausalLM:
 
         return forward
 
-    def in_force(self, file: AdapterFile | None) -> Any:
-        """The module to call, with the adapter in force: set anew, as other work may come between."""
-        if self._copy is None:
-            self.adapters.use(None if file is None else self.adapters.load(file))
-            return self.model
-        if file != self._merged:
-            # Another parameter, not other numbers in the same one: a layer may share it (tied embeddings).
-            for path, weight in self._changed.items():
-                self._copy_modules[path].weight = weight
-            self._changed, self._merged = {}, None
-            if file is not None:
-                for path, merged in self.adapters.deltas(self.adapters.load(file)):
-                    self._changed[path] = self._copy_modules[path].weight
-                    self._copy_modules[path].weight = nn.Parameter(merged, requires_grad=False)
-            self._merged = file
-        return self._copy
+    def in_force(self, file: AdapterFile | None) -> Callable[..., Any]:
+        """What to call as the model that samples, all rows from one adapter, or from the base model.
+
+        Raises:
+            BackendError: the adapter does not fit the model.
+        """
+        every = None if file is None else self.row_adapters.load(file)
+
+        def called(**inputs: Any) -> Any:
+            with self.row_adapters.serving([every]):
+                return self.base()(**inputs)
+
+        return called
 
 
 def load(base: str, revision: str | None, options: LocalOptions, merged: str | None = None) -> CausalLM:

@@ -31,8 +31,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Seconds before a worker that died is replaced, where none gave a result since the last one did."""
 DEATHS_A_PORTION = 2
 """What a killed worker was at goes to another one; a portion that more than so many died of is given up."""
-TRAINED_AT_ONCE = 8
-"""Adapters that a worker trains in common passes; more gain nothing on one core, and each takes memory."""
+AT_ONCE = {"train": 8, "generate": 3}
+"""Portions that a worker has at a time. They share its passes: more adapters than so many gain nothing on one core, and
+so many portions of rows keep its decode batch full while the first ones end."""
 _LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed)
 """What is yielded last of the request or job with that key."""
 
@@ -79,8 +80,8 @@ class _Call:
 class Crew:
     """Starts workers at the first call and deals portions of work to whoever is free.
 
-    Each worker holds at most one portion of each lane (generate, stream, train, make_vectors) at a time, of training
-    `TRAINED_AT_ONCE`, which share its passes; its own backend lets lanes take turns. A worker that dies is
+    Each worker holds at most one portion of each lane (generate, stream, train, make_vectors) at a time, or as many as
+    `AT_ONCE` says, which share its passes; its own backend lets lanes take turns. A worker that dies is
     replaced, and what it was at begins again where it was: completions that were given out stay, a training goes on
     from its saved state.
 
@@ -268,7 +269,7 @@ class Crew:
 
     def _deal(self) -> None:
         for call in self._waiting:
-            places = TRAINED_AT_ONCE if call.lane == "train" else 1
+            places = AT_ONCE.get(call.lane, 1)
             for held in range(places):  # nobody gets a second one before everybody has a first
                 for worker in self._workers:
                     if not call.waiting or worker.busy[call.lane] > held:

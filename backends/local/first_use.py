@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from windowshift.backends.local.adapters import AdapterFile
+from windowshift.backends.local.adapters import AdapterFile, sizes
 from windowshift.backends.local.architecture_limits import unsupported
 from windowshift.backends.local.sampler import Row, decode
 from windowshift.backends.shared.refusal import library_reason
@@ -78,6 +78,39 @@ def training_fault(lm: CausalLM) -> str | None:
         return f"'{lm.label}' cannot be trained by backend 'local': {error}"
     except Exception as error:  # libraries raise many kinds where an architecture is not as they expect
         return f"'{lm.label}' cannot be trained by backend 'local' with LoRA: {library_reason(error)}"
+
+
+@torch.inference_mode()
+def mixes(lm: CausalLM) -> bool:
+    """Whether rows of several adapters can share a pass: in one, each row's logits are those that it has alone.
+
+    They are where a linear layer gets rows of tokens; not where experts get tokens of all rows shuffled. Three
+    small adapters with random weights are tried beside the base model.
+    """
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.tensor(list(text_ids(lm, 24)), device=lm.device).view(3, 8)
+
+    def matrices(rank: int) -> Iterator[tuple[str, Tensor, Tensor, float]]:
+        for path, module in lm.adapters.linear.items():
+            width, height = sizes(module)
+            down, up = torch.randn(rank, width, generator=generator), torch.randn(height, rank, generator=generator)
+            yield path, (down / width**0.5).to(lm.device), (0.3 * up).to(lm.device), 1.0
+
+    rows = [lm.row_adapters.made(matrices(2)), None, lm.row_adapters.made(matrices(3))]
+    try:
+        with lm.row_adapters.serving(rows):
+            mixed = lm.base()(input_ids=ids, use_cache=False).logits
+        alone = []
+        for index, row in enumerate(rows):
+            with lm.row_adapters.serving([row]):
+                alone.append(lm.base()(input_ids=ids[index : index + 1], use_cache=False).logits[0])
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # says nothing about the model
+    except Exception:  # libraries raise many kinds where an architecture is not as they expect
+        return False
+    limit = _TOLERANCE.get(lm.base().dtype, _HALF)
+    off = [_difference(one, other) for one, other in zip(mixed.flatten(0, 1), torch.cat(alone), strict=True)]
+    return max(off) <= limit
 
 
 @torch.inference_mode()
@@ -147,7 +180,7 @@ def _adapter_off(lm: CausalLM) -> str | None:
                 loaded = _logits(lm.model, ids)
                 sampled = _logits(lm.in_force(file), ids)
             finally:
-                lm.base()
+                lm.row_adapters.drop(file)
                 adapters.forget(file)
                 name = ""
     finally:

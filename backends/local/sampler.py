@@ -9,7 +9,7 @@ on what shares its batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -23,6 +23,7 @@ from windowshift.backends.local.inversion import draw, uniforms
 from windowshift.backends.local.kv_cache import CHUNK, CachePlan, SlotCache
 
 if TYPE_CHECKING:
+    from windowshift.backends.local.row_adapters import RowAdapter
     from windowshift.steering.recipe import Recipe
 
 PREFILL_TOKENS = 8192
@@ -33,7 +34,7 @@ _COLUMNS = 256
 class Row:
     """One completion to draw, as token ids; `index` is the caller's name for it.
 
-    `recipe` is how its activations are pushed, None for not at all.
+    `recipe` is how its activations are pushed, None for not at all; `adapter` None is the base model.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Row:
     max_tokens: int
     recipe: Recipe | None = None
     logprobs: int | None = None
+    adapter: RowAdapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class Watcher(Protocol):
         """Whether nobody waits for a row any more."""
         ...
 
+    def begin(self, rows: Sequence[Row]) -> None:
+        """Rows are drawn from their beginning, for the first time or anew."""
+        ...
+
     def take(self, rows: Sequence[Row], tokens: Tensor, drawn: Mapping[int, Sequence[DrawnToken]]) -> list[int]:
         """Take the tokens [rows] that rows drew; the places of those that end here.
 
@@ -116,43 +122,107 @@ def decode(
     Yields what finished in that pass, often nothing. Rows are taken in order, as places get free. A row that
     nobody waits for is not begun, and one that `watch` ends is a ``stop``.
     """
-    batch = _Batch(forward, end_ids, cache_plan, batch_rows, torch.device(device), watch)
-    waiting: deque[Row] = deque()
-    threshold = max(1, batch_rows // 8)
+    loop = DecodeLoop(
+        forward, end_ids=end_ids, cache_plan=cache_plan, batch_rows=batch_rows, device=device, watch=watch
+    )
     more = True
     while True:
-        while more and len(waiting) < batch_rows:
+        while more and len(loop.waiting) < loop.batch_rows:
             row = next(rows, None)
             if row is None:
                 more = False
             else:
-                waiting.append(row)
-        if waiting and watch is not None and not watch.wants_none:
-            unwanted = [row for row in waiting if watch.unwanted(row)]
-            if unwanted:
-                waiting = deque(row for row in waiting if not watch.unwanted(row))
-                yield [Decoded(row, [], "stop") for row in unwanted]
-                continue
-        free = batch_rows - batch.size
-        # A prefill costs a pass of its own, so it waits until a few places are free.
-        if waiting and (batch.size == 0 or free >= min(threshold, len(waiting))):
-            yield batch.admit(_next_group(waiting, free))
-        elif batch.size:
-            yield batch.step()
-        else:
+                loop.waiting.append(row)
+        if not loop.waiting and not loop.rows:
             return
+        yield loop.advance()
 
 
-def _next_group(waiting: deque[Row], free: int) -> list[Row]:
-    """Rows to prefill together: as many as fit the places and the token budget, at least one."""
-    group: list[Row] = []
-    longest = 0
-    while waiting and len(group) < free:
-        longest = max(longest, len(waiting[0].prompt))
-        if group and longest * (len(group) + 1) > PREFILL_TOKENS:
-            break
-        group.append(waiting.popleft())
-    return group
+class DecodeLoop:
+    """A decode batch that rows join and leave while it runs.
+
+    Attributes:
+        waiting: rows that have no place yet, in the order in which they get one; add to it at any time.
+        batch_rows: places.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        end_ids: frozenset[int],
+        cache_plan: CachePlan,
+        batch_rows: int,
+        device: Any = "cpu",
+        watch: Watcher | None = None,
+        mixes: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._forward, self._end_ids, self._plan = forward, end_ids, cache_plan
+        self._device, self._watch, self._mixes = torch.device(device), watch, mixes
+        self.waiting: deque[Row] = deque()
+        self.batch_rows = batch_rows
+        self._batch: _Batch | None = None
+        self._joining: list[Row] = []  # in the last prefill: a pass that fails has not let them in
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows that have a place."""
+        return () if self._batch is None else self._batch.rows
+
+    def advance(self) -> list[Decoded]:
+        """One forward pass, of prompts or of the tokens drawn last; what finished in it."""
+        if self._watch is not None and not self._watch.wants_none:
+            unwanted = [row for row in self.waiting if self._watch.unwanted(row)]
+            if unwanted:
+                self.waiting = deque(row for row in self.waiting if not self._watch.unwanted(row))
+                return [Decoded(row, [], "stop") for row in unwanted]
+        if self._batch is None:
+            self._batch = _Batch(self._forward, self._end_ids, self._plan, self.batch_rows, self._device, self._watch)
+        batch, self._joining = self._batch, []
+        free = self.batch_rows - batch.size
+        # A prefill costs a pass of its own, so it waits until a few places are free.
+        worth = min(max(1, self.batch_rows // 8), len(self.waiting))
+        if self.waiting and (batch.size == 0 or free >= worth):
+            group = self._next_group(free)
+            if group:
+                self._joining = group
+                if self._watch is not None:
+                    self._watch.begin(group)
+                return batch.admit(group)
+        return batch.step() if batch.size else []
+
+    def drop(self, leaving: Callable[[Row], bool]) -> None:
+        """Let rows leave unfinished, from the batch and from those that wait."""
+        self.waiting = deque(row for row in self.waiting if not leaving(row))
+        if self._batch is not None:
+            self._batch.drop(leaving)
+
+    @property
+    def in_work(self) -> list[Row]:
+        """The rows that have a place, or would have got one in a prefill that failed."""
+        return list({id(row): row for row in (*self.rows, *self._joining)}.values())
+
+    def empty(self) -> list[Row]:
+        """Take all rows in work out, unfinished, and let go of the batch's memory."""
+        rows = self.in_work
+        self._batch, self._joining = None, []
+        return rows
+
+    def _next_group(self, free: int) -> list[Row]:
+        """Rows to prefill together: as many as fit the places and the token budget.
+
+        None at all where rows of another adapter are being decoded, and the model cannot mix them.
+        """
+        waiting, group, longest = self.waiting, list[Row](), 0
+        beside = self.rows[0] if self.rows else waiting[0]
+        while waiting and len(group) < free:
+            if waiting[0].adapter is not beside.adapter and not self._mixes():
+                break
+            longest = max(longest, len(waiting[0].prompt))
+            if group and longest * (len(group) + 1) > PREFILL_TOKENS:
+                break
+            group.append(waiting.popleft())
+        return group
 
 
 class _Batch:
@@ -239,6 +309,16 @@ class _Batch:
         logits = self._forward(self._last[:size, None], mask, positions, cache, self.rows, 1)
         cache.place(cache.end + 1)
         return self._take(logits[:, -1], slice(0, size))
+
+    @torch.inference_mode()
+    def drop(self, leaving: Callable[[Row], bool]) -> None:
+        """Let rows leave unfinished."""
+        slots = {slot for slot, row in enumerate(self.rows) if leaving(row)}
+        if slots:
+            for slot in slots:
+                self._drawn.pop(self.rows[slot].index, None)
+            self._drop(slots)
+            self._settle()
 
     def _integers(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.long, device=self._device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -80,19 +80,22 @@ class Turns:
 
     def __init__(self, slice_seconds: float = SLICE_SECONDS) -> None:
         self._slice = slice_seconds
-        self._waiting: deque[_Stream[Any]] = deque()
+        self._waiting: OrderedDict[str, deque[_Stream[Any]]] = OrderedDict()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    async def stream(self, start: Callable[[], Iterator[Sequence[T]]]) -> AsyncGenerator[T, None]:
+    async def stream(self, start: Callable[[], Iterator[Sequence[T]]], kind: str = "") -> AsyncGenerator[T, None]:
         """Yield what the steps of `start()` give, as they give it.
+
+        Kinds have their turns one after another, however many streams of one there are, and so have the streams
+        of a kind.
 
         Closing the iterator, or cancelling the task that reads it, ends the work after the step in
         progress and waits for that.
         """
         work: _Stream[T] = _Stream(start, asyncio.get_running_loop())
-        self._add(work)
+        self._add(work, kind)
         try:
             while (got := await work.queue.get()) is not None:
                 if isinstance(got, BaseException):
@@ -112,11 +115,11 @@ class Turns:
         if thread is not None:
             await asyncio.to_thread(thread.join)
 
-    def _add(self, work: _Stream[Any]) -> None:
+    def _add(self, work: _Stream[Any], kind: str) -> None:
         with self._wake:
             if self._closed:
                 raise RuntimeError("this backend was closed")
-            self._waiting.append(work)
+            self._waiting.setdefault(kind, deque()).append(work)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="windowshift-compute", daemon=True)
                 self._thread.start()
@@ -130,11 +133,15 @@ class Turns:
                 if not self._waiting:
                     return
                 if self._closed:
-                    for left in self._waiting:
+                    for left in (each for streams in self._waiting.values() for each in streams):
                         left.cancelled.set()
-                work = self._waiting.popleft()
+                kind = next(iter(self._waiting))
+                streams = self._waiting.pop(kind)
+                work = streams.popleft()
+                if streams:
+                    self._waiting[kind] = streams  # behind the others
             if work.advance(time.monotonic() + self._slice):
                 with self._wake:
-                    self._waiting.append(work)
+                    self._waiting.setdefault(kind, deque()).append(work)
             else:
                 work.finish()

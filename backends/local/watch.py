@@ -48,6 +48,13 @@ class Watch:
         """Whether every row is waited for."""
         return not self._given_up
 
+    def begin(self, rows: Sequence[Row]) -> None:
+        """Rows are drawn from their beginning: again, where a batch did not fit the memory."""
+        for row in rows:
+            followed = self._followed.get(row.index)
+            if followed is not None:
+                followed.begin()
+
     def take(self, rows: Sequence[Row], tokens: Tensor, drawn: Mapping[int, Sequence[DrawnToken]]) -> list[int]:
         """Take the tokens that rows drew in a pass; the places of those that end here, though the model would go on."""
         ending: list[int] = []
@@ -88,6 +95,10 @@ class _Followed:
         self._text = self._reasoning = ""  # as told
         self._told = 0  # tokens of the answer whose log-probabilities were told
         self._longest = max(map(len, request.stop), default=0)
+
+    def begin(self) -> None:
+        """It is drawn from its beginning; what was told stays told, and the tokens will be the same."""
+        self._ids, self._drawn, self._new = [], (), False
 
     def take(self, token: int, drawn: Sequence[DrawnToken]) -> bool:
         """Take a token; whether the text has come to where it is to stop."""

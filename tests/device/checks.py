@@ -35,9 +35,9 @@ def opened(folder: Path, device: str, dtype: str) -> CausalLM:
     return load(str(folder), None, LocalOptions(device=device, dtype=dtype, threads=4))
 
 
-def logits_of(model: Any) -> torch.Tensor:
+def logits_of(model: Any, device: torch.device | None = None) -> torch.Tensor:
     """Logits [tokens, vocabulary] of a fixed text, in float64 on the CPU."""
-    ids = torch.tensor(IDS, device=next(model.parameters()).device)
+    ids = torch.tensor(IDS, device=next(model.parameters()).device if device is None else device)
     with torch.inference_mode():
         found: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
     return found.double().cpu()
@@ -152,7 +152,7 @@ async def check_training(dtype: str, device: str, folder: Path) -> None:
     assert all(abs(one - other) < limit * max(1, other) for one, other in zip(losses, expected, strict=True)), losses
     peft: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter)).eval()
     lm = opened(base, device, dtype)
-    found = off(logits_of(lm.in_force(AdapterFile.at(adapter))), logits_of(peft))
+    found = off(logits_of(lm.in_force(AdapterFile.at(adapter)), lm.device), logits_of(peft))
     assert found < (BFLOAT16 if dtype == "bfloat16" else FLOAT32), found
     model = Model(str(base), adapter=str(adapter))
     greedy = Sampling(0.0, 1.0, 24)
@@ -229,10 +229,10 @@ def check_foreign_adapters(device: str, folder: Path) -> None:
     torch.manual_seed(0)
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder / "adapter")
     lm = opened(base, device, "bfloat16")
-    plain = logits_of(lm.in_force(None))
+    plain = logits_of(lm.in_force(None), lm.device)
     file = AdapterFile.at(folder / "adapter")
-    first = logits_of(lm.in_force(file))
-    assert torch.equal(first, logits_of(lm.in_force(file)))
+    first = logits_of(lm.in_force(file), lm.device)
+    assert torch.equal(first, logits_of(lm.in_force(file), lm.device))
     assert off(first, plain) > 1e-3
     path = folder / "adapter" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": "pissa"}))
@@ -242,7 +242,7 @@ def check_foreign_adapters(device: str, folder: Path) -> None:
     except BackendError as error:
         refusal = str(error)
     assert "pissa" in refusal
-    assert torch.equal(logits_of(lm.in_force(None)), plain)
+    assert torch.equal(logits_of(lm.in_force(None), lm.device), plain)
 
 
 def check_coherence(device: str, folder: Path) -> None:

@@ -1,0 +1,265 @@
+"""Rows of any adapters and any doses in one decode batch, and of several calls: each is what it is alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.backend_contract import Subject, answers, request
+from tests.tiny_models import build
+from windowshift.backends.local.adapters import AdapterFile
+from windowshift.backends.local.answers import answers as answering
+from windowshift.backends.local.backend import LocalBackend
+from windowshift.backends.local.causal_lm import CausalLM, load
+from windowshift.backends.local.options import LocalOptions
+from windowshift.backends.local.row_adapters import RowAdapter
+from windowshift.backends.local.sampler import Row, decode
+from windowshift.backends.local.shared_batch import SharedBatch
+from windowshift.core.contract.generation import GenerateRequest, Model, Sampling, Steering
+from windowshift.core.contract.training import Sft
+from windowshift.core.contract.vector_file import Provenance
+from windowshift.steering.vector import SteeringVector
+
+RANKS = (2, 5, 3)
+TEXTS = ("What do bees do?", "Why?", "Tell me of the river, and of the hills that it rises in.")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("models") / "llama")
+
+
+def saved(model: Path, place: Path, rank: int) -> Path:
+    """A random adapter that is not small, so that rows which get another one's numbers write other texts."""
+    lm = load(str(model), None, LocalOptions(threads=1))
+    name, parameters = lm.adapters.create(Sft(rank=rank, alpha=2 * rank), seed=rank)
+    with torch.no_grad():
+        for index, parameter in enumerate(parameters.values()):
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(rank + index)))
+    lm.adapters.save(name, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def adapters(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    place = tmp_path_factory.mktemp("adapters")
+    return [str(saved(folder, place / str(rank), rank)) for rank in RANKS]
+
+
+@pytest.fixture(scope="module")
+def vector(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    lm = load(str(folder), None, LocalOptions(threads=1))
+    numbers = np.random.default_rng(0).normal(size=(2, lm.model.config.hidden_size))
+    made = SteeringVector.make("v", numbers, Provenance("tiny", lm.fingerprint, "test"), layer=0, rms=(2.0, 3.0))
+    place = tmp_path_factory.mktemp("vectors") / "v.safetensors"
+    made.save(place)
+    return str(place)
+
+
+def subject_of(folder: Path, **options: object) -> Subject:
+    settings = {"threads": 1, "batch_rows": 8, "workers": 1, **options}
+    return Subject(lambda: LocalBackend(settings), Model(str(folder)), "./no/such", "word " * 400)
+
+
+def mixed(subject: Subject, adapters: Sequence[str], vector: str, temperature: float) -> list[GenerateRequest]:
+    """Requests of which no two neighbours have the same adapter or dose."""
+    models = [subject.model, *(dataclasses.replace(subject.model, adapter=each) for each in adapters)]
+    doses: list[tuple[Steering, ...]] = [
+        (),
+        (Steering(vector, 1.5),),
+        (Steering(vector, -2.0, tokens="response"),),
+        (Steering(vector, 1.0, layer=1, ablate=True),),
+    ]
+    found = []
+    for number in range(32):
+        sampling = Sampling(temperature, 1.0, 3 + number * 5 % 17)
+        changes: dict[str, Any] = {
+            "model": models[number % 4],
+            "steering": doses[number // 4 % 4],
+            "sampling": sampling,
+            "seed": number,
+            "coherence": number % 5 == 0,
+        }
+        found.append(request(subject, f"r{number}", TEXTS[number % 3], **changes))
+    return found
+
+
+def told(completion: Any) -> tuple[Any, ...]:
+    """What a row came to; how often a hook was called is the batch's affair."""
+    return (completion.text, completion.finish, completion.tokens, completion.prompt_tokens, completion.error)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_rows_of_any_adapter_and_dose_are_what_they_are_alone(
+    folder: Path, adapters: list[str], vector: str, temperature: float
+) -> None:
+    subject = subject_of(folder)
+    requests = mixed(subject, adapters, vector, temperature)
+    backend = subject.make()
+    together = await answers(backend, requests)
+    assert len({told(each) for each in together.values()}) > 20  # adapters and doses write different texts
+    backwards = await answers(backend, requests[::-1])
+    for each in requests[::3]:
+        alone = (await answers(backend, [each]))[each.key]
+        assert told(together[each.key]) == told(backwards[each.key]) == told(alone)
+        assert alone.error is None
+        assert together[each.key].logprob == pytest.approx(alone.logprob, rel=1e-5)
+    await backend.aclose()
+
+
+async def test_calls_at_the_same_time_share_passes(folder: Path, adapters: list[str], vector: str) -> None:
+    subject = subject_of(folder)
+    requests = mixed(subject, adapters, vector, 1.0)
+    backend = subject.make()
+    expected = await answers(backend, requests)
+    await backend.aclose()
+    lm = load(str(folder), None, LocalOptions(threads=1))
+    batch = SharedBatch(lm, 32)
+    passes: list[int] = []
+    inner = lm.row_adapters.serving
+
+    def counted(rows: Sequence[RowAdapter | None]) -> Any:
+        passes.append(len(rows))
+        return inner(rows)
+
+    lm.row_adapters.serving = counted  # type: ignore[method-assign]
+    calls = [answering(lm, batch, requests[at : at + 4]) for at in range(0, 32, 4)]
+    found: dict[str, Any] = {}
+    while calls:
+        for call in list(calls):
+            some = next(call, None)
+            if some is None:
+                calls.remove(call)
+            found |= {each.key: told(each) for each in some or ()}
+    assert found == {key: told(each) for key, each in expected.items()}
+    assert max(passes) > 16  # rows of more than four calls
+
+
+async def test_a_batch_that_does_not_fit_the_memory_is_halved(
+    folder: Path, adapters: list[str], vector: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    subject = subject_of(folder)
+    requests = mixed(subject, adapters, vector, 1.0)
+    plain = subject.make()
+    expected = await answers(plain, requests)
+    await plain.aclose()
+    inner = CausalLM.sampling_forward
+
+    def bounded(self: CausalLM, *args: Any) -> Any:
+        forward = inner(self, *args)
+
+        def call(*inputs: Any) -> Any:
+            logits = forward(*inputs)
+            if len(inputs[4]) > 3:  # behind the pass: what steering tallied must be forgotten
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return logits
+
+        return call
+
+    monkeypatch.setattr(CausalLM, "sampling_forward", bounded)
+    backend = subject.make()
+    found = await answers(backend, requests)
+    assert {key: told(each) for key, each in found.items()} == {key: told(each) for key, each in expected.items()}
+    assert "ran out of memory with 8 completions at once: going on with 4" in caplog.text
+    assert "ran out of memory with 4 completions at once: going on with 2" in caplog.text
+    await backend.aclose()
+
+
+async def test_a_pass_that_fails_fails_the_rows_in_it_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = subject_of(folder, batch_rows=4)
+    inner = CausalLM.sampling_forward
+
+    def broken(self: CausalLM, *args: Any) -> Any:
+        forward = inner(self, *args)
+
+        def call(*inputs: Any) -> Any:
+            if any(row.seed == 1 and row.max_tokens == 7 for row in inputs[4]):
+                raise RuntimeError("the sky is falling")
+            return forward(*inputs)
+
+        return call
+
+    monkeypatch.setattr(CausalLM, "sampling_forward", broken)
+    backend = subject.make()
+    requests = [request(subject, f"r{n}", seed=n, sampling=Sampling(1.0, 1.0, 7)) for n in range(12)]
+    found = await answers(backend, requests)
+    failed = {key for key, each in found.items() if each.finish == "failed"}
+    assert failed == {"r0", "r1", "r2", "r3"}
+    assert "the sky is falling" in (found["r1"].error or "")
+    await backend.aclose()
+
+
+async def test_an_adapter_that_is_none_fails_its_own_rows(folder: Path, adapters: list[str]) -> None:
+    subject = subject_of(folder)
+    wrong = dataclasses.replace(subject.model, adapter="./no/adapter")
+    good = dataclasses.replace(subject.model, adapter=adapters[0])
+    requests = [request(subject, f"r{n}", model=(wrong, good, subject.model)[n % 3]) for n in range(9)]
+    backend = subject.make()
+    found = await answers(backend, requests)
+    assert {key for key, each in found.items() if each.finish == "failed"} == {"r0", "r3", "r6"}
+    assert "adapter_config.json" in (found["r0"].error or "")
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+def test_a_model_that_cannot_mix_decodes_one_adapter_at_a_time(
+    folder: Path, adapters: list[str], monkeypatch: pytest.MonkeyPatch, mixes: bool
+) -> None:
+    lm = load(str(folder), None, LocalOptions(threads=1))
+    assert lm.mixes
+    lm.__dict__["mixes"] = mixes
+    passes: list[int] = []
+    inner = lm.row_adapters.serving
+
+    def counted(rows: Sequence[RowAdapter | None]) -> Any:
+        passes.append(len(set(rows)))
+        return inner(rows)
+
+    monkeypatch.setattr(lm.row_adapters, "serving", counted)
+    batch = SharedBatch(lm, 8)
+    member = batch.join()
+    rows = [Row(n, [5, 6 + n, 7], n, 1.0, 1.0, 5) for n in range(12)]
+    member.adapters = {n: adapters[n % 2] for n in range(12) if n % 3}
+    member.rows.extend(rows)
+    found = []
+    while len(found) < 12:
+        found += member.advance()[0]
+    batch.leave(member)
+    assert (max(passes) > 1) is mixes
+    for each in found:
+        adapter = member.adapters.get(each.row.index)
+        (alone,) = (
+            one
+            for step in decode(
+                lm.sampling_forward(adapter),
+                iter([each.row]),
+                end_ids=lm.end_ids,
+                cache_plan=lm.cache_plan,
+                batch_rows=1,
+            )
+            for one in step
+        )
+        assert alone == each
+
+
+def test_what_another_adapter_makes_of_a_row_does_not_reach_it(folder: Path, adapters: list[str]) -> None:
+    """Not even where that is not finite."""
+    lm = load(str(folder), None, LocalOptions(threads=1, dtype="float32"))
+    good = lm.row_adapters.load(AdapterFile.at(adapters[0]))
+    wild = RowAdapter({path: (down * 1e38, up) for path, (down, up) in good.layers.items()})
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    with torch.inference_mode():
+        with lm.row_adapters.serving([good, wild]):
+            mixed_rows = lm.base()(input_ids=ids).logits
+        with lm.row_adapters.serving([good]):
+            alone = lm.base()(input_ids=ids[:1]).logits
+        plain = lm.base()(input_ids=ids[:1]).logits
+    assert torch.allclose(mixed_rows[0], alone[0], atol=1e-5)
+    assert not mixed_rows[1].isfinite().all()
+    assert (plain - alone).abs().max() > 1e-3
