@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-device test-transformers-serve test-tinker tinker-env test-vllm vllm-env check format
+.PHONY: setup demo test test-slow test-device test-transformers-serve test-tinker tinker-env test-vllm vllm-env test-ray check format
 .PHONY: bench bench-engine coverage bench-servers docs pictures microworld clean
 
 setup: $(STAMP)
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing torch into $(VENV): the largest part, minutes on a slow line ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	@echo "installing windowshift and what it needs into $(VENV): some minutes ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,code,serve,server,openai,keyring,tinker,inspect,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,code,serve,server,openai,keyring,tinker,inspect,ray,slurm,docs,dev]'
 	touch $@
 
 # On a terminal: the grid fills live in the TUI. Without one: a progress line, then the report.
@@ -32,11 +32,11 @@ demo: setup
 
 # One worker more than there are cores: many of these tests wait, for a server, a worker process or a screen.
 test: setup
-	$(BIN)/python -m pytest -m 'not slow and not tinker and not vllm' --dist loadfile \
+	$(BIN)/python -m pytest -m 'not slow and not tinker and not vllm and not ray' --dist loadfile \
 	  -n $$($(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 test-slow: setup
-	$(BIN)/python -m pytest -m 'slow and not tinker and not vllm'
+	$(BIN)/python -m pytest -m 'slow and not tinker and not vllm and not ray'
 
 # Backend openai against a server that nobody here wrote; part of the slow suite once fastapi is there.
 test-transformers-serve: setup
@@ -87,6 +87,10 @@ $(VLLM_STAMP): tests/vllm_requirements.txt
 test-vllm: setup vllm-env
 	$(BIN)/python -m pytest -m vllm
 
+# Clusters of several nodes on loopback, some of which are killed: about three minutes.
+test-ray: setup
+	$(BIN)/python -m pytest -m ray
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -112,6 +116,10 @@ bench-engine: setup
 # What needs a server in an environment of its own.
 bench-servers: setup tinker-env vllm-env
 	WINDOWSHIFT_TINKER_ENV=$(CURDIR)/$(TINKER_VENV) $(BIN)/python -m bench --only tinker --only vllm
+
+# A cluster of simulated nodes on this machine. What it prints stands in docs/scale.md.
+bench-ray: setup
+	$(BIN)/python -m bench --only ray
 
 # The site, into build/site: pages of docs/, and the reference, generated from the models and docstrings.
 docs: setup

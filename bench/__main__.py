@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.api import measure_api
+from bench.cluster import measure_cluster
 from bench.engine import measure_engine
 from bench.measurement import Measurement, table
 from bench.plan import measure_plan
@@ -40,8 +41,9 @@ PARTS: dict[str, Part] = {
     "api": measure_api,
     "startup": lambda _, small: measure_startup(*((1,) if small else ())),
 }
-# Against servers in environments of their own: `make bench-servers`, and only where they are named.
+# What needs servers in environments of their own (`make bench-servers`) or a cluster (`make bench-ray`), where named.
 SERVERS: dict[str, Part] = {
+    "ray": lambda folder, small: measure_cluster(folder, *((1, 2, 100) if small else ())),
     "tinker": measure_tinker,
     "vllm": measure_vllm,
 }

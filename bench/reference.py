@@ -188,16 +188,26 @@ def options_page() -> str:
     """The options of every backend."""
     parts = ["# Backend options\n\nWhat stands under `backend_options`; with two backends under the name of each.\n"]
     for name, model in options().items():
-        text = _docstring(model)
-        head, _, attributes = text.partition("Attributes:")
-        said = dict(re.findall(r"^\s*(\w+): (.*(?:\n(?!\s*\w+: ).*)*)", attributes, re.MULTILINE))
-        lines = ["| option | holds | default | |", "| --- | --- | --- | --- |"]
-        for key, field in model.model_fields.items():
-            what = _cell(" ".join(said.get(key, field.description or "").split()))
-            default = "**needed**" if field.is_required() else f"`{_default(field)}`"
-            lines.append(f"| `{field.alias or key}` | {_said(field.annotation, field.metadata)} | {default} | {what} |")
-        parts.append(f"## {name}\n\n{head.strip()}\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"## {name}\n\n{_options_table(model)}\n")
+        within = [one for field in model.model_fields.values() for one in _models(field.annotation)]
+        parts += [f"### {one.__name__}\n\n{_options_table(one)}\n" for one in within if _explained(one)]
     return "\n".join(parts)
+
+
+def _explained(model: type[BaseModel]) -> bool:
+    """Whether a part of the options says what its keys mean."""
+    return "Attributes:" in _docstring(model)
+
+
+def _options_table(model: type[BaseModel]) -> str:
+    head, _, attributes = _docstring(model).partition("Attributes:")
+    said = dict(re.findall(r"^\s*(\w+): (.*(?:\n(?!\s*\w+: ).*)*)", attributes, re.MULTILINE))
+    lines = ["| option | holds | default | |", "| --- | --- | --- | --- |"]
+    for key, field in model.model_fields.items():
+        what = _cell(" ".join(said.get(key, field.description or "").split()))
+        default = "**needed**" if field.is_required() else f"`{_default(field)}`"
+        lines.append(f"| `{field.alias or key}` | {_said(field.annotation, field.metadata)} | {default} | {what} |")
+    return f"{head.strip()}\n\n" + "\n".join(lines)
 
 
 # -- the environment --------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ import pytest
 
 from tests.core.test_plan import SPEC, planned
 from tests.core.test_scoring import Batch, samples
-from windowshift.backends.local import crew as crew_module
-from windowshift.backends.local.crew import Crew
+from windowshift.backends.local import process_executor
+from windowshift.backends.local.crew import DEATHS_A_PORTION, Crew
+from windowshift.backends.local.process_executor import ProcessExecutor
 from windowshift.backends.openai.options import OpenAIOptions
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.openai.repeat import pause
@@ -36,8 +37,8 @@ async def test_workers_that_die_at_once_are_replaced_with_growing_pauses(monkeyp
         started += 1
         return [sys.executable, "-I", "-S", "-c", "import sys; sys.exit(3)"]
 
-    monkeypatch.setattr(crew_module, "python_module", dying)
-    found = Crew(1, {})
+    monkeypatch.setattr(process_executor, "python_module", dying)
+    found = Crew(ProcessExecutor(1, {}))
     failed = found._backoff.failed
 
     def noted() -> float:
@@ -49,7 +50,7 @@ async def test_workers_that_die_at_once_are_replaced_with_growing_pauses(monkeyp
     with pytest.raises(BackendError, match="died again and again"):
         async for _ in found.stream("generate", [[request]]):
             pass
-    assert started <= 2 * found.size + crew_module.DEATHS_A_PORTION + 1
+    assert started <= 2 * found.size + DEATHS_A_PORTION + 1
     assert pauses == sorted(pauses)
     assert len(set(pauses)) == len(pauses) > 1
     await found.aclose()

@@ -13,8 +13,9 @@ import pytest
 
 from tests.processes import line
 from windowshift import cli
-from windowshift.backends.local import crew as crew_module
+from windowshift.backends.local import process_executor
 from windowshift.backends.local.crew import Crew
+from windowshift.backends.local.process_executor import ProcessExecutor, ProcessPost
 from windowshift.core.contract.child import deaf_to_interrupts
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
 from windowshift.core.run.stopping import INTERRUPTED, Stopping
@@ -39,16 +40,16 @@ def test_a_child_does_not_hear_ctrl_c_not_even_before_its_first_line() -> None:
 
 async def test_a_worker_that_is_still_starting_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        crew_module,
+        process_executor,
         "python_module",
         lambda *_: [sys.executable, "-I", "-S", "-c", "import threading; threading.Event().wait()"],
     )
-    found = Crew(2, {})
+    found = Crew(ProcessExecutor(2, {}))
     request = GenerateRequest("a", (Message("user", "Bees?"),), Model("m"), Sampling(), 0)
     stream = found.stream("generate", [[request], [request]])
     reading = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    started = [worker.process for worker in found._workers]
+    started = [worker.post.process for worker in found._workers if isinstance(worker.post, ProcessPost)]
     reading.cancel()
     done, _ = await asyncio.wait([reading], timeout=20)
     assert done

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from windowshift.backends.local.accelerators import refuse_without_cuda
 from windowshift.backends.local.architecture_limits import notes, unsupported
@@ -38,10 +38,13 @@ if TYPE_CHECKING:
     from windowshift.backends.local.causal_lm import CausalLM
     from windowshift.backends.local.chat_format import ChatFormat
     from windowshift.backends.local.crew import Crew
+    from windowshift.backends.local.post import Executor
     from windowshift.backends.local.shared_batch import SharedBatch
     from windowshift.backends.local.stack import Stack
 
 PORTION_ROWS = 128
+_Workers = Literal["core", "gpu", "ray", "slurm"]
+"""Where workers are: one a core or a GPU of this machine, on a cluster, or in jobs of a scheduler."""
 T = TypeVar("T")
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
@@ -78,8 +81,7 @@ class LocalBackend:
         self._formats: dict[tuple[str, str | None, Stamp], ChatFormat] = {}
         self._broken: dict[tuple[str, str | None, str | None, Stamp], BackendError] = {}
         self._turns = Turns()
-        self._crew: Crew | None = None
-        self._gpu_crew: Crew | None = None
+        self._crews: dict[_Workers, Crew] = {}
         self._stack: Stack | None = None
         self._given_up = GivenUp()
         self._batches: dict[CausalLM, dict[bool, SharedBatch]] = {}
@@ -200,9 +202,8 @@ class LocalBackend:
     def give_up(self, keys: Sequence[str]) -> None:
         """End the work on requests of `stream` that nobody waits for any more."""
         known = self._given_up.add(keys)
-        for crew in (self._crew, self._gpu_crew) if known else ():
-            if crew is not None:
-                crew.give_up(known)
+        for crew in self._crews.values() if known else ():
+            crew.give_up(known)
 
     def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
         """Train all jobs on one copy of the base weights a process, in common passes."""
@@ -224,9 +225,8 @@ class LocalBackend:
 
     async def aclose(self) -> None:
         """End all streams and release models, the thread and the workers."""
-        for crew in (self._crew, self._gpu_crew):
-            if crew is not None:
-                await crew.aclose()
+        for crew in self._crews.values():
+            await crew.aclose()
         await self._turns.aclose()
         self._models.clear()
         if self._stack is not None:
@@ -235,39 +235,52 @@ class LocalBackend:
         self._stack = None
 
     def _crew_for(self, models: Sequence[Model]) -> Crew | None:
-        """The workers: one a core where every model is so small that processes serve it better, or one a GPU."""
-        if self._options.device not in ("auto", "cpu", "cuda") or self._options.workers == 1:
-            return None
-        small = all(tiny(model.base, model.revision) for model in models)
-        if not small or self._options.device == "cuda":
-            return self._crew_of_gpus()
-        size = self._options.workers or os.cpu_count() or 1
-        if size < 2:
-            return None
-        if self._crew is None:
-            from windowshift.backends.local.crew import Crew
-
-            # What a person chose holds in the workers too.
-            self._crew = Crew(size, {**self._options.model_dump(), "workers": 1, "threads": 1})
-        return self._crew
-
-    def _crew_of_gpus(self) -> Crew | None:
-        """A worker a GPU, each with the whole base: where there are several, and no base is spread over them."""
-        if self._options.device == "cpu" or self._options.device_map != "none":
-            return None
-        if self._gpu_crew is None:
-            require_libraries()
-            import torch
-
-            count = torch.cuda.device_count()
-            size = min(self._options.workers or count, count)
-            if size < 2:
+        """The workers, where there are to be any: one a core for very small models, one a GPU, or on other machines."""
+        kind = self._kind_of_workers(models)
+        if kind is not None and kind not in self._crews:
+            executor = self._executor(kind)
+            if executor is None:
                 return None
             from windowshift.backends.local.crew import Crew
 
-            devices = [f"cuda:{number}" for number in range(size)]
-            self._gpu_crew = Crew(size, {**self._options.model_dump(), "workers": 1}, devices)
-        return self._gpu_crew
+            self._crews[kind] = Crew(executor)
+        return None if kind is None else self._crews[kind]
+
+    def _kind_of_workers(self, models: Sequence[Model]) -> _Workers | None:
+        options = self._options
+        if options.executor != "machine":
+            return options.executor
+        if options.device not in ("auto", "cpu", "cuda") or options.workers == 1:
+            return None
+        if options.device != "cuda" and all(tiny(model.base, model.revision) for model in models):
+            return "core"  # processes serve such a model better than threads
+        if options.device == "cpu" or options.device_map != "none":
+            return None
+        return "gpu"
+
+    def _executor(self, kind: _Workers) -> Executor | None:
+        """Who has posts for workers of a kind; None where there is room for one alone, which this process is."""
+        # What a person chose holds in the workers too.
+        options = {**self._options.model_dump(exclude={"executor", "ray", "slurm"}), "workers": 1}
+        if kind == "ray":
+            from windowshift.backends.local.cluster.ray_executor import RayExecutor
+
+            return RayExecutor(self._options.ray, self._options.workers, options)
+        if kind == "slurm":
+            from windowshift.backends.local.cluster.slurm_executor import SlurmExecutor
+
+            return SlurmExecutor(self._options.slurm, self._options.workers or 1, options)
+        from windowshift.backends.local.process_executor import ProcessExecutor
+
+        if kind == "core":
+            size = self._options.workers or os.cpu_count() or 1
+            return None if size < 2 else ProcessExecutor(size, {**options, "threads": 1})
+        require_libraries()
+        import torch
+
+        count = torch.cuda.device_count()
+        size = min(self._options.workers or count, count)
+        return None if size < 2 else ProcessExecutor(size, options, [f"cuda:{number}" for number in range(size)])
 
     def _answers(
         self, requests: Sequence[GenerateRequest], given_up: GivenUp | None = None

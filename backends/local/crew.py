@@ -1,31 +1,32 @@
-"""A crew of worker processes: one a GPU, or one a core for models so small that a core is all that they can use.
+"""A crew of workers: processes of this machine, or of others.
 
-Threads do not help such a small model (its operations are too short to split, and Python's lock is held
-between them), so each core gets a process with a copy of its own. What a request or a job comes to
-does not depend on which worker takes it, so another one takes over what a killed worker was at.
+On one machine it is for models so small that one core is all that one of them can use. Threads do not help such a
+model (its operations are too short to split, and Python's lock is held between them), so each core gets a process
+with a copy of its own. On many machines it is for any model. What a request or a job comes to does not depend on
+which worker takes it, so another one takes over what a killed worker was at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import threading
+import logging
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from functools import partial
 from typing import Any, Literal
 
 from windowshift.backends.local.given_up import GivenUp
-from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Order, Yielded
+from windowshift.backends.local.messages import Answer, Cancel, Ended, GiveUp, Order, Ready, Unfit, Yielded
+from windowshift.backends.local.post import Executor, Post
 from windowshift.core.contract.backoff import Backoff
-from windowshift.core.contract.child import deaf_to_interrupts, python_module
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.training import Trained, TrainFailed, TrainMessage
 from windowshift.core.contract.vector_job import VectorFailed, VectorMade
+
+log = logging.getLogger("windowshift.local")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Seconds before a worker that died is replaced, where none gave a result since the last one did."""
@@ -34,24 +35,20 @@ DEATHS_A_PORTION = 2
 AT_ONCE = {"train": 8, "generate": 3}
 """Portions that a worker has at a time. They share its passes: more adapters than so many gain nothing on one core, and
 so many portions of rows keep its decode batch full while the first ones end."""
+LOOK_SECONDS = 1.0
+"""How often an elastic executor is asked for further posts while there is work."""
 _LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed)
 """What is yielded last of the request or job with that key."""
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(256 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
-"""glibc's: what a pass gives back is kept for the next one, which takes as much. Else the kernel fetches and clears the
-pages each time, which is up to a seventh of a step."""
 
 Lane = Literal["generate", "stream", "train", "make_vectors"]
 
 
 @dataclass(eq=False)
 class _Worker:
-    """One worker process, its number, and its portions of each lane; `useful` once it gave something out."""
+    """One worker and how many portions of each lane it has; `useful` once it gave something out."""
 
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    place: int
+    post: Post
+    ready: bool
     useful: bool = False
     busy: Counter[str] = field(default_factory=Counter)
 
@@ -86,13 +83,11 @@ class Crew:
     from its saved state.
 
     Args:
-        size: how many workers.
-        options: the options of backend `local` in a worker.
-        devices: of each worker; none: as the options say.
+        executor: who has posts for the workers.
     """
 
-    def __init__(self, size: int, options: Mapping[str, Any], devices: Sequence[str] = ()) -> None:
-        self.size, self._options, self.devices = size, dict(options), tuple(devices)
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
         self._workers: list[_Worker] = []
         self._calls: dict[int, _Call] = {}
         self._waiting: list[_Call] = []
@@ -100,6 +95,20 @@ class Crew:
         self._deaths = 0  # since a worker last gave a result
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._replacing: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+
+    @property
+    def size(self) -> int:
+        """How many workers there is room for now."""
+        return self.executor.size
+
+    async def open(self) -> None:
+        """Reach the executor; free where that was done.
+
+        Raises:
+            WindowshiftError: as `Executor.open`.
+        """
+        await self.executor.open()
 
     async def stream(
         self, lane: Lane, portions: Sequence[Sequence[Any]], given_up: GivenUp | None = None
@@ -114,10 +123,13 @@ class Crew:
         Raises:
             BackendError: workers died of the same work, or as soon as they began, again and again.
         """
+        await self.open()
         self._start()
         call = _Call(lane, deque(_Portion(list(items)) for items in portions), asyncio.Queue(), given_up)
         self._waiting.append(call)
         self._deal()
+        if self.executor.elastic and self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         try:
             while call.waiting or call.open:
                 got = await call.results.get()
@@ -142,60 +154,57 @@ class Crew:
         """Tell the workers of requests that nobody waits for any more."""
         for worker in self._workers:
             try:
-                worker.connection.send(GiveUp(keys))
+                worker.post.send(GiveUp(keys))
             except OSError:
                 continue  # it died, and what it was at is dealt out anew without them
 
     async def aclose(self) -> None:
         """End all workers."""
         self._stop_replacing()
+        if self._looking is not None:
+            self._looking.cancel()
         workers, self._workers = self._workers, []
         for worker in workers:
-            worker.connection.close()
+            worker.post.close()
         for worker in workers:
-            worker.process.kill()  # it holds nothing: what it saves is renamed into place when whole
-            await asyncio.to_thread(worker.process.wait)
-
-    def options_of(self, place: int) -> dict[str, Any]:
-        """The options of a worker; one that takes the place of another has its device."""
-        return {**self._options, "device": self.devices[place]} if self.devices else self._options
+            await asyncio.to_thread(worker.post.end)
+        await self.executor.aclose()
 
     def _start(self) -> None:
         """Start the workers that are missing."""
         self._stop_replacing()
         loop = asyncio.get_running_loop()
-        while len(self._workers) < self.size:
-            ours, theirs = socket.socketpair()
-            with theirs, deaf_to_interrupts():
-                process = subprocess.Popen(
-                    python_module("windowshift.backends.local.worker", str(theirs.fileno())),
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    # One thread a worker, from the first import on: OpenMP pools of several processes fight.
-                    env={**os.environ, **ONE_THREAD, **KEPT_MEMORY},
-                )
-            place = min(set(range(self.size)) - {worker.place for worker in self._workers})
-            worker = _Worker(process, Connection(ours.detach()), place)
-            worker.connection.send(self.options_of(place))
+        for post in self.executor.hire([worker.post for worker in self._workers]):
+            worker = _Worker(post, post.ready)
             self._workers.append(worker)
-            threading.Thread(target=self._listen, args=(worker, loop), daemon=True).start()
+            post.listen(partial(self._heard, loop, worker))
 
-    def _listen(self, worker: _Worker, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            try:
-                got = worker.connection.recv()
-            except (EOFError, OSError, TypeError):  # TypeError: closed by aclose meanwhile
-                got = None
-            try:
-                loop.call_soon_threadsafe(self._take, worker, got)
-            except RuntimeError:  # the event loop is closed: nobody waits
-                return
-            if got is None:
-                return
+    def _look(self) -> None:
+        """See whether there is room for further workers, as long as there is work."""
+        self._looking = None
+        if not self._waiting:
+            return
+        if self._replacing is None:  # what died is replaced in its time
+            self._replace()
+        self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
-    def _take(self, worker: _Worker, got: Yielded | Ended | None) -> None:
+    def _heard(self, loop: asyncio.AbstractEventLoop, worker: _Worker, got: Answer | None) -> None:
+        """Hand on what another thread heard."""
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits
+            loop.call_soon_threadsafe(self._take, worker, got)
+
+    def _take(self, worker: _Worker, got: Answer | None) -> None:
         if got is None:
             self._bury(worker)  # nothing to do where it was ended from here
+            return
+        if isinstance(got, Ready):
+            worker.ready = True
+            self._deal()
+            return
+        if isinstance(got, Unfit):
+            log.warning("%s takes no part: %s", worker.post.where, got.reason)
+            self.executor.refuse(worker.post, got.reason)
+            self._bury(worker, died=False)
             return
         worker.useful = True
         call = self._calls.get(got.number)
@@ -218,9 +227,11 @@ class Crew:
         if worker not in self._workers:
             return
         self._workers.remove(worker)
-        worker.connection.close()
-        worker.process.kill()  # dead or dying: its socket is closed
-        code = worker.process.wait()
+        worker.post.close()
+        how = worker.post.end()  # dead or dying: nobody hears it any more
+        if worker.post.lost:
+            log.warning("%s went away: what a worker was at there goes to others", worker.post.where)
+        died = died and not worker.post.lost
         self._deaths += died
         hopeless = self._deaths > 2 * self.size + DEATHS_A_PORTION
         for number, call in list(self._calls.items()):
@@ -231,7 +242,7 @@ class Crew:
             portion.deaths += died
             if hopeless or portion.deaths > DEATHS_A_PORTION:
                 error = (
-                    f"worker processes of backend 'local' died again and again (exit code {code}), the last one of "
+                    f"worker processes of backend 'local' died again and again ({how}), the last one of "
                     "this: give the machine more memory, or the backend fewer  workers; run again to go on"
                 )
                 call.results.put_nowait(Ended(number, error))
@@ -239,12 +250,9 @@ class Crew:
             del call.open[number]
             if portion.items and not call.closed:
                 call.waiting.appendleft(portion)
-                if (
-                    died and call.lane == "train"
-                ):  # where it goes on from is older than where it was: that is worth a word
-                    text = (
-                        f"a worker process died (exit code {code}); the training goes on from the state it saved last"
-                    )
+                # Where it goes on from is older than where it was: that is worth a word.
+                if call.lane == "train" and (died or worker.post.lost):
+                    text = f"a worker process died ({how}); the training goes on from the state it saved last"
                     messages = [TrainMessage(item.key, text) for item in portion.items]
                     call.results.put_nowait(Yielded(number, messages))
             call.results.put_nowait(Ended(number))  # its reader looks again what is left
@@ -255,11 +263,16 @@ class Crew:
                 self._replacing = asyncio.get_running_loop().call_later(pause, self._replace)
         elif not self._workers:
             for call in self._waiting:
-                call.results.put_nowait(Ended(0, f"every worker process of backend 'local' died (exit code {code})"))
+                call.results.put_nowait(Ended(0, f"every worker process of backend 'local' died ({how})"))
             self._deaths = 0  # the next call starts new ones
 
     def _replace(self) -> None:
-        self._start()
+        try:
+            self._start()
+        except BackendError as error:
+            for call in self._waiting:
+                call.results.put_nowait(Ended(0, str(error)))
+            return
         self._deal()
 
     def _stop_replacing(self) -> None:
@@ -272,7 +285,7 @@ class Crew:
             places = AT_ONCE.get(call.lane, 1)
             for held in range(places):  # nobody gets a second one before everybody has a first
                 for worker in self._workers:
-                    if not call.waiting or worker.busy[call.lane] > held:
+                    if not worker.ready or not call.waiting or worker.busy[call.lane] > held:
                         continue
                     self._number += 1
                     portion = call.waiting.popleft()
@@ -283,7 +296,7 @@ class Crew:
                     call.open[self._number] = portion
                     self._calls[self._number] = call
                     try:
-                        worker.connection.send(Order(self._number, call.lane, portion.items))
+                        worker.post.send(Order(self._number, call.lane, portion.items))
                     except OSError:
                         continue  # it died, and what it was given is taken back when that is heard
 
@@ -298,7 +311,7 @@ class Crew:
                 continue
             try:
                 if portion.worker is not None:
-                    portion.worker.connection.send(Cancel(number))
+                    portion.worker.post.send(Cancel(number))
             except OSError:
                 continue  # it died, and said so
         while call.open:

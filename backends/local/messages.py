@@ -47,3 +47,23 @@ class Ended:
 
     number: int
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker elsewhere takes work from now on."""
+
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A worker's machine cannot do this work as the others do: other code, other versions, another model."""
+
+    reason: str
+
+
+Message = Order | Cancel | GiveUp
+"""What a crew says."""
+Answer = Yielded | Ended | Ready | Unfit
+"""What a worker says."""

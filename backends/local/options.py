@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from windowshift.backends.local.cluster.options import RaySection, SlurmSection
 from windowshift.backends.shared.options import BackendOptions, Seconds, WholeOrNone
 from windowshift.core.spec.spec_errors import did_you_mean
 
@@ -51,6 +52,11 @@ class LocalOptions(BackendOptions):
         state_seconds: a training job saves its resume state this often; 0 is after every step.
         progress_seconds: a training job reports its loss this often; 0 is after every step, None what
             suits a screen.
+        executor: where workers are: ``machine`` (this one), ``ray`` or ``slurm``. Elsewhere than here any model
+            has workers; `workers` is then the most of them on a Ray cluster, 0 as many as there is room for, and the
+            number of jobs of Slurm.
+        ray: the cluster, for ``executor: ray``.
+        slurm: the jobs, for ``executor: slurm``.
     """
 
     backend: ClassVar[str] = "local"
@@ -66,3 +72,6 @@ class LocalOptions(BackendOptions):
     device_map: Annotated[str, AfterValidator(_map)] = "none"
     state_seconds: Seconds = 20.0
     progress_seconds: Seconds | None = None
+    executor: Literal["machine", "ray", "slurm"] = "machine"
+    ray: RaySection = Field(default_factory=RaySection)
+    slurm: SlurmSection = Field(default_factory=SlurmSection)

@@ -142,6 +142,19 @@ class Spec(Section):
             return dict(self.backend_options.get(backend, {}))
         return self.backend_options
 
+    def with_option(self, backend: str, name: str, value: Any) -> Spec:
+        """The same spec with one more option of a backend that it names.
+
+        Raises:
+            SpecError: it does not name that backend.
+        """
+        if backend not in self.backends:
+            named = " and ".join(sorted(self.backends))
+            raise SpecError(f"'{name}' is an option of backend '{backend}', and this spec has {named}")
+        options = {each: self.options_of(each) for each in self.backends}
+        options[backend] = {**options[backend], name: value}
+        return self.model_copy(update={"backend_options": options})
+
 
 def parse_spec(text: str, source: str = "the spec") -> Spec:
     """Read a spec from YAML.

@@ -155,6 +155,10 @@ def run(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Go on although gates of the spec's preflight fail; it is recorded.")
     ] = False,
+    executor: Annotated[
+        str | None,
+        typer.Option("--executor", metavar="NAME", help="Where backend local has its workers: machine, ray, slurm."),
+    ] = None,
     notify: Annotated[
         list[str] | None,
         typer.Option(
@@ -170,6 +174,8 @@ def run(
 
     told = notifiers(notify or ())
     spec, text = _spec(spec_file)
+    if executor is not None:
+        spec = spec.with_option("local", "executor", executor)
     raise typer.Exit(
         run_here(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet, anyway=anyway, notify=told)
     )

@@ -122,7 +122,7 @@ async def test_what_a_killed_worker_was_at_goes_to_another_one(models: Path, tmp
             got[completion.key] = completion
             if killed < 2 and len(got) >= 50 * (killed + 1):
                 assert many._crew is not None
-                many._crew._workers[0].process.kill()
+                many._crew._workers[0].post.end()
                 killed += 1
     assert {key: each.text for key, each in got.items()} == {key: each.text for key, each in expected.items()}
     wanted = job(alone, tmp_path / "alone", examples=60)
@@ -134,7 +134,7 @@ async def test_what_a_killed_worker_was_at_goes_to_another_one(models: Path, tmp
             events.append(event)
             if len(events) == 1:
                 for worker in list(many._crew._workers):
-                    worker.process.kill()
+                    worker.post.end()
     end = ending(events)
     assert any(isinstance(event, TrainMessage) and "worker process died" in event.text for event in events)
     assert isinstance(whole, Trained)
@@ -155,7 +155,7 @@ async def test_work_that_every_worker_dies_of_is_given_up(models: Path, monkeypa
     async def kill_all() -> None:
         while True:
             for worker in list(many._crew._workers) if many._crew else []:
-                worker.process.kill()
+                worker.post.end()
             await asyncio.sleep(0.02)
 
     killer = asyncio.ensure_future(kill_all())

@@ -279,12 +279,12 @@ def test_of_several_gpus_each_has_a_worker(llama: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr("windowshift.backends.local.backend.tiny", lambda *_: False)
     model = Model(str(llama))
-    crew = LocalBackend()._crew_for([model])
-    assert crew is not None
-    assert [crew.options_of(place)["device"] for place in range(crew.size)] == ["cuda:0", "cuda:1", "cuda:2"]
-    two = LocalBackend({"workers": 2})._crew_for([model])
-    assert two is not None
-    assert two.devices == ("cuda:0", "cuda:1")
+    for options, devices in (({}, ["cuda:0", "cuda:1", "cuda:2"]), ({"workers": 2}, ["cuda:0", "cuda:1"])):
+        crew = LocalBackend(options)._crew_for([model])
+        assert crew is not None
+        executor = crew.executor
+        assert isinstance(executor, ProcessExecutor)
+        assert [executor.options_of(place)["device"] for place in range(executor.size)] == devices
     for options in ({"workers": 1}, {"device_map": "auto"}, {"device": "cpu"}, {"device": "cuda:1"}):
         assert LocalBackend(options)._crew_for([model]) is None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
