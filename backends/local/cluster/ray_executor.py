@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from windowshift.core.contract.errors import BackendError, MissingExtraError
 log = logging.getLogger("windowshift.local")
 
 _WAIT_SECONDS = 0.1
+_REACH_SECONDS = 10.0
 _GUESSED = 16
 """Workers of a cluster that was not reached yet: first calls are cut for so many."""
 _PUT_TRIES = 6
@@ -91,6 +93,7 @@ class RayExecutor:
             raise MissingExtraError("executor: ray", "ray", "ray") from None
         if not ray.is_initialized():
             try:
+                _reached(self._section.address)
                 ray.init(
                     address=self._section.address,
                     namespace="windowshift",
@@ -98,7 +101,7 @@ class RayExecutor:
                     configure_logging=False,
                     include_dashboard=False if self._section.address == "local" else None,
                 )
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 said = str(error).strip().splitlines()[0][:200]
                 raise BackendError(
                     f"there is no Ray cluster at '{self._section.address}' ({said}): "
@@ -310,6 +313,17 @@ class RayExecutor:
 
     def _gone(self, node: str) -> bool:
         return node not in {one["NodeID"] for one in _nodes() if one["Alive"]}
+
+
+def _reached(address: str) -> None:
+    """See that somebody listens at HOST:PORT: Ray itself tries for minutes, and ends the process then.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in address and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
 
 
 def _nodes() -> list[dict[str, Any]]:
