@@ -113,8 +113,11 @@ def _means(report: Report, arm: ArmMeasures, generate: str, width: int | None) -
         legend.append("(k): k completions only")
     if any(_at_work(cell) for cell in there):
         legend.append("k/m: at work, k of m completions there")
-    if any(cell.mean is None and not _at_work(cell) for cell in there):
+    blank = [cell for cell in there if cell.mean is None and not _at_work(cell)]
+    if any(cell.status != "done" for cell in blank):
         legend.append("· not there yet")
+    if any(cell.status == "done" for cell in blank):
+        legend.append("· of a cell that is done: none of its completions has a score")
     yield Line("; ".join(legend) + ".", "dim")
 
 

@@ -6,14 +6,16 @@ import csv
 import json
 import re
 import shutil
+import sqlite3
 import textwrap
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.plugged import PLUGIN, SPEC, plugged
+from tests.plugged import PLUGIN, SPEC, plugged, sentence_run
 from tests.runs import windowshift
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.plan.plan import Plan
@@ -150,6 +152,38 @@ def test_figures(workspace: Path, tmp_path: Path) -> None:
     head, *rows = csv.reader(pair.read_text(encoding="utf-8").splitlines())
     assert head[2:4] == ["kept, rate, %", "slipped, rate, %"]
     assert {row[1] for row in rows} >= {"base", "brief", "full", "no_prefix"}
+
+
+def test_commands_that_want_more_than_the_spec_has_say_so(workspace: Path, tmp_path: Path) -> None:
+    looked = windowshift("microscope", "wording", "--workspace", workspace, check=2)
+    assert looked.stderr.startswith("windowshift: experiment 'wording' has no train condition with controls: add")
+    demo = windowshift("demo", "--setting", "wording", "--workspace", tmp_path / "demo", "--headless", check=2)
+    assert demo.stderr.startswith("windowshift: there is no rehearsal of 'wording'; known are ")
+
+
+def test_a_bundle_is_whole_and_opens(workspace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "wording.zip"
+    windowshift("bundle", "wording", "--workspace", workspace, "--out", out)
+    with zipfile.ZipFile(out) as bundle:
+        assert bundle.testzip() is None
+        names = bundle.namelist()
+        (spec,) = [name for name in names if name.endswith(".yaml")]
+        assert b"name: wording" in bundle.read(spec)
+        (store,) = [name for name in names if name.endswith(".db")]
+        bundle.extract(store, tmp_path / "opened")
+    with sqlite3.connect(tmp_path / "opened" / store) as opened:
+        assert {name for (name,) in opened.execute("SELECT name FROM behaviours")} >= {"kept", "slipped"}
+    opened.close()
+
+
+def test_a_cell_again_is_the_same_cell(folder: Path, tmp_path: Path) -> None:
+    """On the backend that answers at once: prompts, conditions, scores and reasons are the plugin's."""
+    (folder / "again").mkdir()
+    sentence = sentence_run(folder / "again")
+    done = windowshift("rerun", "wording", "full/brief/full", "-w", sentence, "--into", tmp_path / "ws", "-q")
+    before, now = (line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if "missing" in line)
+    assert before == now
+    assert "14 of 14 completions are the same" in done.stdout
 
 
 def test_evidence_is_kept_beside_each_score(workspace: Path) -> None:

@@ -196,6 +196,18 @@ def test_an_experiment_without_any_completion(tmp_path: Path) -> None:
     assert "no line" in report_text(found, 80)
 
 
+def test_a_done_cell_without_any_score_is_not_said_to_wait(tmp_path: Path) -> None:
+    writer = generate_store(tmp_path, prompts=4, data_size=4)
+    job = Reader(tmp_path).cells(1, "length_chars")[0].job
+    with writer.batch() as connection:
+        connection.execute("UPDATE scores SET value = NULL, reason = 'x' WHERE job = ?", (job,))
+    writer.close()
+    text = " ".join(report_text(report(tmp_path, "med-short", resamples=50), 300).split())
+    assert "· of a cell that is done: none of its completions has a score" in text
+    assert "not there yet" not in text.partition("Uplift")[0]
+    assert "4 missing scores" in text
+
+
 def test_published_numbers() -> None:
     found = published("length")
     assert found is not None

@@ -19,6 +19,7 @@ from windowshift.tui.screens.experiments.screen import ExperimentsScreen
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.screens.help import HelpScreen
 from windowshift.tui.screens.jobs.screen import JobsScreen
+from windowshift.tui.screens.microscope import MicroscopeScreen
 from windowshift.tui.screens.plots import PlotsScreen
 from windowshift.tui.screens.steering.screen import SteeringScreen
 
@@ -39,6 +40,7 @@ ROUTES: dict[str, list[tuple[type[Any], list[str]]]] = {
     "plots-traits": [*GRID, (GridScreen, ["p"]), (PlotsScreen, ["left"])],
     "jobs": [*GRID, (GridScreen, ["J"]), (JobsScreen, [])],
     "steering": [*GRID, (GridScreen, ["s"]), (SteeringScreen, [])],
+    "microscope": [*GRID, (GridScreen, ["M"]), (MicroscopeScreen, [])],
     "help": [*GRID, (GridScreen, ["question_mark"]), (HelpScreen, [])],
 }
 
@@ -77,6 +79,7 @@ SAID = {
     "plots-traits": ("kept", "slipped"),
     "jobs": ("score", "done"),
     "steering": ("no vector",),
+    "microscope": ("control", "conditions.train"),
     "help": ("next behaviour",),
 }
 
