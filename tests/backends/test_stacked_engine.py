@@ -21,6 +21,7 @@ from windowshift.backends.local.batch_loss import BatchLoss, losses
 from windowshift.backends.local.causal_lm import load
 from windowshift.backends.local.encoding import encode
 from windowshift.backends.local.options import LocalOptions
+from windowshift.backends.local.process_executor import ProcessExecutor
 from windowshift.backends.shared.schedule import learning_rate
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Model
