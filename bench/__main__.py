@@ -18,6 +18,7 @@ from bench.cluster import measure_cluster
 from bench.engine import measure_engine
 from bench.measurement import Measurement, table
 from bench.plan import measure_plan
+from bench.sampling import measure_sampling
 from bench.scoring import measure_scoring
 from bench.serve import measure_serve
 from bench.startup import measure_startup
@@ -33,6 +34,7 @@ PARTS: dict[str, Part] = {
     "inserts": lambda folder, small: measure_inserts(folder, *((2, 5) if small else ())),
     "opening": lambda folder, small: measure_opening(folder, *((20, 10) if small else ())),
     "plan": lambda folder, small: measure_plan(folder, *((1,) if small else ())),
+    "sampling": lambda folder, small: measure_sampling(folder, *((1, 4, 1) if small else ())),
     "scoring": lambda folder, small: measure_scoring(folder, *((80,) if small else ())),
     "serve": lambda folder, small: measure_serve(folder, *(((1, 4), 1, 1) if small else ())),
     "steering": measure_steering,

@@ -173,6 +173,13 @@ class CausalLM:
 
         return mixes(self)
 
+    @cached_property
+    def shares(self) -> bool:
+        """Whether the beginning that prompts share may be run once for all of them, found out when it first would."""
+        from windowshift.backends.local.first_use import shares
+
+        return shares(self)
+
     def base(self) -> Any:
         """The module that samples, with no adapter in force: set anew, as other work may come between."""
         if self._copy is not None:

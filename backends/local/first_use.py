@@ -7,7 +7,7 @@ is numbers without a word: a state that is dropped, a window that is cut elsewhe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,17 +113,36 @@ def mixes(lm: CausalLM) -> bool:
     return max(off) <= limit
 
 
-@torch.inference_mode()
+def shares(lm: CausalLM) -> bool:
+    """Whether prompts may go on from a beginning that ran once: the logits behind it are those of the whole text."""
+    ids = list(text_ids(lm, 24))
+    prompts = [ids[:14], [*ids[:12], *ids[:6]], ids[5:9], [*ids[:12], ids[3]]]
+    rows = [Row(index, prompt, index, 1.0, 1.0, 2) for index, prompt in enumerate(prompts)]
+    try:
+        off = _rows_off(lm, rows, len(rows), lambda _saved: True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # says nothing about the model
+    except Exception:  # libraries raise many kinds where an architecture is not as they expect
+        return False
+    return off <= _TOLERANCE.get(lm.base().dtype, _HALF)
+
+
 def _cached_steps_off(lm: CausalLM) -> float:
     """How far logits of cached steps are off at worst; in half precision, at the median token."""
-    plan = lm.cache_plan
     window = _window(lm)
     rows = [
         Row(index, list(text_ids(lm, length)), index, 1.0, 1.0, tokens)
         for index, (length, tokens) in enumerate([(max(9, window + 2), 2), (4, 4), (6, 3)])
     ]
+    return _rows_off(lm, rows, 2, lambda _saved: False)
+
+
+@torch.inference_mode()
+def _rows_off(lm: CausalLM, rows: Sequence[Row], places: int, shares: Callable[[int], bool]) -> float:
+    """How far the logits that rows are drawn from are off those of whole texts."""
     forward = lm.sampling_forward(None)
     seen: dict[int, list[Tensor]] = {row.index: [] for row in rows}
+    whole_rows = {row.index: row for row in rows}
 
     def watched(
         input_ids: Tensor,
@@ -134,12 +153,24 @@ def _cached_steps_off(lm: CausalLM) -> float:
         keep: int,
     ) -> Tensor:
         logits = forward(input_ids, attention_mask, position_ids, cache, rows, keep)
+        width = input_ids.shape[1]
         for place, row in enumerate(rows):
-            at = -1 if attention_mask is not None else len(row.prompt) - 1 - (input_ids.shape[1] - keep)
+            if row.prompt != whole_rows[row.index].prompt:
+                continue  # a beginning that is run for several
+            cached = 0 if attention_mask is None else int(attention_mask[place].sum()) - width
+            at = -1 if width == 1 else len(row.prompt) - cached - 1 - (width - keep)
             seen[row.index].append(logits[place, at])
         return logits
 
-    steps = decode(watched, iter(rows), end_ids=frozenset(), cache_plan=plan, batch_rows=2, device=lm.device)
+    steps = decode(
+        watched,
+        iter(rows),
+        end_ids=frozenset(),
+        cache_plan=lm.cache_plan,
+        batch_rows=places,
+        device=lm.device,
+        shares=shares,
+    )
     off: list[float] = []
     for decoded in (each for step in steps for each in step):
         if decoded.finish == "failed":

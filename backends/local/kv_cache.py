@@ -79,6 +79,16 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped 
         for target, source in ((self.keys, new.keys), (self.values, new.values)):
             target[at : at + rows, :, into] = source.take_along_dim(order[:, None, :, None], dim=2)
 
+    def begin(self, common: SlotLayer, which: Tensor, lengths: Tensor, end: int) -> None:
+        """Give row i the first ``lengths[i]`` columns of row ``which[i]`` of `common`, so that they end at `end`."""
+        if not common.is_initialized:  # a layer that shares the cache of another one
+            return
+        self.lazy_initialization(common.keys, common.values)
+        columns = torch.arange(common.end, device=common.device)
+        order = (columns[None, :] - (common.end - lengths[:, None])) % common.end
+        for target, source in ((self.keys, common.keys), (self.values, common.values)):
+            target[:, :, end - common.end : end] = source[which].take_along_dim(order[:, None, :, None], dim=2)
+
     def relocate(self, first: int, columns: int) -> None:
         """Move the live columns so that they begin at `first`, in buffers of `columns` columns."""
         width = self.end - self.first
@@ -253,6 +263,15 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped here
             layer.admit(new, lengths, at, end)
         for state, fresh in zip(self._state_layers, other._state_layers, strict=True):
             state.admit_states(fresh, at)
+        self.place(end)
+
+    def begin(self, common: SlotCache, which: Tensor, lengths: Tensor, end: int) -> None:
+        """Give row i the first ``lengths[i]`` columns of row ``which[i]`` of `common`, so that they end at `end`.
+
+        There are no recurrent layers.
+        """
+        for layer, other in zip(self._slot_layers, common._slot_layers, strict=True):
+            layer.begin(other, which, lengths, end)
         self.place(end)
 
     def relocate(self, first: int, columns: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = 8192
 _COLUMNS = 256
+_SHARED_FROM = 8  # tokens: a chat template's first ones are common to all prompts, and not worth it
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ class Forward(Protocol):
         `rows` are the requests in batch order; `cache` is extended by the columns given. In decoding,
         `attention_mask` [rows, cached + 1] is 0 on left padding. In prefill it is None: rows are padded
         on the right, which causal attention never looks at from a real token; row i has
-        ``len(rows[i].prompt)`` real columns.
+        ``len(rows[i].prompt)`` real columns. Behind a beginning that is cached already there are several columns and
+        a mask, and no row that is pushed.
         """
         ...
 
@@ -116,6 +118,7 @@ def decode(
     batch_rows: int,
     device: Any = "cpu",
     watch: Watcher | None = None,
+    shares: Callable[[int], bool] = lambda _saved: False,
 ) -> Iterator[list[Decoded]]:
     """Draw a completion for every row; each step of the iterator is one forward pass.
 
@@ -123,7 +126,13 @@ def decode(
     nobody waits for is not begun, and one that `watch` ends is a ``stop``.
     """
     loop = DecodeLoop(
-        forward, end_ids=end_ids, cache_plan=cache_plan, batch_rows=batch_rows, device=device, watch=watch
+        forward,
+        end_ids=end_ids,
+        cache_plan=cache_plan,
+        batch_rows=batch_rows,
+        device=device,
+        watch=watch,
+        shares=shares,
     )
     more = True
     while True:
@@ -144,6 +153,9 @@ class DecodeLoop:
     Attributes:
         waiting: rows that have no place yet, in the order in which they get one; add to it at any time.
         batch_rows: places.
+
+    `mixes` says whether rows of several adapters may share a pass, and `shares` whether the beginnings that prompts
+    share are run once, where that saves so many tokens.
     """
 
     def __init__(
@@ -156,9 +168,10 @@ class DecodeLoop:
         device: Any = "cpu",
         watch: Watcher | None = None,
         mixes: Callable[[], bool] = lambda: True,
+        shares: Callable[[int], bool] = lambda _saved: False,
     ) -> None:
         self._forward, self._end_ids, self._plan = forward, end_ids, cache_plan
-        self._device, self._watch, self._mixes = torch.device(device), watch, mixes
+        self._device, self._watch, self._mixes, self._shares = torch.device(device), watch, mixes, shares
         self.waiting: deque[Row] = deque()
         self.batch_rows = batch_rows
         self._batch: _Batch | None = None
@@ -177,7 +190,9 @@ class DecodeLoop:
                 self.waiting = deque(row for row in self.waiting if not self._watch.unwanted(row))
                 return [Decoded(row, [], "stop") for row in unwanted]
         if self._batch is None:
-            self._batch = _Batch(self._forward, self._end_ids, self._plan, self.batch_rows, self._device, self._watch)
+            self._batch = _Batch(
+                self._forward, self._end_ids, self._plan, self.batch_rows, self._device, self._watch, self._shares
+            )
         batch, self._joining = self._batch, []
         free = self.batch_rows - batch.size
         # A prefill costs a pass of its own, so it waits until a few places are free.
@@ -213,16 +228,44 @@ class DecodeLoop:
 
         None at all where rows of another adapter are being decoded, and the model cannot mix them.
         """
-        waiting, group, longest = self.waiting, list[Row](), 0
+        waiting, group, longest, common = self.waiting, list[Row](), 0, 0
         beside = self.rows[0] if self.rows else waiting[0]
         while waiting and len(group) < free:
             if waiting[0].adapter is not beside.adapter and not self._mixes():
                 break
             longest = max(longest, len(waiting[0].prompt))
-            if group and longest * (len(group) + 1) > PREFILL_TOKENS:
+            common = min(common, beginning(group[0], waiting[0])) if group else len(waiting[0].prompt) - 1
+            alone = longest - common if self._shares(common * len(group)) else longest
+            if group and alone * (len(group) + 1) > PREFILL_TOKENS:
                 break
             group.append(waiting.popleft())
         return group
+
+
+def beginning(one: Row, other: Row) -> int:
+    """How many tokens two prompts begin with in common, and can be run once: each keeps one of its own."""
+    if one.adapter is not other.adapter or one.recipe is not None or other.recipe is not None:
+        return 0  # a push on the tokens of a prompt is proven for each row
+    most = min(len(one.prompt), len(other.prompt)) - 1
+    return next((at for at in range(most) if one.prompt[at] != other.prompt[at]), most)
+
+
+def families(group: Sequence[Row]) -> list[tuple[int, list[Row]]]:
+    """Rows by the beginning that they share, with its length; it is 0 where it is short. Empty where all are.
+
+    Rows that are pushed are in no family, as the group then has none.
+    """
+    if any(row.recipe is not None for row in group):
+        return []
+    found: list[tuple[int, list[Row]]] = []
+    for row in sorted(group, key=lambda row: (id(row.adapter), row.prompt)):
+        common = min(beginning(row, found[-1][1][-1]), found[-1][0]) if found else 0
+        if common >= _SHARED_FROM:
+            found[-1] = (common, [*found[-1][1], row])
+        else:
+            found.append((len(row.prompt) - 1, [row]))
+    found = [(shared if len(rows) > 1 else 0, rows) for shared, rows in found]
+    return found if any(shared for shared, _ in found) else []
 
 
 class _Batch:
@@ -236,8 +279,9 @@ class _Batch:
         slots: int,
         device: torch.device,
         watch: Watcher | None,
+        shares: Callable[[int], bool],
     ) -> None:
-        self._forward, self._watch = forward, watch
+        self._forward, self._watch, self._shares = forward, watch, shares
         self._plan, self._slots, self._device = plan, slots, device
         self._cache = SlotCache(plan, slots, _COLUMNS)
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
@@ -263,11 +307,20 @@ class _Batch:
     def admit(self, group: list[Row]) -> list[Decoded]:
         """Prefill new rows and draw their first token."""
         at, parts = self.size, [group]
+        begun: list[tuple[int, list[Row]]] = []
         if self._plan.recurrent:  # padding would run through the state: rows of one length together
             group = sorted(group, key=lambda row: len(row.prompt))
             parts = [list(same) for _, same in groupby(group, key=lambda row: len(row.prompt))]
-        self._make_room(max(len(row.prompt) for row in group))
-        logits = torch.cat([self._prefill(part) for part in parts])
+        else:
+            begun = families(group)
+            if not begun or not self._shares(sum(shared * (len(rows) - 1) for shared, rows in begun)):
+                begun = []
+        if begun:
+            group = [row for _, rows in begun for row in rows]
+            logits = self._prefill_shared(begun)
+        else:
+            self._make_room(max(len(row.prompt) for row in group))
+            logits = torch.cat([self._prefill(part) for part in parts])
         new = slice(at, self.size)
         self._done[new] = 0
         self._fill(group, new)
@@ -276,25 +329,62 @@ class _Batch:
     def _prefill(self, group: list[Row]) -> Tensor:
         """Run the prompts of new rows and let these into the cache; logits [rows, vocabulary] at their last token."""
         lengths = [len(row.prompt) for row in group]
-        width, keep = max(lengths), max(lengths) - min(lengths) + 1
-        # Padding repeats the row's first token: any token does, as nothing real looks at it.
-        padded = [row.prompt + row.prompt[:1] * (width - len(row.prompt)) for row in group]
-        ids = torch.tensor(padded, device=self._device)
+        fresh, logits = self._run_prompts(group, min(lengths))
         length = torch.tensor(lengths, device=self._device)
+        width, keep = max(lengths), logits.shape[1]
+        self._let_in(fresh, group, length)
+        return logits[self._index[: len(group)], length - 1 - (width - keep)]
+
+    def _run_prompts(self, group: Sequence[Row], needed: int) -> tuple[SlotCache, Tensor]:
+        """A cache with the prompts of rows, and the logits from token `needed` (from 1) of them on."""
+        width = max(len(row.prompt) for row in group)
         positions = torch.arange(width, device=self._device).expand(len(group), -1)
         fresh = SlotCache(self._plan, len(group), width)
         fresh.span(len(group), 0)
-        logits = self._forward(ids, None, positions, fresh, group, keep)
-        logits = logits[self._index[: len(group)], length - 1 - (width - keep)]
+        ids = self._padded([row.prompt for row in group], width)
+        return fresh, self._forward(ids, None, positions, fresh, group, width - needed + 1)
+
+    def _prefill_shared(self, begun: Sequence[tuple[int, list[Row]]]) -> Tensor:
+        """As `_prefill`, the beginning that the rows of a family share run once, and what is their own behind it."""
+        first = [replace(rows[0], prompt=rows[0].prompt[:shared]) for shared, rows in begun if shared]
+        widest = max(len(row.prompt) for row in first)
+        common, _ = self._run_prompts(first, widest)  # no logits but those of one column
+        group = [row for _, rows in begun for row in rows]
+        place = {row.index: number for number, row in enumerate(first)}
+        # A row without a beginning takes none of the first one's.
+        sources = [place[rows[0].index] if shared else 0 for shared, rows in begun for _ in rows]
+        which = torch.tensor(sources, device=self._device)
+        before = torch.tensor([shared for shared, rows in begun for _ in rows], device=self._device)
+        own = [row.prompt[shared:] for shared, rows in begun for row in rows]
+        lengths = [len(ids) for ids in own]
+        width, keep = max(lengths), max(lengths) - min(lengths) + 1
+        self._make_room(widest + width)
+        fresh = SlotCache(self._plan, len(group), widest + width)
+        fresh.span(len(group), 0)
+        # Beginnings end at one column, so that what follows begins at one.
+        fresh.begin(common, which, before, widest)
+        positions = before[:, None] + torch.arange(width, device=self._device)[None, :]
+        columns = torch.arange(widest + width, device=self._device)
+        mask = (columns[None, :] >= (widest - before)[:, None]).long()
+        logits = self._forward(self._padded(own, width), mask, positions, fresh, group, keep)
+        length = torch.tensor(lengths, device=self._device)
+        self._let_in(fresh, group, length + before, columns=length + widest)
+        return logits[self._index[: len(group)], length - 1 - (width - keep)]
+
+    def _padded(self, prompts: Sequence[list[int]], width: int) -> Tensor:
+        # Padding repeats the first token: any token does, as nothing real looks at it.
+        return torch.tensor([ids + ids[:1] * (width - len(ids)) for ids in prompts], device=self._device)
+
+    def _let_in(self, fresh: SlotCache, group: Sequence[Row], length: Tensor, columns: Tensor | None = None) -> None:
+        """Let new rows of `length` [rows] tokens into the cache; theirs end behind `columns` [rows] columns."""
         at, size = self.size, self.size + len(group)
         end = self._cache.end
-        self._cache.admit(fresh, length, at, end)
+        self._cache.admit(fresh, length if columns is None else columns, at, end)
         new = slice(at, size)
         self._start[new] = end - length
-        columns = torch.arange(self._cache.columns, device=self._device)
-        self._mask[new] = (columns[None, :] >= self._start[new, None]).long()
+        every = torch.arange(self._cache.columns, device=self._device)
+        self._mask[new] = (every[None, :] >= self._start[new, None]).long()
         self.rows.extend(group)
-        return logits
 
     @torch.inference_mode()
     def step(self) -> list[Decoded]:

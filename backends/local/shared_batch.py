@@ -21,6 +21,8 @@ from windowshift.core.contract.errors import WindowshiftError
 if TYPE_CHECKING:
     from windowshift.steering.intervene import Intervention
 
+WORTH_SHARING = 128
+"""Tokens that a pass more for shared beginnings must save: about what a pass costs beside its tokens."""
 log = logging.getLogger(__name__)
 
 
@@ -56,6 +58,7 @@ class SharedBatch:
             device=lm.device,
             watch=_Watchers(self._tickets),
             mixes=lambda: lm.mixes,
+            shares=lambda saved: saved >= WORTH_SHARING and lm.shares,
         )
 
     def join(self) -> Member:

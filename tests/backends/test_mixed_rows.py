@@ -19,7 +19,7 @@ from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.causal_lm import CausalLM, load
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.row_adapters import RowAdapter
-from windowshift.backends.local.sampler import Row, decode
+from windowshift.backends.local.sampler import Row, beginning, decode, families
 from windowshift.backends.local.shared_batch import SharedBatch
 from windowshift.core.contract.generation import GenerateRequest, Model, Sampling, Steering
 from windowshift.core.contract.training import Sft
@@ -263,3 +263,48 @@ def test_what_another_adapter_makes_of_a_row_does_not_reach_it(folder: Path, ada
     assert torch.allclose(mixed_rows[0], alone[0], atol=1e-5)
     assert not mixed_rows[1].isfinite().all()
     assert (plain - alone).abs().max() > 1e-3
+
+
+def test_a_beginning_that_prompts_share_is_run_once(folder: Path, adapters: list[str]) -> None:
+    """And rows are what they are alone: several beginnings in a group, of unequal lengths, and rows without one."""
+    lm = load(str(folder), None, LocalOptions(threads=1))
+    assert lm.shares
+    tuned = lm.row_adapters.load(AdapterFile.at(adapters[1]))
+    long, short = [5 + n % 200 for n in range(60)], [9, 8, 7, 6, 5, 4, 3, 9, 8, 7]
+    prompts = [[*(long, short, [])[n % 3], *(30 + n * 7 % 50 + at for at in range(1 + n % 4))] for n in range(24)]
+    rows = [
+        Row(n, prompt, n, 1.0, 1.0, 4 + n % 9, adapter=tuned if n % 2 else None) for n, prompt in enumerate(prompts)
+    ]
+    run = 0
+    inner = lm.sampling_forward(None)
+
+    def counted(ids: Any, *rest: Any) -> Any:
+        nonlocal run
+        run += ids.numel() if ids.shape[1] > 1 else 0
+        return inner(ids, *rest)
+
+    def decoded(shares: bool, places: int) -> list[Any]:
+        steps = decode(
+            counted,
+            iter(rows),
+            end_ids=lm.end_ids,
+            cache_plan=lm.cache_plan,
+            batch_rows=places,
+            shares=lambda saved: shares and saved > 30,
+        )
+        return sorted((each for step in steps for each in step), key=lambda each: each.row.index)
+
+    whole = decoded(False, 1)
+    spent, run = run, 0
+    assert decoded(True, 24) == whole
+    assert run < 0.6 * spent
+    assert decoded(True, 5) == whole
+
+
+def test_prompts_under_a_push_are_run_whole(folder: Path) -> None:
+    recipe: Any = object()
+    one, other = Row(0, [*range(3, 30)], 0, 1.0, 1.0, 4), Row(1, [*range(3, 30), 4], 1, 1.0, 1.0, 4)
+    assert beginning(one, other) == 26
+    assert beginning(one, dataclasses.replace(other, recipe=recipe)) == 0
+    assert families([one, other]) == [(26, [one, other])]
+    assert families([one, dataclasses.replace(other, recipe=recipe)]) == []
