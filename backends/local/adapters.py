@@ -24,6 +24,7 @@ from windowshift.backends.local.adapter_config import AdapterConfig
 from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.refusal import library_reason
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.home import at_home
 from windowshift.core.contract.training import Sft
 from windowshift.core.contract.whole_file import replacing_folder
 
@@ -56,7 +57,7 @@ class AdapterFile:
         Raises:
             BackendError: the folder does not hold a PEFT adapter.
         """
-        path = Path(folder).expanduser()
+        path = at_home(folder)
         for name in (CONFIG, WEIGHTS):
             if not (path / name).is_file():
                 raise BackendError(f"adapter folder '{folder}' has no {name}")

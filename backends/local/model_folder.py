@@ -22,6 +22,7 @@ from windowshift.backends.local.weight_files import (
 from windowshift.core.contract.assets import MICROWORLD, is_embedded
 from windowshift.core.contract.backend import ModelIdentity, ModelSize
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.home import at_home
 
 Stamp = tuple[tuple[str, int, int], ...]
 """Name, size and time of a folder's files."""
@@ -67,7 +68,7 @@ def locate(base: str) -> Path | None:
         if not folder.is_dir():
             raise BackendError(f"the embedded model 'microworld' is missing from this installation ({folder})")
         return folder
-    path = Path(base).expanduser()
+    path = at_home(base)
     if base and path.is_dir():
         return path
     if base and path.exists():

@@ -17,6 +17,7 @@ from windowshift.backends.shared.adapter_fields import CONFIG, plain_lora_fields
 from windowshift.backends.vllm.engine import Engine, EngineError
 from windowshift.core.contract.backend import ModelSize
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.home import at_home
 
 WEIGHTS = "adapter_model.safetensors"
 _LARGEST_HEADER = 16 * 1024 * 1024
@@ -42,7 +43,7 @@ class AdapterFolder:
         Raises:
             BackendError: the folder does not hold a LoRA adapter that vLLM can use, or one of another model.
         """
-        path = Path(folder).expanduser()
+        path = at_home(folder)
         for name in (CONFIG, WEIGHTS):
             if not (path / name).is_file():
                 raise BackendError(f"adapter folder '{folder}' has no {name}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from windowshift.backends.local.model_folder import locate
 from windowshift.backends.vllm.engine import Served
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.home import at_home
 
 
 def find_served(base: str, served: Sequence[Served], where: str) -> Served:
@@ -21,7 +21,7 @@ def find_served(base: str, served: Sequence[Served], where: str) -> Served:
     """
     folder = locate(base)
     for one in served:
-        root = Path(one.root).expanduser()
+        root = at_home(one.root)
         if folder is None:
             if base in (one.root, one.name) and not root.is_dir():
                 return one

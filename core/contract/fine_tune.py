@@ -8,6 +8,7 @@ from pathlib import Path
 
 from windowshift.core.contract.backend import ModelIdentity
 from windowshift.core.contract.errors import BackendError
+from windowshift.core.contract.home import at_home
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -20,7 +21,7 @@ def adapter_digest(folder: str | Path) -> str:
     """
     digest = hashlib.sha256()
     for name in _FILES:
-        path = Path(folder).expanduser() / name
+        path = at_home(folder) / name
         if not path.is_file():
             raise BackendError(f"adapter folder '{folder}' has no {name}")
         try:
@@ -45,7 +46,7 @@ def fine_tuned(base: ModelIdentity, folder: str | Path) -> ModelIdentity:
     digest = adapter_digest(folder)
     return replace(
         base,
-        label=f"{base.label}+{Path(folder).expanduser().resolve().name}",
+        label=f"{base.label}+{at_home(folder).resolve().name}",
         fingerprint=fine_tuned_fingerprint(base.fingerprint, digest),
         details={**base.details, "adapter": digest},
     )

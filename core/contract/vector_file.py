@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.home import at_home
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.contract.whole_text import require_whole
 
@@ -212,7 +213,7 @@ def check_finite(name: str, directions: Directions) -> None:
 
 def _opened(path: str | Path) -> BinaryIO:
     try:
-        return Path(path).expanduser().open("rb")
+        return at_home(path).open("rb")
     except OSError as error:
         raise SpecError(f"cannot read vector {path}: {error.strerror or error}") from error
 

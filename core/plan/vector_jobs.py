@@ -10,6 +10,7 @@ from windowshift.core.contract.backend import ModelSize
 from windowshift.core.contract.conditions import Channel, NoPrefix
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Tokens
+from windowshift.core.contract.home import at_home
 from windowshift.core.contract.prompts import set_digest
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
@@ -120,7 +121,7 @@ class VectorPlanner:
         value = getattr(entry, side)
         where = f"vectors.{name}.{side}"
         if isinstance(value, CompletionsFile):
-            path = Path(value.file).expanduser()
+            path = at_home(value.file)
             beside = self._folder / path
             found = read_answered(beside if not path.is_absolute() and beside.exists() else path)
             self.answered[found.digest] = found
@@ -148,7 +149,7 @@ class VectorPlanner:
         return {"data": job.id, "label": condition.name}
 
     def _file(self, name: str, entry: VectorSpec) -> str:
-        path = Path(entry.file or "").expanduser()
+        path = at_home(entry.file or "")
         beside = self._folder / path
         path = beside if not path.is_absolute() and beside.exists() else path
         if path.suffix in (".pt", ".gguf"):

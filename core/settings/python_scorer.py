@@ -19,6 +19,7 @@ from typing import Any
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.home import at_home
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.setting import Sample, Score, Scores
@@ -137,7 +138,7 @@ def load_python_scorer(
 def _file(module: str, folder: Path) -> tuple[str, str]:
     """The path and the text of a module that is a file; both empty for an importable one."""
     named = module.endswith(".py")
-    path = Path(module).expanduser() if named else Path(*module.split(".")).with_suffix(".py")
+    path = at_home(module) if named else Path(*module.split(".")).with_suffix(".py")
     path = find_file(str(path), folder) if named else folder / path
     if not named and not path.is_file():
         return "", ""

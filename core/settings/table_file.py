@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.home import at_home
 from windowshift.core.contract.hub import cache_alone, offline
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.spec import read_text
 
+MOST_FILES = 10_000
 ENDINGS = ".json, .parquet, .jsonl, .csv or .tsv"
 
 
@@ -31,7 +34,7 @@ class TableRow:
 
 def find_file(file: str, folder: Path) -> Path:
     """A file that a spec names: beside the spec (`folder`) where it is there, else in the working directory."""
-    path = Path(file).expanduser()
+    path = at_home(file)
     if path.is_absolute():
         return path
     beside = folder / path
@@ -103,6 +106,10 @@ def read_dataset(
     local = find_file(name, folder or Path())
     if not local.exists() and (local.is_absolute() or name.startswith(".")):
         raise SpecError(f"the data set {name} cannot be loaded: there is no such folder")
+    if local.is_dir() and _is_crowded(local):
+        raise SpecError(
+            f"the folder {name} holds more than {MOST_FILES:,} files: name the folder of the data set itself, or a file"
+        )
     away = not local.exists() and offline()
     try:
         with cache_alone() if away else nullcontext():
@@ -136,6 +143,12 @@ def read_dataset(
         hint = ": name one as  config: ..." if config is None and "config" in reason.lower() else ""
         what = "folder" if local.is_dir() else "data set"
         raise SpecError(f"the {what} {name} ({of}) cannot be loaded: {reason}{hint}") from error
+
+
+def _is_crowded(folder: Path) -> bool:
+    """Whether a folder has more files in it than any set of texts: `datasets` would look at each, for minutes."""
+    files = (file for _, _, files in os.walk(folder) for file in files)
+    return next(islice(files, MOST_FILES, None), None) is not None
 
 
 def _saved(datasets: Any, folder: Path, split: str) -> Any:

@@ -12,6 +12,7 @@ from windowshift.core.contract import rewording
 from windowshift.core.contract.conditions import Condition, PrefixGroup, check_phrases
 from windowshift.core.contract.controls import STANDARD, TEXT_CONTROLS, ControlGroup, EmptySystem, TextControl
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.home import at_home
 from windowshift.core.spec.phrase_file import read_phrase_file
 from windowshift.core.spec.section import Count, Section
 from windowshift.core.spec.spec_errors import did_you_mean, sentence
@@ -120,7 +121,7 @@ def _phrases(
         case "irrelevant":
             return rewording.irrelevant(group, read.count)
         case "rephrased" if read.file is not None:
-            return _read_rephrasings(folder / Path(read.file).expanduser(), read.count)
+            return _read_rephrasings(folder / at_home(read.file), read.count)
         case "rephrased":
             return rewording.rephrased_by_rule(group, read.count or REPHRASINGS)
         case "negated":

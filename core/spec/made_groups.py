@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from windowshift.core.contract.conditions import Condition, PrefixGroup, ShotGroup
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.home import at_home
 from windowshift.core.contract.phrases import PROMPT
 from windowshift.core.spec.answered_file import read_answered
 from windowshift.core.spec.phrase_file import read_phrase_file
@@ -72,7 +73,7 @@ def read_shots(entry: Mapping[str, Any], folder: Path, where: str) -> list[Condi
         SpecError: a key or value that cannot be, or a file with a bad line or too few exchanges.
     """
     read = _validated(ManyShots, entry, where)
-    path = folder / Path(read.shots).expanduser()
+    path = folder / at_home(read.shots)
     said: dict[str, None] = {}
     asked: set[str] = set()
     for messages, completion in read_answered(path).rows:
@@ -102,7 +103,7 @@ def read_suggestive(entry: Mapping[str, Any], folder: Path, where: str) -> list[
         SpecError: a key or value that cannot be, or a file with a bad line or too few passages.
     """
     read = _validated(Suggestive, entry, where)
-    path = folder / Path(read.contexts).expanduser()
+    path = folder / at_home(read.contexts)
     passages = read_phrase_file(path, "passage")
     if read.count is not None:
         if read.count > len(passages):

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
+from windowshift.core.contract.home import at_home
+
 
 class Section(BaseModel):
     """A part of a spec; unknown keys are errors."""
@@ -28,7 +30,7 @@ def _no_truth_value(value: object) -> object:
 def _beside(value: object, info: ValidationInfo) -> object:
     folder = (info.context or {}).get("folder", Path())
     if isinstance(value, str):
-        path = Path(value).expanduser()
+        path = at_home(value)
         return path if path.is_absolute() or not (folder / path).exists() else folder / path
     return value
 

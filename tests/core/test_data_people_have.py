@@ -10,6 +10,7 @@ import pytest
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.run.run import plan_spec
+from windowshift.core.settings import table_file
 from windowshift.core.settings.given_rows import read_given_rows
 from windowshift.core.settings.prompt_source import draw, unprepared
 from windowshift.core.settings.table_file import read_dataset, read_table
@@ -257,3 +258,16 @@ def test_a_column_holds_the_system_message(tmp_path: Path) -> None:
     write(tmp_path / "alpaca.jsonl", [{**row, "system": "S"} for row in ALPACA])
     asked = texts(tmp_path, "{file: alpaca.jsonl, system: system}", 3)
     assert ([("system", "S")], "Do 1.\n\nInput: it", "") in asked
+
+
+def test_a_folder_of_everything_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`..` by mistake was looked through by `datasets`, file by file, for a minute."""
+    monkeypatch.setattr(table_file, "MOST_FILES", 3)
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "x.jsonl").write_text('{"prompt": "a"}')
+    with pytest.raises(SpecError, match="holds more than 3 files: name the folder of the data set itself"):
+        list(table_file.read_dataset(str(tmp_path), config=None, split="train", revision=None))
+    (tmp_path / "0" / "x.jsonl").unlink()
+    rows = table_file.read_dataset(str(tmp_path), config=None, split="train", revision=None)
+    assert [row.values["prompt"] for row in rows] == ["a"] * 3

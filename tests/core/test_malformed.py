@@ -341,6 +341,8 @@ def test_values_that_no_spec_can_take(folder: Path, more: str, says: list[str]) 
         ("generate: [med_short]", "generate: [{data: {path: LONG, type: alpaca}}]"),
         ("generate: [med_short]", "generate: [{data: {dataset_info: LONG.json, name: mine}}]"),
         ("name: good", "name: good\nadapter: LONG"),
+        ("name: good", "name: good\nvectors: {v: {file: LONG.safetensors, layer: 1}}"),
+        ("name: good", "name: good\nvectors: {v: {positive: {file: LONG.jsonl}, negative: short, layer: 1}}"),
         ("name: good", "name: good\njudges: [{name: j, model: m, rubric: LONG}]"),
         ("name: good", "name: good\nguards: [{setting: length, prompts: LONG}]"),
         ("name: good", "name: good\nscorers: [{name: q, words: {file: LONG}}]"),
@@ -349,8 +351,9 @@ def test_values_that_no_spec_can_take(folder: Path, more: str, says: list[str]) 
         ("train: [short", "train: [short, {control: rephrased, of: short, file: LONG.txt}"),
     ],
 )
-def test_a_name_that_is_too_long_for_a_file_is_one_sentence(folder: Path, old: str, new: str) -> None:
-    check(folder, good(folder).replace(old, new.replace("LONG", "x" * 300)))
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-that-name/x"], ids=["long", "of nobody"])
+def test_a_name_that_is_of_no_file_is_one_sentence(folder: Path, old: str, new: str, name: str) -> None:
+    check(folder, good(folder).replace(old, new.replace("LONG", name)))
 
 
 @pytest.mark.parametrize("key", ["size: 4", "prompts: 2", "max_tokens: 8"])

@@ -26,6 +26,7 @@ from windowshift.backends.local.cluster.slurm_station import Call, Farewell, Sta
 from windowshift.backends.local.messages import Order
 from windowshift.backends.local.post import Post
 from windowshift.core.contract.errors import BackendError, MissingExtraError
+from windowshift.core.contract.home import at_home
 
 log = logging.getLogger("windowshift.local")
 
@@ -84,7 +85,7 @@ class SlurmExecutor:
         except ImportError:
             raise MissingExtraError("executor: slurm", "slurm", "submitit") from None
         section = self._section
-        folder = Path(section.folder).expanduser().resolve()
+        folder = Path(os.path.realpath(at_home(section.folder)))
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._executor = submitit.AutoExecutor(
