@@ -12,6 +12,7 @@ from windowshift.backends.local.model_folder import locate
 from windowshift.core.contract.errors import BackendError, MissingExtraError
 from windowshift.core.contract.generation import Model, TemplateInputs
 from windowshift.core.contract.hub import offline
+from windowshift.core.contract.redaction import brief
 
 if TYPE_CHECKING:
     from tinker import Datum
@@ -89,7 +90,7 @@ def _load(source: str) -> tuple[Any, Path | None]:
     try:
         return AutoTokenizer.from_pretrained(str(folder or source), local_files_only=cached), folder
     except Exception as error:  # every library in the chain raises its own kinds
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = brief(error, 200) or type(error).__name__
         if cached:
             reason = "it is not in the hub's cache on this machine, and the hub cannot be reached"
         raise BackendError(

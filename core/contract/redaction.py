@@ -188,6 +188,11 @@ def without_keys(text: str) -> str:
     return _last_stop[0].own(text) if _last_stop else text
 
 
+def brief(error: object, most: int) -> str:
+    """What an error of a library says, in one line of at most so many characters: without keys, and only then cut."""
+    return " ".join(without_keys(str(error)).split())[:most]
+
+
 def plain(text: str) -> str:
     """A text without what a terminal would obey: control characters become spaces, invisible ones are left out."""
     return "".join(_PLAIN.get(unicodedata.category(each), each) for each in text)

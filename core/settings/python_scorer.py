@@ -22,6 +22,7 @@ from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.home import at_home
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.redaction import brief
 from windowshift.core.contract.setting import Sample, Score, Scores
 from windowshift.core.settings.table_file import find_file
 from windowshift.core.spec.spec import read_text
@@ -213,4 +214,4 @@ def _said(error: BaseException) -> str:
     everything = traceback.extract_tb(error.__traceback__)
     frames = [frame for frame in everything if not Path(frame.filename).is_relative_to(_OURS)] or everything
     line = f" (line {frames[-1].lineno} of {Path(frames[-1].filename).name})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}{line}"
+    return f"{type(error).__name__}: {brief(error, 160)}{line}"

@@ -16,6 +16,7 @@ from typing import Any
 from windowshift.core.contract.errors import MissingExtraError, SpecError
 from windowshift.core.contract.home import at_home
 from windowshift.core.contract.hub import cache_alone, offline
+from windowshift.core.contract.redaction import brief
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.spec import read_text
 
@@ -139,7 +140,7 @@ def read_dataset(
                 "name a file"
             ) from error
         of = f"split {split}" if config is None else f"config {config}, split {split}"
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        reason = brief(error.__cause__ or error, 200)
         hint = ": name one as  config: ..." if config is None and "config" in reason.lower() else ""
         what = "folder" if local.is_dir() else "data set"
         raise SpecError(f"the {what} {name} ({of}) cannot be loaded: {reason}{hint}") from error
@@ -210,6 +211,6 @@ def _parquet(path: Path, what: str) -> Iterable[TableRow]:
     try:
         values = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise SpecError(f"{path} is not a Parquet file: {' '.join(str(error).split())[:200]}") from error
+        raise SpecError(f"{path} is not a Parquet file: {brief(error, 200)}") from error
     for number, row in enumerate(values, 1):
         yield TableRow(number, f"{path} row {number}", row)

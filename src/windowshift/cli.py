@@ -25,6 +25,7 @@ from windowshift import (
 )
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import SpecError, WindowshiftError
+from windowshift.core.contract.redaction import brief
 from windowshift.core.contract.terminal import guard
 from windowshift.options import DEFAULT_WORKSPACE, Json, Name, SpecFile, Workspace
 from windowshift.run_command import run_here
@@ -328,7 +329,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        what = " ".join(str(error).split())[:400]
+        what = brief(error, 400)
         say(
             f"windowshift: unexpected error: {type(error).__name__}{f': {what}' if what else ''}; this is a fault of "
             "windowshift: add --debug to see where, and report it",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.core.test_plan import SPEC, planned
 from windowshift.backends.shared.key import find_key
-from windowshift.core.contract.redaction import REDACTED, Redactor, without_keys
+from windowshift.core.contract.redaction import REDACTED, Redactor, brief, without_keys
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.run import logging_to
 from windowshift.core.store.writer import Writer
@@ -136,6 +136,16 @@ def test_a_text_is_redacted_before_it_is_cut(begins: int) -> None:
     found = REDACTOR.said("x" * begins + " " + KEY + " and more")
     assert "k3y" not in found
     assert len(found) <= 404
+
+
+@pytest.mark.parametrize("begins", range(185, 202))
+def test_a_librarys_error_is_redacted_before_it_is_cut(begins: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "zq-brief-7410852963abcdef"
+    monkeypatch.setenv("ZQ_KEY", key)
+    find_key("ZQ_KEY")
+    found = brief(ValueError("x" * begins + f" {key} and\nmore"), 200)
+    assert "brief" not in found
+    assert len(found) <= 200
 
 
 @pytest.mark.parametrize(
