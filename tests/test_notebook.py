@@ -6,16 +6,20 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import windowshift
-from windowshift import LocalModel, Sampling
+from windowshift import LocalModel, Sampling, count_bar
+from windowshift.completions import Completions
 from windowshift.core.contract.errors import BackendError, SpecError
-from windowshift.core.contract.generation import Message
+from windowshift.core.contract.generation import Completion, Message
+from windowshift.core.contract.html_table import MOST_ROWS, html_page
+from windowshift.core.contract.progress import Progress
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -77,6 +81,119 @@ def test_bad_input_says_what_to_do(model: LocalModel) -> None:
         model.train(["a"], [])
     with pytest.raises(SpecError, match="extract needs prompts"):
         model.extract("long", "short")
+
+
+def test_how_completions_are_drawn_is_said_by_name(model: LocalModel) -> None:
+    prompts = windowshift.example_prompts(3)
+    named = model.generate(prompts, max_tokens=6, temperature=0, seed=3)
+    assert named == model.generate(prompts, sampling=Sampling(temperature=0.0, max_tokens=6), seed=3)
+    assert all(one.tokens <= 6 for one in named if one.tokens)
+    assert model.generate(prompts, max_tokens=6) != model.generate(prompts, max_tokens=6, seed=1)
+    made = model.extract("long", "short", prompts, layer=1, max_tokens=6)
+    assert made.path == model.extract("long", "short", prompts, layer=1, sampling=Sampling(max_tokens=6)).path
+    both = "sampling= says how completions are drawn, and so does max_tokens, temperature: give one of them"
+    with pytest.raises(SpecError, match=both):
+        model.generate(prompts, sampling=Sampling(), max_tokens=6, temperature=1)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"max_tokens": 0}, "max_tokens must be a whole number of 1 or more, not 0"),
+        ({"max_tokens": 2.5}, "max_tokens must be a whole number of 1 or more, not 2.5"),
+        ({"max_tokens": True}, "max_tokens must be a whole number of 1 or more, not True"),
+        ({"max_tokens": "6"}, "max_tokens must be a whole number of 1 or more, not '6'"),
+        ({"temperature": -1}, "temperature must be a number of 0 or more, not -1"),
+        ({"temperature": float("nan")}, "temperature must be a number of 0 or more, not nan"),
+        ({"top_p": 0}, "top_p must be a number above 0 and at most 1, not 0"),
+        ({"top_p": 1.5}, "top_p must be a number above 0 and at most 1, not 1.5"),
+        ({"sampling": Sampling(max_tokens=-1)}, "max_tokens must be a whole number of 1 or more, not -1"),
+    ]
+    for given, says in wrong:
+        with pytest.raises(SpecError, match=re.escape(says)):
+            model.generate(prompts, **given)
+        with pytest.raises(SpecError, match=re.escape(says)):
+            model.extract("long", "short", prompts, **given)
+
+
+def test_completions_are_a_frame_and_a_table(model: LocalModel) -> None:
+    prompts = ["What do <b>otters</b> eat?", "Why?", "How?"]
+    found = model.generate(prompts, max_tokens=5)
+    frame = found.frame()
+    assert list(frame.columns) == ["prompt", "text", "finish", "tokens", "reasoning", "error"]
+    assert frame["prompt"].tolist() == prompts
+    assert frame["text"].tolist() == [one.text for one in found]
+    assert frame["tokens"].tolist() == [one.tokens for one in found]
+    shown = found._repr_html_()
+    assert "3 completions of microworld (rehearsal)" in shown
+    assert "&lt;b&gt;otters" in shown
+    assert "<b>otters" not in shown
+    assert shown.count("<tr>") == 1 + 3
+    assert found[1:].frame()["prompt"].tolist() == prompts[1:]
+    assert found[-1] == found[2]
+    assert len(model.generate([]).frame()) == 0
+    # What a model thought until its tokens were spent is no answer: missing, with its reason.
+    thought = Completion("0", "", "failed", None, error="it spent its 5 tokens on reasoning", reasoning="Hm <i>")
+    none = Completions([thought], ["Why?"], "m")
+    assert "it spent its 5 tokens" in none._repr_html_()
+    assert none.frame()["tokens"].isna().all()
+
+
+def test_a_vector_is_a_table_of_its_layers(model: LocalModel) -> None:
+    made = model.extract("long", "short", windowshift.example_prompts(2), layer=1, max_tokens=5)
+    shown = made._repr_html_()
+    assert "long (2) − short (2), on microworld" in shown
+    assert "1 (in use)" in shown
+    assert shown.count("<tr>") == 1 + len(made.header.norms)
+
+
+def test_a_long_table_says_how_much_of_it_is_not_shown() -> None:
+    shown = html_page("t", ["a\x1b[31m"], ("n",), [(str(row),) for row in range(MOST_ROWS + 5)])
+    assert shown.count("<td") == MOST_ROWS
+    assert "… 5 more rows" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("delay", [0.0, 1e9])
+def test_what_takes_longer_has_a_bar(
+    model: LocalModel, delay: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(count_bar, "DELAY_SECONDS", delay)
+    prompts, sft = windowshift.example_prompts(2), windowshift.Sft(rank=2, batch_size=1)
+    model.generate(prompts, max_tokens=4)
+    assert capsys.readouterr().err == ""  # nobody looks on
+    monkeypatch.setattr(count_bar, "watched", lambda: True)
+    model.generate(prompts, max_tokens=4)
+    model.train(prompts, ["x", f"y {delay}"], sft=sft)
+    said = capsys.readouterr().err
+    assert ("generate" in said, "train" in said, said == "") == (
+        (True, True, False) if delay == 0 else (False, False, True)
+    )
+    monkeypatch.setattr(model, "_progress", False)
+    model.generate(prompts, max_tokens=4)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_has_a_bar_of_its_cells(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(count_bar, "DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(count_bar, "DRAW_SECONDS", 0.0)
+    seen: list[Progress] = []
+
+    def run(observe: Callable[[Progress], None] = seen.append) -> int:
+        observe(Progress(3, 4, 5, 9, 0, ("train \x1b[1mlong",)))
+        return 7
+
+    shown = count_bar.with_bar(run)
+    assert (shown(), len(seen), capsys.readouterr().err) == (7, 1, "")  # nobody looks on
+    monkeypatch.setattr(count_bar, "watched", lambda: True)
+    assert (shown(), len(seen)) == (7, 1)
+    said = capsys.readouterr().err
+    assert "3/4" in said
+    assert "\x1b[1m" not in said
+    assert (shown(observe=seen.append), len(seen), capsys.readouterr().err) == (7, 2, "")
+
+
+def test_a_notebook_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not count_bar.watched()
+    for shell, looks in ((None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=object()), True)):
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
+        assert count_bar.watched() is looks
 
 
 def test_half_a_surrogate_pair_is_one_sentence(model: LocalModel) -> None:

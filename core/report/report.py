@@ -30,6 +30,7 @@ from windowshift.core.measure.measures import (
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.selected import Selected, selected
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
+from windowshift.core.report.report_html import report_html
 from windowshift.core.report.steering_json import steering_json
 from windowshift.core.settings.published import Published, published
 from windowshift.core.store.reader import Reader
@@ -62,6 +63,9 @@ class Report:
         one = self.experiment
         arms = ", ".join(f"{name}: {len(arm.seed_cells)} cells" for name, arm in self.measures.arms.items())
         return f"<Report of {one.name!r} on {self.behaviour.name}: {one.state}, {arms or 'no cells yet'}>"
+
+    def _repr_html_(self) -> str:
+        return report_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values: what `windowshift report --json` prints. Keys are added, never taken away."""

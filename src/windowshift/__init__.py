@@ -52,11 +52,12 @@ if TYPE_CHECKING:
     from windowshift.core.measure.arm_comparison import compare_arms
     from windowshift.core.report import frames
     from windowshift.core.report.report import report
-    from windowshift.core.run.run import run_spec
     from windowshift.core.settings.world import example_prompts
     from windowshift.core.spec.spec import load_spec
     from windowshift.core.store.reader import Reader
-    from windowshift.local_model import LocalModel, LocalVector
+    from windowshift.count_bar import run_spec
+    from windowshift.local_model import LocalModel
+    from windowshift.local_vector import LocalVector
 
 _NAMES = {
     "windowshift.core.contract.backend": ("Backend", "Capabilities"),
@@ -82,11 +83,12 @@ _NAMES = {
     "windowshift.core.contract.training": ("Example", "Sft", "TrainJob"),
     "windowshift.core.measure.arm_comparison": ("compare_arms",),
     "windowshift.core.report.report": ("report",),
-    "windowshift.core.run.run": ("run_spec",),
+    "windowshift.count_bar": ("run_spec",),
     "windowshift.core.settings.world": ("example_prompts",),
     "windowshift.core.spec.spec": ("load_spec",),
     "windowshift.core.store.reader": ("Reader",),
-    "windowshift.local_model": ("LocalModel", "LocalVector"),
+    "windowshift.local_model": ("LocalModel",),
+    "windowshift.local_vector": ("LocalVector",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -6,15 +6,18 @@ import asyncio
 import datetime
 import hashlib
 import json
+import math
 import tempfile
 import threading
 import warnings
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from windowshift.backends.local.backend import LocalBackend
+from windowshift.completions import Completions
 from windowshift.core.contract.conditions import Condition, NoPrefix, prefix_groups
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import (
@@ -26,70 +29,35 @@ from windowshift.core.contract.generation import (
     Steering,
     Switch,
     TemplateInputs,
-    Tokens,
 )
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.texts import texts
-from windowshift.core.contract.training import Example, Sft, Trained, TrainFailed, TrainJob, TrainMessage
-from windowshift.core.contract.vector_file import VectorHeader, read_header
-from windowshift.core.contract.vector_job import Answered, Difference, ExtractTokens, VectorFailed, VectorJob
+from windowshift.core.contract.training import (
+    Example,
+    Sft,
+    Trained,
+    TrainEvent,
+    TrainFailed,
+    TrainJob,
+    TrainMessage,
+    TrainProgress,
+)
+from windowshift.core.contract.vector_job import (
+    Answered,
+    Difference,
+    ExtractTokens,
+    VectorEvent,
+    VectorFailed,
+    VectorJob,
+)
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.plan.jobs import row_seed
 from windowshift.core.spec.spec_errors import did_you_mean
+from windowshift.count_bar import count_bar
+from windowshift.local_vector import LocalVector
 from windowshift.made_of import MadeOf, content_digest
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class LocalVector:
-    """A steering vector on disk; any windowshift vector file can be opened with `open`."""
-
-    path: Path
-    header: VectorHeader
-
-    def __repr__(self) -> str:
-        header = self.header
-        return f"<LocalVector {header.name!r}: {len(header.norms)} layers x {header.width}, {str(self.path)!r}>"
-
-    @classmethod
-    def open(cls, path: str | Path) -> LocalVector:
-        """Open a vector file.
-
-        Raises:
-            SpecError: the file cannot be read or is not a windowshift vector.
-        """
-        return cls(Path(path), read_header(path))
-
-    def at(
-        self,
-        alpha: float | None = None,
-        *,
-        dose: float | None = None,
-        layer: int | None = None,
-        tokens: Tokens = "all",
-    ) -> Steering:
-        """A push by h + alpha * v at a layer (the vector's own by default).
-
-        Give `alpha`, or `dose` in units of the residual stream's RMS norm.
-
-        Raises:
-            SpecError: neither or both are given, or the vector has no such layer.
-        """
-        if (alpha is None) == (dose is None):
-            raise SpecError("a push needs alpha or dose, one of the two")
-        used = self.header.layer_in_use(layer)
-        if alpha is None:
-            alpha = self.header.alpha_of(float(dose or 0.0), used)
-        return Steering(str(self.path), alpha, used, tokens)
-
-    def ablation(self, *, layer: int | None = None, tokens: Tokens = "all") -> Steering:
-        """The direction projected out at a layer.
-
-        Raises:
-            SpecError: the vector has no such layer.
-        """
-        return Steering(str(self.path), 0.0, self.header.layer_in_use(layer), tokens, ablate=True)
 
 
 class LocalModel:
@@ -102,6 +70,7 @@ class LocalModel:
         date: the day that the chat template takes for today, where it asks; today (UTC) by default. A part of
             `identity` then: on another day this is another model.
         template: switches of the chat template, such as ``{"enable_thinking": True}``; a part of `identity` too.
+        progress: show a bar; by default in a notebook or a terminal, once something takes longer than a second.
         options: of backend `local` (`windowshift.backends.local.options.LocalOptions`).
 
     Raises:
@@ -116,8 +85,10 @@ class LocalModel:
         *,
         date: str | datetime.date | None = None,
         template: Mapping[str, Switch] | None = None,
+        progress: bool | None = None,
         **options: Any,
     ) -> None:
+        self._progress = progress
         self._backend = LocalBackend(options)
         inputs = TemplateInputs(_day(date), tuple(sorted((template or {}).items())))
         report = self._backend.template(base, revision, inputs)
@@ -145,30 +116,52 @@ class LocalModel:
         under: str | Condition | None = None,
         steer: Sequence[Steering] | Steering = (),
         adapter: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
-    ) -> list[Completion]:
+    ) -> Completions:
         """One completion a prompt, in order; prompt i takes phrase i of the prefix group `under`.
 
         One that is `unanswered` (the model thought until its tokens were spent) comes back as such, with its reason.
 
+        Args:
+            prompts: a list of texts.
+            under: a prefix group's name, or a condition.
+            steer: pushes, as `LocalVector.at` gives them.
+            adapter: the folder of one, as `train` gives it.
+            max_tokens: of a completion; 256 by default.
+            temperature: 1 by default; 0 is greedy.
+            top_p: 1 by default.
+            sampling: the three of them as one object, in their place.
+            seed: another one draws other completions.
+
         Raises:
-            SpecError: there is no such prefix group, `prompts` is no list of texts, or one of them is no text that
-                UTF-8 can hold.
+            SpecError: there is no such prefix group, `prompts` is no list of texts, one of them is no text that
+                UTF-8 can hold, or completions cannot be drawn like that.
             BackendError: a prompt could not be answered, or steering did not do what was asked.
         """
-        sampling = sampling or Sampling(max_tokens=256)
+        sampling = sampling_of(sampling, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+        chats = _chats(prompts, under)
         pushes = _pushes(steer)
         model = replace(self._model, adapter=adapter)
         requests = [
             GenerateRequest(str(i), messages, model, sampling, row_seed(f"notebook:{seed}", i), pushes)
-            for i, messages in enumerate(_chats(prompts, under))
+            for i, messages in enumerate(chats)
         ]
-        found = {completion.key: completion for completion in self._all(self._backend.generate(requests))}
+        found = {}
+        with count_bar("completions", "generate", show=self._progress) as show:
+
+            def drawn(completion: Completion) -> None:
+                found[completion.key] = completion
+                show(len(found), len(requests), "")
+
+            self._each(self._backend.generate(requests), drawn)
         for completion in found.values():
             if completion.finish == "failed" and not completion.unanswered:
                 raise BackendError(f"prompt {completion.key}: {completion.error}")
-        return [found[request.key] for request in requests]
+        return Completions([found[request.key] for request in requests], prompts, self._label)
 
     def extract(
         self,
@@ -179,16 +172,20 @@ class LocalModel:
         name: str | None = None,
         tokens: ExtractTokens = "response",
         layer: int | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
     ) -> LocalVector:
         """The mean difference of activations between two sides, at every layer.
 
         A side is a prefix group, under which the prompts are answered first, or chats with their answers. Without
-        a `name`, the file is named after what the vector is made of.
+        a `name`, the file is named after what the vector is made of. How answers are drawn is as for `generate`.
 
         Raises:
-            SpecError: there is no such prefix group, the two sides do not differ, or another vector has the name.
+            SpecError: there is no such prefix group, the two sides do not differ, another vector has the name, or
+                answers cannot be drawn like that.
             BackendError: the model cannot be steered, or could not answer.
         """
         for label, side in (("positive", positive), ("negative", negative)):
@@ -196,6 +193,7 @@ class LocalModel:
                 said = [[*(turn.content for turn in chat), answer] for chat, answer in _answered_chats(side, label)]
                 require_whole(said, f"extract, the {label} side", "chat")
         asked = texts(prompts, "prompts")
+        sampling = sampling_of(sampling, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
         first, second = (
             self._answered(side, asked, sampling, seed) if isinstance(side, str) else list(side)
             for side in (positive, negative)
@@ -209,7 +207,10 @@ class LocalModel:
         parts = {"model": self.identity.fingerprint, "source": source, "layer": layer}
         path = self.folder / f"{self._made_of.place(name, 'vector', parts)}.safetensors"
         label = name or "vector"
-        for event in self._all(self._backend.make_vectors([VectorJob(label, label, self._model, source, path, layer)])):
+        events: list[VectorEvent] = []
+        job = VectorJob(label, label, self._model, source, path, layer)
+        self._each(self._backend.make_vectors([job]), events.append)
+        for event in events:
             if isinstance(event, VectorFailed):
                 raise BackendError(event.error)
         return LocalVector.open(path)
@@ -254,7 +255,16 @@ class LocalModel:
         }
         place = self._made_of.place(name, "adapter", parts)
         job = TrainJob(place, self._model, examples, sft or Sft(), seed, self.folder / place)
-        for event in self._all(self._backend.train([job])):
+        events: list[TrainEvent] = []
+        with count_bar("examples", "train", show=self._progress) as show:
+
+            def trained(event: TrainEvent) -> None:
+                events.append(event)
+                if isinstance(event, TrainProgress):
+                    show(event.examples, len(examples) * job.sft.epochs, f"loss {event.loss:.3f}")
+
+            self._each(self._backend.train([job]), trained)
+        for event in events:
             if isinstance(event, TrainMessage):
                 warnings.warn(event.text, stacklevel=2)
             if isinstance(event, TrainFailed):
@@ -281,9 +291,7 @@ class LocalModel:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answered(
-        self, group: str, prompts: Sequence[str], sampling: Sampling | None, seed: int
-    ) -> list[Answered | None]:
+    def _answered(self, group: str, prompts: Sequence[str], sampling: Sampling, seed: int) -> list[Answered | None]:
         """Chats with the model's answers; None where it gave none."""
         if not prompts:
             raise SpecError(f"to answer under '{group}', extract needs prompts")
@@ -291,14 +299,47 @@ class LocalModel:
         chats = _chats(prompts, group)
         return [None if one.unanswered else (chat, one.text) for chat, one in zip(chats, answers, strict=True)]
 
-    def _all(self, stream: AsyncIterator[T]) -> list[T]:
-        async def gather() -> list[T]:
-            return [item async for item in stream]
+    @property
+    def _label(self) -> str:
+        """The model's name as people read it."""
+        return f"{self.identity.label} (rehearsal)" if self.identity.rehearsal else self.identity.label
 
-        return self._wait(gather())
+    def _each(self, stream: AsyncIterator[T], take: Callable[[T], None]) -> None:
+        """Hand over what a stream gives, as it comes, in the model's own thread."""
+
+        async def gather() -> None:
+            async for item in stream:
+                take(item)
+
+        self._wait(gather())
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def sampling_of(
+    sampling: Sampling | None, *, max_tokens: int | None, temperature: float | None, top_p: float | None
+) -> Sampling:
+    """How completions are drawn, given as one object or as numbers; 256 tokens where nothing is said.
+
+    Raises:
+        SpecError: both are given, or a number is none that completions can be drawn with.
+    """
+    given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+    numbers = {name: value for name, value in given.items() if value is not None}
+    if sampling is None:
+        sampling = Sampling(**{"max_tokens": 256, **numbers})  # type: ignore[arg-type] # by name, looked at below
+    elif numbers:
+        raise SpecError(f"sampling= says how completions are drawn, and so does {', '.join(numbers)}: give one of them")
+    for name, words, holds in (
+        ("max_tokens", "a whole number of 1 or more", lambda value: isinstance(value, int) and value >= 1),
+        ("temperature", "a number of 0 or more", lambda value: value >= 0),
+        ("top_p", "a number above 0 and at most 1", lambda value: 0 < value <= 1),
+    ):
+        value = getattr(sampling, name)
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not holds(value):
+            raise SpecError(f"{name} must be {words}, not {value!r:.80}")
+    return sampling
 
 
 def read_with(fingerprint: str, inputs: Mapping[str, Any]) -> str:

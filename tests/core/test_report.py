@@ -54,6 +54,22 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return report(folder, "med-short")
 
 
+def test_a_notebook_shows_every_final_cell_with_n_and_interval(finished: Report, running: Report) -> None:
+    shown = finished._repr_html_()
+    assert "med-short: length_chars" in shown
+    assert "rehearsal model" in shown
+    (arm,) = finished.measures.arms.values()
+    cells = [cell for cell in arm.cells if cell.key.final]
+    assert shown.count("<tr>") == 1 + min(len(cells), 60)
+    first = cells[0]
+    assert first.mean is not None
+    assert arm.scale.words.value_format.whole(first.mean) in shown
+    part = running._repr_html_()
+    assert "pending, 0 of 30" in part
+    assert "the server said" in part
+    assert "\x1b" not in part
+
+
 def test_json_has_the_keys_of_the_design(finished: Report) -> None:
     found = json.loads(json.dumps(finished.to_json(), allow_nan=False))
     assert found["experiment"] == "med-short"
