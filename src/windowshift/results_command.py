@@ -73,8 +73,9 @@ def report(
     else:
         print_report(made)
         if made.experiment.cells_done:
-            again = f"windowshift rerun {name} GENERATE/TRAIN/EVALUATE -w {workspace} --into {workspace}-again"
-            say(f"one cell again: {again}", err=True)
+            from windowshift.core.report.rerun_line import rerun_line
+
+            say(f"one cell again: {rerun_line(name, workspace)}", err=True)
 
 
 @reads_results

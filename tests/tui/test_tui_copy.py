@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import csv
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +19,8 @@ from tests.tui_pilot import app, arrive, settle, store, until
 from windowshift.core.contract.errors import MissingExtraError, SpecError, StoreError
 from windowshift.core.report.figure import Heat, Plot, Series
 from windowshift.core.report.figure_file import write_plot
+from windowshift.core.report.rerun_line import rerun_line
+from windowshift.rerun_command import parts_of
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.grid.screen import GridScreen
@@ -69,6 +73,42 @@ async def test_number_table_and_completion(workspace: Path, monkeypatch: pytest.
         await settle(pilot)
         await pilot.press("y")
         await until(pilot, lambda: pilot.app._clipboard == completion.snapshot.completion.text)
+
+
+async def test_the_command_that_runs_a_cell_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_clipboard(monkeypatch)
+    async with app(workspace).run_test() as pilot:
+        await arrive(pilot, GridScreen)
+        found = []
+        for keys in (("enter",), ("escape", "up", "enter")):
+            await pilot.press(*keys)
+            cell = await arrive(pilot, CellScreen)
+            await settle(pilot)
+            before = pilot.app._clipboard
+            await pilot.press("r")
+            await until(pilot, lambda before=before: pilot.app._clipboard != before)
+            words = shlex.split(pilot.app._clipboard)
+            assert words[:3] == ["windowshift", "rerun", "med-short"]
+            generate = "" if cell.key.train == "base" else cell.key.generate
+            assert parts_of(words[3]) == (generate, cell.key.train, cell.key.evaluate)
+            assert words[-4:] == ["--workspace", str(workspace), "--into", f"{workspace}-again"]
+            found.append(words)
+        trained, base = found
+        assert trained[4:-4] == ["--seed", "0"]
+        assert base[4:-4] == []  # a base model has no seed of a training
+        assert base[3].startswith("base/")
+        before = pilot.app._clipboard
+        cell.snapshot = replace(cell.snapshot, cell=replace(cell.snapshot.cell, final=False))
+        await pilot.press("r")
+        await until(pilot, lambda: any("A checkpoint is not run" in note.message for note in pilot.app._notifications))
+        assert pilot.app._clipboard == before
+
+
+def test_the_command_is_quoted_for_a_shell() -> None:
+    line = rerun_line("a b", Path("my ws"), ("it's", "x;y", "$(z)"), 2)
+    named = ["windowshift", "rerun", "a b", "it's/x;y/$(z)", "--seed", "2"]
+    assert shlex.split(line) == [*named, "--workspace", "my ws", "--into", "my ws-again"]
+    assert "GENERATE/TRAIN/EVALUATE --workspace ws" in rerun_line("a", Path("ws"))
 
 
 async def test_a_read_only_workspace_and_a_text_that_is_too_long(

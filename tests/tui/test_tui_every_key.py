@@ -166,6 +166,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "compare": ([], said, []),
         "jobs": OPENS,
         "back": ([], screen, ["enter"]),
+        "rerun": ([], said, []),
         **LIST,
         **COPYING,
         **COMMON,

@@ -124,6 +124,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
             rank=3,
         ),
         COMPARE,
+        Action("rerun", "r", "r", "rerun", "copy the command that runs this cell again, in another workspace"),
         JOBS,
         *COPYING,
         *LIST,

@@ -18,6 +18,7 @@ from windowshift.core.contract import sanitise
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.estimate import ONE_RUN
 from windowshift.core.contract.records import BASE, CompletionRow, measured_beside
+from windowshift.core.report.rerun_line import rerun_line
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import places
 from windowshift.tui.read.arrangement import Arrangement, arrange
@@ -309,6 +310,17 @@ class CellScreen(ListScreen[CellSnapshot]):
     def action_compare(self) -> None:
         """Compare the pinned rows."""
         self.shift.open("compare", self.experiment, self.behaviour)
+
+    def action_rerun(self) -> None:
+        """Copy the command that runs this cell again."""
+        if self.snapshot is None:
+            return
+        key = self.key
+        if not self.snapshot.cell.final:
+            self.shift.say("A checkpoint is not run again by itself: > on the grid leads to the end of the training.")
+            return
+        line = rerun_line(self.experiment, self.shift.workspace, (key.generate, key.train, key.evaluate), key.seed)
+        self.shift.copy(f"{self.experiment}-{key.train}-{key.evaluate}-rerun", ".sh", f"{line}\n")
 
     def copied(self) -> tuple[str, str] | None:
         """The completion under the cursor, once its text is read."""
