@@ -204,3 +204,20 @@ async def test_a_spec_runs_where_an_event_loop_is_running(tiny_llama: Path, tmp_
     assert seen
     assert seen[-1] > 0
     assert not windowshift.frames.completions(tmp_path / "ws", "small").empty
+
+
+def test_figures_are_drawn_where_a_notebook_shows_them(workspace: Path, tmp_path: Path) -> None:
+    found = windowshift.figures(workspace, "med-short")
+    assert len(found) > 2
+    assert all("med-short" in one.plot.of for one in found)
+    first = found[0]
+    assert first._repr_png_().startswith(b"\x89PNG")
+    assert found[:1]._repr_html_().count("<img") == 1
+    assert all(why in found[:1]._repr_html_() for why in found.left_out.values())
+    assert first.frame().shape == (len(first.plot.rows()[1]), len(first.plot.rows()[0]))
+    assert [path.name for path in first.write(tmp_path, "csv")] == [f"{first.name}.csv"]
+    assert first.figure().get_suptitle()
+    with pytest.raises(windowshift.SpecError, match="there is no experiment 'nope'"):
+        windowshift.figures(workspace, "nope")
+    with pytest.raises(windowshift.SpecError, match="does not measure 'nope'"):
+        windowshift.figures(workspace, "med-short", "nope")

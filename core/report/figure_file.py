@@ -84,7 +84,7 @@ def _csv(plot: Plot) -> str:
 
 
 def _pictures(plot: Plot, paths: Sequence[Path], before: Sequence[Path]) -> list[Path]:
-    with _matplotlib(f" (its numbers are in {before[0]})" if before else ""):
+    with with_matplotlib(f" (its numbers are in {before[0]})" if before else ""):
         figure = drawn(plot)
         for path in paths:
             _save(figure, path)
@@ -92,7 +92,7 @@ def _pictures(plot: Plot, paths: Sequence[Path], before: Sequence[Path]) -> list
 
 
 @contextmanager
-def _matplotlib(there: str = "") -> Iterator[None]:
+def with_matplotlib(there: str = "") -> Iterator[None]:
     """Have matplotlib as every figure has it; `there` is where the numbers are, for those who lack it."""
     try:
         matplotlib = import_module("matplotlib")
@@ -125,7 +125,7 @@ def write_sheet(plots: Sequence[Plot], title: str, of: str, path: Path) -> None:
         OSError: it cannot be written.
         MissingExtraError: matplotlib is missing.
     """
-    with _matplotlib():
+    with with_matplotlib():
         figure = _blank(_SHEET)
         figure.suptitle(_wrapped(figure, title, 12), x=0.012, ha="left", fontsize=12, weight="bold")
         figure.supxlabel(_wrapped(figure, of, 7), x=0.012, ha="left", fontsize=7, color="#555555")

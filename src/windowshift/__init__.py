@@ -3,7 +3,7 @@
 The public names, for notebooks and for packages that add a setting, a scorer or a backend:
 
 - running and reading: `load_spec`, `run_spec`, `report`, `compare_arms`, `frames` (DataFrames of cells, rows, points,
-  fits and completions), `Reader` (queries over a workspace).
+  fits and completions), `figures` (drawn in a notebook), `Reader` (queries over a workspace).
 - settings and scorers: `Setting`, `Prompt`, `Behaviour`, `Scale`, the protocols `Scorer`, `RowScorer`, `BatchScorer`,
   `ModelScorer` and `DerivedScorer`, what they take and give (`Sample`, `Score`, `Question`), `Condition` and
   `PrefixGroup`.
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from windowshift.core.contract.training import Example, Sft, TrainJob
     from windowshift.core.measure.arm_comparison import compare_arms
     from windowshift.core.report import frames
+    from windowshift.core.report.inline_figures import figures
     from windowshift.core.report.report import report
     from windowshift.core.settings.world import example_prompts
     from windowshift.core.spec.spec import load_spec
@@ -82,6 +83,7 @@ _NAMES = {
     ),
     "windowshift.core.contract.training": ("Example", "Sft", "TrainJob"),
     "windowshift.core.measure.arm_comparison": ("compare_arms",),
+    "windowshift.core.report.inline_figures": ("figures",),
     "windowshift.core.report.report": ("report",),
     "windowshift.count_bar": ("run_spec",),
     "windowshift.core.settings.world": ("example_prompts",),
@@ -127,6 +129,7 @@ __all__ = [
     "__version__",
     "compare_arms",
     "example_prompts",
+    "figures",
     "frames",
     "load_spec",
     "report",

@@ -14,7 +14,7 @@ from windowshift.core.run import run
 
 DELAY_SECONDS = 1.0
 """What is over sooner has no bar."""
-DRAW_SECONDS = 0.1
+DRAW_SECONDS = 0.5
 """A bar is drawn no more often."""
 
 P = ParamSpec("P")
@@ -47,8 +47,9 @@ def count_bar(unit: str, label: str, *, show: bool | None = None) -> Iterator[Sh
     # tqdm and not rich, which the command line has: in a notebook rich's bar needs ipywidgets.
     from tqdm import tqdm
 
-    words = {"desc": sanitise.line(label, 60), "unit": f" {unit}"}
-    with tqdm(**words, delay=DELAY_SECONDS, mininterval=DRAW_SECONDS, leave=False) as bar:
+    look = f"{{desc}} |{{bar:20}}| {{n_fmt}}/{{total_fmt}} {unit}, {{elapsed}}<{{remaining}}{{postfix}}"
+    often = {"delay": DELAY_SECONDS, "mininterval": DRAW_SECONDS}
+    with tqdm(desc=sanitise.line(label, 60), bar_format=look, leave=False, **often) as bar:
 
         def shown(done: int, total: int, now: str) -> None:
             bar.total = total
