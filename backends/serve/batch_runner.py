@@ -16,6 +16,7 @@ from windowshift.backends.serve.body import check
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.restarts import Restarts
+from windowshift.backends.serve.rota import Rota
 from windowshift.backends.serve.sampling_kinds import KINDS
 from windowshift.backends.serve.sampling_request import SamplingRequest
 from windowshift.backends.serve.state import State, new_id
@@ -31,10 +32,10 @@ Answer = Callable[[SamplingRequest], Awaitable[dict[str, Any]]]
 
 
 class BatchRunner:
-    """Answers batches, one after another, a portion of requests at a time.
+    """Answers batches, a portion of requests at a time; several take turns, a portion each.
 
-    Answers are written down as each portion is done; a batch that a kill cut short goes on with the
-    requests that have no answer yet.
+    So a small one is not held up by all of a large one that was there before. Answers are written down as each portion
+    is done; a batch that a kill cut short goes on with the requests that have no answer yet.
 
     Args:
         answer: what answers a request for text.
@@ -49,6 +50,8 @@ class BatchRunner:
         self._at: str | None = None  # the batch in work
         self._asking: list[asyncio.Task[dict[str, Any]]] = []  # its requests under way
         self._restarts = Restarts("batch", self.wake, state.folder)
+        self._rota = Rota()
+        self._left: dict[str, Iterator[list[BatchLine]]] = {}  # what batches that have begun still have to ask
         self._closed = False
 
     def asked(self) -> None:
@@ -57,12 +60,15 @@ class BatchRunner:
         self.wake()
 
     def wake(self) -> None:
-        """Start the oldest batch that is not done, where none is in work."""
+        """Start the batch whose turn it is, where none is in work."""
         if self._task is not None or self._closed:
             return
-        waiting = next((batch for batch in self._batches.unfinished() if self._restarts.due(batch.id)), None)
+        there = {batch.id: batch for batch in self._batches.unfinished()}
+        order = self._rota.in_turn(there)
+        waiting = next((there[key] for key in order if self._restarts.due(key)), None)
         if waiting is not None:
             self._at = waiting.id
+            self._rota.had(waiting.id)
             self._task = asyncio.create_task(self._run(waiting))
             self._task.add_done_callback(self._ended)
 
@@ -91,6 +97,7 @@ class BatchRunner:
         if error is None:
             self._restarts.ended(key)
         else:
+            self._left.pop(key, None)  # what is answered is looked up anew
             self._restarts.failed(key, error)
         self._restarts.look()
 
@@ -104,8 +111,9 @@ class BatchRunner:
                     return
                 if self._batches.get(batch.id).status == "validating":
                     batch = self._batches.enter(batch, "in_progress", total=total)
-            await self._work(batch)
-            self._finish(self._batches.get(batch.id))
+            if await self._turn(batch):
+                self._left.pop(batch.id, None)
+                self._finish(self._batches.get(batch.id))
         except Exception as error:
             if not self._restarts.full_disk(error):  # which is not the batch's fault: it goes on later
                 problem = BatchProblem(None, f"the server failed on this batch: {type(error).__name__}")
@@ -137,22 +145,28 @@ class BatchRunner:
             problems.append(BatchProblem(None, f"the input file has more than {MOST_LINES} requests: split it"))
         return problems, total
 
-    async def _work(self, batch: Batch) -> None:
+    async def _turn(self, batch: Batch) -> bool:
+        """Answer a portion; whether nothing is left to be asked."""
         folder = self._batches.folder(batch)
-        done = [_whole_lines(folder / name) for name in (OUTPUT, ERRORS)]
-        answered = {line["custom_id"] for found in done for line in found}
-        self._batches.change(batch, completed=len(done[0]), failed=len(done[1]))
-        for portion in _portions(self._lines(batch), answered):
-            batch = self._batches.get(batch.id)
-            if batch.status == "cancelling":
-                return
-            results = await self._answered(portion)
-            good = [result for result in results if result["response"]["status_code"] == 200]
-            bad = [result for result in results if result["response"]["status_code"] != 200]
-            _append(folder / OUTPUT, good)
-            _append(folder / ERRORS, bad)
-            batch = self._batches.get(batch.id)
-            self._batches.change(batch, completed=batch.completed + len(good), failed=batch.failed + len(bad))
+        if batch.id not in self._left:
+            done = [_whole_lines(folder / name) for name in (OUTPUT, ERRORS)]
+            answered = {line["custom_id"] for found in done for line in found}
+            self._batches.change(batch, completed=len(done[0]), failed=len(done[1]))
+            self._left[batch.id] = _portions(self._lines(batch), answered)
+        if self._batches.get(batch.id).status == "cancelling":
+            return True
+        portion = next(self._left[batch.id], None)
+        if portion is None:
+            return True
+        results = await self._answered(portion)
+        good = [result for result in results if result["response"]["status_code"] == 200]
+        bad = [result for result in results if result["response"]["status_code"] != 200]
+        _append(folder / OUTPUT, good)
+        _append(folder / ERRORS, bad)
+        batch = self._batches.get(batch.id)
+        batch = self._batches.change(batch, completed=batch.completed + len(good), failed=batch.failed + len(bad))
+        # Known without another turn: whoever waits for the last answer is not held up by a turn of the others.
+        return batch.completed + batch.failed >= batch.total or batch.status == "cancelling"
 
     async def _answered(self, portion: Sequence[BatchLine]) -> list[dict[str, Any]]:
         """The results of a portion; of what was answered before the batch was cancelled."""

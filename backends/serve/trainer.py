@@ -9,6 +9,7 @@ import io
 import os
 import random
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.jobs import TRAINING, VALIDATION, Job, Jobs
 from windowshift.backends.serve.limits import Limits
 from windowshift.backends.serve.restarts import Restarts
+from windowshift.backends.serve.rota import Rota
 from windowshift.backends.serve.state import State, now
 from windowshift.backends.serve.training_file import examples
 from windowshift.core.contract.backend import Backend
@@ -36,16 +38,21 @@ from windowshift.core.contract.training import (
     Validated,
 )
 
+TURN_SECONDS = 300.0
+"""How long a job trains while others wait: many times what it may lose, `state_seconds` of backend `local`."""
+
 
 class _FullDiskError(Exception):
     """A job that stopped as the disk is full: not its fault, so it goes on later."""
 
 
 class Trainer:
-    """Trains queued jobs, the oldest first, a few at a time.
+    """Trains queued jobs, a few at a time; while others wait, they take turns.
 
-    A job that was running when the server ended is taken up again at the next start, from the state
-    that the backend left in the job's folder; one that a full disk stopped, a while later.
+    A turn ends with the first step after `TURN_SECONDS`: the job goes on later, from the state that the backend saved
+    last, so that a small job is not held up by all of a large one that was there before. A job that was running when
+    the server ended is taken up again at the next start, from the state that the backend left in the job's folder; one
+    that a full disk stopped, a while later.
 
     Args:
         backend: what trains.
@@ -53,16 +60,29 @@ class Trainer:
         sft: LoRA hyperparameters that the API does not set; its learning rate is multiplied.
         at_once: how many jobs train at the same time.
         limits: the server's.
+        clock: seconds.
     """
 
     def __init__(
-        self, backend: Backend, state: State, jobs: Jobs, files: Files, sft: Sft, *, at_once: int, limits: Limits
+        self,
+        backend: Backend,
+        state: State,
+        jobs: Jobs,
+        files: Files,
+        sft: Sft,
+        *,
+        at_once: int,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend, self._state, self._jobs, self._files = backend, state, jobs, files
         self._sft, self._at_once, self._limits = sft, at_once, limits
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pace: dict[str, tuple[float, int]] = {}  # when, and at which step, a job was first seen to move
         self._step: dict[str, int] = {}
+        self._clock = clock
+        self._rota = Rota()
+        self._before: dict[str, int] = {}  # the step at which a job's turn before this one began
         self._restarts = Restarts("job", self.wake, state.folder)
         self._closed = False
 
@@ -75,10 +95,12 @@ class Trainer:
         """Start queued jobs where there is room for them."""
         if self._closed:
             return
-        for job in self._jobs.unfinished():
+        there = {job.id: job for job in self._jobs.unfinished()}
+        for job in [there[key] for key in self._rota.in_turn(there)]:
             if len(self._running) >= self._at_once:
                 return
             if job.id not in self._running and self._restarts.due(job.id):
+                self._rota.had(job.id)
                 task = asyncio.create_task(self._run(job))
                 self._running[job.id] = task
                 task.add_done_callback(partial(self._ended, job.id))
@@ -99,7 +121,7 @@ class Trainer:
         if job.status != "running" or first is None or step <= first[1]:
             return None
         left = job.steps_an_epoch * job.hyperparameters.n_epochs - step
-        return now() + round(left * (time.monotonic() - first[0]) / (step - first[1]))
+        return now() + round(left * (self._clock() - first[0]) / (step - first[1]))
 
     async def aclose(self) -> None:
         """Stop where things are; running jobs go on at the next start."""
@@ -125,7 +147,8 @@ class Trainer:
     async def _run(self, job: Job) -> None:
         if job.status == "queued":
             job = self._jobs.change(job, status="running")
-            self._jobs.log(job, f"Fine-tuning job started: {job.examples} examples")
+            began = f"Fine-tuning job started: {job.examples} examples"
+            self._jobs.log(job, "The job has its turn again" if self._jobs.steps(job) else began)
         else:
             self._jobs.log(job, "The job goes on from the state it saved last", level="warn")
         try:
@@ -146,6 +169,20 @@ class Trainer:
         async with aclosing(self._backend.train([train])) as events:
             async for event in events:
                 self._take(job, event)
+                if isinstance(event, TrainProgress) and self._over(job, event.step):
+                    self._before[job.id] = self._pace[job.id][1]
+                    self._jobs.change(job, status="queued")
+                    self._jobs.log(job, f"Step {event.step}: others wait, and have their turn")
+                    return
+
+    def _over(self, job: Job, step: int) -> bool:
+        """Whether a job's turn is over: it was long, others wait, and the job goes on from further than before."""
+        began, first = self._pace[job.id]
+        if self._clock() - began < TURN_SECONDS or step >= job.steps_an_epoch * job.hyperparameters.n_epochs:
+            return False
+        if first <= self._before.get(job.id, -1):
+            return False  # its last turn left no state behind: it would never end
+        return any(one.id not in self._running and self._restarts.due(one.id) for one in self._jobs.unfinished())
 
     def _train_job(self, job: Job) -> TrainJob:
         folder = self._jobs.folder(job)
@@ -179,7 +216,7 @@ class Trainer:
     def _take(self, job: Job, event: TrainEvent) -> None:
         steps = job.steps_an_epoch * job.hyperparameters.n_epochs
         if isinstance(event, TrainProgress):
-            self._pace.setdefault(job.id, (time.monotonic(), event.step))
+            self._pace.setdefault(job.id, (self._clock(), event.step))
             self._step[job.id] = event.step
             text = f"Step {event.step}/{steps}: training loss={event.loss:.4f}"
             self._jobs.log(job, text, step=event.step, loss=event.loss, tokens=event.tokens)
