@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -63,6 +66,40 @@ def test_the_wheel_built_from_the_sdist_has_everything(tmp_path: Path) -> None:
         assert "windowshift/assets/microworld/model.safetensors" in names
         assert archive.getinfo("windowshift/assets/microworld/model.safetensors").file_size <= 6_000_000
         assert not [name for name in names if name.startswith(("core/", "tests/", "windowshift/tests"))]
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
+    """What is not in the wheel is not there: neither this folder, nor the links into it."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "clean", with_pip=True)
+    scripts = tmp_path / "clean" / "bin"
+    install = [str(scripts / "python"), "-m", "pip", "install", "--no-index", "--no-deps", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    (own,) = (tmp_path / "clean" / "lib").glob("python*/site-packages")
+    # Its dependencies are those that were installed for the tests, behind what the wheel brought: nothing is fetched.
+    # As a path alone, so that no .pth file of that folder leads back to the source.
+    installed = Path(sysconfig.get_path("purelib"))
+    (own / "dependencies.pth").write_text(f"{installed}\n", encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+    def said(*arguments: str) -> str:
+        run = {"capture_output": True, "text": True, "cwd": tmp_path, "env": environment, "timeout": 300}
+        done = subprocess.run([str(scripts / "windowshift"), *arguments], check=False, **run)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    where = [str(scripts / "python"), "-c", "import windowshift.core.plan.plan as found; print(found.__file__)"]
+    found = subprocess.run(where, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment).stdout
+    assert Path(found.strip()).is_relative_to(own)
+    help_text = said("--help")
+    assert all(command in help_text for command in ("plan", "run", "report", "serve", "tui"))
+    said("init", "grid.yaml", "--template", "demo")
+    planned = said("plan", "grid.yaml", "--workspace", "ws")
+    assert "cells" in planned
+    assert "microworld" in planned
 
 
 MODULES = {"pyyaml": "yaml", "textual-serve": "textual_serve",
