@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.served import chat_lines
 from tests.serving import MODEL, Words
+from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.serve import batch_runner
 from windowshift.backends.serve.batch_runner import BatchRunner
 from windowshift.backends.serve.batches import Batches, BatchRequest
@@ -70,10 +72,10 @@ class Learning(Words):
         yield Trained(job.key, str(adapter), steps * len(job.examples))
 
 
-def asked_for(state: State, jobs: Jobs, epochs: int) -> str:
+def asked_for(state: State, jobs: Jobs, epochs: int, model: str = MODEL) -> str:
     data = state.folder / "data.jsonl"
     data.write_bytes(chat_lines(2))
-    request = JobRequest.model_validate({"model": MODEL, "training_file": "file-x"})
+    request = JobRequest.model_validate({"model": model, "training_file": "file-x"})
     return jobs.create(request, Resolved(epochs, 2, 1.0), 2, 0, data, None).id
 
 
@@ -129,6 +131,40 @@ async def test_a_job_that_leaves_no_state_behind_ends_all_the_same(state: State)
     await trained(state, jobs, backend)
     assert [key for key, step in backend.log if step == 6] == [first, second]
     assert len(backend.log) == 2 * (4 + 6)  # one turn each is lost, and not one after another for ever
+
+
+@pytest.mark.slow
+async def test_turns_change_nothing_that_is_learned(
+    state: State, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With backend `local`: a job goes on from its saved state, step for step what it would have been alone."""
+    options = {"progress_seconds": 0, "state_seconds": 0, "workers": 1, "threads": 1}
+    losses, adapters = [], []
+    for turn in (3.0, 1e9):  # a clock that ticks when it is asked: turns of some steps, and one for all
+        monkeypatch.setattr("windowshift.backends.serve.trainer.TURN_SECONDS", turn)
+        backend, jobs, ticks = LocalBackend(options), Jobs(state), itertools.count()
+        made = [asked_for(state, jobs, 10, str(tiny_llama)) for _ in range(2)]
+        sft = Sft(rank=2, learning_rate=1e-2)
+        clock = lambda ticks=ticks: float(next(ticks))  # noqa: E731
+        trainer = Trainer(backend, state, jobs, Files(state), sft, at_once=1, limits=Limits(), clock=clock)
+        trainer.wake()
+        for _ in range(30000):
+            if not jobs.unfinished():
+                break
+            await asyncio.sleep(0.002)
+        await trainer.aclose()
+        await backend.aclose()
+        found = [jobs.get(key) for key in made]
+        assert [job.status for job in found] == ["succeeded"] * 2
+        losses.append([{row["step"]: row["loss"] for row in jobs.steps(job)} for job in found])
+        adapters.append([(jobs.folder(job) / "adapter/adapter_model.safetensors").read_bytes() for job in found])
+        texts = [row["message"] for row in state.connection.execute("SELECT message FROM events ORDER BY n")]
+        assert any("others wait" in text for text in texts)
+    assert adapters[0] == adapters[1]
+    for paused, alone in zip(*losses, strict=True):
+        assert list(alone) == list(range(1, 11))
+        assert len(paused) > 0
+        assert paused.items() <= alone.items()
 
 
 async def test_batches_take_turns_by_the_portion(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
