@@ -5,7 +5,10 @@ Two sources of chance are told apart. **Prompts** (and phrases) are the draws: o
 degrees of freedom. All runs answer the same prompts, so a prompt that sets one row apart does so in every run, while
 the chance of single completions is in the differences between runs already. Of the variance V over prompts of the
 pooled number and the mean V1 of those by run, V - (V1 - V) / (S - 1) is what all runs have in common; the interval over
-prompts is narrowed to that before both are put together. With one run it is over prompts alone.
+prompts is narrowed to that before both are put together. Runs that happen to be alike are no evidence that sampling is
+exact: a variance between runs is estimated from few of them, and cannot be negative, so that an interval over runs is
+never narrower than the one over prompts (Knapp & Hartung 2003 for few studies of a meta-analysis; Röver, Knapp & Friede
+2015, doi:10.1186/s12874-015-0091-1). With one run it is over prompts alone.
 """
 
 from __future__ import annotations
@@ -206,7 +209,7 @@ def in_common(whole: float, each: float, runs: int) -> float:
 def over_runs(
     value: float, low: float, high: float, runs: Sequence[float], shared: float, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Widen an interval over prompts by the noise between training runs.
+    """Widen an interval over prompts by the noise between training runs; it is never narrowed.
 
     Args:
         value: the number.
@@ -218,7 +221,9 @@ def over_runs(
     """
     count, spread = len(runs), float(np.std(runs, ddof=1))
     error = spread / math.sqrt(count)
-    below, above = (_widened(shared * reach, error, count - 1, level) for reach in (value - low, high - value))
+    below, above = (
+        max(reach, _widened(shared * reach, error, count - 1, level)) for reach in (value - low, high - value)
+    )
     return value - below, value + above
 
 
