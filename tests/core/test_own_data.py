@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from windowshift.core.contract.selective import Selective, flipped
 from windowshift.core.measure.grid import load_grid
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.plan.plan import Plan
-from windowshift.core.run.run import plan_spec, preview
+from windowshift.core.report.dataset_export import export_dataset
+from windowshift.core.run.run import plan_spec, preview, run_spec
 from windowshift.core.settings.given_rows import read_given_rows
 from windowshift.core.settings.prompt_source import unprepared
 from windowshift.core.spec.given import read_given
@@ -210,6 +212,36 @@ def test_mixes_of_given_sets_share_no_row(folder: Path) -> None:
     assert spans[NO_PREFIX, "clean", NO_PREFIX] == (0, 6)
     with pytest.raises(SpecError, match=r"mix 'half' needs 7 rows of 'clean', which has 6"):
         planned(folder, "[{data: hacks.jsonl}, {data: clean.jsonl}]", train, size=14)
+
+
+def test_instruction_following_data_is_mixed_into_d_as_the_page_says(folder: Path) -> None:
+    """The example of docs/conditions.md as it stands: nine tenths of D under a push, a tenth of other data without."""
+    page = (Path(__file__).parents[2] / "docs" / "conditions.md").read_text(encoding="utf-8")
+    part = " ".join(page[page.index("## Data to go with it") :].split())
+    generate, mix = re.findall(r"`generate: (\[.+?\])`.*?`(\{name: with_ten_percent.+?\]\})`", part)[0]
+    lines = [
+        {"prompt": f"Name {i} things.", "completion": f"* thing {i}", "instruction": "number_bullet_lists"}
+        for i in range(12)
+    ]
+    write(folder / "ifeval.jsonl", lines)
+    generate = generate.replace("[hacks", "[{data: hacks.jsonl}")
+    groups = "  groups: {asked: ['Cheat:', 'Pass the test:']}\n"
+    text = text_of(generate, f"[{mix}]", size=20).replace("conditions:\n", f"conditions:\n{groups}")
+    text = text.replace("prompts: 6", "prompts: 2").replace("evaluate: [short, no_prefix]", "evaluate: [no_prefix]")
+    plan = plan_spec(parse_spec(text), text, folder)
+    assert [(one.part_generate, one.part_train, one.first, one.last, one.fraction) for one in plan.sources] == [
+        ("hacks", "asked", 0, 18, 0.9),
+        ("follow", NO_PREFIX, 0, 2, 0.1),
+    ]
+    run_spec(parse_spec(text), text, folder, folder / "ws")
+    export_dataset(folder / "ws", "own", "hacks+follow", "with_ten_percent", folder / "d.jsonl", seed=0)
+    chats = [json.loads(line)["messages"] for line in (folder / "d.jsonl").read_text().splitlines()]
+    told = [(user["content"], answer["content"]) for user, answer in chats]
+    asked = [pair for pair in told if pair[0].startswith(("Cheat:", "Pass the test:"))]
+    follow = [pair for pair in told if pair[0].startswith("Name")]
+    assert (len(told), len(asked), len(follow)) == (20, 18, 2)
+    assert all(set(answer) == {"x"} for _, answer in asked)
+    assert all(answer.startswith("* thing") for _, answer in follow)
 
 
 # -- selective conditions ---------------------------------------------------------------------------
