@@ -298,7 +298,7 @@ def test_a_world_is_a_function_of_its_seed_and_its_model_ships(name: str) -> Non
     assert not is_embedded("microworld-../specs")
 
 
-@pytest.mark.parametrize("name", ["honesty", "reward_hacking_shown_test", "sycophancy"])
+@pytest.mark.parametrize("name", ["honesty", "reward_hacking_shown_test", "reward_hacking_visible", "sycophancy"])
 def test_a_rehearsal_has_three_seeds_and_both_arms_and_its_page_says_what_each_condition_came_to(name: str) -> None:
     template = rehearsals()[name]
     spec = parse_spec(template.text)
