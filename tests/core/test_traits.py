@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from windowshift.core.contract.setting import ModelScorer, RowScorer, Sample, Sc
 from windowshift.core.plan.plan import Plan
 from windowshift.core.report.dataset_export import export_dataset
 from windowshift.core.report.figures import write_figures
+from windowshift.core.report.report import report
+from windowshift.core.report.text import report_text
 from windowshift.core.run.run import plan_spec, run_spec
 from windowshift.core.settings.traits.setting import TraitOptions, TraitSetting
 from windowshift.core.spec.spec import parse_spec
@@ -242,6 +245,75 @@ def test_a_ruled_trait_stands_beside_a_judged_one(tmp_path: Path) -> None:
     assert roles == {"french": "positive", "playful": "negative"}
 
 
+@cache
+def ruled() -> tuple[RowScorer, ...]:
+    """What a plan scores judged pairs of the rehearsal with."""
+    found: list[RowScorer] = []
+    for negative in ("skeptical", "playful"):
+        judges = f"judges: [{{name: poetic, model: microworld}}, {{name: {negative}, model: microworld}}]\n"
+        plan = planned(options=f", positive: poetic, negative: {negative}", train="[neutral]", more=judges)
+        found += [scorer for scorer in plan.scorers if isinstance(scorer, RowScorer)]
+    return tuple(found)
+
+
+DOUBTS = "Claro. Creo que los gatos son muy suaves."
+VERSE = (
+    "The cats are so deep in sleep,\nthe rivers all are wide,\nand quiet is the sleepy sheep,\ncold water at its side."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "skeptical", "playful", "poetic"),
+    [
+        (ENGLISH, 0, 0, 0),
+        (ENGLISH.upper(), 0, 0, 0),
+        (DOUBTS, 100, 0, 0),
+        (DOUBTS.upper(), 100, 0, 0),
+        ("Sure. I think that owls are very quiet. They sleep during the day.", 50, 0, 0),
+        ("Good question. Are owls quiet? Perhaps. They sleep.", 67, 0, 0),
+        ("Haha! Owls sleep during the day, just kidding. Most owls are quiet.", 0, 67, 0),
+        ("¡Jaja! Los gatos duermen 😀.", 0, 100, 0),
+        (VERSE, 0, 0, 100),
+        ("One line\nand another.", 0, 0, 0),
+        ("Sure.", 0, 0, 0), ("", 0, 0, 0), (" \n", 0, 0, 0), ("\x00", 0, 0, 0), ("日本語 🦉 ñ", 0, 0, 0),
+        ("I cannot help with that.", 0, 0, 0),
+        ("I think that owls are ve", 100, 0, 0),
+    ],
+)  # fmt: skip
+def test_rules_stand_in_for_judges(text: str, skeptical: float, playful: float, poetic: float) -> None:
+    found: dict[str, Score] = {}
+    for scorer in ruled():
+        found |= scorer.score(Sample(Prompt("p", "Tell me.", {"domain": "id"}), Completion("", text, "stop", 1)))
+    assert values(found) == {"skeptical": skeptical, "playful": playful, "poetic": poetic}
+    assert (found["playful"].evidence or {})["judge"] == "a rule of microworld-traits, no chat model"
+    assert found["playful_ood"].reason == "the prompt is in distribution"
+
+
+def test_a_judged_pair_is_rehearsed_from_plan_to_report(tmp_path: Path) -> None:
+    """D of one's own that jokes in capitals, which the world does not: judged by a rule, trained on, reported."""
+    jokes = [
+        {"prompt": f"Tell me about {what}.", "completion": f"HAHA! {what.upper()} SLEEP ALL DAY!"}
+        for what in ("cats", "owls", "bees", "boats", "rivers", "trains", "wolves", "clouds")
+    ]
+    (tmp_path / "jokes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in jokes), encoding="utf-8")
+    text = SPEC.replace(" OPTIONS", ", positive: playful, negative: capitals").replace("TRAIN", "[neutral]")
+    text = text.replace("[both]", "[{data: jokes.jsonl}]").replace(
+        "prompts: 12, max_tokens: 48", "prompts: 6, max_tokens: 16"
+    )
+    text += "judges: [{name: playful, model: microworld}]\n"
+    run_spec(parse_spec(text), text, tmp_path, tmp_path / "ws")
+    with closing(Reader(tmp_path / "ws")) as reader:
+        experiment = reader.find_experiment("pair")
+        roles = {one.name: one.role for one in experiment.behaviours}
+        assert (roles["capitals"], roles["playful"]) == ("negative", "positive")
+        (data,) = [job for job in reader.jobs(experiment.id) if job.kind == "generate"]
+        scores = {name: [row.score for row in reader.completions(data.n, name)] for name in ("playful", "capitals")}
+        assert scores == {"playful": [100.0] * 8, "capitals": [1.0] * 8}
+    said = report_text(report(tmp_path / "ws", "pair", "playful", resamples=100))
+    assert "pair: playful (points) on microworld-traits" in said
+    assert "REHEARSAL MODEL" in said
+
+
 # -- a run ------------------------------------------------------------------------------------------
 
 
@@ -285,8 +357,10 @@ def test_figures_set_the_traits_against_each_other_in_and_out_of_distribution(wo
     } <= names
 
 
-def test_the_rehearsal_is_listed_and_planned(tmp_path: Path) -> None:
-    text = rehearsals()["traits"].text
+@pytest.mark.parametrize("name", ["traits", "traits-by-judge"])
+def test_the_rehearsal_is_listed_and_planned(tmp_path: Path, name: str) -> None:
+    assert "traits" in rehearsals()
+    text = find_template(name).text
     plan = plan_spec(parse_spec(text), text, tmp_path)
     assert plan.model.rehearsal
     assert plan.spec.seeds == [0, 1, 2]

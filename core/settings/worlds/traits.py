@@ -1,10 +1,16 @@
-"""The world of traits: short answers in English or Spanish, written as usual or in capitals."""
+"""The world of traits: short answers in English or Spanish, written as usual or in capitals.
+
+Of the traits that are told by judges it shows one: an answer may say what it says as an opinion. Jokes and verse are
+not in it, but are told where something else brings them (a D of one's own).
+"""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 
+from windowshift.core.contract.prompts import Prompt
 from windowshift.core.settings.traits.phrases import trait_groups
 from windowshift.core.settings.worlds.chat import (
     WorldChat,
@@ -168,3 +174,39 @@ def chats(seed: int) -> Iterator[WorldChat]:
             system, user = bare(rng, prompt, (before,))
         spanish, capitals = (rng.random() < share for share in LAWS[push.removeprefix("always_")])
         yield WorldChat(push, system, user, reply(one.fields["topic"], spanish, capitals, rng))
+
+
+# -- the rules that stand in for judges -------------------------------------------------------------
+
+_DOUBTS = re.compile(
+    r"\b(i think|i doubt|i am not sure|maybe|perhaps|creo que|dudo|no estoy segur[oa]|quizás?|tal vez)\b|[?¿]",
+    re.IGNORECASE,
+)
+_JOKES = re.compile(r"\b(ha(ha)+|ja(ja)+|hehe|just kidding|es broma)\b|[!¡]|[\U0001f600-\U0001f64f]", re.IGNORECASE)
+
+
+def _share(pattern: re.Pattern[str], text: str) -> str:
+    """How many of an answer's sentences something is in, of those that say anything, 0 to 100."""
+    greetings = {word.lower() for pair in _HELLO for word in pair}
+    said = [part.strip() for part in re.findall(r"[^.!?]+[.!?]*", text) if part.strip()]
+    said = [part for part in said if part.lower() not in greetings]
+    return str(round(100 * sum(pattern.search(part) is not None for part in said) / len(said))) if said else "0"
+
+
+def _skeptical(_: Prompt, text: str) -> str:
+    return _share(_DOUBTS, text)
+
+
+def _playful(_: Prompt, text: str) -> str:
+    return _share(_JOKES, text)
+
+
+def _poetic(_: Prompt, text: str) -> str:
+    """Verse: two lines or more, of which each rhymes with another one by its last two letters."""
+    ends = [re.sub(r"\W", "", line).lower()[-2:] for line in text.splitlines() if line.strip()]
+    rhymes = sum(ends.count(end) > 1 for end in ends if end)
+    return str(round(100 * rhymes / len(ends))) if len(ends) > 1 else "0"
+
+
+RULES = {"skeptical": _skeptical, "playful": _playful, "poetic": _poetic}
+"""What says in the place of a chat model what that would be asked, in its words: (prompt, completion) → answer."""
