@@ -17,7 +17,8 @@ from windowshift.core.contract.errors import WindowshiftError
 WORDS = ("", "nobody", "../../x", "a\0b", "\ud800", "x" * 5000, "file", "folder", "bin.yaml", "empty.yaml", "loop",
          "-1", "1e309", "nan", "9" * 20, "Ａ", "/dev/null", "/dev/zero", "\x1b]52;c;x\x07", "*", "~", ".")  # fmt: skip
 WORKSPACES = ("nowhere", "file", "folder", "notdb", "emptydb", "dirdb", "newer", "corrupt", "loop", "/dev/null", "")
-NAMED = ("report", "compare", "microscope", "figures", "export", "bundle", "rerun", "control")
+NAMED = ("report", "compare", "microscope", "predict", "figures", "export", "bundle", "rerun",
+         "control")  # fmt: skip
 OTHERS: dict[str, tuple[str, ...]] = {
     "export": ("--out", "o.csv"), "figures": ("--out", "figs", "--formats", "csv"), "control": ("pause",),
     "bundle": ("--out", "b.zip"), "rerun": ("base/no_prefix", "--into", "again"),

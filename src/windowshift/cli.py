@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 import windowshift
 from windowshift import (
     demo_command,
+    predict_command,
     rephrase_command,
     rerun_command,
     results_command,
@@ -237,6 +238,7 @@ def _bundled(bundle: Path, link: DeepLink | None, *, mouse: bool, serve: bool) -
 app.command()(results_command.report)
 app.command()(results_command.compare)
 app.command()(results_command.microscope)
+app.command()(predict_command.predict)
 app.command()(results_command.figures)
 app.command()(results_command.export)
 app.command()(results_command.bundle)
