@@ -111,7 +111,7 @@ class Plan:
 
     def needed_by(self, kinds: Collection[JobKind]) -> frozenset[str]:
         """The jobs of some kinds, with everything that they wait for and the scores of that."""
-        return self._needed([job.id for job in self.jobs if job.kind in kinds])
+        return self.needed([job.id for job in self.jobs if job.kind in kinds])
 
     def needed_for(self, generate: str, train: str, evaluate: str, seed: int) -> frozenset[str]:
         """The jobs of one cell and of the base model's beside it, with all that they wait for.
@@ -130,7 +130,7 @@ class Plan:
                 raise SpecError(f"there is no {what} condition '{name}'{where}{did_you_mean(name, known)}")
             found = [one for one in found if getattr(one, what) == name]
         base = [one for one in final if (one.train, one.evaluate) == (BASE, evaluate)]
-        return self._needed([one.job for one in (*found, *base)])
+        return self.needed([one.job for one in (*found, *base)])
 
     def part(self, jobs: Collection[str]) -> Plan:
         """The plan of some jobs alone, for what they take: without a preflight, which is of the whole."""
@@ -143,7 +143,8 @@ class Plan:
             guard_cells=tuple(one for one in self.guard_cells if one.cell.job in jobs),
         )
 
-    def _needed(self, jobs: Collection[str]) -> frozenset[str]:
+    def needed(self, jobs: Collection[str]) -> frozenset[str]:
+        """Some jobs, with everything that they wait for and the scores of that."""
         needed = set(jobs)
         for job in reversed(self.jobs):  # children come after their parents
             if job.id in needed:

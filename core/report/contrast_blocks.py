@@ -25,6 +25,32 @@ def contrast_blocks(report: Report) -> Iterator[Block]:
     yield Table(("contrast", "effect [95%]", "p", "p, Holm", "n"), tuple(rows))
     for one in report.contrasts:
         yield Line(_registered(one), "dim" if not one.cells_done and one.withdrawn is None else "yellow")
+    yield from _look_blocks(report)
+
+
+def _look_blocks(report: Report) -> Iterator[Block]:
+    """That the run looked at the contrasts while it went on, how often, and whether it stopped by that."""
+    if not report.looks:
+        return
+    last = report.looks[-1]
+    count = len({one.number for one in report.looks})
+    looks = f"{count} look{'' if count == 1 else 's'} of at most {last.of}"
+    rule = (
+        f"a contrast is decided where its p, adjusted by Holm, is at most {last.level:.3g}, which is 0.05 over "
+        f"{last.of} (Bonferroni over looks); p and intervals above are not adjusted for looks"
+    )
+    stop = next((one for one in reversed(report.looks) if one.stopped), None)
+    if stop is None:
+        undecided = f"not decided at the last: {', '.join(last.undecided)}" if last.undecided else "all are decided"
+        yield Line(f"The contrasts were looked at during the run, {looks}; {undecided}; {rule}.")
+        return
+    gone_on = report.experiment.cells_total - report.experiment.cells_done < stop.cells_left
+    later = "; MORE WAS TRAINED AFTERWARDS" if gone_on else ""
+    yield Line(
+        f"STOPPED BY RULE {_day(stop.at)}, once the contrasts were decided, after {looks}, with {stop.cells_left} "
+        f"cells left out{later}; {rule}.",
+        "bold yellow",
+    )
 
 
 def _p(value: float | None) -> str:

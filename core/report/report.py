@@ -9,6 +9,7 @@ from typing import Any
 
 from windowshift.core.contract.estimate import Estimate, runs_note
 from windowshift.core.contract.gates import Preflight
+from windowshift.core.contract.looks import Look
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, primary_of
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
@@ -43,7 +44,7 @@ class Report:
     """One experiment and behaviour: measures, published numbers of its setting, and notes on reading them.
 
     `tally` counts the completions of all cells; `failed_jobs` has (label, error). `guards` are there with the primary
-    behaviour. `preflights` are what pilots came to, oldest first.
+    behaviour. `preflights` are what pilots came to, and `looks` those of runs that stop by rule, oldest first.
     """
 
     experiment: ExperimentRow
@@ -58,6 +59,7 @@ class Report:
     guards: tuple[GuardResult, ...] = ()
     preflights: tuple[Preflight, ...] = ()
     selected: tuple[Selected, ...] = ()
+    looks: tuple[Look, ...] = ()
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -86,6 +88,7 @@ class Report:
             "notes": list(self.notes),
             "preflights": [one.to_json() for one in self.preflights],
             "selections": [_selected(one) for one in self.selected],
+            "looks": [one.to_json() for one in self.looks],
             "contrasts": [_contrast(one) for one in self.contrasts],
             "arms": {name: _arm(arm) for name, arm in self.measures.arms.items()},
             "cells": [_cell(cell, arm.scale) for arm in self.measures.arms.values() for cell in arm.seed_cells],
@@ -116,6 +119,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         resampled = Resampled(grid, resamples)
         steering = steering_results(reader, experiment, resampled)
         preflights = tuple(reader.preflights(experiment.id))
+        looks = tuple(reader.looks(experiment.id))
         first = chosen == primary_of(experiment.behaviours)
         guards = guard_results(reader, experiment, resamples) if first else ()
     # Several cells may share a job; its completions count once. The tallies go on with those of references.
@@ -134,6 +138,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         guards,
         preflights,
         selected(resampled),
+        looks,
     )
 
 

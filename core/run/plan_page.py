@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from windowshift.core.contract.budget import dollars
+from windowshift.core.contract.looks import Look
 from windowshift.core.plan.cost import Cost
 from windowshift.core.plan.estimate import PlanEstimate
 from windowshift.core.plan.plan import Plan
@@ -98,6 +99,18 @@ def cost_lines(found: Preview) -> Iterator[str]:
         notes.append(f"{plan.repeats} prompts repeat another one's text and were left out")
     for note in notes:
         yield f"  note:  {note}"
+
+
+def look_line(look: Look) -> str:
+    """How a run came out that stops once the contrasts of its spec are decided."""
+    if not look.stopped:
+        open_ones = f"not decided: {', '.join(look.undecided)}" if look.undecided else "its contrasts are decided"
+        return f"{open_ones}, at look {look.number} of at most {look.of}; no cell was left out"
+    cost = "money unknown" if look.usd is None else f"at most {dollars(look.usd)}"
+    return (
+        f"its contrasts are decided: stopped by rule after look {look.number} of at most {look.of}, which saved "
+        f"{look.cells_left} cells, {cost}, {duration(look.seconds)}; to train the rest: run it without --until"
+    )
 
 
 def tokens(cost: Cost) -> str:

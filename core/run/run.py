@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from windowshift.core.contract.backend import Backend
@@ -22,6 +23,7 @@ from windowshift.core.contract.errors import (
     WorkspaceBusyError,
 )
 from windowshift.core.contract.gates import Preflight
+from windowshift.core.contract.looks import Look
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.contract.service import Service
@@ -38,6 +40,7 @@ from windowshift.core.run.log_file import LogFile
 from windowshift.core.run.preflight import fly, stopped_by
 from windowshift.core.run.runner import Runner
 from windowshift.core.run.stopping import Stopping
+from windowshift.core.run.until_decided import run_until_decided
 from windowshift.core.spec import registry
 from windowshift.core.spec.spec import Spec
 from windowshift.core.store.connection import is_older, open_writer
@@ -58,11 +61,15 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended, with one sentence for every job that failed, and what its preflight came to."""
+    """How a run ended, with one sentence for every job that failed, and what its preflight came to.
+
+    `look` is the last one at the contrasts, of a run that stops once they are decided.
+    """
 
     state: ExperimentState
     failures: tuple[str, ...] = ()
     preflight: Preflight | None = None
+    look: Look | None = None
 
     @property
     def exit_code(self) -> int:
@@ -131,20 +138,25 @@ def preview(spec: Spec, text: str, folder: Path, workspace: Path) -> Preview:
 def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path, away: Sequence[str] = ()) -> Preview:
     notes = [*away, *plan.model.details.get("notes", ()), *plan.notes, *check_services(plan.spec, backends)]
     services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
-    prices = {name: service.price for name, service in services.items()}
-    batched = [name for name, service in services.items() if service.batched()]
-    found = estimate(plan, workspace, prices=prices, batched=batched)
     known = [service.price(plan.spec.model) for service in services.values()]
     notes += truncation_notes(plan, workspace)
     pilot = pilot_of(plan)
     first = pilot_plan(plan, pilot, workspace) if pilot else None
     return Preview(
         plan,
-        found,
+        _left(plan, backends, workspace),
         tuple(notes),
         tuple(sorted({price.source for price in known if price is not None})),
-        estimate(first, workspace, prices=prices, batched=batched) if first else None,
+        _left(first, backends, workspace) if first else None,
     )
+
+
+def _left(plan: Plan, backends: Mapping[str, Backend], workspace: Path) -> PlanEstimate:
+    """What is left of a plan, at the prices of its services."""
+    services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
+    prices = {name: service.price for name, service in services.items()}
+    batched = [name for name, service in services.items() if service.batched()]
+    return estimate(plan, workspace, prices=prices, batched=batched)
 
 
 def check_services(spec: Spec, backends: Mapping[str, Backend]) -> list[str]:
@@ -188,6 +200,7 @@ def run_spec(
     wait: bool = False,
     vectors_only: bool = False,
     anyway: bool = False,
+    until_decided: bool = False,
     cell: tuple[str, str, str, int] | None = None,
     observe: Callable[[Progress], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
@@ -206,6 +219,7 @@ def run_spec(
         wait: wait for a workspace that another run holds.
         vectors_only: do the jobs of the spec's vectors and what they need, and leave the grid for later.
         anyway: go on although gates of the spec's preflight fail, which is recorded.
+        until_decided: train row by row, and stop once the contrasts of the spec are decided, which is recorded.
         cell: (generate, train, evaluate, seed): do one cell alone and what it needs; generate is empty of the base
             model's.
         observe: called a few times a second with the progress.
@@ -219,6 +233,13 @@ def run_spec(
     """
     if anyway and spec.preflight is None:
         raise SpecError("--anyway passes over a preflight, and the spec has none: leave it out")
+    if until_decided and not spec.contrasts:
+        raise SpecError(
+            "a run until the contrasts are decided needs contrasts, and the spec has none: add  contrasts:  to it, or "
+            "leave out  --until decided"
+        )
+    if until_decided and (vectors_only or cell is not None):
+        raise SpecError("a run until the contrasts are decided is of the whole grid: leave out the part of it")
     backends = open_backends(spec)
     workspace = Path(os.path.realpath(workspace))  # Path.resolve raises for a link that leads to itself
     plan = plan_spec(spec, text, Path(folder), backends, day=recorded_day(workspace, spec.name))
@@ -234,6 +255,7 @@ def run_spec(
         wait=wait,
         only=only,
         anyway=anyway,
+        until_decided=until_decided,
         observe=observe,
         waiting=waiting,
         on_stop=on_stop,
@@ -248,6 +270,7 @@ def run_plan(
     wait: bool = False,
     only: frozenset[str] | None = None,
     anyway: bool = False,
+    until_decided: bool = False,
     observe: Callable[[Progress], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
     on_stop: Callable[[bool], None] = lambda _: None,
@@ -263,7 +286,7 @@ def run_plan(
         try:
             with logging_to(within(workspace, "logs", f"{name}.log")):
                 stopping = Stopping(on_stop)
-                return _complete(_run(plan, writer, backends, observe, only, stopping, anyway), stopping)
+                return _complete(_run(plan, writer, backends, observe, only, stopping, anyway, until_decided), stopping)
         finally:
             writer.close()
 
@@ -300,6 +323,7 @@ async def _run(
     only: frozenset[str] | None,
     stopping: Stopping,
     anyway: bool,
+    until_decided: bool,
 ) -> Outcome:
     ledger = Ledger(plan, writer)
     ledger.begin()
@@ -323,9 +347,14 @@ async def _run(
             if found is None or stopped.stopped:
                 ledger.end(stopped.state, stopped_by(found) if found else None)
                 return stopped
-        state = await Runner(plan, ledger, backends, seen, only).run()
+        look: Look | None = None
+        if until_decided:
+            left = partial(_left, plan, backends, ledger.workspace)
+            state, look = await run_until_decided(plan, ledger, backends, seen, left)
+        else:
+            state = await Runner(plan, ledger, backends, seen, only).run()
         ledger.end(state)
-        return Outcome(state, tuple(ledger.failures()), found)
+        return Outcome(state, tuple(ledger.failures()), found, look)
 
     task = asyncio.ensure_future(whole())
     stopping.cancels(task)

@@ -7,6 +7,7 @@ from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.gates import Preflight
+from windowshift.core.contract.looks import Look
 from windowshift.core.contract.records import (
     Behaviour,
     CellRow,
@@ -242,6 +243,11 @@ class Reader(ResultReader):
         """What the pilots of an experiment came to, oldest first."""
         query = "SELECT data FROM events WHERE experiment = ? AND kind = 'preflight' ORDER BY id"
         return [Preflight.from_json(json.loads(row[0])) for row in self._all(query, (experiment,))]
+
+    def looks(self, experiment: int) -> list[Look]:
+        """The looks at an experiment's contrasts by runs that stop once they are decided, oldest first."""
+        query = "SELECT data FROM events WHERE experiment = ? AND kind = 'look' ORDER BY id"
+        return [Look.from_json(json.loads(row[0])) for row in self._all(query, (experiment,))]
 
     def job_events(self, job: int, kind: str | None = None) -> list[Event]:
         """A job's events, oldest first."""

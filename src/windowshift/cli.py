@@ -157,6 +157,14 @@ def run(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Go on although gates of the spec's preflight fail; it is recorded.")
     ] = False,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="decided",
+            help="Row by row, with a look at the spec's contrasts after each; stop once they are decided.",
+        ),
+    ] = None,
     executor: Annotated[
         str | None,
         typer.Option("--executor", metavar="NAME", help="Where backend local has its workers: machine, ray, slurm."),
@@ -174,13 +182,24 @@ def run(
     """Run a spec, or go on with it: what is done already is not done again."""
     from windowshift.notify import notifiers
 
+    if until not in (None, "decided"):
+        raise SpecError(f"--until is  decided , not '{until}'")
     told = notifiers(notify or ())
     spec, text = _spec(spec_file)
     if executor is not None:
         spec = spec.with_option("local", "executor", executor)
-    raise typer.Exit(
-        run_here(spec, text, spec_file.parent, workspace, wait=wait, quiet=quiet, anyway=anyway, notify=told)
+    code = run_here(
+        spec,
+        text,
+        spec_file.parent,
+        workspace,
+        wait=wait,
+        quiet=quiet,
+        anyway=anyway,
+        until_decided=until is not None,
+        notify=told,
     )
+    raise typer.Exit(code)
 
 
 app.command()(select_command.select)

@@ -28,6 +28,7 @@ def run_here(
     quiet: bool = False,
     vectors_only: bool = False,
     anyway: bool = False,
+    until_decided: bool = False,
     cell: tuple[str, str, str, int] | None = None,
     notify: Sequence[Notifier] = (),
 ) -> int:
@@ -61,6 +62,7 @@ def run_here(
                 wait=wait,
                 vectors_only=vectors_only,
                 anyway=anyway,
+                until_decided=until_decided,
                 cell=cell,
                 observe=seen,
                 waiting=lambda sentence: say(sentence, err=True),
@@ -83,6 +85,13 @@ def run_here(
         say(f"{spec.name}: {said}", err=True)
         tell(outcome.state, outcome.exit_code, len(outcome.failures), said)
         return outcome.exit_code
+    if outcome.look is not None:
+        from windowshift.core.run.plan_page import look_line
+
+        say(f"{spec.name}: {look_line(outcome.look)}", err=True)
+        if outcome.look.stopped:
+            tell(outcome.state, outcome.exit_code, len(outcome.failures))
+            return outcome.exit_code
     again = "" if outcome.exit_code == 0 else "; run the same command again to go on"
     say(f"{spec.name}: {outcome.state}{again}", err=True)
     tell(outcome.state, outcome.exit_code, len(outcome.failures))
