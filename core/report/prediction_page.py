@@ -27,8 +27,11 @@ def prediction_blocks(found: Prediction) -> Iterator[Block]:
         elif rows.reason:
             yield Line(f"Nothing is predicted: {rows.reason}.", "yellow")
         else:
-            yield _table(found, rows)
-            yield Line(f"Predicted by {_by(rows)}.", "dim")
+            if any(one.uplift for one in rows.cells):
+                yield _table(found, rows)
+                yield Line(f"Predicted by {_by(rows)}.", "dim")
+            for reason, cells in _missing(rows).items():
+                yield Line(f"Not predicted: {', '.join(cells)}: {reason}.", "yellow")
         if rows.order:
             yield Line(f"To train next, the most informative first: {', '.join(rows.order)}.")
         yield Line(_held(rows), "dim")
@@ -43,16 +46,17 @@ def _table(found: Prediction, rows: PredictedRows) -> Table:
     words = found.behaviour.scale.words
     lines = []
     for one in rows.cells:
-        number = shown(one.uplift, words.link_format, missing=f"— ({one.reason})")
+        if one.uplift is None:
+            continue
         surprise = rows.surprise.get(one.train)
         lines.append(
             (
                 Item(f"{one.train} → {one.evaluate}"),
-                Item(number),
+                Item(shown(one.uplift, words.link_format)),
                 Item("—" if surprise is None else f"{surprise.value:.2f}"),
                 Item("—" if one.base_mean is None else f"{one.base_mean:.3g}"),
-                Item(str(one.uplift.n) if one.uplift else ""),
-                Item(str(one.degrees) if one.uplift else ""),
+                Item(str(one.uplift.n)),
+                Item(str(one.degrees)),
             )
         )
     heads = ("train → eval", f"predicted {words.link_short} [95%]", words.surprise, "base mean", "rows", "df")
@@ -68,6 +72,15 @@ def _by(rows: PredictedRows) -> str:
     if len(under) == 1:
         return ", ".join(next(iter(under)))
     return "; ".join(f"{', '.join(names)} (under {', '.join(where)})" for names, where in under.items())
+
+
+def _missing(rows: PredictedRows) -> dict[str, list[str]]:
+    """The cells that are not predicted, by the reason why."""
+    found: dict[str, list[str]] = {}
+    for one in rows.cells:
+        if one.uplift is None:
+            found.setdefault(one.reason, []).append(f"{one.train} → {one.evaluate}")
+    return found
 
 
 def _held(rows: PredictedRows) -> str:

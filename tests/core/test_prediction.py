@@ -165,3 +165,12 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert "the spec was changed" in changed.output
     gone = CliRunner().invoke(app, ["predict", "nobody", "-w", str(tmp_path)])
     assert "there is no experiment 'nobody'" in str(gone.exception)
+
+
+def test_what_cannot_be_predicted_stands_apart_with_its_reason(tmp_path: Path) -> None:
+    generate_store(tmp_path, running=16, steering=True).close()
+    shown = " ".join(CliRunner().invoke(app, ["predict", "med-short", "-w", str(tmp_path)]).output.split())
+    assert "Not predicted: short → length=short, med_short → length=short" in shown
+    assert "3 trained rows are needed under length=short, and 0 are done." in shown
+    assert "Nothing is predicted: a prediction needs 3 trained rows of one D, and 2 of 4 of med_short data" in shown
+    assert "Predicted by ." not in shown
