@@ -28,8 +28,12 @@ class ContrastMeasure:
         withdrawn: when the spec did not have it any more; None: it has.
         effect: the difference, with its interval; None where it is not there yet.
         p: two-sided, of the interval; None where there is none.
-        holm: p adjusted by Holm over all contrasts of the behaviour that there are.
+        holm: p adjusted by Holm over all contrasts of the behaviour that there are; of one with a margin the smaller
+            of p and `same`. A contrast cannot both be 0 and beyond its margin, so that one of the two claims at most
+            is false (Shaffer 1986).
         reason: why there is no difference.
+        margin: how small a difference is as good as none; None: the spec does not say.
+        same: the p value of two one-sided tests that it is as small.
     """
 
     name: str
@@ -41,6 +45,8 @@ class ContrastMeasure:
     p: float | None
     holm: float | None
     reason: str
+    margin: float | None = None
+    same: float | None = None
 
 
 def contrasts(r: Resampled) -> tuple[ContrastMeasure, ...]:
@@ -53,17 +59,24 @@ def contrasts(r: Resampled) -> tuple[ContrastMeasure, ...]:
     arms: dict[str, Arm] = {name: Arm(r, name) for name in r.arms}
     numbers = [_measured(arms, entry) for entry in entries]
     estimates = [number.estimate for number in numbers]
-    p = [
-        Reach.of_number(number).p if one is not None and one.low is not None else None
+    reaches = [
+        Reach.of_number(number) if one is not None and one.low is not None else None
         for number, one in zip(numbers, estimates, strict=True)
     ]
-    adjusted = iter(holm([one for one in p if one is not None]))
+    p = [None if reach is None else reach.p for reach in reaches]
+    margins = [None if entry.get("margin") is None else float(entry["margin"]) for entry in entries]
+    same = [
+        None if reach is None or margin is None else reach.within(margin)
+        for reach, margin in zip(reaches, margins, strict=True)
+    ]
+    claimed = [own if other is None or own is None else min(own, other) for own, other in zip(p, same, strict=True)]
+    adjusted = iter(holm([one for one in claimed if one is not None]))
     return tuple(
         ContrastMeasure(
             str(entry["name"]), str(entry["hash"]), float(entry["registered"]), int(entry["cells_done"]),
-            entry.get("withdrawn"), one, own, None if own is None else next(adjusted), number.reason,
+            entry.get("withdrawn"), one, own, None if own is None else next(adjusted), number.reason, margin, alike,
         )
-        for entry, number, one, own in zip(entries, numbers, estimates, p, strict=True)
+        for entry, number, one, own, margin, alike in zip(entries, numbers, estimates, p, margins, same, strict=True)
     )  # fmt: skip
 
 

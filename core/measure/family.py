@@ -227,6 +227,23 @@ class Reach:
         low, high = self.value - wider * (self.value - self.low), self.value + wider * (self.high - self.value)
         return over_runs(self.value, low, high, self.runs, self.shared, level) if self.runs else (low, high)
 
+    def within(self, margin: float) -> float:
+        """The p value of two one-sided tests (Schuirmann 1987) that the number lies within a margin of 0.
+
+        It is the a at which the interval of level 1 - 2a touches the margin.
+        """
+        if abs(self.value) >= margin:
+            return 1.0
+        smallest, largest = math.log(_SMALLEST), math.log(0.5)  # of log p: the interval of p = 1/2 is a point
+        for _ in range(50):
+            middle = (smallest + largest) / 2
+            low, high = self.ends(1 - 2 * math.exp(middle))
+            if -margin < low and high < margin:
+                largest = middle
+            else:
+                smallest = middle
+        return math.exp(largest)
+
     @property
     def p(self) -> float:
         """Where the interval touches 0."""

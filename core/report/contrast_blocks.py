@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from windowshift.core.contract.estimate import counts_text
+from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.measure.contrasts import ContrastMeasure
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown
 from windowshift.core.report.report import Report
@@ -18,11 +19,20 @@ def contrast_blocks(report: Report) -> Iterator[Block]:
     words = report.behaviour.scale.words
     yield Heading(f"Contrasts that the spec names ({words.effect})")
     rows = []
+    margins = any(one.margin is not None for one in report.contrasts)
     for one in report.contrasts:
         number = shown(one.effect, words.effect_format, missing=f"— ({one.reason})")
         n = counts_text(one.effect.prompts, one.effect.n, one.effect.seeds) if one.effect else ""
-        rows.append((Item(one.name), Item(number), Item(_p(one.p)), Item(_p(one.holm)), Item(n)))
-    yield Table(("contrast", "effect [95%]", "p", "p, Holm", "n"), tuple(rows))
+        same = [Item(_same(one, words.effect_format))] if margins else []
+        rows.append((Item(one.name), Item(number), Item(_p(one.p)), *same, Item(_p(one.holm)), Item(n)))
+    heads = ("contrast", "effect [95%]", "p", *(("p, as good as none",) if margins else ()), "p, Holm", "n")
+    yield Table(heads, tuple(rows))
+    if margins:
+        yield Line(
+            "p, as good as none: two one-sided tests that the difference lies within the margin of the spec; p, Holm "
+            "is of the smaller of both.",
+            "dim",
+        )
     for one in report.contrasts:
         yield Line(_registered(one), "dim" if not one.cells_done and one.withdrawn is None else "yellow")
     yield from _look_blocks(report)
@@ -51,6 +61,10 @@ def _look_blocks(report: Report) -> Iterator[Block]:
         f"cells left out{later}; {rule}.",
         "bold yellow",
     )
+
+
+def _same(one: ContrastMeasure, form: NumberFormat) -> str:
+    return "" if one.margin is None else f"{_p(one.same) or '—'} (±{one.margin * form.factor:g}{form.unit})"
 
 
 def _p(value: float | None) -> str:

@@ -330,6 +330,8 @@ def _contrast(one: ContrastMeasure) -> dict[str, Any]:
         **_numbers("effect", one.effect),
         "p": one.p,
         "p_holm": one.holm,
+        "margin": one.margin,
+        "p_within_margin": one.same,
         "reason": one.reason or None,
     }
 

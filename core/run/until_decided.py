@@ -3,10 +3,11 @@
 First comes what needs no training: the base model and D. Then the rows that the contrasts compare are trained one by
 one, all seeds of a row together: first what decides most of the contrasts that are open, and among equals the row that
 a regression over base-model quantities knows least of (`windowshift.core.measure.prediction`). After each there is a
-look. A contrast is decided where its p value, adjusted by Holm over the contrasts of its behaviour as the report
-adjusts it, is at most 0.05 / K: K rows allow K looks, and the chance of a false claim is spent evenly over them
-(Bonferroni; alpha spending as in Lan and DeMets 1983, with equal parts). Rows that no contrast names cannot decide one:
-where all of its own rows are trained and one is still open, the rest of the grid is run as it always is.
+look. A contrast is decided where its p value (of a difference, or of none beyond its margin), adjusted by Holm over the
+contrasts of its behaviour as the report adjusts it, is at most 0.05 / K: K rows allow K looks, and the chance of a
+false claim is spent evenly over them (Bonferroni; alpha spending as in Lan and DeMets 1983, with equal parts). Rows
+that no contrast names cannot decide one: where all of its own rows are trained and one is still open, the rest of the
+grid is run as it always is.
 """
 
 from __future__ import annotations

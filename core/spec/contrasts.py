@@ -19,7 +19,9 @@ class Contrast(Section):
     """One train condition against another one, or against the base model (`base`).
 
     `evaluate` names eval conditions (the mean over several); left out, all of the arm's own. `generate` says which D
-    where there are several, and `behaviour` what is compared; left out, the primary one.
+    where there are several, and `behaviour` what is compared; left out, the primary one. `margin` says how small a
+    difference is as good as none, in the unit of the effect (log2 of ratios; rates run from 0 to 1): the contrast is
+    then also tested for equivalence.
     """
 
     of: Annotated[str, Field(min_length=1)]
@@ -27,6 +29,7 @@ class Contrast(Section):
     evaluate: str | Annotated[list[str], Field(min_length=1)] | None = None
     generate: str | None = None
     behaviour: str | None = None
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] | None = None
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     @field_validator("evaluate")
@@ -77,10 +80,12 @@ def resolve_contrasts(
             )
         behaviour = one.behaviour or (behaviours[0] if behaviours else "")
         _known(behaviour, behaviours, f"{where}.behaviour", "behaviour")
-        entry = {
+        entry: dict[str, Any] = {
             "arm": arm, "generate": generate, "of": one.of, "against": one.against, "evaluate": under,
             "behaviour": behaviour,
         }  # fmt: skip
+        if one.margin is not None:
+            entry["margin"] = one.margin
         entry = {"name": one.name or _said(entry), **entry, "hash": digest(entry)}
         for other in found:
             if other["hash"] == entry["hash"] or other["name"] == entry["name"]:
@@ -96,7 +101,8 @@ def digest(entry: dict[str, Any]) -> str:
 
 def _said(entry: dict[str, Any]) -> str:
     under = f" under {', '.join(entry['evaluate'])}" if entry["evaluate"] else ""
-    return f"{entry['of']} against {entry['against']}{under}"
+    within = f", the same within {entry['margin']:g}" if "margin" in entry else ""
+    return f"{entry['of']} against {entry['against']}{under}{within}"
 
 
 def _known(name: str, names: Sequence[str], where: str, what: str) -> None:

@@ -6,17 +6,22 @@ import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pytest
 from bench.simulated_grids import World, draw
 
 from tests.core.test_plan import SPEC
 from tests.generated_store import generate_store
+from windowshift.core.contract.confidence import Z
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.measure.contrasts import ContrastMeasure, contrasts
+from windowshift.core.measure.family import Reach
 from windowshift.core.measure.measurement import measure_resampled
 from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.sampled import Sampled
 from windowshift.core.plan.plan import Plan
 from windowshift.core.report.report import report
 from windowshift.core.report.text import report_text
@@ -63,6 +68,8 @@ def test_contrasts_change_no_job_and_are_in_the_plan() -> None:
         ("{of: short, against: base, generate: long}", "contrasts[0].generate: the grid has no D of 'short' 'long'"),
         ("{of: short}", "contrasts[0].against"),
         ("{of: short, against: base, evaluate: []}", "contrasts[0].evaluate"),
+        ("{of: short, against: base, margin: 0}", "contrasts[0].margin"),
+        ("{of: short, against: base, margin: .nan}", "contrasts[0].margin"),
         ("{of: short, against: base, prompts: 3}", "prompts"),
         ("{of: short, against: base}\n  - {of: short, against: base}", "stands there twice"),
     ],
@@ -182,3 +189,41 @@ def test_the_report_begins_with_them(tmp_path: Path) -> None:
     assert [one["name"] for one in found] == ["short against no_prefix", "an afterthought"]
     assert found[0]["effect_ci95"][0] < found[0]["effect"] < found[0]["effect_ci95"][1]
     assert found[0]["effect_seeds"] == 1
+
+
+def test_a_margin_is_part_of_what_is_compared() -> None:
+    (plain,) = planned(SPEC + NAMED).contrasts
+    (with_margin,) = planned(SPEC + NAMED.replace("evaluate: no_prefix", "evaluate: no_prefix, margin: 0.2")).contrasts
+    assert "margin" not in plain
+    assert with_margin["margin"] == 0.2
+    assert with_margin["hash"] != plain["hash"]
+
+
+def test_two_one_sided_tests_say_that_a_difference_is_as_good_as_none() -> None:
+    random = np.random.default_rng(0)
+    for value in (0.0, 0.05, -0.12):
+        draws = value + random.normal(0, 0.1, 4000)
+        ends = value - Z * 0.1, value + Z * 0.1
+        reach = Reach.of_number(Sampled(value, draws, 100, 100, ends=ends))
+        assert reach.within(0.3) == pytest.approx(NormalDist().cdf((abs(value) - 0.3) / 0.1), rel=1e-3)
+        assert reach.within(abs(value) or 1e-9) >= 0.4
+        assert reach.within(0.3) > reach.within(0.4)
+    runs = tuple(Sampled(value, draws) for value in (-0.1, 0.1))
+    apart = Reach.of_number(Sampled(0.0, draws, 100, 100, trained=True, ends=(-0.2, 0.2), runs=runs))
+    assert apart.within(0.3) > Reach.of_number(Sampled(0.0, draws, 100, 100, ends=(-0.2, 0.2))).within(0.3)
+
+
+def test_of_a_contrast_with_a_margin_one_claim_at_most_is_false_and_the_smaller_p_counts() -> None:
+    grid = draw(World(prompts=400, off_line=(0.0, 0.0), slope=0.0), 0).grid  # nothing differs from anything
+    entry = {
+        "arm": "prefix", "generate": "med_short", "of": "short", "against": "long", "evaluate": None, "margin": 0.3,
+        "behaviour": "score", "name": "alike", "hash": "1", "registered": 0.0, "cells_done": 0,
+    }  # fmt: skip
+    told = {**grid.experiment.conditions, "contrasts": [entry, {**entry, "margin": None, "name": "other", "hash": "2"}]}
+    alike, other = contrasts(Resampled(replace(grid, experiment=replace(grid.experiment, conditions=told)), 200))
+    assert alike.same is not None
+    assert alike.p is not None
+    assert (alike.p, other.same) == (other.p, None)
+    assert alike.same < 0.01 < alike.p
+    assert alike.holm == pytest.approx(2 * alike.same)
+    assert other.holm == other.p

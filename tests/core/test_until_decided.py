@@ -135,6 +135,20 @@ def test_what_is_never_decided_trains_the_whole_grid(monkeypatch: pytest.MonkeyP
     assert "STOPPED" not in text
 
 
+def test_no_difference_is_a_decision_where_the_spec_has_a_margin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    backend = Learning()
+    text = GRID + INOCULATION.replace("evaluate: no_prefix", "evaluate: no_prefix, margin: 0.5")
+    outcome = ran(monkeypatch, tmp_path, backend, text)
+    assert outcome.look is not None
+    assert outcome.look.stopped
+    assert len(backend.trained) == 4
+    shown = report_text(report(tmp_path, "looked", resamples=200), 200)
+    assert "p, as good as none" in shown
+    assert "(±0.5)" in shown
+
+
 def test_first_comes_what_decides_most(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     more = "  - {of: medium, against: base}\n  - {of: medium, against: no_prefix}\n"
     backend = Learning(factors={"short": 1.0, "no_prefix": 0.5, "medium": 2.0})
