@@ -17,10 +17,11 @@ from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.arm import Arm
-from windowshift.core.measure.comparison import Compared, extreme, lowest_condition, paired_difference
+from windowshift.core.measure.comparison import Compared, done_columns, extreme, lowest_condition, paired_difference
 from windowshift.core.measure.grid import load_grid
 from windowshift.core.measure.line import Line
 from windowshift.core.measure.measures import Fit
+from windowshift.core.measure.missing_scores import MissingScores, missing_between
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import (
     average,
@@ -63,17 +64,24 @@ class Pair:
     prefix: str
     steering: str
 
+    @property
+    def rows(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Arm and train condition of the row that is compared, then of the one that it is compared with."""
+        return ("steering", self.steering), ("prefix", self.prefix)
+
 
 @dataclass(frozen=True, slots=True)
 class PairedRow:
     """The measures of a pair, as (prefix, steering), with the second minus the first, paired by prompt.
 
     The measures are those of the rows as everywhere, each over its own arm's eval conditions; the differences are over
-    the eval conditions, and the prompts, that both arms have.
+    the eval conditions, and the prompts, that both arms have. `missing` says what scores the second row lacks there
+    against the first; None where none is missing.
     """
 
     pair: Pair
     measures: dict[ArmMeasure, Compared]
+    missing: MissingScores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,11 @@ def compare_arms(
         chosen,
         r.scale,
         tuple(
-            PairedRow(pair, {name: _compared(name, both, found[pair][name]) for name, both in measured.items()})
+            PairedRow(
+                pair,
+                {name: _compared(name, both, found[pair][name]) for name, both in measured.items()},
+                missing_between(r, *(done_columns(arms[name], pair.generate, train) for name, train in pair.rows)),
+            )
             for pair, measured in own.items()
         ),
         {name: _compared(name, both, both) for name, both in average.items()},

@@ -13,6 +13,7 @@ from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.arm import Arm
 from windowshift.core.measure.grid import Grid, Tally
+from windowshift.core.measure.missing_scores import MissingScores, missing_between
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import by_run, cell_change, kept, mean_effect, mean_uplift, spread, surprise
 from windowshift.core.measure.sampled import Sampled
@@ -40,13 +41,20 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Rows side by side. `lowest` is the eval condition of each row's extreme; `tallies` count its cells."""
+    """Rows side by side.
+
+    `lowest` is the eval condition of each row's extreme; `tallies` count its cells. `truncated` counts what was cut
+    off of those and of the base model's under the same conditions, which nearly every measure is against. `missing`
+    says what scores the second row lacks against the first, over the arms' own eval conditions.
+    """
 
     rows: tuple[Row, ...]
     scale: Scale
     measures: tuple[Compared, ...]
     lowest: tuple[str | None, ...]
     tallies: tuple[Tally, ...]
+    truncated: tuple[int, ...] = ()
+    missing: MissingScores | None = None
 
     def measure(self, name: MeasureName) -> Compared:
         """Return one measure; `link` is there where it is another number than `uplift`."""
@@ -80,6 +88,7 @@ def compare_rows(r: Resampled, rows: Sequence[Row]) -> Comparison:
     numbers: dict[MeasureName, list[Sampled]] = {name: [] for name in shown}
     lowest: list[str | None] = []
     tallies: list[Tally] = []
+    truncated: list[int] = []
     for name, generate, train in rows:
         arm = arms.get(name)
         if arm is None or (generate, train) not in arm.rows:
@@ -87,10 +96,12 @@ def compare_rows(r: Resampled, rows: Sequence[Row]) -> Comparison:
                 missing.append(Sampled(reason="no such row in this experiment"))
             lowest.append(None)
             tallies.append(Tally(0, 0, 0, 0))
+            truncated.append(0)
             continue
         place = lowest_condition(arm)
         lowest.append(place)
         tallies.append(_tally(arm, generate, train))
+        truncated.append(tallies[-1].truncated + _tally(arm, generate, BASE).truncated)
         found: dict[MeasureName, Callable[[int | None], Sampled]] = {
             "train_mean_ratio": partial(surprise, arm, generate, train),
             "uplift": partial(mean_effect, arm, generate, train),
@@ -116,7 +127,21 @@ def compare_rows(r: Resampled, rows: Sequence[Row]) -> Comparison:
         ),
         tuple(lowest),
         tuple(tallies),
+        tuple(truncated),
+        _missing(r, arms, rows[0], rows[1]) if len(rows) > 1 else None,
     )
+
+
+def done_columns(arm: Arm, generate: str, train: str) -> list[int]:
+    """The columns of a row, one an eval condition of the arm's own; nothing where one is not done."""
+    found = [arm.column(generate, train, evaluate, None) for evaluate in arm.evaluates]
+    done = [column for column in found if column is not None]
+    return done if len(done) == len(found) else []
+
+
+def _missing(r: Resampled, arms: dict[str, Arm], first: Row, second: Row) -> MissingScores | None:
+    both = [done_columns(arms[arm], generate, train) for arm, generate, train in (second, first) if arm in arms]
+    return missing_between(r, *both) if len(both) > 1 else None
 
 
 def paired_difference(first: Sampled, second: Sampled) -> Estimate | None:

@@ -35,6 +35,20 @@ class Tally:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lengths:
+    """The scores of a cell, (n,) each: which prompt they are of, its place in the grid, and whether it was cut off."""
+
+    places: NDArray[np.intp]
+    values: Floats
+    cut: NDArray[np.bool_]
+
+    @property
+    def n(self) -> int:
+        """How many scores there are."""
+        return len(self.values)
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Scores by cell and prompt.
@@ -46,7 +60,9 @@ class Grid:
     `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts); `data_done` says
     whether a part is all there (empty: all are). `sds`
     are the cells' sample standard deviations (NaN below two). `phrases` and `data_phrases` say by which phrase a
-    prompt was asked, in the shapes of `sums` and `data_sums`; 0: by none. None: it is not known.
+    prompt was asked, in the shapes of `sums` and `data_sums`; 0: by none. None: it is not known. `lengths` has the
+    single scores of each cell and reference where a score that was cut off is a lower bound, else nothing. `asked`
+    counts their completions in the shape of `counts`, scored or not; None where it is not completions that count.
     """
 
     experiment: ExperimentRow
@@ -63,6 +79,8 @@ class Grid:
     data_done: tuple[bool, ...] = ()
     phrases: Numbers | None = None
     data_phrases: Numbers | None = None
+    lengths: tuple[Lengths, ...] = ()
+    asked: Floats | None = None
 
     def __post_init__(self) -> None:
         if not self.data_done:
@@ -70,6 +88,7 @@ class Grid:
 
 
 Numbers = NDArray[np.int32]
+Cut = NDArray[np.bool_]
 Rows = tuple[NDArray[np.int64], Floats]
 """Prompt numbers and scores (NaN: missing) of some completions."""
 
@@ -82,7 +101,7 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     cells = tuple(reader.cells(experiment.id, behaviour.name))
     # A guard's scores are of other prompts than D's: there is nothing to say of how surprising D is.
     sources = () if behaviour.guard else tuple(reader.sources(experiment.id))
-    jobs: dict[int, tuple[Rows, Tally, Numbers]] = {}
+    jobs: dict[int, tuple[Rows, Tally, Numbers, Cut]] = {}
     for cell in cells:
         if cell.job not in jobs:
             jobs[cell.job] = _load(reader, cell.job, behaviour)
@@ -101,11 +120,12 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     sums, counts = tabulate([rows for rows, *_ in loaded])
     data_sums, data_counts = tabulate([rows for rows, _ in parts])
     finite = [values[np.isfinite(values)] for (_, values), *_ in loaded]
+    bounds = behaviour.scale.truncation == "lower_bound" and not behaviour.counts
     return Grid(
         experiment=experiment,
         behaviour=behaviour,
         cells=cells,
-        tallies=tuple(tally for _, tally, _ in loaded),
+        tallies=tuple(tally for _, tally, *_ in loaded),
         sds=np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in finite[: len(cells)]]),
         sums=sums,
         counts=counts,
@@ -114,12 +134,14 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         data_counts=data_counts,
         references=tuple((number, done[number]) for number in references),
         data_done=tuple(done[source.job] for source in sources),
-        phrases=_tabulate_phrases([(rows, phrases) for rows, _, phrases in loaded]),
+        phrases=_tabulate_phrases([(rows, phrases) for rows, _, phrases, _ in loaded]),
         data_phrases=_tabulate_phrases(parts),
+        lengths=_lengths([(rows, cut) for rows, _, _, cut in loaded]) if bounds else (),
+        asked=None if behaviour.counts else tabulate([_each(rows) for rows, *_ in loaded])[1],
     )
 
 
-def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally, Numbers]:
+def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally, Numbers, Cut]:
     scores = reader.phrased_scores(job, behaviour.name)
     rows, truncated = arrays([row[:4] for row in scores], behaviour.scale)
     n = int(np.isfinite(rows[1]).sum())
@@ -128,7 +150,23 @@ def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally, 
     if behaviour.counts:  # what is tallied are completions all the same
         scores = reader.phrased_scores(job, behaviour.name, weighted=True)
         rows = arrays([row[:4] for row in scores], behaviour.scale)[0]
-    return rows, tally, _phrases(scores)
+    cut = np.fromiter((row[3] == "length" for row in scores), np.bool_, len(scores))
+    return rows, tally, _phrases(scores), cut
+
+
+def _each(rows: Rows) -> Rows:
+    """The same completions as if all of them had a score."""
+    return rows[0], np.zeros(len(rows[0]))
+
+
+def _lengths(parts: Sequence[tuple[Rows, Cut]]) -> tuple[Lengths, ...]:
+    """The scores of each part, prompts in the order of `tabulate`."""
+    numbers = np.unique(np.concatenate([prompts for (prompts, _), _ in parts])) if parts else np.empty(0, np.int64)
+    found = []
+    for (prompts, values), cut in parts:
+        there = np.isfinite(values)
+        found.append(Lengths(np.searchsorted(numbers, prompts[there]), values[there], cut[there]))
+    return tuple(found)
 
 
 def _phrases(rows: Sequence[tuple[int, int, float | None, str, int]]) -> Numbers:

@@ -27,6 +27,7 @@ from windowshift.core.measure.measures import (
     Point,
     Spread,
 )
+from windowshift.core.measure.missing_scores import MissingScores, missing_between
 from windowshift.core.measure.resampled import Key, Resampled
 from windowshift.core.measure.row_measures import (
     by_run,
@@ -53,6 +54,11 @@ def measure_resampled(resampled: Resampled) -> Measures:
     for name in resampled.arms:
         arms[name] = _Measurer(Arm(resampled, name)).measure()
     return Measures(resampled.grid.behaviour, arms)
+
+
+def measure_cells(resampled: Resampled) -> tuple[CellMeasure, ...]:
+    """The cells alone, of every arm and seed, and pooled."""
+    return tuple(cell for name in resampled.arms for cell in _Measurer(Arm(resampled, name)).all_cells())
 
 
 class _Measurer:
@@ -92,9 +98,14 @@ class _Measurer:
             course=course(arm),
             families={generate: self.family(columns, generate) for generate in arm.generates},
             uneven=self.uneven(),
+            missing=self.missing(columns),
         )
 
     # -- cells ----------------------------------------------------------------------------------
+
+    def all_cells(self) -> tuple[CellMeasure, ...]:
+        """The cells of the arm."""
+        return self.cells({key: column for key, column in self.r.column.items() if key.arm == self.arm.name})
 
     def cells(self, columns: dict[Key, int]) -> tuple[CellMeasure, ...]:
         """The cells of some columns."""
@@ -128,6 +139,17 @@ class _Measurer:
             )
             for key, column in columns.items()
         )
+
+    def missing(self, columns: dict[Key, int]) -> dict[Key, MissingScores]:
+        """What is missing in final cells, seeds pooled, against their base cells."""
+        found = {}
+        for key, column in columns.items():
+            base = int(self.r.bases[column])
+            if key.seed is None and key.final and base >= 0 and self.r.done(column) and self.r.done(base):
+                one = missing_between(self.r, [column], [base])
+                if one is not None:
+                    found[key] = one
+        return found
 
     def family(self, columns: dict[Key, int], generate: str) -> tuple[Claim, ...]:
         """The fine-tunes' cells of one table of uplifts."""

@@ -10,6 +10,7 @@ from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally
+from windowshift.core.measure.missing_scores import MissingScores
 from windowshift.core.measure.resampled import Key
 
 Direction = Literal["low", "high"]
@@ -171,7 +172,8 @@ class ArmMeasures:
     `whole` pools seeds too; `by_seed` is empty where there is one seed. With several seeds the
     intervals cover the draw of prompts, and `by_seed` shows what the seeds differ by. `families` has the cells of each
     generation condition beside each other, for whoever picks from them; `uneven` says where cells lack scores of
-    different prompts.
+    different prompts, and `missing` has the pooled final cells of which scores are missing, or of the base model beside
+    them.
     """
 
     arm: str
@@ -190,6 +192,7 @@ class ArmMeasures:
     course: tuple[CoursePoint, ...]
     families: dict[str, tuple[Claim, ...]] = field(default_factory=dict)
     uneven: tuple[str, ...] = ()
+    missing: dict[Key, MissingScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,9 @@ class Resampled:
         pooled = self.members[single:]
         self.sums = np.vstack([grid.sums, *(grid.sums[list(m)].sum(axis=0) for m in pooled)])
         self.counts = np.vstack([grid.counts, *(grid.counts[list(m)].sum(axis=0) for m in pooled)])
+        self.asked: Floats | None = None
+        if grid.asked is not None:
+            self.asked = np.vstack([grid.asked, *(grid.asked[list(m)].sum(axis=0) for m in pooled)])
         waiting = [column for column in range(len(self.members)) if not self._ended(column)]
         self.sums[waiting] = self.counts[waiting] = 0.0
         found = sampled_means(self.scale, self.sums, self.counts, resamples, seed)

@@ -11,6 +11,7 @@ from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.arm_comparison import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison, PairedRow
 from windowshift.core.measure.comparison import Compared
+from windowshift.core.report.missing_blocks import compared_line, missing_json
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.report.report import REHEARSAL
 from windowshift.core.report.steering_json import steering_json
@@ -92,6 +93,8 @@ def arms_json(found: ArmsComparison) -> dict[str, Any]:
                     key_of(name, found.scale): _both(row.measures[name])
                     for name in measures_of(ARM_MEASURES, found.scale)
                 },
+                # What scores steering lacks against prefix.
+                "missing": missing_json(row.missing),
             }
             for row in found.rows
         ],
@@ -152,6 +155,9 @@ def pair_blocks(found: ArmsComparison, row: PairedRow) -> Iterator[Block]:
     data = f", {row.pair.generate} data" if len({each.pair.generate for each in found.rows}) > 1 else ""
     yield Heading(f"Trained under {row.pair.prefix} | {row.pair.steering}{data}")
     yield measures_table([(name, row.measures[name]) for name in measures_of(ARM_MEASURES, found.scale)], found.scale)
+    missing = compared_line(row.missing, found.scale)
+    if missing is not None:
+        yield missing
 
 
 def measures_table(rows: list[tuple[ArmMeasure, Compared]], scale: Scale) -> Table:

@@ -10,11 +10,13 @@ from windowshift.core.contract.estimate import Estimate, counts_text
 from windowshift.core.contract.number_format import number
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.truncation import DAGGER, counted_dagger, dagger_note
 from windowshift.core.measure.family import ALPHA, MARKS, Claim
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, GroupMeasures, Spread
 from windowshift.core.report.contrast_blocks import contrast_blocks
 from windowshift.core.report.fit_blocks import fit_blocks, row_label
 from windowshift.core.report.guard_blocks import guard_blocks
+from windowshift.core.report.missing_blocks import missing_blocks
 from windowshift.core.report.page import (
     Block,
     Heading,
@@ -27,9 +29,10 @@ from windowshift.core.report.page import (
 )
 from windowshift.core.report.preflight_blocks import preflight_blocks
 from windowshift.core.report.report import REHEARSAL, Report
+from windowshift.core.report.restricted_blocks import restricted_blocks
 from windowshift.core.report.selection_page import selected_blocks
 from windowshift.core.report.steering_blocks import steering_blocks
-from windowshift.core.report.truncated_rows import DAGGER, cut_cells, dagger_note, row_dagger
+from windowshift.core.report.truncated_rows import cut_cells, row_dagger
 
 
 def report_blocks(report: Report, width: int | None) -> list[Block]:
@@ -39,10 +42,12 @@ def report_blocks(report: Report, width: int | None) -> list[Block]:
     for arm in report.measures.arms.values():
         for generate in arm.generates or ("",):
             blocks += _means(report, arm, generate, width)
+            blocks += restricted_blocks(report, arm, generate, width)
         for generate in arm.generates:
             blocks += _uplifts(arm, generate, width)
             if arm.scale.words.two:
                 blocks += _uplifts(arm, generate, width, link=True)
+            blocks += missing_blocks(arm, generate)
             blocks += _spreads(report, arm, generate)
             blocks += _extremes(arm.by_generate[generate], generate, arm.scale)
         if arm.generates:
@@ -167,14 +172,10 @@ def _mean(cell: CellMeasure | None, usual: int, scale: Scale) -> tuple[Item, Ite
         else:
             item = Item("·", "dim")
         return item, item
-    mark = _cut(cell.tally.truncated)
+    mark = counted_dagger(cell.tally.truncated)
     mark += f" ({cell.tally.n})" if cell.tally.n != usual else ""
     form = scale.words.value_format
     return Item(form.whole(cell.mean) + mark), Item(form.text(cell.mean.value) + mark)
-
-
-def _cut(truncated: int) -> str:
-    return f"†{truncated}" if truncated else ""
 
 
 def _uplifts(arm: ArmMeasures, generate: str, width: int | None, *, link: bool = False) -> Iterator[Block]:
@@ -284,7 +285,7 @@ def _extreme(one: Extreme, scale: Scale) -> str:
     def against(found: Estimate | None) -> str:
         return shown(found, words.change_format, unit=True, missing="— (not there yet)")
 
-    mean = words.value_format.with_unit(one.mean) + _cut(one.tally.truncated)
+    mean = words.value_format.with_unit(one.mean) + counted_dagger(one.tally.truncated)
     word = "lowest" if one.direction == "low" else "highest"
     seen = "" if one.cells == one.planned else f" (of {one.cells} cells so far, {one.planned} planned)"
     said = (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from windowshift.core.contract.number_format import NumberFormat, number
+from windowshift.core.contract.truncation import DAGGER, dagger_note
 from windowshift.core.measure.measures import ArmMeasures, Fit
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.report.report import Report
-from windowshift.core.report.truncated_rows import DAGGER, dagger_note, row_dagger
+from windowshift.core.report.truncated_rows import row_dagger
 from windowshift.core.settings.published import Published
 
 FIT_LEGEND = (

@@ -30,7 +30,7 @@ def _estimates(*names: str) -> tuple[str, ...]:
 CELLS = (
     *("arm", "generate", "train", "evaluate", "seed", "step", "final", "status", "done", "total"),
     *("n", "prompts", "truncated", "missing", "failed", "mean", "low", "high", "sd", "base_mean"),
-    *_estimates("uplift", "effect"),
+    *_estimates("uplift", "effect", "restricted_mean"),
 )
 ROWS = (
     *("arm", "generate", "train", "cells_done", "cells", "n", "truncated", "missing", "failed"),
@@ -60,9 +60,11 @@ def cells(report: Report) -> DataFrame:
     cells), `final`, `status`, `done` of `total` completions, `n` scored ones of so many `prompts`, `truncated`,
     `missing`, `failed`; `mean`
     with `low` and `high`, `sd`, `base_mean` (over the same prompts); `uplift` on the scale on which cells are fitted,
-    `effect` as it is shown: the same, but for rates.
+    `effect` as it is shown: the same, but for rates; `restricted_mean`, by Kaplan-Meier up to `report.limit`, where
+    completions that were cut off have lower bounds for scores.
     """
-    return _frame(CELLS, (_cell(cell) for arm in report.measures.arms.values() for cell in arm.seed_cells))
+    cells = (cell for arm in report.measures.arms.values() for cell in arm.seed_cells)
+    return _frame(CELLS, (_cell(cell, report.restricted.get(cell.key)) for cell in cells))
 
 
 def rows(report: Report) -> DataFrame:
@@ -137,7 +139,7 @@ def completions(workspace: str | Path, name: str) -> DataFrame:
         return pd.DataFrame(list(export_rows(reader, experiment)), columns=columns)
 
 
-def _cell(cell: CellMeasure) -> dict[str, Any]:
+def _cell(cell: CellMeasure, bounded: CellMeasure | None) -> dict[str, Any]:
     key, tally, mean = cell.key, cell.tally, cell.mean
     return {
         "arm": key.arm,
@@ -162,6 +164,7 @@ def _cell(cell: CellMeasure) -> dict[str, Any]:
         "base_mean": cell.base_mean,
         **_numbers("uplift", cell.uplift),
         **_numbers("effect", cell.effect),
+        **_numbers("restricted_mean", bounded.mean if bounded else None),
     }
 
 

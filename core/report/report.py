@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from windowshift.core.measure.contrasts import ContrastMeasure, contrasts
 from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally, load_grid
 from windowshift.core.measure.guard_results import GuardResult, guard_results
-from windowshift.core.measure.measurement import measure_resampled
+from windowshift.core.measure.measurement import measure_cells, measure_resampled
 from windowshift.core.measure.measures import (
     ArmMeasures,
     CellMeasure,
@@ -28,9 +30,11 @@ from windowshift.core.measure.measures import (
     Measures,
     Point,
 )
-from windowshift.core.measure.resampled import Resampled
+from windowshift.core.measure.resampled import Key, Resampled
+from windowshift.core.measure.restricted import restricted
 from windowshift.core.measure.selected import Selected, selected
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
+from windowshift.core.report.missing_blocks import missing_json, missing_notes
 from windowshift.core.report.report_html import report_html
 from windowshift.core.report.steering_json import steering_json
 from windowshift.core.settings.published import Published, published
@@ -45,6 +49,8 @@ class Report:
 
     `tally` counts the completions of all cells; `failed_jobs` has (label, error). `guards` are there with the primary
     behaviour. `preflights` are what pilots came to, and `looks` those of runs that stop by rule, oldest first.
+    `restricted` has the cells again in restricted means up to `limit`, where scores are lower bounds of what was cut off;
+    nothing where nothing was.
     """
 
     experiment: ExperimentRow
@@ -60,6 +66,8 @@ class Report:
     preflights: tuple[Preflight, ...] = ()
     selected: tuple[Selected, ...] = ()
     looks: tuple[Look, ...] = ()
+    restricted: Mapping[Key, CellMeasure] = field(default_factory=dict)
+    limit: float | None = None
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -90,8 +98,10 @@ class Report:
             "selections": [_selected(one) for one in self.selected],
             "looks": [one.to_json() for one in self.looks],
             "contrasts": [_contrast(one) for one in self.contrasts],
-            "arms": {name: _arm(arm) for name, arm in self.measures.arms.items()},
-            "cells": [_cell(cell, arm.scale) for arm in self.measures.arms.values() for cell in arm.seed_cells],
+            "arms": {name: _arm(arm, self) for name, arm in self.measures.arms.items()},
+            # What restricted means go up to; None where no score is the lower bound of a completion that was cut off.
+            "restricted_to": self.limit if self.limit is None or math.isfinite(self.limit) else None,
+            "cells": [_cell(cell, arm.scale, self) for arm in self.measures.arms.values() for cell in arm.seed_cells],
             "steering": steering_json(self.steering) if self.steering else None,
             "guards": [_guard(one) for one in self.guards],
             "published": None if self.published is None else asdict(self.published),
@@ -125,6 +135,8 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
     # Several cells may share a job; its completions count once. The tallies go on with those of references.
     jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=False)}
     measures = measure_resampled(resampled)
+    bounded = restricted(grid)
+    bounded_cells = measure_cells(Resampled(bounded.grid, resamples)) if bounded else ()
     return Report(
         experiment,
         chosen,
@@ -139,6 +151,8 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         preflights,
         selected(resampled),
         looks,
+        {cell.key: cell for cell in bounded_cells if cell.mean is not None},
+        bounded.limit if bounded else None,
     )
 
 
@@ -146,16 +160,21 @@ def _notes(experiment: ExperimentRow, measures: Measures) -> list[str]:
     notes = [REHEARSAL] if experiment.rehearsal else []
     note = runs_note(max((len(arm.seeds) for arm in measures.arms.values() if arm.generates), default=0))
     uneven = [one for arm in measures.arms.values() for one in arm.uneven]
-    return [*notes, *([note] if note else []), *dict.fromkeys(uneven)]
+    return [*notes, *([note] if note else []), *dict.fromkeys(uneven), *missing_notes(measures)]
 
 
-def _arm(arm: ArmMeasures) -> dict[str, Any]:
+def _arm(arm: ArmMeasures, whole: Report) -> dict[str, Any]:
     found = {"scale": arm.scale.link, **_group(arm.whole, arm.scale), "by_generate": {}, "by_seed": {}, "course": []}
     found |= {"evaluates": list(arm.evaluates), "crossed": list(arm.crossed)}
     found["by_generate"] = {generate: _group(group, arm.scale) for generate, group in arm.by_generate.items()}
     found["by_seed"] = {str(seed): _group(group, arm.scale) for seed, group in arm.by_seed.items()}
-    found["pooled"] = [_cell(cell, arm.scale) for cell in arm.cells] if len(arm.seeds) > 1 else []
+    found["pooled"] = [_cell(cell, arm.scale, whole) for cell in arm.cells] if len(arm.seeds) > 1 else []
     found["families"] = {generate: [_claim(one) for one in family] for generate, family in arm.families.items()}
+    # What is missing of a cell and of the base model beside it, where anything is.
+    found["missing"] = [
+        {"generate": key.generate, "train": key.train, "evaluate": key.evaluate} | (missing_json(one) or {})
+        for key, one in arm.missing.items()
+    ]
     found["course"] = [
         {
             "generate": point.generate,
@@ -288,8 +307,9 @@ def _guard(result: GuardResult) -> dict[str, Any]:
     }
 
 
-def _cell(cell: CellMeasure, scale: Scale) -> dict[str, Any]:
+def _cell(cell: CellMeasure, scale: Scale, whole: Report | None = None) -> dict[str, Any]:
     key, tally = cell.key, cell.tally
+    bounded = whole.restricted.get(key) if whole else None
     return {
         "arm": key.arm,
         "generate": None if key.train == BASE else key.generate,
@@ -317,6 +337,10 @@ def _cell(cell: CellMeasure, scale: Scale) -> dict[str, Any]:
         "uplift_ci95": _interval(cell.uplift),
         "effect": _value(cell.effect),
         "effect_ci95": _interval(cell.effect),
+        "restricted_mean": _value(bounded.mean) if bounded else None,
+        "restricted_mean_ci95": _interval(bounded.mean) if bounded else None,
+        "restricted_uplift": _value(bounded.uplift) if bounded else None,
+        "restricted_uplift_ci95": _interval(bounded.uplift) if bounded else None,
     }
 
 

@@ -8,6 +8,7 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.number_format import number
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.truncation import counted_dagger
 from windowshift.core.measure.calibration import DosePoint
 from windowshift.core.measure.steering_results import ControlEffect, DoseCurve, LayerSweep, MatchedDose, SteeringResults
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
@@ -76,12 +77,8 @@ def sweep_blocks(sweep: LayerSweep, behaviour: Behaviour) -> Iterator[Block]:
 def _mean(point: DosePoint, scale: Scale) -> str:
     form = scale.words.value_format
     if point.low is None or point.high is None:
-        return f"{form.text(point.mean)} (no interval){_cut(point.truncated)}"
-    return f"{form.text(point.mean)} ±{form.text((point.high - point.low) / 2)}{_cut(point.truncated)}"
-
-
-def _cut(truncated: int) -> str:
-    return f"†{truncated}" if truncated else ""
+        return f"{form.text(point.mean)} (no interval){counted_dagger(point.truncated)}"
+    return f"{form.text(point.mean)} ±{form.text((point.high - point.low) / 2)}{counted_dagger(point.truncated)}"
 
 
 def _cut_note(behaviour: Behaviour) -> str:
@@ -101,7 +98,7 @@ def curve_blocks(curve: DoseCurve, behaviour: Behaviour) -> Iterator[Block]:
             (
                 Item(number(point.alpha, 2)),
                 Item("—" if point.dose is None else number(point.dose, 3)),
-                Item(behaviour.scale.words.value_format.whole(mean) + _cut(point.truncated)),
+                Item(behaviour.scale.words.value_format.whole(mean) + counted_dagger(point.truncated)),
                 Item(str(point.n)),
                 Item(sound + _count(point.coherence_n, point.n)),
                 Item(loops + _count(point.repetition_n, point.n)),
@@ -143,7 +140,7 @@ def match_blocks(matches: tuple[MatchedDose, ...], behaviour: Behaviour) -> Iter
                 Item(form.whole(one.target)),
                 Item(f"{number(one.alpha, 2)} [{low}, {high}]"),
                 Item("—" if one.dose is None else number(one.dose, 3)),
-                Item(form.whole(one.reached) + _cut(one.truncated) if one.reached else "not evaluated"),
+                Item(form.whole(one.reached) + counted_dagger(one.truncated) if one.reached else "not evaluated"),
                 Item(words.against_format.whole(one.ratio) + _VERDICTS[one.verdict] if one.ratio else "—"),
                 Item("—" if one.reached is None else str(one.reached.n)),
             )

@@ -49,8 +49,9 @@ async def test_no_interval_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
             await settle(pilot)
             numbers = cell.query_one("#numbers", Headline).region
             shown = "\n".join(screen_text(pilot).splitlines()[numbers.y : numbers.bottom])
-            assert shown.count("[") == shown.count("]") == 3, (width, shown)
-            for words in (" mean ", "base ", "uplift log2 ", "n 120"):
+            # Mean, base and uplift, and both restricted means.
+            assert shown.count("[") == shown.count("]") == 5, (width, shown)
+            for words in (" mean ", "base ", "uplift log2 ", "n 120", "Kaplan-Meier"):
                 assert words in shown, width
 
 
@@ -88,7 +89,7 @@ async def test_intervals_of_a_pinned_cell_are_whole(
         await settle(pilot)
         numbers = cell.query_one("#numbers", Headline).region
         said = "\n".join(screen_text(pilot).splitlines()[numbers.y : numbers.bottom])
-        assert len(re.findall(r"\[[^\[\]\n…]+, [^\[\]\n…]+\]", said)) == said.count("[") == 5, said
+        assert len(re.findall(r"\[[^\[\]\n…]+, [^\[\]\n…]+\]", said)) == said.count("[") == 7, said
         assert "length=medium → length=short" in " ".join(said.split())
 
 

@@ -45,8 +45,8 @@ def found(workspace: Path) -> Report:
 
 
 def bare(text: str) -> str:
-    """Text without units, markup and the way that lines are broken."""
-    text = text.replace("\\", "").replace("\u00a0", " ").replace(" pp", "").replace("%", "")
+    """Text without units, daggers, markup and the way that lines are broken."""
+    text = text.replace("\\", "").replace("\u00a0", " ").replace(" pp", "").replace("%", "").replace("†", "")
     return re.sub(r"\s+", " ", text)
 
 

@@ -10,9 +10,10 @@ from windowshift.core.contract import sanitise
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.records import BASE, Behaviour
+from windowshift.core.contract.truncation import dagger
 from windowshift.tui.read.column_heads import ColumnHead
 from windowshift.tui.read.fits import Fits, effect_of, mean_of, spread_in, surprise_in
-from windowshift.tui.read.snapshot import CellKey, GridCell, GridRow, GridSnapshot
+from windowshift.tui.read.snapshot import CellKey, GridCell, GridRow, GridSnapshot, finished
 from windowshift.tui.text import formats
 from windowshift.tui.text.table import TextTable, number, table
 
@@ -33,7 +34,8 @@ class Face:
     """A cell as drawn: `level` within -1 .. 1 is its colour, 0 no change, None uncoloured.
 
     A cell of several behaviours has `parts`, which stand side by side, or `shares`, which are stacked to the whole;
-    `brief` is its text where there is little room.
+    `brief` is its text where there is little room. `dagger` stands behind a number that rests on completions which
+    were cut off.
     """
 
     text: str
@@ -45,6 +47,7 @@ class Face:
     parts: tuple[Face, ...] = ()
     shares: tuple[float, ...] = ()
     brief: str = ""
+    dagger: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,11 @@ class MatrixModel:
     def banded(self) -> bool:
         """Whether columns stand under bands that they share."""
         return any(head.band for head in self.heads)
+
+    @property
+    def daggers(self) -> bool:
+        """Whether a number has a dagger."""
+        return any(one.dagger for row in (self.base, *self.rows) for face in row.faces for one in (face, *face.parts))
 
 
 def metrics_of(behaviour: Behaviour) -> tuple[Metric, ...]:
@@ -162,7 +170,8 @@ def _foot(grid: GridSnapshot, metric: Metric, fits: Fits | None) -> FaceRow:
             mean = sum(known) / len(known)
             form = format_of(metric, behaviour)
             level = behaviour.scale.level(mean) if metric == "uplift" else None
-            found.append(Face(form.text(mean, narrow=True), level=level, brief=form.brief(mean)))
+            cut = dagger(*(bool(cut_of(cell, metric)) for cell in cells))
+            found.append(Face(form.text(mean, narrow=True), level=level, brief=form.brief(mean), dagger=cut))
     return FaceRow("total" if metric in ("n", "truncated") else "mean", tuple(found), ())
 
 
@@ -226,16 +235,26 @@ def _face(
     if metric in CHANGES:
         shown, change = value(cell, metric, behaviour, fits), format_of(metric, behaviour)
         text = change.text(shown, narrow=True)
-        return Face(text, f"{mean} {interval}".rstrip(), mark, level, brief=change.brief(shown))
+        cut = cut_of(cell, metric)
+        return Face(text, f"{mean} {interval}".rstrip(), mark, level, brief=change.brief(shown), dagger=cut)
     if metric == "mean":
-        return Face(mean, interval, mark, level, brief=form.brief(summary.mean))
+        brief = form.brief(summary.mean)
+        return Face(mean, interval, mark, level, brief=brief, dagger=cut_of(cell, metric))
     if metric == "width":
-        return Face(form.text(_width(own), narrow=True), interval, "", None)
+        return Face(form.text(_width(own), narrow=True), interval, "", None, dagger=cut_of(cell, metric))
     if metric == "n":
         missing = f"{summary.missing} missing" if summary.missing else ""
         return Face(str(summary.n), missing, "!" if summary.missing else "", None)
     share = formats.share(summary.truncated, summary.n)
     return Face(str(summary.truncated), f"{share:.0%} of {summary.n}", "", min(1.0, share * 4) if share else None)
+
+
+def cut_of(cell: GridCell | None, metric: Metric) -> str:
+    """Return the dagger of a finished cell's number under a metric; counts of completions have none."""
+    if cell is None or cell.summary is None or metric in ("n", "truncated"):
+        return ""
+    base = finished(cell.base) if metric in CHANGES else None
+    return dagger(cell.summary.truncated, base.truncated if base else 0)
 
 
 def _width(mean: Estimate | None) -> float | None:
@@ -291,7 +310,8 @@ def _summary(
     elif metric in ("n", "truncated"):
         middle = Face(f"{sum(values):.0f}")
     else:
-        middle = Face(format_of(metric, behaviour).text(sum(values) / len(values), narrow=True))
+        cut = dagger(*(bool(cut_of(cell, metric)) for cell in row.own_cells))
+        middle = Face(format_of(metric, behaviour).text(sum(values) / len(values), narrow=True), dagger=cut)
     words = behaviour.scale.words
     spread, surprise = spread_in(grid, row, fits), surprise_in(grid, row, fits)
     known = published.values.get(row.train) if published else None

@@ -53,10 +53,20 @@ class Pinned:
 
 
 @dataclass(frozen=True, slots=True)
+class Restricted:
+    """Restricted means by the Kaplan-Meier estimate, of a cell and of its base, up to a limit (infinite: of all)."""
+
+    limit: float
+    own: Summary
+    base: Summary | None
+
+
+@dataclass(frozen=True, slots=True)
 class CellSnapshot:
     """A cell, the base cell of the same eval condition, and the index of its completions.
 
-    `push` says what steered the model in it, `train_push` what did in training; empty where nothing did.
+    `restricted` is there where completions were cut off whose scores are lower bounds. `push` says what steered the
+    model in it, `train_push` what did in training; empty where nothing did.
     """
 
     experiment: ExperimentView
@@ -71,6 +81,7 @@ class CellSnapshot:
     pinned: Pinned | None = None
     push: str = ""
     train_push: str = ""
+    restricted: Restricted | None = None
 
     @property
     def summary(self) -> Summary | None:
@@ -151,7 +162,27 @@ def read_cell(
         else None,
         push=push,
         train_push=train_push,
+        restricted=_restricted(reader, cell, compared if finished(compared) else None, behaviour),
     )
+
+
+def _restricted(reader: Reader, cell: CellRow, base: CellRow | None, behaviour: Behaviour) -> Restricted | None:
+    """What a token limit does not bend; None where nothing was cut off, or there is no mean yet."""
+    from windowshift.core.measure.restricted import restricted_means
+
+    if not finished(cell) or behaviour.counts:
+        return None
+    scale, several = behaviour.scale, []
+    for one in (cell, base):
+        rows = reader.scores(one.job, behaviour.name) if one is not None else []
+        if rows:
+            scores = [scale.counted(row[2], row[3]) for row in rows]
+            several.append(([row[1] for row in rows], scores, [row[3] for row in rows]))
+    found = restricted_means(scale, several)
+    if found is None:
+        return None
+    limit, means = found
+    return Restricted(limit, means[0], means[1] if len(means) > 1 else None)
 
 
 def _values(reader: Reader, cell: CellRow | None, behaviour: Behaviour) -> tuple[float, ...]:

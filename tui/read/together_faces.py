@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from windowshift.core.contract.records import BASE
+from windowshift.core.contract.truncation import dagger
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Face, FaceRow, MatrixModel, Metric
 from windowshift.tui.read.fits import Fits
@@ -47,11 +48,13 @@ def model(grid: GridSnapshot, metric: Metric, pinned: Sequence[CellKey], fits: M
             if found is None or found.summary is None:
                 faces.append(face)
             elif outcomes:
-                faces.append(_bar(replace(face, mark="", level=None), shares_of(grid, train, evaluate)))
+                cut = dagger(*(bool(cell_labels.cut_of(page.cell(train, evaluate), "mean")) for page in grid.beside))
+                bar = replace(face, mark="", level=None, dagger=cut)
+                faces.append(_bar(bar, shares_of(grid, train, evaluate)))
             else:
                 own = zip(grid.beside, several, strict=True)
                 parts = (_part(page, one, train, evaluate) for page, one in own)
-                faces.append(replace(face, mark="", level=None, parts=tuple(parts)))
+                faces.append(replace(face, mark="", level=None, dagger="", parts=tuple(parts)))
         return replace(shown, faces=tuple(faces), summary=())
 
     return MatrixModel(

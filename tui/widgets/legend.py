@@ -7,6 +7,7 @@ from textual.strip import Strip
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.truncation import DAGGER
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.together import Together
 from windowshift.tui.text.pieces import Pieces, length, spread
@@ -26,11 +27,15 @@ class Legend(Drawn):
         self._behaviour = Behaviour("", "", Scale.ratio())
         self._metric: Metric = "uplift"
         self._together: Together | None = None
+        self._cut = False
 
-    def show(self, behaviour: Behaviour, metric: Metric, together: Together | None = None) -> None:
-        """Explain the colours of a metric, or what stands together in a cell."""
-        if not self._shown or (behaviour, metric, together) != (self._behaviour, self._metric, self._together):
-            self._shown = True
+    def show(
+        self, behaviour: Behaviour, metric: Metric, together: Together | None = None, *, cut: bool = False
+    ) -> None:
+        """Explain the colours of a metric, or what stands together in a cell; `cut`: and the dagger."""
+        before = (self._behaviour, self._metric, self._together, self._cut)
+        if not self._shown or (behaviour, metric, together, cut) != before:
+            self._shown, self._cut = True, cut
             self._behaviour, self._metric, self._together = behaviour, metric, together
             self.refresh()
 
@@ -66,12 +71,18 @@ class Legend(Drawn):
             pieces.append((f"{ends[0]} ", ink.dim))
             pieces += [("  ", scale(step, ink.dark, few)) for step in range(-8, 9, 2)]
             pieces.append((f" {ends[1]}{unit}", ink.dim))
-        glyphs: Pieces = [("◔", ink.blue), (" at work  ", ink.dim), ("·", ink.text), (" to come  ", ink.dim)]
-        glyphs += [("✗", ink.bad), (" failed  ", ink.dim)]
+        work: Pieces = [("◔", ink.blue), (" at work  ", ink.dim)]
+        later: Pieces = [("·", ink.text), (" to come  ", ink.dim)]
+        glyphs: Pieces = [("✗", ink.bad), (" failed  ", ink.dim)]
+        cut: Pieces = [(DAGGER, ink.text), (" truncated  ", ink.dim)] if self._cut else []
+        glyphs += cut
         if several is None and self._metric in ("uplift", "link", "mean"):
             glyphs += [("▾▴", ink.text), (" extremes ", ink.dim)]
+        # Where there is little room, what speaks for itself goes unsaid before what does not.
+        fits = length(pieces) + length(work) + length(later) + length(glyphs) <= width
+        glyphs = [*work, *later, *glyphs] if fits or not self._cut else [*work, *glyphs]
         if several is None and self._metric in ("uplift", "link", "mean"):
             pieces += [("  vs base", ink.dim)] if length(pieces) + length(glyphs) + len("  vs base ") <= width else []
         if length(pieces) + length(glyphs) >= width and several is not None:
-            glyphs = []  # which behaviour is which cannot be guessed; the glyphs can
+            glyphs = cut  # which behaviour is which cannot be guessed; the glyphs can
         return self.drawn(spread(pieces, glyphs, width))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import ScaleWords
+from windowshift.core.contract.truncation import counted_dagger, dagger
 from windowshift.tui.read.cell_snapshot import CellSnapshot, Compared
 from windowshift.tui.read.snapshot import CellKey, finished, name_beside
 from windowshift.tui.text.pieces import Pieces, length
@@ -34,25 +37,29 @@ def cell_numbers(found: CellSnapshot, width: int, ink: Ink) -> list[tuple[Pieces
     pieces: Pieces = [
         (f" {sanitise.line(name, 40)}" if name else "", ink.text),
         (" rate " if found.behaviour.scale.kind == "rate" else " mean ", ink.dim),
-        (found.behaviour.value_text(summary.mean, narrow=True), ink.strong),
+        (found.behaviour.value_text(summary.mean, narrow=True) + dagger(summary.truncated), ink.strong),
         (f" {form.interval(summary.estimate, narrow=True)}", ink.text),
     ]
     base = finished(found.base) if found.key.train != BASE else None
     if base is not None and base.mean is not None:
         pieces += [
             ("  base ", ink.dim),
-            (form.with_unit(base.mean, narrow=True), ink.blue),
+            (form.with_unit(base.mean, narrow=True) + dagger(base.truncated), ink.blue),
             (f" {form.interval(base.estimate, narrow=True)}", ink.text),
         ]
     on = f" {words.link_short}" if words.uplift == "uplift" else ""
-    uplift = _compared(found.uplift, words, ink, f" {words.uplift}{on}")
+    cut = dagger(summary.truncated, base.truncated if base is not None else 0)
+    uplift = _compared(found.uplift, words, ink, f" {words.uplift}{on}", cut=cut)
     counts: Pieces = [(f"n {summary.n}", ink.text)]
     share = f" ({summary.truncated / summary.n:.1%})" if summary.truncated and summary.n else ""
-    counts.append((f" · {summary.truncated} truncated{share}", ink.warn if summary.truncated else ink.dim))
+    number = counted_dagger(summary.truncated) or "0"
+    counts.append((f" · {number} truncated{share}", ink.warn if summary.truncated else ink.dim))
+    if base is not None and base.truncated:
+        counts.append((f", base {counted_dagger(base.truncated)}", ink.warn))
     counts.append((f" · {found.failed} failed ", ink.bad if found.failed else ink.dim))
     if (lacking := summary.missing - found.failed) > 0:
         counts.append((f"· {lacking} missing ", ink.bad))
-    against = _against(found, width, ink)
+    against = [*_restricted(found, width, ink), *_against(found, width, ink)]
     doses: list[tuple[Pieces, Pieces]] = [
         (line, [])
         for word, push in (("pushed by", found.push), ("trained under", found.train_push))
@@ -72,15 +79,31 @@ def cell_numbers(found: CellSnapshot, width: int, ink: Ink) -> list[tuple[Pieces
     return [*first, *doses, *((line, []) for line in against)]
 
 
+def _restricted(found: CellSnapshot, width: int, ink: Ink) -> list[Pieces]:
+    """Return what the means are without the bend of the token limit: by the Kaplan-Meier estimate, up to a limit."""
+    if found.restricted is None:
+        return []
+    form, one = found.behaviour.scale.words.value_format, found.restricted
+    upto = f", up to {found.behaviour.value_text(one.limit, narrow=True)}" if math.isfinite(one.limit) else ""
+    pieces: Pieces = [(_whole(f"† by Kaplan-Meier{upto}:"), ink.dim)]
+    for word, summary in (("mean", one.own), ("base", one.base)):
+        if summary is not None and summary.mean is not None:
+            value, interval = form.with_unit(summary.mean, narrow=True), form.interval(summary.estimate, narrow=True)
+            pieces += [(f" {word}\u00a0", ink.dim), (_whole(f"{value} {interval}"), ink.text)]
+    return _wrapped(pieces, width, ink)
+
+
 def _wrapped(pieces: Pieces, width: int, ink: Ink) -> list[Pieces]:
     """Return pieces as lines of a screen's width."""
     return [[(" ", ink.dim), *line] for line in wrapped(pieces, max(20, width - 2))]
 
 
-def _compared(one: Compared | None, words: ScaleWords, ink: Ink, label: str, *, whole: bool = False) -> Pieces:
+def _compared(
+    one: Compared | None, words: ScaleWords, ink: Ink, label: str, *, whole: bool = False, cut: str = ""
+) -> Pieces:
     """Return a cell against another one: as it is shown, then on the link scale where that is another number.
 
-    `whole`: no line ends between a value and its interval.
+    `whole`: no line ends between a value and its interval. `cut` is the dagger behind the values.
     """
     space = "\u00a0" if whole else " "
     if one is None or one.effect is None:
@@ -91,7 +114,7 @@ def _compared(one: Compared | None, words: ScaleWords, ink: Ink, label: str, *, 
             continue
         if measured is one.link:
             pieces.append((f"  {words.link_short}", ink.dim))
-        value, interval = form.with_unit(measured.value, narrow=True), form.interval(measured, narrow=True)
+        value, interval = form.with_unit(measured.value, narrow=True) + cut, form.interval(measured, narrow=True)
         if whole:
             pieces.append((f"{space}{_whole(value)}{space}{_whole(interval)}", ink.accent))
         else:
@@ -112,9 +135,12 @@ def _against(found: CellSnapshot, width: int, ink: Ink) -> list[Pieces]:
     if summary is not None:
         form = words.value_format
         interval = _whole(form.interval(summary.estimate, narrow=True))
-        pieces += [(f" {_whole(form.with_unit(summary.mean, narrow=True))}\u00a0{interval}", ink.good)]
+        mean = form.with_unit(summary.mean, narrow=True) + dagger(summary.truncated)
+        pieces += [(f" {_whole(mean)}\u00a0{interval}", ink.good)]
     on = f"{words.link_short} " if words.uplift == "uplift" else ""
-    pieces += _compared(pinned.against, words, ink, f"  {_whole(f'{on}over it')}", whole=True)
+    own = finished(found.cell)
+    cut = dagger(*(one.truncated for one in (own, summary) if one is not None))
+    pieces += _compared(pinned.against, words, ink, f"  {_whole(f'{on}over it')}", whole=True, cut=cut)
     return _wrapped(pieces, width, ink)
 
 

@@ -12,6 +12,7 @@ from textual.strip import Strip
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.truncation import counted_dagger, dagger, dagger_note
 from windowshift.core.report.figure import Plot
 from windowshift.tui.read.snapshot import CellKey
 from windowshift.tui.screens.compare.aligned import title
@@ -19,11 +20,13 @@ from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, fit
 from windowshift.tui.text.table import TextTable, table
 from windowshift.tui.text.theme import Ink
+from windowshift.tui.text.words import wrapped
 from windowshift.tui.widgets.inked import Drawn, ink_of
 
 if TYPE_CHECKING:
     from windowshift.core.contract.estimate import Estimate
     from windowshift.core.measure.comparison import Comparison
+    from windowshift.core.measure.grid import Tally
     from windowshift.core.settings.published import Published
 
 DIFFERENCE = "difference 2−1"
@@ -49,11 +52,11 @@ class Line:
     published: str = ""
 
 
-def number(form: NumberFormat, one: Estimate | None) -> tuple[str, str]:
-    """Return a value and its interval as text."""
+def number(form: NumberFormat, one: Estimate | None, cut: str = "") -> tuple[str, str]:
+    """Return a value, with its dagger, and its interval as text."""
     if one is None:
         return formats.NOTHING, ""
-    return form.with_unit(one.value, narrow=True), form.interval(one, narrow=True)
+    return form.with_unit(one.value, narrow=True) + cut, form.interval(one, narrow=True)
 
 
 def formats_of(measure: str, scale: Scale) -> tuple[NumberFormat, NumberFormat]:
@@ -84,29 +87,44 @@ def lines_of(found: Measured) -> list[Line]:
         "cv_kept": f"{words.spread} kept",
         "extreme": _extreme(comparison.lowest),
     }
+    cut = [dagger(count) for count in comparison.truncated]
     lines = []
     for one in comparison.measures:
         form, difference = formats_of(one.measure, comparison.scale)
         values = tuple(
-            number(form, value) if value else (formats.NOTHING, reason.replace("eval cells done", "cells"))
-            for value, reason in zip(one.values, one.reasons, strict=True)
+            number(form, value, mark) if value else (formats.NOTHING, reason.replace("eval cells done", "cells"))
+            for value, reason, mark in zip(one.values, one.reasons, cut, strict=True)
         )
         lines.append(
             Line(
                 labels.get(one.measure, one.measure),
                 values,
-                number(difference, one.difference),
+                number(difference, one.difference, dagger(*comparison.truncated[:2])),
                 _published(one.measure, found),
             )
         )
+    missing = comparison.missing
+    if missing is not None and missing.differs and missing.worst is not None:
+        form, worst = words.effect_format, missing.worst
+        both = f"{form.text(worst.least, narrow=True)} … {form.text(worst.greatest, narrow=True)}"
+        ends = [form.text(end, narrow=True) for end in worst.interval or ()]
+        none = (("", ""),) * len(comparison.rows)
+        lines.append(Line("means, worst case", none, (both, "[{}, {}]".format(*ends) if ends else "")))
     lines.append(
         Line(
             "n · truncated",
-            tuple((str(t.n), f"{t.truncated} truncated") for t in comparison.tallies),
-            ("", ""),
+            tuple((_scored(t), f"{counted_dagger(t.truncated) or 0} truncated") for t in comparison.tallies),
+            (f"{100 * missing.difference.value:+.0f} % scored".replace("-", formats.MINUS), "missing unequally")
+            if missing is not None and missing.differs
+            else ("", ""),
         )
     )
     return lines
+
+
+def _scored(tally: Tally) -> str:
+    """Return how many completions have a score, of how many where some have none."""
+    return f"{tally.n} of {tally.n + tally.missing}" if tally.missing else str(tally.n)
 
 
 def _extreme(lowest: Sequence[str | None]) -> str:
@@ -205,13 +223,19 @@ class CompareTable(Drawn):
         if self.found is None:
             return [heads, [(f" {self._problem or 'measuring …'}", ink.bad if self._problem else ink.dim)]]
         lines = [heads]
-        for line in lines_of(self.found):
-            lines += self._line(line, each, ink, beside=beside)
+        shown = lines_of(self.found)
+        pairs = [pair for line in shown for pair in (*line.values, line.difference) if pair[1].startswith("[")]
+        # No interval is cut off.
+        tall = each < max([self.ONE_LINE, *(len(value) + len(interval) + 2 for value, interval in pairs)])
+        for line in shown:
+            lines += self._line(line, each, ink, beside=beside, tall=tall)
+        if any(self.found.comparison.truncated):
+            note: Pieces = [(dagger_note(self.found.comparison.scale, narrow=True), ink.dim)]
+            lines += [[(" ", ink.dim), *line] for line in wrapped(note, max(20, width - 2))]
         return lines
 
-    def _line(self, line: Line, each: int, ink: Ink, *, beside: bool) -> list[Pieces]:
+    def _line(self, line: Line, each: int, ink: Ink, *, beside: bool, tall: bool) -> list[Pieces]:
         values = [*line.values, line.difference]
-        tall = each < self.ONE_LINE
         first: Pieces = [(" " + fit(line.label, self.LABEL - 1), ink.text)]
         second: Pieces = [(" " * self.LABEL, ink.dim)]
         for place, (value, interval) in enumerate(values):

@@ -6,10 +6,11 @@ from windowshift.core.contract import sanitise
 from windowshift.core.contract.estimate import Estimate, counts_text
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.records import BASE
+from windowshift.core.contract.truncation import counted_dagger
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.fits import Fits, effect_of, mean_of
-from windowshift.tui.read.snapshot import BASE_ROW, GridCell, GridSnapshot
+from windowshift.tui.read.snapshot import BASE_ROW, GridCell, GridSnapshot, finished
 from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces
 from windowshift.tui.text.theme import Ink
@@ -55,7 +56,11 @@ def explanation(
     prompts = measured.mean.prompts if measured and measured.mean and measured.tally.n == summary.n else None
     seeds = 0 if cell.train == BASE else 1
     pieces.append((f"; n {counts_text(prompts, summary.n, seeds, narrow=True)}", ink.text))
-    pieces.append((f"; {summary.truncated} truncated", ink.warn if summary.truncated else ink.text))
+    cut = counted_dagger(summary.truncated) or "0"
+    pieces.append((f"; {cut} truncated", ink.warn if summary.truncated else ink.text))
+    base_summary = finished(found.base) if at[0] != BASE_ROW else None
+    if base_summary is not None and base_summary.truncated:
+        pieces.append((f", base {counted_dagger(base_summary.truncated)}", ink.warn))
     if summary.missing:
         pieces.append((f"; {summary.missing} missing", ink.bad))
     pieces += [(f"; {remark}", ink.dim) for remark in _remarks(grid, found, at, metric, fits)]

@@ -243,10 +243,11 @@ class MatrixLines:
             # A pinned cell is underlined: a sign that needs no colour and no room.
             under = Style(underline=True) if face.pinned and first else Style()
             pieces += [(text, style + under) for text, style in drawn]
-            pieces.append((" ", colours.text))
+            # A bar has no room for a dagger: it stands behind it.
+            pieces.append(((face.dagger if face.shares and first else "") or " ", colours.text))
         pieces.append(("│", colours.faint))
         for face, width in zip(shown.summary, self.view.layout.summaries, strict=False):
-            text = face.text if first else face.detail
+            text = f"{face.text}{face.dagger}" if first else face.detail
             style = colours.text if first and face.kind == "done" else colours.dim
             pieces.append((fit(text, width - 1, "right") + " ", style))
         return pieces
@@ -256,7 +257,7 @@ class MatrixLines:
         if face.shares and first:
             return bar(face.shares, width, self.ink, over=self.ink.cursor if here else None)
         if not face.parts:
-            text = self._number(face) if first else _detail(face.detail, width)
+            text = self._number(face, width) if first else _detail(face.detail, width)
             return [(fit(text, width, "center"), self._style(face, here, first))]
         room = width - len(face.parts) + 1
         widths = [room * (n + 1) // len(face.parts) - room * n // len(face.parts) for n in range(len(face.parts))]
@@ -267,7 +268,8 @@ class MatrixLines:
             # Where intervals do not fit they are left out: the line under the matrix has them.
             _, bracket, interval = part.detail.partition("[")
             below = f"{bracket}{interval}" if len(bracket + interval) <= own else ""
-            above = part.text if len(part.text) < own else part.brief or part.text
+            above = part.text + part.dagger
+            above = above if len(above) < own else (part.brief or part.text) + part.dagger
             pieces.append((fit(above if first else below, own, "center"), self._style(part, here, first)))
         return pieces
 
@@ -283,17 +285,21 @@ class MatrixLines:
             face = foot.faces[column]
             pieces += [
                 (
-                    fit(self._number(face), self.view.layout.cell - 1, "center"),
+                    fit(self._number(face, self.view.layout.cell - 1), self.view.layout.cell - 1, "center"),
                     self._style(face, here=False, first=True),
                 ),
                 (" ", colours.text),
             ]
         return [*pieces, ("│", colours.faint)]
 
-    def _number(self, face: Face) -> str:
+    def _number(self, face: Face, width: int) -> str:
         if face.kind != "done":
             return face.text
-        return f"{face.text:>5}{face.mark or ' '}"
+        behind = face.dagger + face.mark
+        text = f"{face.text:>5}{behind or ' '}"
+        if len(text) > width and face.dagger:  # a mark is never what is cut off where there is no room
+            text = f"{face.brief or face.text}{behind}" if len(face.text) > width - len(behind) else face.text + behind
+        return text
 
     def _style(self, face: Face, here: bool, first: bool) -> Style:
         colours = self.ink

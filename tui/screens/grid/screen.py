@@ -159,7 +159,8 @@ class GridScreen(Choosing):
         self._follow_order(grid)
         self.query_one(KeyLine).hide(idle_actions(grid))
         self.query_one("#controls", Headline).show(controls(grid, self.metric_of(grid), self.size.width, self.ink))
-        self.query_one(Legend).show(grid.behaviour, self.metric_of(grid), grid.together)
+        cut = self.matrix.model.daggers
+        self.query_one(Legend).show(grid.behaviour, self.metric_of(grid), grid.together, cut=cut)
         self.tick()
         self._follow(grid)
         self._explain()

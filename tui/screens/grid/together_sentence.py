@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import BASE
+from windowshift.core.contract.truncation import dagger
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.fits import Fits, effect_of
 from windowshift.tui.read.snapshot import GridCell, GridSnapshot
@@ -37,12 +38,12 @@ def explanation(grid: GridSnapshot, found: GridCell, fits: Mapping[str, Fits], i
         if one is None or summary is None or summary.mean is None:
             pieces.append((f"no score, {summary.missing} missing" if summary else "no score", ink.bad))
             continue
-        pieces.append((page.behaviour.value_text(summary.mean, narrow=True), ink.strong))
+        pieces.append((page.behaviour.value_text(summary.mean, narrow=True) + dagger(summary.truncated), ink.strong))
         pieces.append((f"\u00a0{_joined(words.value_format.interval(summary.estimate, narrow=True))}", ink.text))
         if train != BASE and not outcomes:
             effect = effect_of(one, page.behaviour, fits.get(page.behaviour.name))
             if effect is not None:
-                value = words.effect_format.with_unit(effect.value, narrow=True)
+                value = words.effect_format.with_unit(effect.value, narrow=True) + cell_labels.cut_of(one, "uplift")
                 interval = _joined(words.effect_format.interval(effect, narrow=True))
                 pieces.append((", vs base ", ink.dim))
                 pieces.append((_joined(f"{value} {interval}".rstrip()), ink.text))
