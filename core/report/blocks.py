@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from statistics import mode
 
 from windowshift.core.contract.estimate import Estimate, counts_text
@@ -16,6 +15,7 @@ from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme,
 from windowshift.core.report.contrast_blocks import contrast_blocks
 from windowshift.core.report.fit_blocks import fit_blocks, row_label
 from windowshift.core.report.guard_blocks import guard_blocks
+from windowshift.core.report.half_widths import half_widths
 from windowshift.core.report.missing_blocks import missing_blocks
 from windowshift.core.report.page import (
     Block,
@@ -141,22 +141,6 @@ def _counts(cells: dict[tuple[str, str], CellMeasure], usual: int) -> str:
 
 def _kind(scale: Scale) -> str:
     return "Wilson" if scale.kind == "rate" else "bootstrap-t clustered by prompt"
-
-
-def half_widths(cells: list[CellMeasure], scale: Scale) -> str:
-    """The half widths of the intervals, from the narrowest to the widest: of the mean for ratios, else plain."""
-    found = [cell.mean for cell in cells if cell.mean]
-    ratio = scale.kind == "ratio"
-    halves = sorted(
-        (one.high - one.low) / 2 / (abs(one.value) if ratio else 1)
-        for one in found
-        if one.low is not None and one.high is not None and (one.value or not ratio)
-    )
-    if not halves:
-        return ""
-    form = replace(scale.words.effect_format, sign=False)
-    ends = [f"±{round(100 * half)}%" if ratio else f"±{form.with_unit(half)}" for half in (halves[0], halves[-1])]
-    return " to ".join(dict.fromkeys(ends)) + (" of the mean" if ratio else "")
 
 
 def _at_work(cell: CellMeasure) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.truncation import counted_dagger
 from windowshift.core.measure.measures import ArmMeasures
+from windowshift.core.report.half_widths import half_widths
 from windowshift.core.report.page import Block, Heading, Item, Line, matrix
 from windowshift.core.report.report import Report
 
@@ -27,6 +28,7 @@ def restricted_blocks(report: Report, arm: ArmMeasures, generate: str, width: in
     if upto and report.behaviour.unit and not form.unit:
         upto += f" {report.behaviour.unit}"
     what = f"Restricted {report.behaviour.mean_label}{upto}" if upto else f"Kaplan-Meier {report.behaviour.mean_label}"
+    shown = [report.restricted[cell.key] for cell in cells.values() if cell.key in report.restricted]
     yield Heading(f"{what}, {arm.arm} arm{on}")
     rows = []
     for train in (BASE, *arm.trains):
@@ -41,11 +43,13 @@ def restricted_blocks(report: Report, arm: ArmMeasures, generate: str, width: in
             items.append((Item(form.whole(found.mean) + mark), Item(form.text(found.mean.value) + mark)))
         if any(place[0] == train for place in cells):
             rows.append((train, items))
-    table, _ = matrix("train", rows, arm.columns, width)
+    table, way = matrix("train", rows, arm.columns, width)
     yield table
+    halves = half_widths([cell for cell in shown if cell.key.evaluate in arm.columns], arm.scale)
+    widths = "brackets: 95% interval, as that of the plain mean" if way == 0 else f"95% intervals: {halves}"
     limit = "; the mean of lengths of at most the limit, which is how far all cells are known" if upto else ""
     yield Line(
         "By Kaplan-Meier, a completion that was cut off (†k: k of a cell) counts as one that would have gone on like "
-        f"those of its length that were not{limit}. Intervals as above.",
+        f"those of its length that were not{limit}; {widths}.",
         "dim",
     )

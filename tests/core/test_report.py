@@ -17,8 +17,8 @@ from windowshift.core.measure.calibration import DosePoint
 from windowshift.core.measure.steering_results import DoseCurve
 from windowshift.core.measure.summarise import put_summaries, summarise
 from windowshift.core.report import frames
-from windowshift.core.report.blocks import half_widths
 from windowshift.core.report.gallery import coherence_plot, dose_plot
+from windowshift.core.report.half_widths import half_widths
 from windowshift.core.report.page import Line, Table
 from windowshift.core.report.report import Report, report
 from windowshift.core.report.steering_blocks import curve_blocks
