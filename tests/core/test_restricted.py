@@ -85,7 +85,7 @@ def test_the_plain_mean_is_too_low_and_the_restricted_one_holds_the_truth() -> N
         assert found.high is not None
         inside += found.low <= truth <= found.high
         below += float(np.minimum(own.values, limit).mean()) < truth
-    assert inside >= 0.9 * grids
+    assert inside >= 0.92 * grids  # 96 % of 400
     assert below > 0.9 * grids  # as 60 would be, were it not bent
 
 
