@@ -49,8 +49,8 @@ class Report:
 
     `tally` counts the completions of all cells; `failed_jobs` has (label, error). `guards` are there with the primary
     behaviour. `preflights` are what pilots came to, and `looks` those of runs that stop by rule, oldest first.
-    `restricted` has the cells again in restricted means up to `limit`, where scores are lower bounds of what was cut off;
-    nothing where nothing was.
+    `restricted` has the cells again in restricted means up to `limit`, where scores are lower bounds of what was cut
+    off; nothing where nothing was.
     """
 
     experiment: ExperimentRow
