@@ -121,8 +121,7 @@ async def test_what_a_killed_worker_was_at_goes_to_another_one(models: Path, tmp
             assert completion.key not in got
             got[completion.key] = completion
             if killed < 2 and len(got) >= 50 * (killed + 1):
-                assert many._crew is not None
-                many._crew._workers[0].post.end()
+                many._crews["core"]._workers[0].post.end()
                 killed += 1
     assert {key: each.text for key, each in got.items()} == {key: each.text for key, each in expected.items()}
     wanted = job(alone, tmp_path / "alone", examples=60)
@@ -133,7 +132,7 @@ async def test_what_a_killed_worker_was_at_goes_to_another_one(models: Path, tmp
         async for event in stream:
             events.append(event)
             if len(events) == 1:
-                for worker in list(many._crew._workers):
+                for worker in list(many._crews["core"]._workers):
                     worker.post.end()
     end = ending(events)
     assert any(isinstance(event, TrainMessage) and "worker process died" in event.text for event in events)
@@ -154,7 +153,7 @@ async def test_work_that_every_worker_dies_of_is_given_up(models: Path, monkeypa
 
     async def kill_all() -> None:
         while True:
-            for worker in list(many._crew._workers) if many._crew else []:
+            for worker in [each for crew in many._crews.values() for each in crew._workers]:
                 worker.post.end()
             await asyncio.sleep(0.02)
 

@@ -35,8 +35,7 @@ def over_slurm(model: Path, folder: Path, **options: object) -> LocalBackend:
 
 
 def executor_of(backend: LocalBackend) -> SlurmExecutor:
-    assert backend._crew is not None
-    found = backend._crew._executor
+    found = backend._crews["slurm"].executor
     assert isinstance(found, SlurmExecutor)
     return found
 
