@@ -15,8 +15,9 @@ from torch import nn
 from bench.measurement import Measurement, median
 from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.causal_lm import CausalLM, load
+from windowshift.backends.local.decode_row import Decoded, Row
 from windowshift.backends.local.options import LocalOptions
-from windowshift.backends.local.sampler import Decoded, Row, decode
+from windowshift.backends.local.sampler import decode
 from windowshift.backends.local.shared_batch import WORTH_SHARING, SharedBatch
 from windowshift.core.contract.conditions import prefix_groups
 from windowshift.core.contract.generation import Message

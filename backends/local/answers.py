@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import ChatFormat, Written, spent
 from windowshift.backends.local.coherence import base_logprobs
+from windowshift.backends.local.decode_row import Decoded, Row
 from windowshift.backends.local.given_up import GivenUp
-from windowshift.backends.local.sampler import Decoded, Row
 from windowshift.backends.local.shared_batch import Member, SharedBatch, out_of_memory
 from windowshift.backends.local.watch import Watch
 from windowshift.backends.local.watch import written as written_by

@@ -21,12 +21,12 @@ from windowshift.backends.local.adapters import AdapterFile, Adapters
 from windowshift.backends.local.chat_format import ChatFormat
 from windowshift.backends.local.chunked_attention import NAME as CHUNKED
 from windowshift.backends.local.chunked_attention import decoding
+from windowshift.backends.local.decode_row import Forward, Row
 from windowshift.backends.local.hub import resolved
 from windowshift.backends.local.kv_cache import CachePlan
 from windowshift.backends.local.model_folder import POSITIONS, identify, locate, tiny
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.row_adapters import RowAdapters
-from windowshift.backends.local.sampler import Forward, Row
 from windowshift.backends.local.stacked_attention import NAME as STACKED
 from windowshift.backends.local.tokenizer import loading_error
 from windowshift.core.contract.assets import is_embedded

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from windowshift.backends.local.adapters import AdapterFile, sizes
 from windowshift.backends.local.architecture_limits import unsupported
-from windowshift.backends.local.sampler import Row, decode
+from windowshift.backends.local.decode_row import Row
+from windowshift.backends.local.sampler import decode
 from windowshift.backends.shared.refusal import library_reason
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.training import Sft

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.causal_lm import CausalLM
+from windowshift.backends.local.decode_row import Decoded, Row, Watcher
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.row_adapters import RowAdapter
-from windowshift.backends.local.sampler import Decoded, DecodeLoop, Row, Watcher
+from windowshift.backends.local.sampler import DecodeLoop
 from windowshift.core.contract.errors import WindowshiftError
 
 if TYPE_CHECKING:

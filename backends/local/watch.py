@@ -9,9 +9,9 @@ from torch import Tensor
 
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import Written
+from windowshift.backends.local.decode_row import Row
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.given_up import GivenUp
-from windowshift.backends.local.sampler import Row
 from windowshift.backends.shared.reasoning import TAGS
 from windowshift.core.contract.generation import GenerateRequest, Piece
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +11,24 @@ from typing import Any
 
 from windowshift.core.contract.assets import MICROWORLD
 from windowshift.core.contract.backend import Backend, ModelIdentity, ModelSize, SteeringBackend
-from windowshift.core.contract.conditions import Channel, Condition, PrefixGroup, ShotGroup, prefixed
-from windowshift.core.contract.controls import ControlGroup, EmptySystem, enough_rephrasings
+from windowshift.core.contract.conditions import Condition, ShotGroup
 from windowshift.core.contract.errors import BackendError, SpecError, told_of_files
 from windowshift.core.contract.fine_tune import fine_tuned
-from windowshift.core.contract.phrases import fixed_parts
 from windowshift.core.contract.prompts import Prompt, PromptBringer, PromptMaker, PromptSorter, set_digest
-from windowshift.core.contract.records import BASE, Behaviour, JobKind, primary_of
-from windowshift.core.contract.selective import Selective
+from windowshift.core.contract.records import BASE, JobKind, primary_of
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.capabilities import check_capabilities, check_system, check_system_channel
+from windowshift.core.plan.grid_checks import (
+    Met,
+    check_checkpoints,
+    check_controls,
+    check_given_checkpoints,
+    check_groups,
+    check_guards,
+    check_kept,
+    check_phrases,
+    pushing,
+)
 from windowshift.core.plan.grid_jobs import GridPlanner
 from windowshift.core.plan.guards import Guard, GuardPlanner, read_guards
 from windowshift.core.plan.jobs import Cell, GuardCell, Job, Source
@@ -41,9 +49,6 @@ from windowshift.core.spec.grid_spec import GridSpec, resolve_grid
 from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean
 from windowshift.core.store.connection import to_json
-
-Met = tuple[Condition, Channel, Sequence[Prompt]]
-"""A condition, the channel of its prefix, and the prompts that are sampled under it, in their order."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ def make_plan(
         spec = spec.model_copy(update={"model": rehearsal})
     grid = resolve_grid(spec, setting.conditions(), folder)
     check_capabilities(spec, grid, backends)
-    _check_checkpoints(spec, grid)
+    check_checkpoints(spec, grid)
     try:
         model = backends[spec.generate_backend].identify(spec.model, spec.revision)
         check_system_channel(spec, backends)
@@ -207,7 +212,7 @@ def make_plan(
         for one in _given(grid)
         if isinstance(one, GivenData)
     }
-    _check_given_checkpoints(spec, given, backends)
+    check_given_checkpoints(spec, given, backends)
     if spec.data.filter is not None and (known or not (spec.vectors or _written(grid))):
         raise SpecError("data.filter chooses prompts that D is written for, but D is given: leave it out")
     if not (spec.vectors or known or _written(grid)):
@@ -227,8 +232,8 @@ def make_plan(
     if any(turn.role == "system" for prompt in (*data, *drawn.evaluation) for turn in prompt.turns[:1]):
         check_system(spec, backends, "give prompts without a system message")
     sampled = _sampled(spec, grid, drawn)
-    _check_phrases([*sampled, *((one, spec.channel.train, data) for one in _trained(grid).values())])
-    _check_controls(spec, grid, backends)
+    check_phrases([*sampled, *((one, spec.channel.train, data) for one in _trained(grid).values())])
+    check_controls(spec, grid, backends)
     # Steered text may fall apart, which lengths alone do not show.
     ruled: tuple[Scorer, ...] = (*setting.scorers, *((SoundnessScorer(),) if spec.vectors else ()))
     own = scorers_of(spec.scorers, folder, _behaviours(ruled))
@@ -252,10 +257,10 @@ def make_plan(
             f"the setting '{spec.setting_name}' declares '{primary.name}' as its primary behaviour and measures "
             f"'{measured[0].name}' first: its scorers must give the primary behaviour first"
         )
-    _check_groups(spec, measured)
-    _check_kept(spec, grid, _behaviours(scorers))
+    check_groups(spec, measured)
+    check_kept(spec, grid, _behaviours(scorers))
     guards = read_guards(spec, grid, folder, _behaviours(scorers))
-    _check_guards(spec, guards, backends)
+    check_guards(spec, guards, backends)
     maker = GridPlanner(spec, scorers, grid, model, drawn, given)
     maker.guards = GuardPlanner(maker, guards)
     if template.inputs:
@@ -325,54 +330,16 @@ def _trained(grid: GridSpec) -> dict[str, Condition]:
     return {part.train.name: part.train for part in grid.parts}
 
 
-def _check_phrases(met: Sequence[Met]) -> None:
-    """What phrases take from prompts must be there, in all prompts that they meet."""
-    for condition, channel, prompts in met:
-        for one in _pushing(condition):
-            for phrase in one.phrases if isinstance(one, PrefixGroup) else ():
-                for prompt in prompts if fixed_parts(phrase) != [phrase] else ():
-                    prefixed(phrase, prompt, channel)
-
-
-def _check_guards(spec: Spec, guards: Sequence[Guard], backends: Mapping[str, Backend]) -> None:
-    """What guards ask must be possible under their conditions."""
-    for guard in guards:
-        if any(turn.role == "system" for prompt in guard.prompts for turn in prompt.turns[:1]):
-            check_system(spec, backends, f"give the guard '{guard.name}' prompts without a system message")
-        try:
-            _check_phrases([(one, spec.channel.evaluate, guard.prompts) for one in guard.conditions])
-        except SpecError as error:
-            raise SpecError(f"guard '{guard.name}': {error}") from error
-
-
 def _met_in_shots(grid: GridSpec, drawn: Drawn) -> Iterator[str]:
     """Evaluation prompts that a context of answered prompts answers."""
     for condition in {one.name: one for one in (*grid.evaluate, *_trained(grid).values())}.values():
-        for one in _pushing(condition):
+        for one in pushing(condition):
             met = one.answers(drawn.evaluation) if isinstance(one, ShotGroup) else 0
             if met:
                 yield (
                     f"{met} of {len(drawn.evaluation)} evaluation prompts stand among the shots of '{one.name}', with "
                     "an answer: take other shots to measure what carries over to new prompts"
                 )
-
-
-def _check_controls(spec: Spec, grid: GridSpec, backends: Mapping[str, Backend]) -> None:
-    """A rephrasing is used twice at most, and an empty system message needs a template that takes one."""
-    for part in grid.parts:
-        for one in _pushing(part.train):
-            if isinstance(one, ControlGroup):
-                enough_rephrasings(one, round(spec.data.size * part.fraction))
-    pushed = [*grid.evaluate, *grid.base, *(part.train for part in grid.parts)]
-    if any(isinstance(one, EmptySystem) for condition in pushed for one in _pushing(condition)):
-        check_system(spec, backends, "leave  control: empty_system  out")
-
-
-def _pushing(condition: Condition) -> tuple[Condition, ...]:
-    """What a condition pushes by, where it is made of others."""
-    if isinstance(condition, KeptData):
-        return _pushing(condition.source)
-    return (condition.then, condition.otherwise) if isinstance(condition, Selective) else (condition,)
 
 
 def _check_weights(spec: Spec, maker: GridPlanner) -> None:
@@ -399,45 +366,6 @@ def _unused(drawn: Drawn) -> tuple[str, ...]:
     one = drawn.unused == 1
     said = f"{drawn.unused} prompt{'' if one else 's'} {'is' if one else 'are'} for neither D nor evaluation"
     return (f"{said}: the setting has no use for {'it' if one else 'them'}",) if drawn.unused else ()
-
-
-def _check_given_checkpoints(spec: Spec, given: Mapping[Given, GivenRows], backends: Mapping[str, Backend]) -> None:
-    """A given D may be smaller than `data.size`, which the other checks go by."""
-    able, checkpoints = backends[spec.train_backend].capabilities, spec.checkpoints
-    for rows in given.values() if checkpoints else ():
-        count, size, place = len(rows.prompts), spec.data.size, rows.place
-        last = max(checkpoints.at or [checkpoints.every or 0]) if checkpoints else 0
-        if count < size and (last > count * spec.sft.epochs or (last > count and not able.checkpoints)):
-            raise SpecError(f"checkpoints: {last} examples are more than the {count} rows of {place} have: lower it")
-
-
-def _check_groups(spec: Spec, measured: Sequence[Behaviour]) -> None:
-    """Outcomes exclude each other, so that one alone is none, and a name that is misspelt makes such a one."""
-    groups = [behaviour.group for behaviour in measured]
-    for place, section in enumerate(spec.scorers):
-        if section.group is not None and groups.count(section.group) < 2:
-            others = {group for group in groups if group and group != section.group}
-            raise SpecError(
-                f"scorers[{place}]: nothing else is in the group '{section.group}'"
-                f"{did_you_mean(section.group, others) if others else ''}; a group is of two outcomes or more"
-            )
-
-
-def _check_kept(spec: Spec, grid: GridSpec, behaviours: Collection[str]) -> None:
-    for condition in grid.generate:
-        if not isinstance(condition, KeptData):
-            continue
-        for name in condition.ranges:
-            if name not in behaviours:
-                raise SpecError(
-                    f"conditions.generate: '{condition.name}' keeps by '{name}', which nothing measures"
-                    f"{did_you_mean(name, behaviours)}"
-                )
-        if spec.checkpoints is not None:
-            raise SpecError(
-                f"checkpoints: how many examples '{condition.name}' keeps is not known before the run: leave "
-                "checkpoints out, or keep"
-            )
 
 
 def _behaviours(scorers: Iterable[Scorer]) -> list[str]:
@@ -468,24 +396,3 @@ def _vector_backend(spec: Spec, backends: Mapping[str, Backend]) -> tuple[str, M
         f"vectors: backend '{spec.generate_backend}' does not read activations: write  backend: local,  or "
         "backend: {train: local, generate: ...}  with one that steers"
     )
-
-
-def _check_checkpoints(spec: Spec, grid: GridSpec) -> None:
-    if spec.checkpoints is None:
-        return
-    total = spec.data.size * spec.sft.epochs
-    if spec.checkpoints.every is not None and spec.checkpoints.every >= total:
-        raise SpecError(
-            f"checkpoints.every is {spec.checkpoints.every}, but training ends after {total} examples: lower it"
-        )
-    if spec.checkpoints.at is not None and max(spec.checkpoints.at) > total:
-        raise SpecError(
-            f"checkpoints.at has {max(spec.checkpoints.at)}, but training ends after {total} examples: lower it, or "
-            "raise data.size"
-        )
-    known = [condition.name for condition in grid.evaluate]
-    for name in spec.checkpoints.evaluate or ():
-        if name not in known:
-            raise SpecError(
-                f"checkpoints.evaluate: '{name}' is not among conditions.evaluate{did_you_mean(name, known)}"
-            )

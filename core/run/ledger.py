@@ -122,8 +122,6 @@ class Ledger:
         except StoreError:  # a place that leads elsewhere: what is there is not ours
             return False
 
-    # -- what there is to do --------------------------------------------------------------------
-
     def ready(self) -> list[Job]:
         """Pending jobs whose parents are all done, by priority, then in plan order."""
         waiting = [job for job in self.plan.jobs if self._states[job.id] == "pending"]
@@ -236,8 +234,6 @@ class Ledger:
         """A job has `done` rows or examples; `rate` of them a second, or tokens where it trains."""
         self._done[job.id] = done
         self.writer.progress(self.number(job), done, loss=loss, rate=rate)
-
-    # -- changes --------------------------------------------------------------------------------
 
     def _set(self, job: Job, state: JobState, **fields: Any) -> None:
         if state != "running":
@@ -428,8 +424,6 @@ class Ledger:
             found = None if row in asked else scorer.ask(Sample(prompt, completion, condition, phrase))
             if found is not None and not isinstance(found, Question):
                 yield row, found
-
-    # -- the run --------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """The run starts."""

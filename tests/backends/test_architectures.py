@@ -14,8 +14,9 @@ from tests.tiny_models import RECURRENT, REFUSED, UNUSUAL, build
 from windowshift import LocalModel, Sft
 from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.causal_lm import CausalLM, load
+from windowshift.backends.local.decode_row import Decoded, Row
 from windowshift.backends.local.options import LocalOptions
-from windowshift.backends.local.sampler import Decoded, Row, decode
+from windowshift.backends.local.sampler import decode
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Message, Sampling
 

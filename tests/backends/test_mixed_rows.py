@@ -17,9 +17,11 @@ from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.answers import answers as answering
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.causal_lm import CausalLM, load
+from windowshift.backends.local.decode_batch import beginning, families
+from windowshift.backends.local.decode_row import Row
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.row_adapters import RowAdapter
-from windowshift.backends.local.sampler import Row, beginning, decode, families
+from windowshift.backends.local.sampler import decode
 from windowshift.backends.local.shared_batch import SharedBatch
 from windowshift.core.contract.generation import GenerateRequest, Model, Sampling, Steering
 from windowshift.core.contract.training import Sft

@@ -13,10 +13,11 @@ import torch
 
 from tests.tiny_models import ARCHITECTURES, build
 from windowshift.backends.local.causal_lm import CausalLM, load
+from windowshift.backends.local.decode_row import Decoded, Row
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.inversion import draw, uniforms
 from windowshift.backends.local.options import LocalOptions
-from windowshift.backends.local.sampler import Decoded, Row, decode
+from windowshift.backends.local.sampler import decode
 
 OPTIONS = LocalOptions(threads=1)
 

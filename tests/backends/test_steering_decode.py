@@ -13,8 +13,9 @@ from torch import Tensor
 
 from tests.tiny_models import ARCHITECTURES, build
 from windowshift.backends.local.causal_lm import CausalLM, load
+from windowshift.backends.local.decode_row import Decoded, Row
 from windowshift.backends.local.options import LocalOptions
-from windowshift.backends.local.sampler import Decoded, Row, decode
+from windowshift.backends.local.sampler import decode
 from windowshift.core.contract.generation import Steering
 from windowshift.core.contract.vector_file import Provenance
 from windowshift.steering.architecture import find_decoder

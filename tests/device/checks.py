@@ -20,8 +20,9 @@ from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.causal_lm import CausalLM, load
 from windowshift.backends.local.coherence import base_logprobs
+from windowshift.backends.local.decode_row import Decoded, Row
 from windowshift.backends.local.options import LocalOptions
-from windowshift.backends.local.sampler import Decoded, Row, decode
+from windowshift.backends.local.sampler import decode
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering
 from windowshift.core.contract.training import Checkpointed, Example, Sft, Trained, TrainFailed, TrainJob, TrainProgress
