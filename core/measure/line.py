@@ -133,7 +133,8 @@ def _predicted(x: Floats, y: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         corrected = [squares[1:] - 2 * (np.nanmean(squares[1:]) - squares[0]) for squares in (left, about)]
         share = 1 - np.maximum(corrected[0], 0) / corrected[1]
-    return np.concatenate([[1 - left[0] / about[0]], np.where(corrected[1] > 0, share, np.nan)])
+        whole = 1 - left[:1] / about[:1]  # not a number where all rows are alike
+    return np.concatenate([whole, np.where(corrected[1] > 0, share, np.nan)])
 
 
 def predicted_share(x: Floats, y: Floats) -> Floats:
