@@ -62,7 +62,7 @@ class TinkerServed:
     @property
     def options(self) -> dict[str, Any]:
         """Options of backend `tinker` for it; the key must be in `KEY_ENV`."""
-        return {"base_url": self.base_url, "key_env": KEY_ENV, "settle": 3.0, "patience": 60.0}
+        return {"base_url": self.base_url, "key_env": KEY_ENV, "settle": 6.0, "patience": 60.0}
 
     def start(self) -> None:
         """Start it, engine included, and wait until it answers."""

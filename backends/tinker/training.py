@@ -127,7 +127,10 @@ async def cancel(connection: Connection, output: Path) -> None:
     journal = JobJournal.read(output)
     if journal is None or journal.done:
         return
-    await Checkpoints(connection).clear(journal.runs, ())
+    checkpoints = Checkpoints(connection)
+    for saving in journal.saving:  # what is on its way comes after a look that is too early
+        await checkpoints.find(saving.run, saving.name, saving.at)
+    await checkpoints.clear(journal.runs, ())
     Losses(output).clear()
     (output / FILE).unlink(missing_ok=True)
 
