@@ -19,6 +19,15 @@ ASKED_SECONDS = 10
 COMPILED = {"flash_attn": "flash attention", "bitsandbytes": "bitsandbytes", "causal_conv1d": "causal-conv1d"}
 
 
+_SEVERAL = ("/dev/nvidia1", "/dev/kfd", "/dev/dxg")
+"""A second NVIDIA GPU, AMD's driver, and that of Windows: without any there is one GPU at most."""
+
+
+def may_have_several() -> bool:
+    """Whether it is worth asking torch how many GPUs there are, whose import takes seconds."""
+    return any(Path(place).exists() for place in _SEVERAL)
+
+
 def refuse_without_cuda(options: LocalOptions) -> None:
     """Refuse options that only a GPU can obey.
 

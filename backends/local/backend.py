@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from windowshift.backends.local.accelerators import refuse_without_cuda
+from windowshift.backends.local.accelerators import may_have_several, refuse_without_cuda
 from windowshift.backends.local.architecture_limits import notes, unsupported
 from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.local.model_folder import (
@@ -275,6 +275,8 @@ class LocalBackend:
         if kind == "core":
             size = self._options.workers or os.cpu_count() or 1
             return None if size < 2 else ProcessExecutor(size, {**options, "threads": 1})
+        if not may_have_several():
+            return None  # torch is imported in the thread that computes: here it would hold up the event loop
         require_libraries()
         import torch
 

@@ -279,6 +279,7 @@ def test_what_needs_a_gpu_is_refused_in_a_sentence_before_anything_is_loaded(nam
 def test_of_several_gpus_each_has_a_worker(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr("windowshift.backends.local.backend.tiny", lambda *_: False)
+    monkeypatch.setattr("windowshift.backends.local.backend.may_have_several", lambda: True)
     model = Model(str(llama))
     for options, devices in (({}, ["cuda:0", "cuda:1", "cuda:2"]), ({"workers": 2}, ["cuda:0", "cuda:1"])):
         crew = LocalBackend(options)._crew_for([model])
@@ -290,6 +291,13 @@ def test_of_several_gpus_each_has_a_worker(llama: Path, monkeypatch: pytest.Monk
         assert LocalBackend(options)._crew_for([model]) is None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert LocalBackend()._crew_for([model]) is None
+
+
+def test_where_one_gpu_is_the_most_nobody_asks_torch_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windowshift.backends.local.backend.tiny", lambda *_: False)
+    monkeypatch.setattr("windowshift.backends.local.accelerators._SEVERAL", ())
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: pytest.fail("torch was asked"))
+    assert LocalBackend()._crew_for([Model("any")]) is None
 
 
 def test_the_doctor_says_what_this_machine_computes_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
