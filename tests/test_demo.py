@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.runs import windowshift
+from windowshift.cli import app
+from windowshift.core.spec.template import Template
 
 
 @pytest.mark.slow
@@ -45,3 +48,29 @@ def test_the_window_shift_shows(tmp_path: Path, seed: int) -> None:
     means = [base[group] for group in ("short", "med_short", "medium", "med_long", "long", "very_long")]
     assert means == sorted(means)
     assert means[0] < base["no_prefix"] < means[-1]
+
+
+# A rehearsal in small: a steering arm at plain alphas, as those of honesty and of the visible test have it.
+SPEC = """\
+# Doses that match no prefix.
+name: doses
+model: microworld
+prompts: microworld
+conditions:
+  generate: [med_short]
+  train: [short, no_prefix, {steer: length, alpha: [0, 1]}]
+  evaluate: [short, no_prefix, {steer: length, alpha: 0}, {steer: length, alpha: 1}]
+vectors: {length: {positive: long, negative: short, prompts: 8, layer: 2}}
+data: {size: 8}
+sft: {rank: 2, learning_rate: 1e-2, batch_size: 4}
+sampling: {prompts: 6, max_tokens: 12}
+"""
+
+
+def test_a_rehearsal_without_matched_doses_ends_on_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"length": Template("doses", SPEC)}
+    monkeypatch.setattr("windowshift.core.spec.template.rehearsals", lambda: small)
+    done = CliRunner().invoke(app, ["demo", "--headless", "--workspace", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "Fit for each eval condition, steering arm" in done.output
+    assert "matched dose:" not in done.output

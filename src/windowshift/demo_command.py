@@ -6,7 +6,7 @@ import re
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from windowshift.options import Workspace
 from windowshift.results_command import comparison, report
 from windowshift.run_command import run_here
 from windowshift.say import say, say_listed
+
+if TYPE_CHECKING:
+    from windowshift.core.spec.spec import Spec
 
 
 def demo(
@@ -45,7 +48,7 @@ def demo(
         code = run_here(spec, text, Path(), workspace)
         if code in (0, 1):
             report(spec.name, workspace)
-            if spec.vectors:
+            if _matched(spec):
                 comparison(spec.name, workspace)
         raise typer.Exit(code)
     from windowshift.core.run.spawn import launch
@@ -57,13 +60,18 @@ def demo(
     launch(spec_file, workspace)
     code = run_app(workspace, experiment=spec.name)
     if _state(spec.name, workspace) not in ("done", "failed"):
-        what = "compare" if spec.vectors else "report"
+        what = "compare" if _matched(spec) else "report"
         say(f"the demo runs on: windowshift tui {workspace}, then windowshift {what} {spec.name} -w {workspace}")
-    elif spec.vectors:
+    elif _matched(spec):
         comparison(spec.name, workspace)
     else:
         report(spec.name, workspace)
     raise typer.Exit(code)
+
+
+def _matched(spec: Spec) -> bool:
+    """Whether the arms can be laid side by side: some doses of a rehearsal with vectors may match no prefix at all."""
+    return any(isinstance(entry, dict) and entry.get("match") for entry in spec.conditions.train)
 
 
 def _state(name: str, workspace: Path) -> str | None:
