@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from windowshift.core.report.figure import Plot
-from windowshift.core.report.figure_file import drawn, file_name, with_matplotlib, write_plot
+from windowshift.core.report.figure_drawing import drawn, with_matplotlib
+from windowshift.core.report.figure_file import file_name, write_plot
 from windowshift.core.report.gallery import drawings
 from windowshift.core.store.reader import Reader
 

@@ -15,7 +15,7 @@ from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, Su
 from windowshift.core.contract.scale import Scale
 from windowshift.core.report.behaviour_figures import behaviour_figures, outcome_groups
 from windowshift.core.report.figure import Plot
-from windowshift.core.report.figure_file import drawn
+from windowshift.core.report.figure_drawing import drawn
 from windowshift.core.report.figures import write_figures
 from windowshift.core.settings.reward_hacking.scorer import CodeScorer
 from windowshift.core.store.reader import Reader

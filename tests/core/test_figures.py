@@ -21,7 +21,8 @@ from windowshift.core.measure.arm_comparison import compare_arms
 from windowshift.core.report.arm_comparison_figure import PANELS, arm_plots, draw_arms
 from windowshift.core.report.arm_comparison_page import format_of
 from windowshift.core.report.figure import REHEARSAL, TONES, Box, Heat, Plot, Rule, Series
-from windowshift.core.report.figure_file import drawn, file_name, write_plot
+from windowshift.core.report.figure_drawing import drawn
+from windowshift.core.report.figure_file import file_name, write_plot
 from windowshift.core.report.figures import write_figures
 from windowshift.core.report.gallery import drawings
 from windowshift.core.store.reader import Reader

@@ -52,12 +52,6 @@ def test_actions_are_a_leaf() -> None:
     assert not {module for module in modules if module and module.startswith("windowshift")}
 
 
-def test_files_are_whole_and_in_rooms() -> None:
-    assert {path.name for path in TUI.glob("*.py")} == {"__init__.py", "app.py", "launch.py", "serve.py"}
-    long = {path.name for path in TUI.rglob("*.py") if len(path.read_text(encoding="utf-8").splitlines()) > 450}
-    assert not long
-
-
 async def test_a_screen_that_cannot_open_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path, monkeypatch, prompts=8, data_size=8).close()
     async with app(tmp_path).run_test() as pilot:

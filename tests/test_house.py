@@ -1,0 +1,41 @@
+"""The house: a file is one whole noun of about 450 lines at most, in a room of its own, and a name is one thing."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from windowshift.tui.screens.services import SCREENS
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("core", "backends", "steering", "tui")
+LINES = 450
+"""What a whole noun takes at most."""
+
+
+def files() -> list[Path]:
+    """The product's files, each once: `src/windowshift` has links to the rooms."""
+    return [
+        *(ROOT / "src" / "windowshift").glob("*.py"),
+        *(path for room in ROOMS for path in (ROOT / room).rglob("*.py")),
+    ]
+
+
+def test_files_are_whole_nouns() -> None:
+    long = {str(path.relative_to(ROOT)) for path in files() if len(path.read_text("utf-8").splitlines()) > LINES}
+    assert not long
+
+
+def test_files_stand_in_rooms() -> None:
+    for room, entries in {"core": set(), "backends": set(), "tui": {"app.py", "launch.py", "serve.py"}}.items():
+        assert {path.name for path in (ROOT / room).glob("*.py")} == {"__init__.py", *entries}
+
+
+def test_every_setting_and_every_screen_has_a_wall() -> None:
+    """Two of them that know each other are refused by import-linter, where its contract names both."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    named = {name for one in contracts if one["type"] == "independence" for name in one["modules"]}
+    places = [*project["project"]["entry-points"]["windowshift.settings"].values(), *SCREENS.values()]
+    rooms = {".".join(place.split(":")[0].split(".")[:4]) for place in places}
+    assert not {room for room in rooms if not room.startswith("windowshift.tui.widgets")} - named
