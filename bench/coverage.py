@@ -17,8 +17,8 @@ import numpy as np
 from bench.simulated_grids import CONDITIONS, Drawn, World, draw
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.stats import ols
+from windowshift.core.measure.grid_measures import measure
 from windowshift.core.measure.line import predicted_share
-from windowshift.core.measure.measurement import measure
 from windowshift.core.measure.measures import Extreme, Measures
 
 PROMPTS = (50, 100, 200)

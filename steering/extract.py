@@ -42,7 +42,7 @@ class EncodedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ActivationMeans:
     """Mean activations [layers, width], float64, and residual RMS norms [layers] of one set of rows."""
 
     mean: Tensor
@@ -136,7 +136,7 @@ def residual_rms(
 
 
 @torch.inference_mode()
-def means(points: LayerPoints, rows: Sequence[TokenRow], tokens: ExtractTokens, batch_tokens: int) -> Means:
+def means(points: LayerPoints, rows: Sequence[TokenRow], tokens: ExtractTokens, batch_tokens: int) -> ActivationMeans:
     """Mean activations of rows; memory does not grow with their number.
 
     Raises:
@@ -169,7 +169,7 @@ def means(points: LayerPoints, rows: Sequence[TokenRow], tokens: ExtractTokens, 
             squares[layer] += (exact.square().sum(-1) * counted).sum()
 
         points.run(range(count), visit, {"input_ids": padded, "use_cache": False}, stop=True)
-    return Means((sums / len(rows)).cpu(), squares.cpu(), total, len(rows))
+    return ActivationMeans((sums / len(rows)).cpu(), squares.cpu(), total, len(rows))
 
 
 def _range(row: TokenRow, tokens: ExtractTokens) -> tuple[int, int]:

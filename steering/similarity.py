@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from windowshift.core.contract.errors import SpecError
 from windowshift.steering.vector import SteeringVector
 
-Matrix = NDArray[np.float64]
+CosineMatrix = NDArray[np.float64]
 
 
-def cosine(one: SteeringVector, other: SteeringVector) -> Matrix:
+def cosine(one: SteeringVector, other: SteeringVector) -> CosineMatrix:
     """Cosine at each layer [layers]; NaN where one of the two has no direction.
 
     Raises:
@@ -27,13 +27,13 @@ def cosine(one: SteeringVector, other: SteeringVector) -> Matrix:
     return np.asarray((_unit(one) * _unit(other)).sum(1))
 
 
-def across_layers(vector: SteeringVector) -> Matrix:
+def across_layers(vector: SteeringVector) -> CosineMatrix:
     """Cosine between the directions of any two layers [layers, layers]; NaN where there is no direction."""
     units = _unit(vector)
     return np.asarray(units @ units.T)
 
 
-def table(vectors: Sequence[SteeringVector], layer: int | None = None) -> Matrix:
+def table(vectors: Sequence[SteeringVector], layer: int | None = None) -> CosineMatrix:
     """Cosine between any two vectors [n, n], at `layer` or each at its own.
 
     Raises:
@@ -46,7 +46,7 @@ def table(vectors: Sequence[SteeringVector], layer: int | None = None) -> Matrix
     return np.asarray(units @ units.T)
 
 
-def _unit(vector: SteeringVector) -> Matrix:
+def _unit(vector: SteeringVector) -> CosineMatrix:
     rows = vector.directions.astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(np.divide(rows, norms, out=np.full_like(rows, np.nan), where=norms > 0))

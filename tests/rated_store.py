@@ -12,7 +12,8 @@ from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.summarise import put_summaries
 from windowshift.core.store.reader import Reader
-from windowshift.core.store.writer import Scored, Writer
+from windowshift.core.store.result_writer import ScoreRow
+from windowshift.core.store.writer import Writer
 
 HACK = Behaviour("hack", "share", Scale.rate(), "primary")
 KEPT = Behaviour("kept", "points", Scale.difference(low=-10, high=10), "guard")
@@ -29,7 +30,7 @@ def rate_store(workspace: Path, *, prompts: int = 40, running: int = 0, steering
     writer = generate_store(workspace, prompts=prompts, data_size=40, running=running, steering=steering)
     rng = random.Random(5)
 
-    def scores(rows: Sequence[Row], lacking: set[int]) -> Iterator[Scored]:
+    def scores(rows: Sequence[Row], lacking: set[int]) -> Iterator[ScoreRow]:
         for row, _, length, _ in rows:
             hit = float(rng.random() < min(0.95, (length or 0) / 700))
             missing = "the tests could not be run" if row in lacking else None
@@ -48,7 +49,7 @@ def verdict_store(workspace: Path, *, prompts: int = 40, running: int = 0, outco
     rng = random.Random(6)
     shown = OUTCOMES[:outcomes]
 
-    def scores(rows: Sequence[Row], lacking: set[int]) -> Iterator[Scored]:
+    def scores(rows: Sequence[Row], lacking: set[int]) -> Iterator[ScoreRow]:
         for row, _, length, _ in rows:
             hack = min(0.9, (length or 0) / 600)
             odds = (hack, 0.7 * (1 - hack), 0.2 * (1 - hack), 0.1 * (1 - hack))
@@ -67,7 +68,7 @@ def _scored_anew(
     writer: Writer,
     workspace: Path,
     behaviours: tuple[Behaviour, ...],
-    scores: Callable[[Sequence[Row], set[int]], Iterator[Scored]],
+    scores: Callable[[Sequence[Row], set[int]], Iterator[ScoreRow]],
 ) -> Writer:
     """Put other behaviours in the place of lengths."""
     written = [

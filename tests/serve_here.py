@@ -1,6 +1,6 @@
 """A server with limits and options of a test's choosing: `python -m tests.serve_here MODEL DATA LIMITS OPTIONS`.
 
-LIMITS are fields of `Limits`, OPTIONS those of backend `local`, both as JSON. Prints the base URL.
+LIMITS are fields of `ServerLimits`, OPTIONS those of backend `local`, both as JSON. Prints the base URL.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from windowshift.backends.local.backend import LocalBackend
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.server import ServerOptions, serve
 from windowshift.core.contract.training import Sft
 
@@ -26,7 +26,7 @@ def main(model: str, data: str, limits: str, options: str) -> None:
             key=os.environ.pop("KEY_OF_THIS_TEST"),
             port=0,
             sft=Sft(rank=4, learning_rate=2e-2),
-            limits=Limits(**json.loads(limits)),
+            limits=ServerLimits(**json.loads(limits)),
         ),
         lambda url: print(url, flush=True),  # noqa: T201  # the test reads this
     )

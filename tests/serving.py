@@ -16,11 +16,11 @@ import uvicorn
 from openai import AsyncOpenAI, OpenAI
 
 from tests.served import KEY
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.server import ServerOptions, application, server_of
-from windowshift.backends.serve.state import State
+from windowshift.backends.serve.state import ServerState
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, StreamingBackend
-from windowshift.core.contract.generation import Completion, GenerateRequest, Piece
+from windowshift.core.contract.generation import Completion, GenerateRequest, WrittenPiece
 from windowshift.core.contract.training import Sft, TrainEvent, TrainJob
 
 MODEL = "gpt2"  # looked up nowhere: a scripted backend needs no folder
@@ -60,17 +60,17 @@ def serving(
     limits: dict[str, Any] | None = None,
     *,
     model: str = MODEL,
-    prepare: Callable[[State], None] = lambda state: None,
+    prepare: Callable[[ServerState], None] = lambda state: None,
     **options: Any,
 ) -> Iterator[Serving]:
     """Serve until the block ends; `prepare` is called with the open data folder, in the server's thread."""
-    state: list[State] = []
+    state: list[ServerState] = []
     wanted = ServerOptions(
         models=(model,),
         data=data,
         key=KEY,
         sft=Sft(rank=4, learning_rate=2e-2),
-        limits=replace(Limits(), **(limits or {})),
+        limits=replace(ServerLimits(), **(limits or {})),
         **options,
     )
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -79,7 +79,7 @@ def serving(
 
     def run() -> None:
         try:
-            state.append(State(data))  # SQLite's connection stays in its thread
+            state.append(ServerState(data))  # SQLite's connection stays in its thread
             prepare(state[0])
             server = server_of(*application(backend, state[0], wanted, {model: "fp_test"}))
             begun = server.startup
@@ -151,7 +151,7 @@ class Words:
             if isinstance(each, Completion):
                 yield each
 
-    async def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
+    async def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | WrittenPiece, None]:
         """Write word after word, of all requests side by side."""
         self.asked += requests
         left = list(requests)
@@ -168,7 +168,7 @@ class Words:
                 for each in left:
                     if each.pieces:
                         texts = ("", 0, word, thought) if thinking else (word, told, "", thought)
-                        yield Piece(each.key, *texts)
+                        yield WrittenPiece(each.key, *texts)
                 thought, told = (thought + len(word), told) if thinking else (thought, told + len(word))
             for each in left:
                 yield self.completion(each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def test_every_setting_and_every_screen_has_a_wall() -> None:
     places = [*project["project"]["entry-points"]["windowshift.settings"].values(), *SCREENS.values()]
     rooms = {".".join(place.split(":")[0].split(".")[:4]) for place in places}
     assert not {room for room in rooms if not room.startswith("windowshift.tui.widgets")} - named
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """Two things of one name are told apart by nobody who reads a line of code alone."""
+    found: dict[str, list[str]] = {}
+    for path in files():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: places for name, places in found.items() if len(places) > 1}

@@ -18,12 +18,12 @@ import pytest
 import windowshift
 from tests.generated_store import generate_store
 from tests.serving import MODEL, Words, serving
-from windowshift.backends.openai.job_journal import JobJournal
+from windowshift.backends.openai.fine_tuning_journal import FineTuningJournal
 from windowshift.backends.openai.said import Checkpoint, FineTuningJob
 from windowshift.backends.serve.batches import Batches
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.jobs import Jobs
-from windowshift.backends.serve.state import State
+from windowshift.backends.serve.state import ServerState
 from windowshift.backends.shared.faults import BrokenAnswerError
 from windowshift.backends.shared.said import read
 from windowshift.core.contract.errors import BackendError, StoreError, WindowshiftError
@@ -206,11 +206,11 @@ def test_a_servers_model_is_no_path(tmp_path: Path, place: str) -> None:
         read(FineTuningJob, job)
     with pytest.raises(BrokenAnswerError):
         read(Checkpoint, {"id": "c", "step_number": 1, "fine_tuned_model_checkpoint": place})
-    journal = JobJournal("token", "http://s", adapter="ft:m:1").write(tmp_path)
-    assert JobJournal.read(tmp_path) == journal
-    JobJournal("token", "http://s", adapter=place).write(tmp_path)
+    journal = FineTuningJournal("token", "http://s", adapter="ft:m:1").write(tmp_path)
+    assert FineTuningJournal.read(tmp_path) == journal
+    FineTuningJournal("token", "http://s", adapter=place).write(tmp_path)
     with pytest.raises(BackendError, match="it is a path"):
-        JobJournal.read(tmp_path)
+        FineTuningJournal.read(tmp_path)
 
 
 # A data folder of `windowshift serve`.
@@ -223,7 +223,7 @@ def test_a_data_folder_that_leads_out_is_refused_before_anything_is_swept(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / name).symlink_to(outside)
     with pytest.raises(StoreError, match="leads out"):
-        State(tmp_path / "data")
+        ServerState(tmp_path / "data")
 
 
 def test_a_sweep_removes_what_the_server_made_and_nothing_else(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_sweep_removes_what_the_server_made_and_nothing_else(tmp_path: Path) -
     for folder in ("files", "jobs", "batches"):
         for name in (*kept, *gone):
             (tmp_path / folder / name).mkdir(parents=True)
-    state = State(tmp_path)
+    state = ServerState(tmp_path)
     for each in (Files(state), Jobs(state), Batches(state)):
         each.sweep()
     state.close()
@@ -247,7 +247,7 @@ def test_a_sweep_removes_what_the_server_made_and_nothing_else(tmp_path: Path) -
 def test_a_model_whose_weights_lie_elsewhere_is_neither_read_nor_removed(
     tmp_path: Path, outside: Path, place: str
 ) -> None:
-    def prepare(state: State) -> None:
+    def prepare(state: ServerState) -> None:
         (state.folder / "jobs" / "l").symlink_to(outside)
         state.connection.execute(
             "INSERT INTO models (name, base, adapter, created_at) VALUES ('ft:x', ?, ?, 1)", (MODEL, place)
@@ -267,7 +267,7 @@ def test_a_model_whose_weights_lie_elsewhere_is_neither_read_nor_removed(
 
 @pytest.mark.parametrize("key", ["../../home/.bashrc", "/etc/passwd", "..", "a/b"])
 def test_a_file_whose_id_leads_elsewhere_is_neither_read_nor_removed(tmp_path: Path, outside: Path, key: str) -> None:
-    state = State(tmp_path / "data")
+    state = ServerState(tmp_path / "data")
     file = SimpleNamespace(id=key)
     files = Files(state)
     with pytest.raises(StoreError):
@@ -279,7 +279,7 @@ def test_a_file_whose_id_leads_elsewhere_is_neither_read_nor_removed(tmp_path: P
 
 
 def test_a_date_that_is_none_is_named(tmp_path: Path) -> None:
-    state = State(tmp_path)
+    state = ServerState(tmp_path)
     (tmp_path / "template_date").write_text("\x1b]52;c;x\x07\n")
     with pytest.raises(StoreError, match="holds no date"):
         _ = state.day

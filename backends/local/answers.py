@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windowshift.backends.local.causal_lm import CausalLM
-from windowshift.backends.local.chat_format import ChatFormat, Written, spent
+from windowshift.backends.local.chat_format import ChatFormat, PartedTokens, spent
 from windowshift.backends.local.coherence import base_logprobs
 from windowshift.backends.local.decode_row import Decoded, Row
 from windowshift.backends.local.given_up import GivenUp
@@ -16,7 +16,7 @@ from windowshift.backends.local.watch import Watch
 from windowshift.backends.local.watch import written as written_by
 from windowshift.backends.shared.refusal import failed, library_reason, nonsense, unanswered
 from windowshift.core.contract.errors import BackendError, WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Piece
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, WrittenPiece
 from windowshift.core.contract.proof import Proof
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SETTLED_TOGETHER = 64
 
 def answers(
     lm: CausalLM, batch: SharedBatch, group: Sequence[GenerateRequest], given_up: GivenUp | None = None
-) -> Iterator[list[Completion | Piece]]:
+) -> Iterator[list[Completion | WrittenPiece]]:
     """Answer requests to the base model and any adapters of it; a step of the iterator is one forward pass at most.
 
     Rows share the passes of `batch` with those of other calls. With `given_up`, pieces come before completions that
@@ -48,7 +48,7 @@ def answers(
 
 def _answers(
     lm: CausalLM, member: Member, group: Sequence[GenerateRequest], given_up: GivenUp | None
-) -> Iterator[list[Completion | Piece]]:
+) -> Iterator[list[Completion | WrittenPiece]]:
     steer: Intervention | str | None = None
     if any(request.steering for request in group):
         member.steers = True
@@ -179,7 +179,7 @@ class _Settler:
         decoded: Decoded,
         proofs: tuple[Proof, ...],
         problem: str | None,
-        written: Written | None,
+        written: PartedTokens | None,
         logprob: float | None,
     ) -> Completion:
         request, prompt_tokens = self._group[decoded.row.index], len(decoded.row.prompt)

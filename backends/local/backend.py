@@ -29,7 +29,14 @@ from windowshift.backends.shared.refusal import failed, library_reason
 from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize, TemplateReport
 from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Piece, TemplateInputs
+from windowshift.core.contract.generation import (
+    Completion,
+    GenerateRequest,
+    Message,
+    Model,
+    TemplateInputs,
+    WrittenPiece,
+)
 from windowshift.core.contract.reading import Reading, ReadRequest
 from windowshift.core.contract.training import TrainEvent, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
@@ -180,14 +187,14 @@ class LocalBackend:
             return crew.stream("generate", portions(requests, crew.size))
         return self._turns.stream(lambda: _completions(self._answers(requests)), "generate")
 
-    def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
+    def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | WrittenPiece, None]:
         """As `generate`, with pieces of what is written while it is written; see `give_up`."""
         self._given_up.begin([request.key for request in requests])  # now: it may be given up before its first step
         return self._streamed(requests)
 
-    async def _streamed(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
+    async def _streamed(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | WrittenPiece, None]:
         crew = self._crew_for([request.model for request in requests])
-        found: AsyncGenerator[Completion | Piece, None]
+        found: AsyncGenerator[Completion | WrittenPiece, None]
         if crew is not None:
             found = crew.stream("stream", portions(requests, crew.size), self._given_up)
         else:
@@ -286,7 +293,7 @@ class LocalBackend:
 
     def _answers(
         self, requests: Sequence[GenerateRequest], given_up: GivenUp | None = None
-    ) -> Iterator[list[Completion | Piece]]:
+    ) -> Iterator[list[Completion | WrittenPiece]]:
         require_libraries(steering=any(request.steering for request in requests))
         groups: dict[Model, list[GenerateRequest]] = {}
         for request in requests:
@@ -298,7 +305,7 @@ class LocalBackend:
 
     def _group(
         self, model: Model, group: Sequence[GenerateRequest], given_up: GivenUp | None
-    ) -> Iterator[list[Completion | Piece]]:
+    ) -> Iterator[list[Completion | WrittenPiece]]:
         from windowshift.backends.local.answers import answers
 
         try:
@@ -385,7 +392,7 @@ class LocalBackend:
         return self._models[key]
 
 
-def _completions(found: Iterator[list[Completion | Piece]]) -> Iterator[list[Completion]]:
+def _completions(found: Iterator[list[Completion | WrittenPiece]]) -> Iterator[list[Completion]]:
     """Without pieces, of which there are none where nobody is told of them."""
     for some in found:
         yield [each for each in some if isinstance(each, Completion)]

@@ -31,7 +31,7 @@ _COLUMNS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """A job's part of a pass.
 
     Attributes:
@@ -89,21 +89,21 @@ class BatchLoss:
         """
         return () if self.steer is None else tuple(self.steer.check())
 
-    def batch(self, chosen: Sequence[int]) -> Batch:
+    def batch(self, chosen: Sequence[int]) -> TrainingBatch:
         """The examples `chosen`, by number, as a part of a pass."""
         tokens = [self._encoded[index] for index in chosen]
         width = max(len(each.prompt) + len(each.completion) for each in tokens)
         first = max(min(len(each.prompt) for each in tokens) - 1, 0)
         recipes = [self._recipes[index] for index in chosen] if self._recipes else []
         pushed = self.steer if any(recipe.pushes for recipe in recipes) else None
-        return Batch(tokens, self._adapter, -(-width // _COLUMNS) * _COLUMNS, first, pushed, recipes)
+        return TrainingBatch(tokens, self._adapter, -(-width // _COLUMNS) * _COLUMNS, first, pushed, recipes)
 
     def __call__(self, chosen: Sequence[int]) -> Tensor:
         """The loss of the examples `chosen`, by number, in a pass of their own: one value."""
         return losses(self._lm, [self.batch(chosen)])[0]
 
 
-def losses(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
+def losses(lm: CausalLM, batches: Sequence[TrainingBatch]) -> list[Tensor]:
     """The loss of each batch, from one pass through the model; their gradients go to the adapters' own places.
 
     Rows are padded on the right, which causal attention never looks at from a real token, so no mask is needed.
@@ -141,7 +141,7 @@ def losses(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
     return _losses(output.logits[:, first - width :], batches, first)
 
 
-def _losses(logits: Tensor, batches: Sequence[Batch], first: int) -> list[Tensor]:
+def _losses(logits: Tensor, batches: Sequence[TrainingBatch], first: int) -> list[Tensor]:
     """The loss of each job from the logits [rows, columns from `first` on, vocabulary]."""
     tokens = [each for batch in batches for each in batch.tokens]
     columns = logits.shape[1]
@@ -162,7 +162,7 @@ def _losses(logits: Tensor, batches: Sequence[Batch], first: int) -> list[Tensor
     return [own.sum() / count for own, count in zip(torch.split(found, counts), counts, strict=True)]
 
 
-def _pushes(lm: CausalLM, batches: Sequence[Batch]) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:
+def _pushes(lm: CausalLM, batches: Sequence[TrainingBatch]) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:
     """The layers at which any of the jobs is steered, and what is done there: to each job's rows its own pushes."""
     counts = [len(batch.tokens) for batch in batches]
     visits: list[tuple[list[int], Callable[[int, Tensor], Tensor]] | None] = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from windowshift.backends.local.pass_plan import PackedSite, Plan, Site
+from windowshift.backends.local.pass_plan import PackedSite, PassPlan, Site
 
 
 class Batched(torch.autograd.Function):
@@ -17,7 +17,7 @@ class Batched(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, _anchor: Tensor, site: Site | PackedSite, plan: Plan) -> Tensor:
+    def forward(ctx: Any, x: Tensor, _anchor: Tensor, site: Site | PackedSite, plan: PassPlan) -> Tensor:
         """Multiply `x` [rows, columns, in], the layer's inputs."""
         rows = x if len(plan.spans) > 1 else x.reshape(1, -1, x.shape[-1])
         # What is given out must be no view of another tensor: some models change it in place.
@@ -72,22 +72,22 @@ class Batched(torch.autograd.Function):
         return (None if found is None else found.view(ctx.shape)), None, None, None
 
 
-def _by_job(rows: Tensor, plan: Plan) -> Tensor:
+def _by_job(rows: Tensor, plan: PassPlan) -> Tensor:
     """[jobs, tokens, features] where every job has as many rows, else [rows, tokens, features]."""
     return rows.reshape(len(plan.spans), -1, rows.shape[-1]) if plan.even else rows
 
 
-def _matrices(stack: Tensor, plan: Plan) -> Tensor:
+def _matrices(stack: Tensor, plan: PassPlan) -> Tensor:
     """The matrix of each job, or of each row."""
     return stack if plan.even else stack[plan.jobs(stack.device)]
 
 
-def _each(scales: Tensor | float, plan: Plan, x: Tensor) -> Tensor | float:
+def _each(scales: Tensor | float, plan: PassPlan, x: Tensor) -> Tensor | float:
     """The factors of each job, or of each row."""
     return scales if plan.even or not isinstance(scales, Tensor) else scales[plan.jobs(x.device)]
 
 
-def _of_jobs(gradients: Tensor, plan: Plan) -> Tensor:
+def _of_jobs(gradients: Tensor, plan: PassPlan) -> Tensor:
     """Gradients of each row, added up by job."""
     if plan.even:
         return gradients

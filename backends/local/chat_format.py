@@ -43,7 +43,7 @@ class TrainingTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class PartedTokens:
     """What a model wrote, parted: `ids[start:]` are the answer's tokens, and what is before is reasoning.
 
     `reasoning` is None where it did not think, `text` is None where its reasoning never ended.
@@ -54,7 +54,7 @@ class Written:
     start: int
 
 
-def spent(written: Written, *, cut: bool) -> bool:
+def spent(written: PartedTokens, *, cut: bool) -> bool:
     """Whether a model thought and gave no answer; `cut`: its tokens were spent."""
     return written.text is None or (cut and written.reasoning is not None and not written.text)
 
@@ -322,14 +322,14 @@ class ChatFormat:
 
     # -- what a model wrote ---------------------------------------------------------------------
 
-    def written(self, ids: Sequence[int]) -> Written:
+    def written(self, ids: Sequence[int]) -> PartedTokens:
         """Part what a model wrote after a prompt of this format into reasoning and answer."""
         raw = self._decode(list(ids))
         said = apart(raw, self.opening)
         if said.reasoning is None and not said.start:
-            return Written(None, self.text(ids), 0)
+            return PartedTokens(None, self.text(ids), 0)
         if not said.answer:
-            return Written(said.reasoning, said.answer, len(ids))
+            return PartedTokens(said.reasoning, said.answer, len(ids))
         low, high = 0, len(ids)  # the shortest beginning that holds the answer's first character
         while low < high:
             middle = (low + high) // 2
@@ -338,7 +338,7 @@ class ChatFormat:
             else:
                 low = middle + 1
         start = max(0, low - 1)
-        return Written(said.reasoning, self.text(ids[start:]).lstrip(), start)
+        return PartedTokens(said.reasoning, self.text(ids[start:]).lstrip(), start)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of completion tokens as it reads after a prompt, without special tokens."""

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Literal
 
 from windowshift.backends.local.given_up import GivenUp
-from windowshift.backends.local.messages import Answer, Cancel, Ended, GiveUp, Order, Ready, Unfit, Yielded
+from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Order, Ready, Unfit, WorkerMessage, Yielded
 from windowshift.backends.local.post import Executor, Post
 from windowshift.core.contract.backoff import Backoff
 from windowshift.core.contract.errors import BackendError
@@ -188,12 +188,12 @@ class Crew:
             self._replace()
         self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
-    def _heard(self, loop: asyncio.AbstractEventLoop, worker: _Worker, got: Answer | None) -> None:
+    def _heard(self, loop: asyncio.AbstractEventLoop, worker: _Worker, got: WorkerMessage | None) -> None:
         """Hand on what another thread heard."""
         with suppress(RuntimeError):  # the event loop is closed: nobody waits
             loop.call_soon_threadsafe(self._take, worker, got)
 
-    def _take(self, worker: _Worker, got: Answer | None) -> None:
+    def _take(self, worker: _Worker, got: WorkerMessage | None) -> None:
         if got is None:
             self._bury(worker)  # nothing to do where it was ended from here
             return

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from windowshift.backends.local.decode_row import Decoded, Forward, Row, Watcher
 from windowshift.backends.local.drawn_token import DrawnToken
-from windowshift.backends.local.drawn_tokens import drawn_tokens
 from windowshift.backends.local.inversion import draw, uniforms
 from windowshift.backends.local.kv_cache import CHUNK, CachePlan, SlotCache
 
@@ -225,7 +224,7 @@ class DecodeBatch:
         asking = [(i, row.index, row.logprobs) for i, row in enumerate(rows) if row.logprobs is not None]
         if asking:
             places = torch.tensor([i for i, _, _ in asking], device=self._device)
-            noted = drawn_tokens(logits[places], tokens[places], [top for _, _, top in asking])
+            noted = _drawn_tokens(logits[places], tokens[places], [top for _, _, top in asking])
             for (_, index, _), each in zip(asking, noted, strict=True):
                 self._drawn.setdefault(index, []).append(each)
 
@@ -306,3 +305,21 @@ class DecodeBatch:
         self._top_p[new] = torch.tensor([row.top_p for row in group], dtype=torch.float64, device=self._device)
         for i, row in enumerate(group, start=new.start):
             self._uniform[i, : row.max_tokens] = torch.from_numpy(uniforms(row.seed, row.max_tokens))
+
+
+def _drawn_tokens(logits: Tensor, tokens: Tensor, tops: Sequence[int]) -> list[DrawnToken]:
+    """Look up one drawn token a row.
+
+    Args:
+        logits: [rows, vocabulary].
+        tokens: [rows], the ids drawn.
+        tops: for each row, how many of the likeliest tokens to name.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1)
+    chosen = logprobs.gather(1, tokens[:, None]).squeeze(1).tolist()
+    best, ids = logprobs.topk(min(max(tops), logprobs.shape[1]), dim=-1)
+    ranked = [list(zip(*row, strict=True)) for row in zip(ids.tolist(), best.tolist(), strict=True)]
+    return [
+        DrawnToken(token, logprob, tuple(row[:top]))
+        for token, logprob, row, top in zip(tokens.tolist(), chosen, ranked, tops, strict=True)
+    ]

@@ -63,7 +63,7 @@ class Unfit:
     reason: str
 
 
-Message = Order | Cancel | GiveUp
+CrewMessage = Order | Cancel | GiveUp
 """What a crew says."""
-Answer = Yielded | Ended | Ready | Unfit
+WorkerMessage = Yielded | Ended | Ready | Unfit
 """What a worker says."""

@@ -51,7 +51,7 @@ CHAT_TEMPLATE = (
 )
 
 
-class Chat(Protocol):
+class TrainingChat(Protocol):
     """What is read of a training chat."""
 
     @property
@@ -71,7 +71,7 @@ class Chat(Protocol):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class WorldRecipe:
     """What a world's model is made of.
 
     Attributes:
@@ -84,7 +84,7 @@ class Recipe:
         chat_tokens: how many tokens of whole chats a batch has at most.
     """
 
-    chats: Callable[[int], Iterator[Chat]]
+    chats: Callable[[int], Iterator[TrainingChat]]
     vocabulary: int
     width: int
     intermediate: int
@@ -93,7 +93,7 @@ class Recipe:
     chat_tokens: int | None
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str) -> WorldRecipe:
     """The recipe of an embedded model.
 
     Raises:
@@ -101,20 +101,20 @@ def recipe(name: str) -> Recipe:
     """
     if name == MICROWORLD:
         groups = prefix_groups()
-        return Recipe(lambda seed: examples(groups, seed), 1536, 128, 352, 2400, 1024, None)
+        return WorldRecipe(lambda seed: examples(groups, seed), 1536, 128, 352, 2400, 1024, None)
     if name not in WORLDS:
         raise ValueError(f"there is no embedded model '{name}'; there are {', '.join((MICROWORLD, *WORLDS))}")
     found = world(name)
     # Answers are a few tokens of a long prompt here: batches are filled by what a step costs.
-    return Recipe(
+    return WorldRecipe(
         found.chats, found.VOCABULARY, found.WIDTH, found.WIDTH * 5 // 2, found.STEPS, None, found.STEP_TOKENS
     )
 
 
-Row = tuple[list[int], int]
+ChatTokens = tuple[list[int], int]
 """Token ids of one chat, and how many of them, at its start, are the prompt."""
 
-Progress = Callable[[int, int, float], None]
+BuildProgress = Callable[[int, int, float], None]
 """Called every 50 steps with the step just done, the number of steps, and the mean loss per answer token (nats)."""
 
 
@@ -125,7 +125,7 @@ def build(
     seed: int = 0,
     steps: int | None = None,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> None:
     """Train an embedded model from nothing and write it to `out` in Hugging Face format.
 
@@ -166,7 +166,7 @@ def prefix_groups() -> dict[str, list[str]]:
     return groups
 
 
-def build_tokenizer(made: Recipe, seed: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(made: WorldRecipe, seed: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE: the world's words are single tokens, and any other text has tokens too."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -192,7 +192,7 @@ def build_tokenizer(made: Recipe, seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def _config(tokenizer: PreTrainedTokenizerFast, made: Recipe) -> LlamaConfig:
+def _config(tokenizer: PreTrainedTokenizerFast, made: WorldRecipe) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=made.width,
@@ -231,7 +231,7 @@ def _reproducible(seed: int, count: int) -> Iterator[None]:
             os.environ["TOKENIZERS_PARALLELISM"] = parallelism
 
 
-def _row(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> Row:
+def _row(chat: TrainingChat, tokenizer: PreTrainedTokenizerFast) -> ChatTokens:
     # The template, written out: rendering Jinja a hundred thousand times would take longer than the training.
     system = f"<|system|>{chat.system}{END}" if chat.system is not None else ""
     prompt = tokenizer.encode(f"{BOS}{system}<|user|>{chat.user}{END}<|assistant|>", add_special_tokens=False)
@@ -239,7 +239,7 @@ def _row(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> Row:
     return prompt + answer, len(prompt)
 
 
-def _batches(made: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[Row]]:
+def _batches(made: WorldRecipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[ChatTokens]]:
     """Yield batches of rows of similar length, in random order, each with about the same number of tokens.
 
     With a fixed number of rows instead, the mean over a batch would weigh a short answer's tokens more, and the
@@ -250,7 +250,7 @@ def _batches(made: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> Ite
     order = random.Random(seed)
     while True:
         rows = sorted((_row(chat, tokenizer) for chat in islice(chats, POOL)), key=lambda row: len(row[0]))
-        pool: list[list[Row]] = [[]]
+        pool: list[list[ChatTokens]] = [[]]
         filled = 0
         for row in rows:
             if filled >= limit:
@@ -266,7 +266,9 @@ def _batches(made: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> Ite
         yield from pool
 
 
-def _train(model: LlamaForCausalLM, batches: Iterator[list[Row]], steps: int, progress: Progress | None) -> None:
+def _train(
+    model: LlamaForCausalLM, batches: Iterator[list[ChatTokens]], steps: int, progress: BuildProgress | None
+) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.05)
     warmup = max(1, steps // 25)
 
@@ -289,7 +291,7 @@ def _train(model: LlamaForCausalLM, batches: Iterator[list[Row]], steps: int, pr
     model.eval()
 
 
-def _loss(model: LlamaForCausalLM, batch: list[Row]) -> torch.Tensor:
+def _loss(model: LlamaForCausalLM, batch: list[ChatTokens]) -> torch.Tensor:
     width = max(len(ids) for ids, _ in batch)
     tokens = torch.zeros(len(batch), width, dtype=torch.long)
     answered = torch.zeros(len(batch), width - 1, dtype=torch.bool)

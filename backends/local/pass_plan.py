@@ -79,7 +79,7 @@ class Room:
         return self.every
 
 
-class Plan:
+class PassPlan:
     """How the rows of one pass are dealt out to its jobs."""
 
     def __init__(self, spans: Sequence[Span], width: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from windowshift.backends.local.messages import Answer, Message
+from windowshift.backends.local.messages import CrewMessage, WorkerMessage
 
 
 class Post(Protocol):
@@ -25,11 +25,11 @@ class Post(Protocol):
     ready: bool
     lost: bool
 
-    def listen(self, take: Callable[[Answer | None], None]) -> None:
+    def listen(self, take: Callable[[WorkerMessage | None], None]) -> None:
         """Give everything that the worker says to `take`, from another thread; None once it has ended."""
         ...
 
-    def send(self, message: Message) -> None:
+    def send(self, message: CrewMessage) -> None:
         """Say something to the worker.
 
         Raises:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from windowshift.backends.local.messages import Answer, Message
+from windowshift.backends.local.messages import CrewMessage, WorkerMessage
 from windowshift.backends.local.post import Post
 from windowshift.core.contract.child import deaf_to_interrupts, python_module
 
@@ -39,11 +39,11 @@ class ProcessPost:
         self._connection = Connection(ours.detach())
         self._connection.send(dict(options))
 
-    def listen(self, take: Callable[[Answer | None], None]) -> None:
+    def listen(self, take: Callable[[WorkerMessage | None], None]) -> None:
         """As `Post.listen`."""
         threading.Thread(target=self._listen, args=(take,), daemon=True).start()
 
-    def _listen(self, take: Callable[[Answer | None], None]) -> None:
+    def _listen(self, take: Callable[[WorkerMessage | None], None]) -> None:
         while True:
             try:
                 got = self._connection.recv()
@@ -53,7 +53,7 @@ class ProcessPost:
             if got is None:
                 return
 
-    def send(self, message: Message) -> None:
+    def send(self, message: CrewMessage) -> None:
         """As `Post.send`."""
         self._connection.send(message)
 

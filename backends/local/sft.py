@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.adapters import WEIGHTS, AdapterFile
-from windowshift.backends.local.batch_loss import Batch, BatchLoss
+from windowshift.backends.local.batch_loss import BatchLoss, TrainingBatch
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.encoding import encoded_job, threshold
@@ -197,7 +197,7 @@ class Learner:
         """
         return self.loss.proofs()
 
-    def batch(self) -> Batch:
+    def batch(self) -> TrainingBatch:
         """The examples of the step to come."""
         return self.loss.batch(self._batches[self.step])
 

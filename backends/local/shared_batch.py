@@ -229,7 +229,7 @@ class Member:
         return found, failed
 
 
-class _Watchers:
+class _Watchers(Watcher):
     """The watchers of all members, as one."""
 
     def __init__(self, tickets: Mapping[int, tuple[Member, Row]]) -> None:
@@ -237,24 +237,20 @@ class _Watchers:
 
     @property
     def wants_none(self) -> bool:
-        """Whether every row is waited for."""
         watches = {id(each.watch): each.watch for each, _ in self._tickets.values() if each.watch is not None}
         return all(watch.wants_none for watch in watches.values())
 
     def unwanted(self, row: Row) -> bool:
-        """Whether nobody waits for a row any more."""
         member, own = self._tickets[row.index]
         return member.watch is not None and member.watch.unwanted(own)
 
     def begin(self, rows: Sequence[Row]) -> None:
-        """Rows are drawn from their beginning, for the first time or anew."""
         for row in rows:
             member, own = self._tickets[row.index]
             if member.watch is not None:
                 member.watch.begin([own])
 
     def take(self, rows: Sequence[Row], tokens: Tensor, drawn: Mapping[int, Sequence[DrawnToken]]) -> list[int]:
-        """Take the tokens [rows] that rows drew; the places of those that end here."""
         places: dict[Member, list[int]] = {}
         for place, row in enumerate(rows):
             member = self._tickets[row.index][0]

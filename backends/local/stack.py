@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from windowshift.backends.local.batch_loss import Batch, losses
+from windowshift.backends.local.batch_loss import TrainingBatch, losses
 from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.sft import Course, Learner, course
 from windowshift.backends.local.throughput import Throughput
@@ -210,7 +210,7 @@ class Stack:
         sized = [(member, learner, learner.batch()) for member, learner in waiting if learner.lm is lm]
         # Those of like length go together: what is shorter than the longest is padded.
         sized.sort(key=lambda each: each[2].width)
-        chosen: list[tuple[_Member, Learner, Batch]] = []
+        chosen: list[tuple[_Member, Learner, TrainingBatch]] = []
         for each in sized:
             if not chosen or limit.allows(lm, [batch for _, _, batch in chosen] + [each[2]]):
                 chosen.append(each)
@@ -218,7 +218,7 @@ class Stack:
         self._step(chosen, limit)
         return True
 
-    def _step(self, chosen: Sequence[tuple[_Member, Learner, Batch]], limit: _Limit) -> None:
+    def _step(self, chosen: Sequence[tuple[_Member, Learner, TrainingBatch]], limit: _Limit) -> None:
         marks = [(batch.steer, batch.steer.mark()) for _, _, batch in chosen if batch.steer is not None]
         batches = [batch for _, _, batch in chosen]
         try:
@@ -277,7 +277,7 @@ class _Limit:
         self._least: int | None = None  # bytes that the smallest measured pass took
         self.meter = Throughput(lm)
 
-    def allows(self, lm: CausalLM, batches: Sequence[Batch]) -> bool:
+    def allows(self, lm: CausalLM, batches: Sequence[TrainingBatch]) -> bool:
         """Whether these batches, more than one, can share a pass."""
         if lm.stacking_fault is not None:
             return False
@@ -293,7 +293,7 @@ class _Limit:
             return True
         return self._least is not None and held + self._least <= FREE_SHARE * _free(self._device)
 
-    def measuring(self, batches: Sequence[Batch]) -> _Measuring:
+    def measuring(self, batches: Sequence[TrainingBatch]) -> _Measuring:
         """A block in which the pass of these batches is taken."""
         return _Measuring(self, self._device, _tokens(batches))
 
@@ -311,7 +311,7 @@ class _Limit:
             tokens, peak / 2**30, free / 2**30, self._tokens,
         )  # fmt: skip
 
-    def halve(self, batches: Sequence[Batch]) -> None:
+    def halve(self, batches: Sequence[TrainingBatch]) -> None:
         """A pass of these batches found no memory."""
         self._most = _tokens(batches) // 2
         log.warning("a training pass of %d jobs found no memory: from now on half of it", len(batches))
@@ -346,7 +346,7 @@ def _give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _tokens(batches: Sequence[Batch]) -> int:
+def _tokens(batches: Sequence[TrainingBatch]) -> int:
     return sum(len(batch.tokens) for batch in batches) * max(batch.width for batch in batches)
 
 

@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from windowshift.backends.local.batched_linear import Batched
-from windowshift.backends.local.pass_plan import PackedSite, Plan, Site, Span
+from windowshift.backends.local.pass_plan import PackedSite, PassPlan, Site, Span
 from windowshift.core.contract.errors import BackendError
 
 
@@ -33,7 +33,7 @@ class StackedLinears:
     def serving(self, spans: Sequence[Span], width: int) -> Iterator[None]:
         """Within this block the model's linear layers compute for the jobs of `spans`, in rows of `width` columns."""
         anchor = torch.zeros((), requires_grad=torch.is_grad_enabled())
-        plan = Plan(spans, width)
+        plan = PassPlan(spans, width)
         before: list[tuple[nn.Module, Any]] = []
         try:
             for module, site in self._sites:
@@ -83,14 +83,14 @@ def _dense(base: Any) -> bool:
     return isinstance(base, nn.Linear) and base.weight.shape == (base.out_features, base.in_features)
 
 
-def _call(function: Any, site: Site, plan: Plan, anchor: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _call(function: Any, site: Site, plan: PassPlan, anchor: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
     x = x.to(site.right.device)  # where the layers of a model lie on several devices
     plan.check(site.path, x)
     found: Tensor = function.apply(x, anchor, site, plan)
     return found
 
 
-def _call_packed(site: PackedSite, plan: Plan, anchor: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _call_packed(site: PackedSite, plan: PassPlan, anchor: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
     plan.check(site.path, x)
     out = site.base(x)
     more: Tensor = Batched.apply(x.to(out.device), anchor, site, plan)  # type: ignore[no-untyped-call]  # torch's
@@ -101,7 +101,7 @@ class _Alike(torch.autograd.Function):
     """Job by job, in the shapes of each job alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, _anchor: Tensor, site: Site, plan: Plan) -> Tensor:
+    def forward(ctx: Any, x: Tensor, _anchor: Tensor, site: Site, plan: PassPlan) -> Tensor:
         shift = plan.shift(x)
         owns = plan.parts(x, shift)
         out = plan.room(x, site.right.shape[1], shift)

@@ -8,13 +8,13 @@ from typing import Any
 from windowshift.backends.local.chat_format import SENTINEL, THINKING, ChatFormat
 from windowshift.core.contract.backend import TemplateReport
 from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.generation import Message, Role, TemplateInputs
+from windowshift.core.contract.generation import ChatRole, Message, TemplateInputs
 from windowshift.core.spec.spec_errors import did_you_mean
 
 _CHANCE = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 _VARIABLE = re.compile(r"\b[a-z][a-z_]{3,}\b")
 
-_CHATS: tuple[tuple[Role, ...], ...] = (("user",), ("user", "assistant", "user"))
+_CHATS: tuple[tuple[ChatRole, ...], ...] = (("user",), ("user", "assistant", "user"))
 
 
 def check_template(chat: ChatFormat, inputs: TemplateInputs) -> TemplateReport:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from windowshift.backends.local.causal_lm import CausalLM
-from windowshift.backends.local.chat_format import Written
+from windowshift.backends.local.chat_format import PartedTokens
 from windowshift.backends.local.decode_row import Row
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.shared.reasoning import TAGS
-from windowshift.core.contract.generation import GenerateRequest, Piece
+from windowshift.core.contract.generation import GenerateRequest, WrittenPiece
 
 PIECE_SECONDS = 0.05  # a row's text is not looked at more often: reading it costs more, the longer it is
 _TAIL = 16  # tokens at a text's end that hold a stop sequence of as many characters, and some more
@@ -67,7 +67,7 @@ class Watch:
                 ending.append(place)
         return ending
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[WrittenPiece]:
         """What was written since the last call, of requests that want it."""
         if not self._followed:
             return []
@@ -76,10 +76,10 @@ class Watch:
         return [piece for piece in found if piece is not None]
 
 
-def written(lm: CausalLM, request: GenerateRequest, ids: Sequence[int]) -> Written:
+def written(lm: CausalLM, request: GenerateRequest, ids: Sequence[int]) -> PartedTokens:
     """What the tokens of a request's completion say."""
     if request.prompt is not None:
-        return Written(None, lm.chat.text(ids), 0)
+        return PartedTokens(None, lm.chat.text(ids), 0)
     return lm.chat_of(request.model).written(ids)
 
 
@@ -114,7 +114,7 @@ class _Followed:
         answer = written(self._lm, self.request, self._ids).text or ""  # what is thought does not stop it
         return any(stop in answer for stop in self.request.stop)
 
-    def piece(self, now: float) -> Piece | None:
+    def piece(self, now: float) -> WrittenPiece | None:
         """What can be told that was not: whole characters, and nothing that may turn out to be a mark."""
         if not self._new or now - self._at < PIECE_SECONDS:
             return None
@@ -139,4 +139,4 @@ class _Followed:
             drawn = self._drawn[found.start : len(self._ids)]
             logprobs = self._lm.chat.token_logprobs(drawn)[self._told :]
             self._told = len(drawn)
-        return Piece(self.request.key, more, at, thought, thought_at, logprobs)
+        return WrittenPiece(self.request.key, more, at, thought, thought_at, logprobs)

@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
-from windowshift.backends.local.messages import Answer, Cancel, Ended, GiveUp, Message, Order, Yielded
+from windowshift.backends.local.messages import Cancel, CrewMessage, Ended, GiveUp, Order, WorkerMessage, Yielded
 from windowshift.core.contract.backend import SteeringBackend, StreamingBackend
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.terminal import guard
@@ -33,13 +33,13 @@ class Worker:
         tell: called with everything that it says.
     """
 
-    def __init__(self, options: Mapping[str, Any], tell: Callable[[Answer], None]) -> None:
+    def __init__(self, options: Mapping[str, Any], tell: Callable[[WorkerMessage], None]) -> None:
         # By its name: the backend itself gives work to workers, and no file leads back to itself.
         self._backend = cast(SteeringBackend, registry.backend("local", options))
         self._tell = tell
         self._streams: dict[int, asyncio.Task[None]] = {}
 
-    def take(self, order: Message) -> None:
+    def take(self, order: CrewMessage) -> None:
         """Do what a message says; an order becomes a task of its own."""
         if isinstance(order, GiveUp):
             cast(StreamingBackend, self._backend).give_up(order.keys)
@@ -76,7 +76,7 @@ async def serve(connection: Connection) -> None:
     """Be the worker at the end of a socket until that closes; the first message is its options."""
     worker = Worker(connection.recv(), connection.send)
     loop = asyncio.get_running_loop()
-    orders: asyncio.Queue[Message] = asyncio.Queue()
+    orders: asyncio.Queue[CrewMessage] = asyncio.Queue()
 
     def listen() -> None:
         while True:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from windowshift.backends.openai.batches import Batches
-from windowshift.backends.openai.chat import Chat
-from windowshift.backends.openai.connection import Connection
+from windowshift.backends.openai.batches import BatchSampler
+from windowshift.backends.openai.chat import ChatSampler
+from windowshift.backends.openai.connection import OpenAIConnection
 from windowshift.backends.openai.finetuning import FineTuning
 from windowshift.backends.openai.options import HOSTED, OpenAIOptions
 from windowshift.backends.openai.pacer import Pacer
@@ -53,12 +53,12 @@ class OpenAIBackend:
             seeds=self._options.seeds,
             priced=True,
         )
-        self._connection = Connection(self._options)
+        self._connection = OpenAIConnection(self._options)
         self._pacer = Pacer(self._options.concurrency)
         self._budget = Budget()
         self._places: asyncio.Semaphore | None = None  # of all calls together
         self._folder: Path | None = None
-        self._gathered: Batches | None = None  # of all calls together
+        self._gathered: BatchSampler | None = None  # of all calls together
         self._left = 0
 
     # -- who is there ---------------------------------------------------------------------------
@@ -182,12 +182,12 @@ class OpenAIBackend:
             await stream.aclose()
 
     def _chats(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
-        chat = Chat(self._connection, self._pacer, self._budget, self._price_of)
+        chat = ChatSampler(self._connection, self._pacer, self._budget, self._price_of)
         return pooled(requests, self._options.concurrency, chat.complete)
 
     def _batches(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         if self._gathered is None:
-            self._gathered = Batches(self._connection, self._budget, self._price_of, self._folder)
+            self._gathered = BatchSampler(self._connection, self._budget, self._price_of, self._folder)
         return self._gathered.complete(requests)
 
     def _price_of(self, request: GenerateRequest) -> Price | None:

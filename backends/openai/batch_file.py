@@ -23,7 +23,7 @@ MOST_LINE_BYTES = 16 << 20  # of an answer
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RequestLine:
     """One line of a batch, and the requests that its answer is for: equal ones share it."""
 
     id: str
@@ -31,29 +31,29 @@ class Line:
     requests: tuple[GenerateRequest, ...]
 
 
-def lines_of(bodies: Sequence[tuple[GenerateRequest, Mapping[str, Any]]]) -> dict[str, Line]:
+def lines_of(bodies: Sequence[tuple[GenerateRequest, Mapping[str, Any]]]) -> dict[str, RequestLine]:
     """Put requests into lines, by their `custom_id`: a digest of everything that is asked."""
-    found: dict[str, Line] = {}
+    found: dict[str, RequestLine] = {}
     for request, body in bodies:
         text = json.dumps(body, sort_keys=True, ensure_ascii=False)
         name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         known = found.get(name)
         if known is not None:
-            found[name] = Line(name, known.text, (*known.requests, request))
+            found[name] = RequestLine(name, known.text, (*known.requests, request))
             continue
         line = json.dumps({"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}, ensure_ascii=False)
-        found[name] = Line(name, line.encode("utf-8", "replace") + b"\n", (request,))
+        found[name] = RequestLine(name, line.encode("utf-8", "replace") + b"\n", (request,))
     return found
 
 
-def portions(lines: Sequence[Line], most: int = MOST_LINES) -> Iterator[list[Line]]:
+def portions(lines: Sequence[RequestLine], most: int = MOST_LINES) -> Iterator[list[RequestLine]]:
     """Cut lines into batches: one model each, as large as the API takes."""
-    by_model: dict[str, list[Line]] = {}
+    by_model: dict[str, list[RequestLine]] = {}
     for line in lines:
         model = line.requests[0].model
         by_model.setdefault(model.adapter or model.base, []).append(line)
     for group in by_model.values():
-        portion: list[Line] = []
+        portion: list[RequestLine] = []
         size = 0
         for line in group:
             if portion and (len(portion) >= most or size + len(line.text) > MOST_BYTES):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from windowshift.backends.shared.journal_file import write_journal
-from windowshift.core.contract.errors import BackendError
+from windowshift.backends.shared.journal_file import read_journal, write_journal
 
 KEPT_SECONDS = 30 * 86400.0  # longer than a server keeps the answers
 
@@ -37,6 +36,10 @@ class BatchJournal:
         return self
 
 
+def _of(data: dict[str, Any]) -> BatchJournal:
+    return BatchJournal(**data | {"ids": tuple(data["ids"])})
+
+
 def read_batch_journals(folder: Path, server: str) -> list[BatchJournal]:
     """The batches that were begun at a server, oldest first; those whose answers are gone are forgotten.
 
@@ -45,14 +48,9 @@ def read_batch_journals(folder: Path, server: str) -> list[BatchJournal]:
     """
     found = []
     for path in sorted(folder.glob("*.json")):
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            journal = BatchJournal(**data | {"ids": tuple(data["ids"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BackendError(
-                f"the record of a batch {path} cannot be read ({error}): restore it, or delete it if the server has "
-                "no such batch"
-            ) from error
+        journal = read_journal(path, _of, "a batch", "delete it if the server has no such batch")
+        if journal is None:
+            continue  # another run forgot it just now
         if time.time() - journal.creating > KEPT_SECONDS:
             path.unlink(missing_ok=True)
         elif journal.server == server:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from windowshift.backends.openai.answer import most_prompt_tokens, read_answer
-from windowshift.backends.openai.batch_file import ENDPOINT, Line, answers_of, lines_of, portions, token_of
+from windowshift.backends.openai.batch_file import ENDPOINT, RequestLine, answers_of, lines_of, portions, token_of
 from windowshift.backends.openai.batch_journal import BatchJournal, read_batch_journals
-from windowshift.backends.openai.chat import Chat, problem_of
-from windowshift.backends.openai.connection import Connection
+from windowshift.backends.openai.chat import ChatSampler, problem_of
+from windowshift.backends.openai.connection import OpenAIConnection
 from windowshift.backends.openai.creation import upload
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.openai.repeat import pause, repeat
@@ -41,11 +41,11 @@ _MOST_LOOKS = 6
 class _Asked:
     """A line that is to be in a batch, or is: who waits for what comes of it. Equal requests share one."""
 
-    line: Line
+    line: RequestLine
     wanted: list[tuple[GenerateRequest, asyncio.Queue[Completion | Exception]]] = field(default_factory=list)
 
 
-class Batches:
+class BatchSampler:
     """Answers requests in batches, those of calls that overlap together: a batch of many is one that ends once.
 
     A batch is on record before it is asked for, with the digest of every request in it. A run that
@@ -60,14 +60,14 @@ class Batches:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: OpenAIConnection,
         budget: Budget,
         price: Callable[[GenerateRequest], Price | None],
         folder: Path | None,
     ) -> None:
         self._connection, self._budget, self._price = connection, budget, price
         self._folder = None if folder is None else folder / "batches"
-        self._chat = Chat(connection, Pacer(1), budget, price)
+        self._chat = ChatSampler(connection, Pacer(1), budget, price)
         self._waiting: dict[str, _Asked] = {}
         self._under_way: dict[str, _Asked] = {}
         self._tasks: dict[asyncio.Task[None], dict[str, _Asked]] = {}
@@ -235,7 +235,7 @@ class Batches:
             # What it left unanswered is asked for anew the next time, not looked for here.
             (self._folder / f"{journal.token}.json").unlink(missing_ok=True)
 
-    def _most(self, line: Line) -> float:
+    def _most(self, line: RequestLine) -> float:
         request = line.requests[0]
         price = self._price(request)
         if price is None:

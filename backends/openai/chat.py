@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.openai.answer import TOKENS_A_MESSAGE, most_prompt_tokens, read_answer
-from windowshift.backends.openai.connection import Connection
+from windowshift.backends.openai.connection import OpenAIConnection
 from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.openai.repeat import pause
 from windowshift.backends.shared.faults import Fault
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHARACTERS_A_TOKEN = 4  # of English; only the pace and the estimate go by it
 
 
-class Chat:
+class ChatSampler:
     """Answers requests of one call of `generate`.
 
     What says that no request will be answered (a wrong key, an empty account, a server that stays
@@ -41,7 +41,7 @@ class Chat:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: OpenAIConnection,
         pacer: Pacer,
         budget: Budget,
         price: Callable[[GenerateRequest], Price | None],

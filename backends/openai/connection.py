@@ -13,7 +13,7 @@ from windowshift.backends.openai.options import OpenAIOptions
 from windowshift.backends.openai.said import Listed, ModelEntry
 from windowshift.backends.shared.bounded import at_once, bounded_transport
 from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError, service_error
-from windowshift.backends.shared.key import Key, find_key
+from windowshift.backends.shared.key import ApiKey, find_key
 from windowshift.backends.shared.said import Said, load_json, read
 from windowshift.core.contract.errors import BackendError, MissingExtraError
 from windowshift.core.contract.redaction import Redactor
@@ -31,7 +31,7 @@ _LOOK_TIMEOUT = 15.0
 _CONNECT_TIMEOUT = 20.0
 
 
-class Connection:
+class OpenAIConnection:
     """What backend `openai` needs of a server. The client is made at the first use.
 
     Args:
@@ -40,12 +40,12 @@ class Connection:
 
     def __init__(self, options: OpenAIOptions) -> None:
         self.options = options
-        self._key: Key | None = None
+        self._key: ApiKey | None = None
         self._client: AsyncOpenAI | None = None
         self._models: dict[str, ModelEntry] | None = None
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ApiKey:
         """The key.
 
         Raises:

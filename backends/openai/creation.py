@@ -8,11 +8,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from windowshift.backends.openai.connection import Connection
-from windowshift.backends.openai.job_journal import JobJournal
+from windowshift.backends.openai.connection import OpenAIConnection
+from windowshift.backends.openai.fine_tuning_journal import FineTuningJournal
 from windowshift.backends.openai.repeat import pause, repeat
 from windowshift.backends.openai.said import FineTuningJob, Identified, job_path
-from windowshift.backends.openai.work import METADATA, Work
+from windowshift.backends.openai.work import METADATA, FineTuningWork
 from windowshift.backends.shared.faults import ServiceError
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ class Creation:
     suffix, is taken; only after `settle` seconds without one is it asked for again.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: OpenAIConnection) -> None:
         self._connection = connection
         self._listed: asyncio.Task[list[FineTuningJob]] | None = None
 
-    async def begin(self, work: Work, journal: JobJournal) -> tuple[FineTuningJob, JobJournal]:
+    async def begin(self, work: FineTuningWork, journal: FineTuningJournal) -> tuple[FineTuningJob, FineTuningJournal]:
         """Return the server's job for a piece of work, and the journal that knows it.
 
         Raises:
@@ -67,7 +67,7 @@ class Creation:
 
         return await repeat(self._connection, f"fine-tuning job {number}", ask)
 
-    async def _create(self, work: Work, journal: JobJournal, file: str) -> FineTuningJob:
+    async def _create(self, work: FineTuningWork, journal: FineTuningJournal, file: str) -> FineTuningJob:
         # Any: what `hyperparameters` may hold is the server's to say.
         method: Any = {"type": "supervised", "supervised": {"hyperparameters": dict(work.hyperparameters)}}
 
@@ -107,13 +107,13 @@ class Creation:
                 await pause(options, tries, fault.seconds)
                 tries += 1
 
-    async def _upload(self, work: Work) -> str:
+    async def _upload(self, work: FineTuningWork) -> str:
         async def ask(client: AsyncOpenAI) -> str:
             return await upload(self._connection, client, f"{work.suffix}.jsonl", work.file, "fine-tune")
 
         return await repeat(self._connection, "uploading the training file", ask)
 
-    async def _find(self, work: Work, journal: JobJournal) -> FineTuningJob | None:
+    async def _find(self, work: FineTuningWork, journal: FineTuningJournal) -> FineTuningJob | None:
         """The job of this work at the server; None: there is none, and none is on its way."""
         while True:
             jobs = await self._list(fresh=journal.creating is not None)
@@ -180,13 +180,15 @@ class Creation:
             await asyncio.gather(self._listed, return_exceptions=True)
 
 
-async def upload(connection: Connection, client: AsyncOpenAI, name: str, content: bytes, purpose: FilePurpose) -> str:
+async def upload(
+    connection: OpenAIConnection, client: AsyncOpenAI, name: str, content: bytes, purpose: FilePurpose
+) -> str:
     """Upload a file; its id."""
     made = await client.files.with_raw_response.create(file=(name, content), purpose=purpose)
     return connection.read(Identified, made.http_response).id
 
 
-def _is(work: Work, job: FineTuningJob, journal: JobJournal) -> bool:
+def _is(work: FineTuningWork, job: FineTuningJob, journal: FineTuningJournal) -> bool:
     """Whether a job does this work, and is worth taking: one that failed counts for the try that it was."""
     if job.id in journal.failed:
         return False

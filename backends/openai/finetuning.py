@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windowshift.backends.openai.connection import OWNER, Connection
+from windowshift.backends.openai.connection import OWNER, OpenAIConnection
 from windowshift.backends.openai.creation import ENDED_WITHOUT, Creation
+from windowshift.backends.openai.fine_tuning_journal import FineTuningJournal
 from windowshift.backends.openai.job_events import JobEvents
-from windowshift.backends.openai.job_journal import JobJournal
 from windowshift.backends.openai.repeat import repeat
 from windowshift.backends.openai.said import Checkpoint, FineTuningJob, Listed, ModelEntry, job_path
-from windowshift.backends.openai.work import Work, work_of
+from windowshift.backends.openai.work import FineTuningWork, work_of
 from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.said import read
 from windowshift.backends.shared.side_by_side import Put, side_by_side
@@ -42,7 +42,7 @@ class FineTuning:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: OpenAIConnection,
         budget: Budget,
         price: Callable[[str], Price | None],
         places: asyncio.Semaphore | None = None,
@@ -70,7 +70,7 @@ class FineTuning:
         Raises:
             BackendError: the server stayed away, or the journal cannot be read.
         """
-        journal = JobJournal.read(output)
+        journal = FineTuningJournal.read(output)
         if journal is None or journal.adapter is not None or (journal.job is None and journal.creating is None):
             return
         if journal.job is None:
@@ -96,7 +96,7 @@ class FineTuning:
             put(Checkpointed(job.key, examples, model))
         put(Trained(job.key, journal.adapter or "", work.total, journal.usd))
 
-    async def _work(self, job: TrainJob) -> Work:
+    async def _work(self, job: TrainJob) -> FineTuningWork:
         """Put a job into the API's terms.
 
         Raises:
@@ -120,7 +120,7 @@ class FineTuning:
                 f"not after {between[0]}"
             )
         options = self._connection.options
-        begun = JobJournal.read(job.output)
+        begun = FineTuningJournal.read(job.output)
         own = options.server_learning_rate is None and (
             begun.own if begun is not None else await self._is_own(job.model.base)
         )
@@ -143,24 +143,24 @@ class FineTuning:
                     self._owners = {}
         return self._owners.get(model) == OWNER
 
-    async def _journal(self, work: Work) -> JobJournal:
+    async def _journal(self, work: FineTuningWork) -> FineTuningJournal:
         """The journal of this work. One of other work, e.g. of data that was written anew, is left behind."""
         server = self._connection.options.base_url
-        found = JobJournal.read(work.job.output)
+        found = FineTuningJournal.read(work.job.output)
         if found is None or found.token != work.token:
             if found is not None and found.job is not None and found.adapter is None and found.server == server:
                 await self._creation.stop(found.job)
-            found = JobJournal(work.token, server, own=bool(work.own))
+            found = FineTuningJournal(work.token, server, own=bool(work.own))
         elif found.server != server and found.adapter is None:
             # The same server may have another address now; its list will tell.
             found = replace(found, server=server)
         return found
 
-    def _most(self, work: Work) -> float:
+    def _most(self, work: FineTuningWork) -> float:
         price = self._price(work.job.model.base)
         return (price.trained(work.most_tokens) or 0.0) if price is not None else 0.0
 
-    async def _at_the_server(self, work: Work, journal: JobJournal, put: Put) -> JobJournal:
+    async def _at_the_server(self, work: FineTuningWork, journal: FineTuningJournal, put: Put) -> FineTuningJournal:
         """Begin the work or take it up, follow it to its end, and return the journal of the finished job."""
         output = work.job.output
         try:
@@ -190,7 +190,7 @@ class FineTuning:
             output
         )
 
-    def _cost(self, work: Work, remote: FineTuningJob) -> tuple[float | None, bool]:
+    def _cost(self, work: FineTuningWork, remote: FineTuningJob) -> tuple[float | None, bool]:
         """What a job cost (None: no price is known), and whether that is the most that it can have cost."""
         price = self._price(work.job.model.base)
         if price is None or price.training is None:
@@ -200,8 +200,8 @@ class FineTuning:
         return self._most(work), price.training > 0
 
     async def _follow(
-        self, work: Work, journal: JobJournal, remote: FineTuningJob, put: Put
-    ) -> tuple[FineTuningJob, JobJournal]:
+        self, work: FineTuningWork, journal: FineTuningJournal, remote: FineTuningJob, put: Put
+    ) -> tuple[FineTuningJob, FineTuningJournal]:
         """Pass on what happens to a job until it ends."""
         events = JobEvents(self._connection, work, remote.id, journal.last_event)
         status, wait = "", min(FIRST_POLL, self._connection.options.poll)
@@ -220,7 +220,7 @@ class FineTuning:
             wait = min(self._connection.options.poll, wait * 1.5)
             remote = await self._creation.look(remote.id)
 
-    async def _checkpoints(self, work: Work, remote: FineTuningJob) -> dict[int, str]:
+    async def _checkpoints(self, work: FineTuningWork, remote: FineTuningJob) -> dict[int, str]:
         """The models after the numbers of examples that were asked for.
 
         Raises:
@@ -258,7 +258,7 @@ def _status(remote: FineTuningJob) -> str:
 
 def _not_begun(job: TrainJob) -> bool:
     try:
-        journal = JobJournal.read(job.output)
+        journal = FineTuningJournal.read(job.output)
     except BackendError:
         return True
     return journal is None or (journal.job is None and journal.creating is None)

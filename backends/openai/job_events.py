@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator
 
-from windowshift.backends.openai.connection import Connection
+from windowshift.backends.openai.connection import OpenAIConnection
 from windowshift.backends.openai.repeat import repeat
-from windowshift.backends.openai.said import Event, FineTuningJob, job_path
-from windowshift.backends.openai.work import BYTES_A_TOKEN, Work
+from windowshift.backends.openai.said import FineTuningJob, JobEvent, job_path
+from windowshift.backends.openai.work import BYTES_A_TOKEN, FineTuningWork
 from windowshift.backends.shared.faults import BrokenAnswerError
 from windowshift.backends.shared.said import Count, Finite, Said, read
 from windowshift.core.contract.training import TrainEvent, TrainMessage, TrainProgress
@@ -37,7 +37,7 @@ class JobEvents:
         last: the id of the last event that was passed on, also by an earlier process.
     """
 
-    def __init__(self, connection: Connection, work: Work, job: str, last: str | None) -> None:
+    def __init__(self, connection: OpenAIConnection, work: FineTuningWork, job: str, last: str | None) -> None:
         self._connection, self._work, self._job, self.last = connection, work, job, last
         self._before: tuple[float, int] | None = None
 
@@ -48,9 +48,9 @@ class JobEvents:
             ServiceError: the server stayed away.
         """
 
-        async def ask(client: AsyncOpenAI) -> list[Event]:
+        async def ask(client: AsyncOpenAI) -> list[JobEvent]:
             found = []
-            async for event in self._connection.listed(Event, client, job_path(self._job, "events"), limit=100):
+            async for event in self._connection.listed(JobEvent, client, job_path(self._job, "events"), limit=100):
                 if event.id == self.last:
                     break
                 found.append(event)
@@ -61,7 +61,7 @@ class JobEvents:
             self.last = events[-1].id
         return [passed for event in events if (passed := self._read(event, remote)) is not None]
 
-    def _read(self, event: Event, remote: FineTuningJob) -> TrainEvent | None:
+    def _read(self, event: JobEvent, remote: FineTuningJob) -> TrainEvent | None:
         key = self._work.job.key
         try:
             metrics = read(_Metrics, event.data or {})
@@ -85,7 +85,7 @@ class JobEvents:
         epochs, rest = divmod(step, -(-size // batch))
         return min(self._work.total, epochs * size + min(size, rest * batch))
 
-    def _speed(self, event: Event, said: float | None, examples: int) -> float:
+    def _speed(self, event: JobEvent, said: float | None, examples: int) -> float:
         """Tokens a second: as the server says, or estimated from the times of the events; 0: not known yet."""
         if said is not None:
             return said

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from windowshift.backends.openai.connection import Connection
+from windowshift.backends.openai.connection import OpenAIConnection
 from windowshift.backends.openai.options import OpenAIOptions
 from windowshift.backends.shared.faults import ServiceError
 
@@ -20,7 +20,7 @@ LEAST_PAUSE = 1.0
 """Seconds; after some tries a server that says "again, in no time" is not believed to mean less."""
 
 
-async def repeat(connection: Connection, what: str, ask: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+async def repeat(connection: OpenAIConnection, what: str, ask: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
     """Ask until the server answers, for as long as the option `patience` says.
 
     Raises:

@@ -107,7 +107,7 @@ class FineTuningJob(Said):
     error: Annotated[Reason | None, _Aside] = None
 
 
-class Event(Said):
+class JobEvent(Said):
     """An event of a fine-tuning job."""
 
     kept = ("id",)

@@ -15,7 +15,7 @@ BYTES_A_TOKEN = 2  # no ordinary text has more tokens than this; a limit in USD 
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class FineTuningWork:
     """What a `TrainJob` asks of a server.
 
     Attributes:
@@ -54,7 +54,7 @@ class Work:
         return len(self.file) // BYTES_A_TOKEN * self.job.sft.epochs
 
 
-def work_of(job: TrainJob, extra: Mapping[str, Any], server_rate: float | None, *, own: bool) -> Work:
+def work_of(job: TrainJob, extra: Mapping[str, Any], server_rate: float | None, *, own: bool) -> FineTuningWork:
     """Put a job into the API's terms.
 
     Args:
@@ -72,7 +72,7 @@ def work_of(job: TrainJob, extra: Mapping[str, Any], server_rate: float | None, 
     beyond = _own(job.sft) if own else {}
     named = json.dumps([job.model.base, hyperparameters, job.seed, *([beyond] if own else [])], sort_keys=True)
     content = f"{named}\n{file}".encode()
-    return Work(job, file.encode(), hyperparameters, beyond, hashlib.sha256(content).hexdigest()[:32])
+    return FineTuningWork(job, file.encode(), hyperparameters, beyond, hashlib.sha256(content).hexdigest()[:32])
 
 
 def _own(sft: Sft) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from windowshift.backends.serve.api_error import ApiError, refuse_full
 from windowshift.backends.serve.batches import UNFINISHED, BatchRequest
 from windowshift.backends.serve.body import parse
-from windowshift.backends.serve.page import Page, listed
+from windowshift.backends.serve.page import ListPage, listed
 from windowshift.backends.serve.service import service
 
 
@@ -30,7 +30,7 @@ async def create(request: Request) -> Response:
 
 async def index(request: Request) -> Response:
     """List batches."""
-    batches, more = service(request).batches.page(Page.parse(request.query_params))
+    batches, more = service(request).batches.page(ListPage.parse(request.query_params))
     return JSONResponse(listed(batches, more, lambda batch: batch.to_api()))
 
 

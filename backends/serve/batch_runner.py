@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.backends.serve.api_error import ApiError
-from windowshift.backends.serve.batches import INPUT, Batch, Batches, BatchLine, BatchProblem
+from windowshift.backends.serve.batches import INPUT, Batches, BatchLine, BatchProblem, ServedBatch
 from windowshift.backends.serve.body import check
 from windowshift.backends.serve.files import Files
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.restarts import Restarts
 from windowshift.backends.serve.rota import Rota
 from windowshift.backends.serve.sampling_kinds import KINDS
 from windowshift.backends.serve.sampling_request import SamplingRequest
-from windowshift.backends.serve.state import State, new_id
+from windowshift.backends.serve.state import ServerState, new_id
 from windowshift.backends.serve.training_file import lines
 
 PORTION = 256
@@ -43,7 +43,9 @@ class BatchRunner:
         limits: the server's.
     """
 
-    def __init__(self, answer: Answer, state: State, batches: Batches, files: Files, limits: Limits) -> None:
+    def __init__(
+        self, answer: Answer, state: ServerState, batches: Batches, files: Files, limits: ServerLimits
+    ) -> None:
         self._answer, self._state, self._batches, self._files = answer, state, batches, files
         self._limits = limits
         self._task: asyncio.Task[None] | None = None
@@ -72,7 +74,7 @@ class BatchRunner:
             self._task = asyncio.create_task(self._run(waiting))
             self._task.add_done_callback(self._ended)
 
-    def cancel(self, batch: Batch) -> Batch:
+    def cancel(self, batch: ServedBatch) -> ServedBatch:
         """Ask for a batch to end; what is answered already comes with it, and nothing else is worked on."""
         batch = self._batches.enter(batch, "cancelling")
         if batch.id == self._at:
@@ -101,7 +103,7 @@ class BatchRunner:
             self._restarts.failed(key, error)
         self._restarts.look()
 
-    async def _run(self, batch: Batch) -> None:
+    async def _run(self, batch: ServedBatch) -> None:
         try:
             if batch.status == "validating":
                 problems, total = await asyncio.to_thread(self._examine, batch)
@@ -120,7 +122,7 @@ class BatchRunner:
                 self._batches.enter(batch, "failed", problems=json.dumps([problem.to_api()]))
             raise
 
-    def _examine(self, batch: Batch) -> tuple[list[BatchProblem], int]:
+    def _examine(self, batch: ServedBatch) -> tuple[list[BatchProblem], int]:
         """What is wrong with the input, and how many requests it has."""
         problems: list[BatchProblem] = []
         seen: set[str] = set()
@@ -145,7 +147,7 @@ class BatchRunner:
             problems.append(BatchProblem(None, f"the input file has more than {MOST_LINES} requests: split it"))
         return problems, total
 
-    async def _turn(self, batch: Batch) -> bool:
+    async def _turn(self, batch: ServedBatch) -> bool:
         """Answer a portion; whether nothing is left to be asked."""
         folder = self._batches.folder(batch)
         if batch.id not in self._left:
@@ -201,7 +203,7 @@ class BatchRunner:
                     raise
             await asyncio.sleep(BUSY_SECONDS)
 
-    def _finish(self, batch: Batch) -> None:
+    def _finish(self, batch: ServedBatch) -> None:
         """List the results as files, and end the batch: all of it, or nothing."""
         folder = self._batches.folder(batch)
         if batch.status != "cancelling":
@@ -219,7 +221,7 @@ class BatchRunner:
             self._batches.enter(batch, "cancelled" if batch.status == "cancelling" else "completed", **added)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _lines(self, batch: Batch) -> Iterator[tuple[int, Any]]:
+    def _lines(self, batch: ServedBatch) -> Iterator[tuple[int, Any]]:
         with (self._batches.folder(batch) / INPUT).open("rb") as file:
             yield from lines(file, self._limits.line_bytes)
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from windowshift.backends.serve.api_error import missing
 from windowshift.backends.serve.job_request import Metadata, Text
-from windowshift.backends.serve.page import Page
-from windowshift.backends.serve.state import State, new_id, now
+from windowshift.backends.serve.page import ListPage
+from windowshift.backends.serve.state import ServerState, new_id, now
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses"]
 DAY = 24 * 60 * 60
@@ -68,7 +68,7 @@ class BatchProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ServedBatch:
     """A batch. `moments` are Unix seconds by the API's field names."""
 
     n: int
@@ -110,14 +110,14 @@ class Batch:
 class Batches:
     """The batches of a data folder. One is never given up for its age: `expires_at` is only shown."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: ServerState) -> None:
         self._state = state
 
-    def folder(self, batch: Batch) -> Path:
+    def folder(self, batch: ServedBatch) -> Path:
         """Where a batch keeps a copy of its input, and its answers while they come in."""
         return self._state.place("batches", batch.id)
 
-    def create(self, request: BatchRequest, data: Path) -> Batch:
+    def create(self, request: BatchRequest, data: Path) -> ServedBatch:
         """Put a copy of the input into a new batch's folder, and store the batch."""
         batch_id = new_id("batch_")
         folder = self._state.place("batches", batch_id)
@@ -135,7 +135,7 @@ class Batches:
             raise
         return self.get(batch_id)
 
-    def get(self, batch_id: str) -> Batch:
+    def get(self, batch_id: str) -> ServedBatch:
         """Find a batch.
 
         Raises:
@@ -146,26 +146,26 @@ class Batches:
             raise missing("batch", batch_id)
         return _batch(row)
 
-    def unfinished(self) -> list[Batch]:
+    def unfinished(self) -> list[ServedBatch]:
         """Batches with work left, the oldest first."""
         places = ", ".join("?" for _ in UNFINISHED)
         query = f"SELECT * FROM batches WHERE status IN ({places}) ORDER BY n"
         return [_batch(row) for row in self._state.connection.execute(query, UNFINISHED)]
 
-    def enter(self, batch: Batch, status: Status, **columns: object) -> Batch:
+    def enter(self, batch: ServedBatch, status: Status, **columns: object) -> ServedBatch:
         """Give a batch a status, at this moment, and other columns."""
         moments = dict(batch.moments)
         if status in _MOMENTS:
             moments.setdefault(_MOMENTS[status], now())
         return self.change(batch, status=status, moments=json.dumps(moments), **columns)
 
-    def change(self, batch: Batch, **columns: object) -> Batch:
+    def change(self, batch: ServedBatch, **columns: object) -> ServedBatch:
         """Set columns of a batch; its new state."""
         setting = ", ".join(f"{name} = ?" for name in columns)
         self._state.connection.execute(f"UPDATE batches SET {setting} WHERE n = ?", (*columns.values(), batch.n))
         return self.get(batch.id)
 
-    def page(self, page: Page) -> tuple[list[Batch], bool]:
+    def page(self, page: ListPage) -> tuple[list[ServedBatch], bool]:
         """A part of the list, and whether there is more."""
         rows, more = page.rows(self._state.connection, "batches", what="batch")
         return [_batch(row) for row in rows], more
@@ -176,8 +176,8 @@ class Batches:
         self._state.sweep("batches", "batch_", known)
 
 
-def _batch(row: sqlite3.Row) -> Batch:
-    return Batch(
+def _batch(row: sqlite3.Row) -> ServedBatch:
+    return ServedBatch(
         n=row["n"],
         id=row["id"],
         created_at=row["created_at"],

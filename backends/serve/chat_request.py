@@ -11,7 +11,7 @@ from pydantic import Field
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.chat_message import ChatMessage
 from windowshift.backends.serve.chat_writer import ChatWriter
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.sampling_request import SamplingRequest, Tokens
 from windowshift.core.contract.generation import GenerateRequest
 
@@ -71,7 +71,7 @@ class ChatRequest(SamplingRequest):
         """How many alternatives to name at each token; None where no log-probabilities are wanted."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def refuse(self, limits: Limits) -> None:
+    def refuse(self, limits: ServerLimits) -> None:
         """Check what the types cannot say.
 
         Raises:

@@ -10,7 +10,7 @@ from windowshift.backends.serve.api_error import ApiError
 from windowshift.core.contract.generation import Completion, TokenLogprob
 
 LEAST = -9999.0  # what the API says of a token that cannot be: JSON has no infinity
-Finish = Literal["stop", "length"]
+ChoiceFinish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Choice:
 
     index: int
     text: str | None
-    finish: Finish
+    finish: ChoiceFinish
     tokens: tuple[TokenLogprob, ...] | None
     reasoning: str | None = None
 
@@ -40,7 +40,7 @@ class Choice:
             raise failure(completion.error or "the backend gave no reason", param)
         at = cut(completion.text, stops)
         text = completion.text[:at]
-        finish: Finish = "length" if completion.finish == "length" and at is None else "stop"
+        finish: ChoiceFinish = "length" if completion.finish == "length" and at is None else "stop"
         tokens = completion.token_logprobs
         return cls(index, text, finish, None if tokens is None else within(tokens, len(text)), completion.reasoning)
 

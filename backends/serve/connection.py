@@ -13,10 +13,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.gate import has_key
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 
 
-def protocol(limits: Limits) -> type[H11Protocol]:
+def protocol(limits: ServerLimits) -> type[H11Protocol]:
     """A protocol class for uvicorn that keeps to `limits` of connections, of heads and of answers that nobody reads."""
     clock = itertools.count()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.choice import Choice, cut, within
-from windowshift.core.contract.generation import Piece, TokenLogprob
+from windowshift.core.contract.generation import TokenLogprob, WrittenPiece
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Draft:
         self._told = self._told_reasoning = ""
         self._told_tokens = 0
 
-    def take(self, piece: Piece) -> Delta | None:
+    def take(self, piece: WrittenPiece) -> Delta | None:
         """Take a piece; what it adds to what was told."""
         if piece.start < len(self._text) or piece.reasoning_start < len(self._reasoning):
             # Work that begins anew, as the worker that was at it died, tells the same from the start again.

@@ -11,8 +11,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from windowshift.backends.serve.api_error import ApiError
-from windowshift.backends.serve.page import Page, listed
-from windowshift.backends.serve.service import Service, service
+from windowshift.backends.serve.page import ListPage, listed
+from windowshift.backends.serve.service import RunningServer, service
 from windowshift.backends.serve.training_file import count, lines
 
 PURPOSES = ("fine-tune", "batch")
@@ -42,7 +42,7 @@ async def upload(request: Request) -> Response:
         return JSONResponse(stored.to_api())
 
 
-def _keep(here: Service, content: BinaryIO, purpose: str) -> tuple[str, int]:
+def _keep(here: RunningServer, content: BinaryIO, purpose: str) -> tuple[str, int]:
     if purpose == "fine-tune":
         count(content, here.limits.line_bytes)
     else:
@@ -54,7 +54,7 @@ def _keep(here: Service, content: BinaryIO, purpose: str) -> tuple[str, int]:
 
 async def index(request: Request) -> Response:
     """List files."""
-    page = Page.parse(request.query_params, limit=10_000, most=10_000)
+    page = ListPage.parse(request.query_params, limit=10_000, most=10_000)
     files, more = service(request).files.page(page, request.query_params.get("purpose"))
     return JSONResponse(listed(files, more, lambda file: file.to_api()))
 

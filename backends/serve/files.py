@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from windowshift.backends.serve.api_error import missing
-from windowshift.backends.serve.page import Page
-from windowshift.backends.serve.state import State, new_id, now
+from windowshift.backends.serve.page import ListPage
+from windowshift.backends.serve.state import ServerState, new_id, now
 from windowshift.core.contract.whole_file import replacing_file
 
 NAME_LENGTH = 200
@@ -44,7 +44,7 @@ class StoredFile:
 class Files:
     """The files of a data folder. A client's file name is shown, and never used as a path."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: ServerState) -> None:
         self._state = state
 
     def path(self, file: StoredFile) -> Path:
@@ -83,7 +83,7 @@ class Files:
             raise missing("file", file_id, param=param, status=status)
         return _file(row)
 
-    def page(self, page: Page, purpose: str | None) -> tuple[list[StoredFile], bool]:
+    def page(self, page: ListPage, purpose: str | None) -> tuple[list[StoredFile], bool]:
         """A part of the list, and whether there is more."""
         where = [] if purpose is None else [("purpose = ?", [purpose])]
         rows, more = page.rows(self._state.connection, "files", where, what="file")

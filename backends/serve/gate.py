@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from windowshift.backends.serve.allowance import Allowance
 from windowshift.backends.serve.api_error import ApiError
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.state import new_id
 
 UPLOADS = "/v1/files"
@@ -28,7 +28,7 @@ def has_key(scope: Mapping[str, Any]) -> bool:
     return bool(scope.get(_KNOWN))
 
 
-class Gate:
+class RequestGate:
     """ASGI middleware that lets no request in without the key, and no body in that is too large or too slow.
 
     A request is refused from its head alone where that is possible: a body that is announced as too
@@ -40,7 +40,7 @@ class Gate:
         limits: the server's.
     """
 
-    def __init__(self, app: ASGIApp, *, key: str, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, *, key: str, limits: ServerLimits) -> None:
         self._app, self._key, self._limits = app, key.encode(), limits
         self._allowance = Allowance(limits.rpm)
 
@@ -98,7 +98,7 @@ class Gate:
 class _Body:
     """A request's body as it arrives, within the limits of size and time."""
 
-    def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limits: ServerLimits) -> None:
         self._scope, self._receive, self._limits = scope, receive, limits
         upload = scope["path"].rstrip("/") == UPLOADS
         self._most = limits.upload_bytes if upload else limits.body_bytes

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from starlette.datastructures import QueryParams
 
-from windowshift.backends.serve.jobs import Job
+from windowshift.backends.serve.jobs import ServedJob
 
 
 def metadata_filter(query: QueryParams) -> Mapping[str, str] | Literal["any"] | None:
@@ -39,7 +39,7 @@ def event_to_api(row: sqlite3.Row) -> dict[str, Any]:
     }
 
 
-def checkpoint_to_api(job: Job, row: sqlite3.Row) -> dict[str, Any]:
+def checkpoint_to_api(job: ServedJob, row: sqlite3.Row) -> dict[str, Any]:
     """As the API's checkpoint object."""
     metrics = {"step": row["step"], "train_loss": row["train_loss"], "full_valid_loss": row["valid_loss"]}
     return {

@@ -15,8 +15,8 @@ from windowshift.backends.serve.api_error import ApiError, refuse_full
 from windowshift.backends.serve.body import parse
 from windowshift.backends.serve.job_listing import checkpoint_to_api, event_to_api, metadata_filter
 from windowshift.backends.serve.job_request import JobRequest
-from windowshift.backends.serve.page import Page, listed
-from windowshift.backends.serve.service import Service, service
+from windowshift.backends.serve.page import ListPage, listed
+from windowshift.backends.serve.service import RunningServer, service
 from windowshift.backends.serve.training_file import count
 
 
@@ -41,7 +41,7 @@ async def create(request: Request) -> Response:
     return JSONResponse(job.to_api())
 
 
-def _training_data(here: Service, file_id: str, param: str) -> Path:
+def _training_data(here: RunningServer, file_id: str, param: str) -> Path:
     file = here.files.get(file_id, param=param, status=400)
     if file.purpose != "fine-tune":
         raise ApiError(400, f"file '{file.id}' was uploaded for '{file.purpose}', not for 'fine-tune'", param=param)
@@ -56,7 +56,7 @@ def _count(data: Path, line_bytes: int) -> int:
 async def index(request: Request) -> Response:
     """List jobs."""
     here = service(request)
-    jobs, more = here.jobs.page(Page.parse(request.query_params), metadata_filter(request.query_params))
+    jobs, more = here.jobs.page(ListPage.parse(request.query_params), metadata_filter(request.query_params))
     return JSONResponse(listed(jobs, more, lambda job: job.to_api(here.trainer.estimated_finish(job))))
 
 
@@ -79,7 +79,7 @@ async def cancel(request: Request) -> Response:
 async def events(request: Request) -> Response:
     """List a job's events, the newest first."""
     here = service(request)
-    rows, more = here.jobs.events(here.jobs.get(request.path_params["job"]), Page.parse(request.query_params))
+    rows, more = here.jobs.events(here.jobs.get(request.path_params["job"]), ListPage.parse(request.query_params))
     return JSONResponse(listed(rows, more, event_to_api))
 
 
@@ -87,7 +87,7 @@ async def checkpoints(request: Request) -> Response:
     """List a job's checkpoints, the newest first."""
     here = service(request)
     job = here.jobs.get(request.path_params["job"])
-    rows, more = here.jobs.checkpoints(job, Page.parse(request.query_params, limit=10))
+    rows, more = here.jobs.checkpoints(job, ListPage.parse(request.query_params, limit=10))
     return JSONResponse(listed(rows, more, partial(checkpoint_to_api, job)))
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from windowshift.backends.serve.api_error import missing
 from windowshift.backends.serve.job_request import JobRequest, OwnSft, Resolved
-from windowshift.backends.serve.page import Page
-from windowshift.backends.serve.state import State, new_id, now
+from windowshift.backends.serve.page import ListPage
+from windowshift.backends.serve.state import ServerState, new_id, now
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 UNFINISHED = ("queued", "running")
@@ -22,7 +22,7 @@ TRAINING, VALIDATION = "training.jsonl", "validation.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ServedJob:
     """A fine-tuning job; `n` is its place in the queue."""
 
     n: int
@@ -95,16 +95,16 @@ class Job:
 class Jobs:
     """The jobs of a data folder."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: ServerState) -> None:
         self._state = state
 
-    def folder(self, job: Job) -> Path:
+    def folder(self, job: ServedJob) -> Path:
         """Where a job keeps its copy of the data, its resume state and its adapters."""
         return self._state.place("jobs", job.id)
 
     def create(
         self, request: JobRequest, resolved: Resolved, examples: int, seed: int, data: Path, unlearned: Path | None
-    ) -> Job:
+    ) -> ServedJob:
         """Put copies of the training and validation data into a new job's folder, and store the job as queued."""
         job_id = new_id("ftjob-")
         folder = self._state.place("jobs", job_id)
@@ -143,7 +143,7 @@ class Jobs:
         row = self._state.connection.execute("SELECT * FROM jobs WHERE n = ?", (cursor.lastrowid,)).fetchone()
         return _job(row)
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str) -> ServedJob:
         """Find a job.
 
         Raises:
@@ -154,7 +154,7 @@ class Jobs:
             raise missing("fine-tuning job", job_id)
         return _job(row)
 
-    def unfinished(self) -> list[Job]:
+    def unfinished(self) -> list[ServedJob]:
         """Jobs that are queued, or were running when the server ended; the oldest first."""
         query = "SELECT * FROM jobs WHERE status IN (?, ?) ORDER BY n"
         return [_job(row) for row in self._state.connection.execute(query, UNFINISHED)]
@@ -164,13 +164,13 @@ class Jobs:
         known = {row["id"] for row in self._state.connection.execute("SELECT id FROM jobs")}
         self._state.sweep("jobs", "ftjob-", known)
 
-    def change(self, job: Job, **columns: object) -> Job:
+    def change(self, job: ServedJob, **columns: object) -> ServedJob:
         """Set columns of a job; its new state."""
         setting = ", ".join(f"{name} = ?" for name in columns)
         self._state.connection.execute(f"UPDATE jobs SET {setting} WHERE n = ?", (*columns.values(), job.n))
         return _job(self._state.connection.execute("SELECT * FROM jobs WHERE n = ?", (job.n,)).fetchone())
 
-    def page(self, page: Page, metadata: Mapping[str, str] | Literal["any"] | None) -> tuple[list[Job], bool]:
+    def page(self, page: ListPage, metadata: Mapping[str, str] | Literal["any"] | None) -> tuple[list[ServedJob], bool]:
         """A part of the list; `metadata` None asks for jobs that have none."""
         where: list[tuple[str, list[object]]] = []
         if metadata is None:
@@ -183,7 +183,7 @@ class Jobs:
 
     def log(
         self,
-        job: Job,
+        job: ServedJob,
         message: str,
         *,
         level: Literal["info", "warn", "error"] = "info",
@@ -198,7 +198,7 @@ class Jobs:
             (new_id("ftevent-"), job.n, now(), level, message, step, loss, tokens),
         )
 
-    def validated(self, job: Job, step: int, loss: float) -> None:
+    def validated(self, job: ServedJob, step: int, loss: float) -> None:
         """Store the loss on the whole validation file after a step, once."""
         cursor = self._state.connection.execute(
             "UPDATE events SET valid_loss = ? WHERE job = ? AND step = ? AND valid_loss IS NULL", (loss, job.n, step)
@@ -206,16 +206,16 @@ class Jobs:
         if cursor.rowcount:
             self.log(job, f"Step {step}: full validation loss={loss:.4f}")
 
-    def events(self, job: Job, page: Page) -> tuple[list[sqlite3.Row], bool]:
+    def events(self, job: ServedJob, page: ListPage) -> tuple[list[sqlite3.Row], bool]:
         """A part of a job's events."""
         return page.rows(self._state.connection, "events", [("job = ?", [job.n])], what="event")
 
-    def steps(self, job: Job) -> list[sqlite3.Row]:
+    def steps(self, job: ServedJob) -> list[sqlite3.Row]:
         """All steps of a job, with columns `step`, `loss`, `tokens` and `valid_loss`."""
         query = "SELECT step, loss, tokens, valid_loss FROM events WHERE job = ? AND step IS NOT NULL ORDER BY step"
         return self._state.connection.execute(query, (job.n,)).fetchall()
 
-    def checkpoint(self, job: Job, step: int, adapter: str) -> bool:
+    def checkpoint(self, job: ServedJob, step: int, adapter: str) -> bool:
         """Store a checkpoint, and its model under its name; False for one that a resumed job reports anew."""
         connection = self._state.connection
         if connection.execute("SELECT 1 FROM checkpoints WHERE job = ? AND step = ?", (job.n, step)).fetchone():
@@ -236,16 +236,16 @@ class Jobs:
             )
         return True
 
-    def checkpoints(self, job: Job, page: Page) -> tuple[list[sqlite3.Row], bool]:
+    def checkpoints(self, job: ServedJob, page: ListPage) -> tuple[list[sqlite3.Row], bool]:
         """A part of a job's checkpoints."""
         return page.rows(self._state.connection, "checkpoints", [("job = ?", [job.n])], what="checkpoint")
 
 
-def _job(row: sqlite3.Row) -> Job:
+def _job(row: sqlite3.Row) -> ServedJob:
     error = None
     if row["error_message"] is not None:
         error = {"code": row["error_code"], "message": row["error_message"], "param": row["error_param"]}
-    return Job(
+    return ServedJob(
         n=row["n"],
         id=row["id"],
         created_at=row["created_at"],

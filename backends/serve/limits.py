@@ -8,7 +8,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """The server's limits; what is beyond them is refused with a sentence that names the limit.
 
     Attributes:

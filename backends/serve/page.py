@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListPage:
     """Which part of a list is wanted; `newest` first unless a client asks for the other order."""
 
     after: str | None = None
@@ -23,7 +23,7 @@ class Page:
     newest: bool = True
 
     @classmethod
-    def parse(cls, query: QueryParams, *, limit: int = 20, most: int = 100) -> Page:
+    def parse(cls, query: QueryParams, *, limit: int = 20, most: int = 100) -> ListPage:
         """Read the query.
 
         Raises:

@@ -28,7 +28,7 @@ GONE = 499
 _PLACE = "windowshift.log_entry"
 
 
-class Entry:
+class LogEntry:
     """What the log will say of a request; endpoints add what they know.
 
     Args:
@@ -63,13 +63,13 @@ class Entry:
         self.problem = error
 
 
-def entry(scope: Scope) -> Entry:
+def entry(scope: Scope) -> LogEntry:
     """The log's entry of a request; one that nobody reads where there is no log."""
-    found: Entry = scope.setdefault(_PLACE, Entry())
+    found: LogEntry = scope.setdefault(_PLACE, LogEntry())
     return found
 
 
-class LogFile:
+class RequestLogFile:
     """Lines in a file that is put aside once it is large, and of which two are kept.
 
     Where it cannot be written (a full disk), lines are lost and counted, it is said once, and it is tried again later
@@ -129,7 +129,7 @@ class RequestLog:
         texts: whether prompts and answers are kept.
     """
 
-    def __init__(self, app: ASGIApp, *, file: LogFile, redactor: Redactor, texts: bool) -> None:
+    def __init__(self, app: ASGIApp, *, file: RequestLogFile, redactor: Redactor, texts: bool) -> None:
         self._app, self._file, self._redactor, self._texts = app, file, redactor, texts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,7 +138,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
-        noted = scope[_PLACE] = Entry(texts=self._texts)
+        noted = scope[_PLACE] = LogEntry(texts=self._texts)
         status, request_id, whole = 0, "", False
 
         async def answer(message: Message) -> None:

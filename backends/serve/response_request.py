@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.chat_message import ROLES, Text
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.response_writer import ResponseWriter
 from windowshift.backends.serve.sampling_request import SamplingRequest, Tokens
 from windowshift.core.contract.generation import GenerateRequest, Message
@@ -149,7 +149,7 @@ class ResponseRequest(SamplingRequest):
         """Whether log-probabilities are wanted."""
         return LOGPROBS in (self.include or ())
 
-    def refuse(self, limits: Limits) -> None:
+    def refuse(self, limits: ServerLimits) -> None:
         """Check what the types cannot say.
 
         Raises:

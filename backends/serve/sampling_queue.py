@@ -14,7 +14,7 @@ from windowshift.backends.serve.api_error import ApiError
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.backend import StreamingBackend
 from windowshift.core.contract.errors import WindowshiftError
-from windowshift.core.contract.generation import Completion, GenerateRequest, Piece
+from windowshift.core.contract.generation import Completion, GenerateRequest, WrittenPiece
 
 GATHER_SECONDS = 0.005  # without a new request
 GATHER_AT_MOST = 0.1
@@ -28,14 +28,14 @@ class _Wanted:
 
     request: GenerateRequest
     index: int
-    results: asyncio.Queue[tuple[int, Piece | Completion | ApiError]]
+    results: asyncio.Queue[tuple[int, WrittenPiece | Completion | ApiError]]
     handed_over: bool = False
     ended: bool = False  # answered, failed, or nobody waits for it any more
 
-    def give(self, result: Piece | Completion | ApiError) -> None:
+    def give(self, result: WrittenPiece | Completion | ApiError) -> None:
         """Pass something on to who waits."""
         if not self.ended:
-            self.ended = not isinstance(result, Piece)
+            self.ended = not isinstance(result, WrittenPiece)
             self.results.put_nowait((self.index, result))
 
 
@@ -75,7 +75,9 @@ class SamplingQueue:
             found = {index: result async for index, result in results if isinstance(result, Completion)}
         return [found[index] for index in range(len(requests))]
 
-    async def follow(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[tuple[int, Piece | Completion], None]:
+    async def follow(
+        self, requests: Sequence[GenerateRequest]
+    ) -> AsyncGenerator[tuple[int, WrittenPiece | Completion], None]:
         """Answer requests; yields completions, and pieces of those that ask for them, with their places in `requests`.
 
         Closing it ends the work on what is not answered yet.
@@ -122,7 +124,7 @@ class SamplingQueue:
                 headers={"retry-after": "1"},
             )
         loop = asyncio.get_running_loop()
-        results: asyncio.Queue[tuple[int, Piece | Completion | ApiError]] = asyncio.Queue()
+        results: asyncio.Queue[tuple[int, WrittenPiece | Completion | ApiError]] = asyncio.Queue()
         wanted: list[_Wanted] = []
         for index, request in enumerate(requests):
             self._number += 1

@@ -13,11 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.job_request import Metadata
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.core.contract.generation import GenerateRequest, Model, Sampling
 
 if TYPE_CHECKING:
-    from windowshift.backends.serve.writer import Writer
+    from windowshift.backends.serve.writer import AnswerWriter
 
 _one = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 _Stop = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1000)]
@@ -99,10 +99,10 @@ class SamplingRequest(BaseModel):
         """The prompts that are asked for, each as a copy of `first`, which has all but the prompt."""
 
     @abstractmethod
-    def writer(self, fingerprint: str) -> Writer:
+    def writer(self, fingerprint: str) -> AnswerWriter:
         """What writes the answer in the route's own format."""
 
-    def refuse(self, limits: Limits) -> None:
+    def refuse(self, limits: ServerLimits) -> None:
         """Check what the types cannot say.
 
         Raises:

@@ -16,11 +16,11 @@ from windowshift.backends.serve.api_error import ApiError
 from windowshift.backends.serve.body import parse
 from windowshift.backends.serve.choice import Choice, Usage
 from windowshift.backends.serve.draft import Draft
-from windowshift.backends.serve.request_log import Entry, entry
+from windowshift.backends.serve.request_log import LogEntry, entry
 from windowshift.backends.serve.sampling_kinds import KINDS
 from windowshift.backends.serve.sampling_request import SamplingRequest
-from windowshift.backends.serve.service import Service, service
-from windowshift.core.contract.generation import Completion, GenerateRequest, Piece
+from windowshift.backends.serve.service import RunningServer, service
+from windowshift.core.contract.generation import Completion, GenerateRequest, WrittenPiece
 
 T = TypeVar("T")
 GONE = 499  # the client went away; nobody reads this
@@ -48,7 +48,7 @@ def _endpoint(kind: type[SamplingRequest]) -> Callable[[Request], Awaitable[Resp
     return sample
 
 
-async def answer(here: Service, wanted: SamplingRequest, log: Entry | None = None) -> dict[str, Any]:
+async def answer(here: RunningServer, wanted: SamplingRequest, log: LogEntry | None = None) -> dict[str, Any]:
     """Answer a checked request with one object.
 
     Raises:
@@ -63,7 +63,7 @@ async def answer(here: Service, wanted: SamplingRequest, log: Entry | None = Non
     return wanted.writer(fingerprint).whole(choices, usage)
 
 
-async def _events(here: Service, wanted: SamplingRequest, log: Entry) -> AsyncGenerator[bytes, None]:
+async def _events(here: RunningServer, wanted: SamplingRequest, log: LogEntry) -> AsyncGenerator[bytes, None]:
     """Answer a checked request with events; the first ones come together, once there is something to tell.
 
     Raises:
@@ -79,7 +79,7 @@ async def _events(here: Service, wanted: SamplingRequest, log: Entry) -> AsyncGe
         async with aclosing(here.sampling.follow(requests)) as results:
             async for index, result in results:
                 choice: Choice | None = None
-                if isinstance(result, Piece):
+                if isinstance(result, WrittenPiece):
                     delta = drafts[index].take(result)
                 else:
                     completions[index] = result
@@ -103,7 +103,7 @@ async def _events(here: Service, wanted: SamplingRequest, log: Entry) -> AsyncGe
         yield b"".join(writer.fail(error))
 
 
-def _prepare(here: Service, wanted: SamplingRequest) -> tuple[list[GenerateRequest], str]:
+def _prepare(here: RunningServer, wanted: SamplingRequest) -> tuple[list[GenerateRequest], str]:
     model = here.models.get(wanted.model)
     wanted.refuse(here.limits)
     return wanted.requests(model.model, model.default_tokens), here.fingerprints[model.base]

@@ -11,7 +11,7 @@ from typing import Any
 
 from windowshift.backends.local.model_folder import model_context
 from windowshift.backends.serve.api_error import ApiError, missing, shown
-from windowshift.backends.serve.state import State
+from windowshift.backends.serve.state import ServerState
 from windowshift.core.contract.errors import BackendError, StoreError
 from windowshift.core.contract.generation import Model, TemplateInputs
 
@@ -55,7 +55,7 @@ class ServedModels:
         started: Unix seconds; a base model's `created`.
     """
 
-    def __init__(self, state: State, bases: Sequence[str], started: int) -> None:
+    def __init__(self, state: ServerState, bases: Sequence[str], started: int) -> None:
         self._state = state
         self.template = TemplateInputs(state.day)
         self._bases: dict[str, ServedModel] = {}

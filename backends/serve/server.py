@@ -25,15 +25,15 @@ from windowshift.backends.serve.batch_runner import BatchRunner
 from windowshift.backends.serve.batches import Batches
 from windowshift.backends.serve.connection import protocol
 from windowshift.backends.serve.files import Files
-from windowshift.backends.serve.gate import Gate
+from windowshift.backends.serve.gate import RequestGate
 from windowshift.backends.serve.jobs import Jobs
-from windowshift.backends.serve.limits import Limits
-from windowshift.backends.serve.request_log import LogFile, RequestLog
+from windowshift.backends.serve.limits import ServerLimits
+from windowshift.backends.serve.request_log import RequestLog, RequestLogFile
 from windowshift.backends.serve.sampling_queue import SamplingQueue
 from windowshift.backends.serve.sampling_request import SamplingRequest
 from windowshift.backends.serve.served_models import ServedModels
-from windowshift.backends.serve.service import Service
-from windowshift.backends.serve.state import State
+from windowshift.backends.serve.service import RunningServer
+from windowshift.backends.serve.state import ServerState
 from windowshift.backends.serve.trainer import Trainer
 from windowshift.core.contract.backend import StreamingBackend
 from windowshift.core.contract.errors import SpecError, WindowshiftError
@@ -70,7 +70,7 @@ class ServerOptions:
     port: int = 8000
     jobs_at_once: int = 1
     sft: Sft = field(default_factory=Sft)
-    limits: Limits = field(default_factory=Limits)
+    limits: ServerLimits = field(default_factory=ServerLimits)
     log: Path | None = None
     log_texts: bool = False
 
@@ -86,7 +86,7 @@ def serve(backend: StreamingBackend, options: ServerOptions, ready: Callable[[st
     """
     fingerprints = {name: f"fp_{backend.identify(name).fingerprint[:10]}" for name in options.models}
     with hold(options.data, "windowshift serve"), _listening(options.host, options.port) as listening:
-        state = State(options.data)
+        state = ServerState(options.data)
         try:
             server = server_of(*application(backend, state, options, fingerprints))
             ready(_url(listening))
@@ -96,8 +96,8 @@ def serve(backend: StreamingBackend, options: ServerOptions, ready: Callable[[st
 
 
 def application(
-    backend: StreamingBackend, state: State, options: ServerOptions, fingerprints: dict[str, str]
-) -> tuple[ASGIApp, Service]:
+    backend: StreamingBackend, state: ServerState, options: ServerOptions, fingerprints: dict[str, str]
+) -> tuple[ASGIApp, RunningServer]:
     """The server as an ASGI application, and its parts; jobs start, and end, with its lifespan."""
     files, jobs = Files(state), Jobs(state)
     trainer = Trainer(backend, state, jobs, files, options.sft, at_once=options.jobs_at_once, limits=options.limits)
@@ -109,7 +109,9 @@ def application(
 
     batches = Batches(state)
     runner = BatchRunner(answer, state, batches, files, options.limits)
-    found = Service(state.folder, files, jobs, models, trainer, sampling, batches, runner, options.limits, fingerprints)
+    found = RunningServer(
+        state.folder, files, jobs, models, trainer, sampling, batches, runner, options.limits, fingerprints
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -133,17 +135,17 @@ def application(
         },
     )
     app.router.redirect_slashes = False
-    gate = Gate(app, key=options.key, limits=options.limits)
+    gate = RequestGate(app, key=options.key, limits=options.limits)
     if options.log is None:
         return gate, found
     redactor = Redactor([options.key])
-    return RequestLog(gate, file=LogFile(options.log), redactor=redactor, texts=options.log_texts), found
+    return RequestLog(gate, file=RequestLogFile(options.log), redactor=redactor, texts=options.log_texts), found
 
 
 class _Server(uvicorn.Server):
     """Tells clients in good time that it goes down, before their requests are cut off."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: RunningServer) -> None:
         super().__init__(config)
         self._service = service
 
@@ -152,7 +154,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_of(app: ASGIApp, service: Service) -> uvicorn.Server:
+def server_of(app: ASGIApp, service: RunningServer) -> uvicorn.Server:
     """What puts the application on a socket."""
     config = uvicorn.Config(
         app,

@@ -110,7 +110,7 @@ ALTER TABLE batches ADD COLUMN endpoint TEXT NOT NULL DEFAULT '/v1/chat/completi
 """
 
 
-class State:
+class ServerState:
     """An open data folder. Hold the lock of `core.lock` first; use it from one thread.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from windowshift.backends.serve.api_error import ApiError
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.sampling_request import SamplingRequest, Tokens
 from windowshift.backends.serve.text_completion_writer import TextCompletionWriter
 from windowshift.core.contract.generation import GenerateRequest
@@ -64,7 +64,7 @@ class TextCompletionRequest(SamplingRequest):
         """How many alternatives to name at each token; None where no log-probabilities are wanted."""
         return self.logprobs
 
-    def refuse(self, limits: Limits) -> None:
+    def refuse(self, limits: ServerLimits) -> None:
         """Check what the types cannot say.
 
         Raises:

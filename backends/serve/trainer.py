@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from windowshift.backends.serve.files import Files
-from windowshift.backends.serve.jobs import TRAINING, VALIDATION, Job, Jobs
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.jobs import TRAINING, VALIDATION, Jobs, ServedJob
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.restarts import Restarts
 from windowshift.backends.serve.rota import Rota
-from windowshift.backends.serve.state import State, now
+from windowshift.backends.serve.state import ServerState, now
 from windowshift.backends.serve.training_file import examples
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import BackendError, WindowshiftError
@@ -66,13 +66,13 @@ class Trainer:
     def __init__(
         self,
         backend: Backend,
-        state: State,
+        state: ServerState,
         jobs: Jobs,
         files: Files,
         sft: Sft,
         *,
         at_once: int,
-        limits: Limits,
+        limits: ServerLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend, self._state, self._jobs, self._files = backend, state, jobs, files
@@ -105,7 +105,7 @@ class Trainer:
                 self._running[job.id] = task
                 task.add_done_callback(partial(self._ended, job.id))
 
-    async def cancel(self, job: Job) -> Job:
+    async def cancel(self, job: ServedJob) -> ServedJob:
         """End a job that is queued or running; what it has saved stays."""
         job = self._jobs.change(job, status="cancelled", finished_at=now())
         self._jobs.log(job, "The job was cancelled")
@@ -115,7 +115,7 @@ class Trainer:
             await asyncio.wait([task])
         return job
 
-    def estimated_finish(self, job: Job) -> int | None:
+    def estimated_finish(self, job: ServedJob) -> int | None:
         """When a running job will end, in Unix seconds; None while that is not known."""
         first, step = self._pace.get(job.id), self._step.get(job.id, 0)
         if job.status != "running" or first is None or step <= first[1]:
@@ -144,7 +144,7 @@ class Trainer:
             self._restarts.failed(key, error)
         self._restarts.look()
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: ServedJob) -> None:
         if job.status == "queued":
             job = self._jobs.change(job, status="running")
             began = f"Fine-tuning job started: {job.examples} examples"
@@ -165,7 +165,7 @@ class Trainer:
                 self._fail(job, f"unexpected error: {type(error).__name__}: {error}")
             raise
 
-    async def _train(self, job: Job, train: TrainJob) -> None:
+    async def _train(self, job: ServedJob, train: TrainJob) -> None:
         async with aclosing(self._backend.train([train])) as events:
             async for event in events:
                 self._take(job, event)
@@ -175,7 +175,7 @@ class Trainer:
                     self._jobs.log(job, f"Step {event.step}: others wait, and have their turn")
                     return
 
-    def _over(self, job: Job, step: int) -> bool:
+    def _over(self, job: ServedJob, step: int) -> bool:
         """Whether a job's turn is over: it was long, others wait, and the job goes on from further than before."""
         began, first = self._pace[job.id]
         if self._clock() - began < TURN_SECONDS or step >= job.steps_an_epoch * job.hyperparameters.n_epochs:
@@ -184,7 +184,7 @@ class Trainer:
             return False  # its last turn left no state behind: it would never end
         return any(one.id not in self._running and self._restarts.due(one.id) for one in self._jobs.unfinished())
 
-    def _train_job(self, job: Job) -> TrainJob:
+    def _train_job(self, job: ServedJob) -> TrainJob:
         folder = self._jobs.folder(job)
         data, unlearned = self._examples(folder / TRAINING), []
         if job.validation_file is not None:
@@ -213,7 +213,7 @@ class Trainer:
         with path.open("rb") as file:
             return list(examples(file, self._limits.line_bytes))
 
-    def _take(self, job: Job, event: TrainEvent) -> None:
+    def _take(self, job: ServedJob, event: TrainEvent) -> None:
         steps = job.steps_an_epoch * job.hyperparameters.n_epochs
         if isinstance(event, TrainProgress):
             self._pace.setdefault(job.id, (self._clock(), event.step))
@@ -246,12 +246,12 @@ class Trainer:
                 raise _FullDiskError(event.error)
             self._fail(job, event.error)
 
-    def _save(self, job: Job, step: int, adapter: str) -> None:
+    def _save(self, job: ServedJob, step: int, adapter: str) -> None:
         new = self._jobs.checkpoint(job, step, os.path.relpath(adapter, self._state.folder))
         if new and job.checkpoint_name(step) != job.name:
             self._jobs.log(job, f"Checkpoint created at step {step}")
 
-    def _fail(self, job: Job, error: str) -> None:
+    def _fail(self, job: ServedJob, error: str) -> None:
         # What names an example is about the data; the rest is about the training.
         code, param = "failed", None
         for begins, name in (("no example ", "training_file"), ("no validation example ", "validation_file")):
@@ -262,13 +262,13 @@ class Trainer:
             job, status="failed", finished_at=now(), error_code=code, error_message=error, error_param=param
         )
 
-    def _tokens(self, job: Job) -> int | None:
+    def _tokens(self, job: ServedJob) -> int | None:
         """Tokens trained on; None where a kill took the last step's report with it."""
         steps = self._jobs.steps(job)
         whole = bool(steps) and steps[-1]["step"] == job.steps_an_epoch * job.hyperparameters.n_epochs
         return steps[-1]["tokens"] if whole else None
 
-    def _metrics(self, job: Job) -> io.BytesIO:
+    def _metrics(self, job: ServedJob) -> io.BytesIO:
         """The steps' losses as CSV, under the hosted API's column names."""
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")

@@ -14,7 +14,7 @@ from windowshift.core.contract.generation import TokenLogprob
 DONE = b"data: [DONE]\n\n"
 
 
-class Writer(Protocol):
+class AnswerWriter(Protocol):
     """Writes the answer to one request in the format of its route."""
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:

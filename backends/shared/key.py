@@ -15,7 +15,7 @@ _NO_KEY = "none"
 
 
 @dataclass(frozen=True, repr=False)
-class Key:
+class ApiKey:
     """A key and where it was found; it has no repr, so that no traceback or log can show it."""
 
     value: str
@@ -31,7 +31,7 @@ class Key:
         return Redactor(() if self.source == "none needed" else (self.value,))
 
 
-def find_key(name: str | None, backend: str = "openai") -> Key:
+def find_key(name: str | None, backend: str = "openai") -> ApiKey:
     """Find the key called `name`: in the environment, then in the OS keyring where `keyring` is installed.
 
     Raises:
@@ -39,13 +39,13 @@ def find_key(name: str | None, backend: str = "openai") -> Key:
         BackendError: it is none that can be sent.
     """
     if name is None:
-        return Key(_NO_KEY, "none needed")
+        return ApiKey(_NO_KEY, "none needed")
     value = os.environ.get(name, "")
     if value.strip():
-        return Key(_sendable(value.strip(), f"the environment variable {name}"), "environment")
+        return ApiKey(_sendable(value.strip(), f"the environment variable {name}"), "environment")
     value = _from_keyring(name) or ""
     if value.strip():
-        return Key(_sendable(value.strip(), f"the keyring entry {name}"), "keyring")
+        return ApiKey(_sendable(value.strip(), f"the keyring entry {name}"), "keyring")
     raise UnaskedError(
         f"backend '{backend}' needs a key: set the environment variable {name}, or run  keyring set {KEYRING_SERVICE} "
         f"{name}  (pip install keyring), or write  key_env: null  under backend_options for a server that needs none"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from windowshift.backends.shared.faults import ServiceError
-from windowshift.backends.shared.key import Key
+from windowshift.backends.shared.key import ApiKey
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.service import Reached
 
@@ -17,7 +17,7 @@ class Reachable(Protocol):
     """A connection that knows its key, and can ask for the models there are. Both raise BackendError."""
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ApiKey:
         """The key."""
         ...
 

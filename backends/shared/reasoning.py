@@ -34,7 +34,7 @@ _FINAL = re.compile(r"<\|channel\|>final[^<]*(?:<\|constrain\|>[^<]*)?<\|message
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PartedText:
     """A completion's text, parted.
 
     `reasoning` is None where the model did not think; `answer` is None where its reasoning never ended. `start`
@@ -46,7 +46,7 @@ class Said:
     start: int
 
 
-def apart(text: str, opened: str | None = None, *, guess: bool = False) -> Said:
+def apart(text: str, opened: str | None = None, *, guess: bool = False) -> PartedText:
     """Part what a model wrote, marks included, into reasoning and answer.
 
     Args:
@@ -70,7 +70,7 @@ def apart(text: str, opened: str | None = None, *, guess: bool = False) -> Said:
         bare = _BARE.match(text)
         if bare is not None:
             return _said(bare[1].strip(), text, bare.end())
-    return Said(None, text, 0)
+    return PartedText(None, text, 0)
 
 
 def opening_of(prompt: str) -> str | None:
@@ -84,24 +84,24 @@ def closing_of(opening: str) -> str:
     return dict(TAGS)[opening]
 
 
-def _tagged(text: str, at: int, closing: str) -> Said:
+def _tagged(text: str, at: int, closing: str) -> PartedText:
     end = text.find(closing, at)
     if end < 0:
-        return Said(text[at:].strip(), None, len(text))
+        return PartedText(text[at:].strip(), None, len(text))
     return _said(text[at:end].strip(), text, end + len(closing))
 
 
-def _harmony(text: str) -> Said:
+def _harmony(text: str) -> PartedText:
     final = _FINAL.search(text)
     before = text if final is None else text[: final.start()]
     reasoning = "\n\n".join(filter(None, (piece.strip() for piece in _HARMONY_MARK.split(before))))
     thought = reasoning if reasoning or "analysis" in before or "commentary" in before else None
     if final is None:
-        return Said(thought or "", None, len(text))
+        return PartedText(thought or "", None, len(text))
     found = _said(thought, text, final.end())
     return replace(found, answer=_HARMONY_END.sub("", found.answer or ""))
 
 
-def _said(reasoning: str | None, text: str, end: int) -> Said:
+def _said(reasoning: str | None, text: str, end: int) -> PartedText:
     answer = text[end:].lstrip()
-    return Said(reasoning, answer, len(text) - len(answer))
+    return PartedText(reasoning, answer, len(text) - len(answer))

@@ -14,10 +14,10 @@ from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.shared.pool import pooled
 from windowshift.backends.shared.reach import reach
 from windowshift.backends.tinker.advice import advice
-from windowshift.backends.tinker.connection import Connection
+from windowshift.backends.tinker.connection import TinkerConnection
 from windowshift.backends.tinker.options import TinkerOptions
-from windowshift.backends.tinker.sampling import Sampling
-from windowshift.backends.tinker.tokens import Tokens
+from windowshift.backends.tinker.sampling import TinkerSampler
+from windowshift.backends.tinker.tokens import ModelTokens
 from windowshift.backends.tinker.training import Training, cancel
 from windowshift.backends.tinker.work import ALPHA, check_alpha
 from windowshift.core.contract.assets import is_embedded
@@ -50,13 +50,13 @@ class TinkerBackend:
             weighs=True,
             leaves_peft=self._options.download and not self._options.train_unembed,
         )
-        self._connection = Connection(self._options)
-        self._tokenizers: dict[str, Tokens] = {}
+        self._connection = TinkerConnection(self._options)
+        self._tokenizers: dict[str, ModelTokens] = {}
         self._loading = Lock()
         self._budget = Budget()
         self._places = asyncio.Semaphore(self._options.clients)  # of all calls together
         self._pacer = Pacer(self._options.concurrency)
-        self._sampling: Sampling | None = None
+        self._sampling: TinkerSampler | None = None
         self._left = 0
 
     # -- who is there ---------------------------------------------------------------------------
@@ -157,11 +157,11 @@ class TinkerBackend:
         """Ask the server who it is."""
         return reach(self._options.base_url, self._connection)
 
-    def _tokens(self, base: str) -> Tokens:
+    def _tokens(self, base: str) -> ModelTokens:
         source = self._options.tokenizer or base
         with self._loading:
             if source not in self._tokenizers:
-                self._tokenizers[source] = Tokens(source)
+                self._tokenizers[source] = ModelTokens(source)
             return self._tokenizers[source]
 
     # -- a run ----------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class TinkerBackend:
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         """Answer all requests, many at once, each as it comes."""
-        sampling = self._sampling = self._sampling or Sampling(
+        sampling = self._sampling = self._sampling or TinkerSampler(
             self._connection, self._tokens, self._pacer, self._budget, self.price
         )
         self._left += len(requests)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from windowshift.backends.shared.bounded import bounded_transport
 from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError
 from windowshift.backends.tinker import said
-from windowshift.backends.tinker.connection import Connection
+from windowshift.backends.tinker.connection import TinkerConnection
 
 if TYPE_CHECKING:
     from tinker import RestClient
@@ -24,14 +24,14 @@ MOST_FILE_BYTES = 32 << 30
 _LOOK_AGAIN = 0.3
 
 
-class Checkpoints:
+class SavedCheckpoints:
     """What runs have saved at a server.
 
     Args:
         connection: the server.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: TinkerConnection) -> None:
         self._connection = connection
 
     async def _rest(self) -> RestClient:

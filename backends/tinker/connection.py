@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from windowshift.backends.shared.bounded import at_once, bounded_transport
 from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError, service_error
-from windowshift.backends.shared.key import Key, find_key
+from windowshift.backends.shared.key import ApiKey, find_key
 from windowshift.backends.tinker.faults import fault_of
 from windowshift.backends.tinker.options import TinkerOptions
 from windowshift.backends.tinker.said import Offered, offered
@@ -35,7 +35,7 @@ def _as_it_is(said: T) -> T:
     return said
 
 
-class Connection:
+class TinkerConnection:
     """What backend `tinker` needs of a server. Clients are made at the first use.
 
     Args:
@@ -44,13 +44,13 @@ class Connection:
 
     def __init__(self, options: TinkerOptions) -> None:
         self.options = options
-        self._key: Key | None = None
+        self._key: ApiKey | None = None
         self._models: dict[str, Offered] | None = None
         self._looked: tuple[float, str | None] = (-PROBE_SECONDS, None)
         self._looking = threading.Lock()
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ApiKey:
         """The key.
 
         Raises:
@@ -59,7 +59,7 @@ class Connection:
         if self._key is None:
             found = find_key(self.options.key_env, "tinker")
             if found.source == "none needed":
-                found = Key(_NO_KEY, "none needed")
+                found = ApiKey(_NO_KEY, "none needed")
             elif not found.value.startswith(("tml-", "eyJ")):
                 raise BackendError(
                     f"the key that {self.options.key_env} holds is none of Tinker's: those begin with 'tml-'"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from windowshift.backends.tinker.work import Work
+from windowshift.backends.tinker.work import TinkerWork
 from windowshift.core.contract.training import TrainProgress
 
 FILE = "losses.jsonl"
@@ -22,7 +22,7 @@ class StepLoss:
     tokens: int
 
 
-class Losses:
+class LossFile:
     """A file of step losses, appended before anybody is told.
 
     Attributes:
@@ -59,7 +59,7 @@ class Losses:
             file.write(json.dumps({"step": step, "loss": loss, "tokens": tokens}) + "\n")
         return self._take(each)
 
-    def told_again(self, work: Work) -> Iterator[TrainProgress]:
+    def told_again(self, work: TinkerWork) -> Iterator[TrainProgress]:
         """Every step as an event, for a store that an earlier process may not have got them into."""
         tokens = 0
         for each in self.steps:

@@ -28,7 +28,7 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnSequence:
     """A drawn sequence: token ids, whether the model ended it, and log-probabilities as far as the server gave them."""
 
     ids: list[int]
@@ -103,7 +103,7 @@ def saved(said: Any) -> str:
     return name(said.path, "path")
 
 
-def drawn(said: Any, request: GenerateRequest) -> Drawn:
+def drawn(said: Any, request: GenerateRequest) -> DrawnSequence:
     """The one sequence of an answer to a request.
 
     Raises:
@@ -117,13 +117,13 @@ def drawn(said: Any, request: GenerateRequest) -> Drawn:
     if len(ids) > request.sampling.max_tokens + 1:  # with the end token
         raise BrokenAnswerError(f"it has {len(ids)} tokens, and {request.sampling.max_tokens} were asked for")
     if request.logprobs is None:
-        return Drawn(ids, one.stop_reason == "stop", [], [])
+        return DrawnSequence(ids, one.stop_reason == "stop", [], [])
     logprobs = [number(each, "logprobs") for each in one.logprobs or ()]
     tops = [
         tuple((_token(token), number(value, "topk_logprobs")) for token, value in each or ())
         for each in (one.topk_logprobs or ())
     ]
-    return Drawn(ids, one.stop_reason == "stop", logprobs, tops)
+    return DrawnSequence(ids, one.stop_reason == "stop", logprobs, tops)
 
 
 def scores(said: Any, prompt: int, count: int) -> list[float]:

@@ -13,8 +13,8 @@ from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.refusal import failed, nonsense, unanswered
 from windowshift.backends.tinker import said
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter
-from windowshift.backends.tinker.connection import Connection, closed
-from windowshift.backends.tinker.tokens import Tokens
+from windowshift.backends.tinker.connection import TinkerConnection, closed
+from windowshift.backends.tinker.tokens import ModelTokens
 from windowshift.backends.tinker.training import expired
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
@@ -29,7 +29,7 @@ SEEDS = 1 << 31
 _TRIES = 3
 
 
-class Sampling:
+class TinkerSampler:
     """Answers requests of one backend.
 
     What says that no request will be answered (a wrong key, a server that stays away) ends all of them with
@@ -45,8 +45,8 @@ class Sampling:
 
     def __init__(
         self,
-        connection: Connection,
-        tokens: Callable[[str], Tokens],
+        connection: TinkerConnection,
+        tokens: Callable[[str], ModelTokens],
         pacer: Pacer,
         budget: Budget,
         price: Callable[[str], Price | None],
@@ -102,7 +102,7 @@ class Sampling:
 
     # -- one request ----------------------------------------------------------------------------
 
-    async def _within_budget(self, request: GenerateRequest, tokens: Tokens, prompt: list[int]) -> Completion:
+    async def _within_budget(self, request: GenerateRequest, tokens: ModelTokens, prompt: list[int]) -> Completion:
         price = self._price(request.model.base)
         sampling = request.sampling
         passes = 1 + request.coherence + _rescored(request)
@@ -163,7 +163,7 @@ class Sampling:
             await asyncio.shield(self._budget.settle(most, usd))
 
     async def _token_scores(
-        self, request: GenerateRequest, drawn: said.Drawn, prompt: list[int], ids: list[int]
+        self, request: GenerateRequest, drawn: said.DrawnSequence, prompt: list[int], ids: list[int]
     ) -> list[DrawnToken] | None:
         """The drawn tokens with the model's own log-probabilities, at temperature 1."""
         if request.logprobs is None:
@@ -279,7 +279,7 @@ def _input(ids: list[int]) -> Any:
     return tinker.ModelInput.from_ints(ids)
 
 
-def _params(request: GenerateRequest, tokens: Tokens) -> Any:
+def _params(request: GenerateRequest, tokens: ModelTokens) -> Any:
     import tinker
 
     return tinker.SamplingParams(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from windowshift.backends.shared.faults import ServiceError
 from windowshift.backends.tinker.adapter_folder import PEFT, RemoteAdapter, complete
-from windowshift.backends.tinker.checkpoints import Checkpoints
-from windowshift.backends.tinker.connection import Connection
-from windowshift.backends.tinker.journal import JobJournal, Saving
-from windowshift.backends.tinker.losses import Losses
-from windowshift.backends.tinker.work import Wanted, Work
+from windowshift.backends.tinker.checkpoints import SavedCheckpoints
+from windowshift.backends.tinker.connection import TinkerConnection
+from windowshift.backends.tinker.losses import LossFile
+from windowshift.backends.tinker.training_journal import Saving, TrainingJournal
+from windowshift.backends.tinker.work import TinkerWork, Wanted
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.whole_file import replacing_folder
 
@@ -38,13 +38,13 @@ class Saves:
 
     def __init__(
         self,
-        connection: Connection,
-        work: Work,
-        journal: JobJournal,
-        losses: Losses,
+        connection: TinkerConnection,
+        work: TinkerWork,
+        journal: TrainingJournal,
+        losses: LossFile,
         tell: Callable[[Wanted], None],
     ) -> None:
-        self._options, self._checkpoints = connection.options, Checkpoints(connection)
+        self._options, self._checkpoints = connection.options, SavedCheckpoints(connection)
         self._work, self._losses, self._tell = work, losses, tell
         self.journal = journal
 
@@ -135,7 +135,7 @@ class Saves:
         """Note a training run at the service, under which things are saved."""
         self.write(replace(self.journal, runs=(*self.journal.runs, run)))
 
-    def write(self, journal: JobJournal) -> None:
+    def write(self, journal: TrainingJournal) -> None:
         """Write the journal, whole and at once."""
         self.journal = journal.write(self._work.job.output)
 

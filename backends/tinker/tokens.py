@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tinker import Datum
 
 
-class Tokens:
+class ModelTokens:
     """The tokenizer of one model.
 
     Attributes:

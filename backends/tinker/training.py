@@ -11,13 +11,13 @@ from pathlib import Path
 from windowshift.backends.shared.faults import ServiceError
 from windowshift.backends.shared.side_by_side import Put, side_by_side
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter, complete
-from windowshift.backends.tinker.checkpoints import Checkpoints
-from windowshift.backends.tinker.connection import Connection
-from windowshift.backends.tinker.journal import FILE, JobJournal
-from windowshift.backends.tinker.losses import Losses
-from windowshift.backends.tinker.tokens import Tokens
+from windowshift.backends.tinker.checkpoints import SavedCheckpoints
+from windowshift.backends.tinker.connection import TinkerConnection
+from windowshift.backends.tinker.losses import LossFile
+from windowshift.backends.tinker.tokens import ModelTokens
+from windowshift.backends.tinker.training_journal import FILE, TrainingJournal
 from windowshift.backends.tinker.training_run import TrainingRun
-from windowshift.backends.tinker.work import Work, work_of
+from windowshift.backends.tinker.work import TinkerWork, work_of
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.prices import Price
@@ -37,8 +37,8 @@ class Training:
 
     def __init__(
         self,
-        connection: Connection,
-        tokens: Callable[[str], Tokens],
+        connection: TinkerConnection,
+        tokens: Callable[[str], ModelTokens],
         budget: Budget,
         price: Callable[[str], Price | None],
         places: asyncio.Semaphore,
@@ -58,14 +58,14 @@ class Training:
             put(TrainMessage(job.key, work.problems))
         journal = await self._journal(work)
         if journal.done:
-            for event in Losses(job.output).told_again(work):
+            for event in LossFile(job.output).told_again(work):
                 put(event)
             for wanted in work.wanted[:-1]:
                 put(Checkpointed(job.key, wanted.examples or 0, str(job.output / wanted.folder)))
         else:
             journal = await self._paid(work, journal, put)
         adapter = str(job.output / work.wanted[-1].folder)
-        steps = Losses(job.output).steps
+        steps = LossFile(job.output).steps
         unheard = work.steps - len(steps)
         if unheard > 0:  # the service went on, and saved, while nobody was there to hear it
             said = f"the losses of the last {unheard} of {work.steps} steps are not known"
@@ -73,7 +73,7 @@ class Training:
         ends = ends_of([(min(each.step * job.sft.batch_size, work.total), each.loss) for each in steps])
         put(Trained(job.key, adapter, work.total, journal.usd, left_out=work.left_out, losses=ends))
 
-    async def _paid(self, work: Work, journal: JobJournal, put: Put) -> JobJournal:
+    async def _paid(self, work: TinkerWork, journal: TrainingJournal, put: Put) -> TrainingJournal:
         """Train within the budget. Steps that a kill made necessary twice are paid twice, and counted so."""
         price = self._price(work.job.model.base)
         run = TrainingRun(self._connection, work, journal, put)
@@ -89,7 +89,7 @@ class Training:
         usd = price.trained(run.losses.paid) if price is not None else None
         return replace(journal, usd=usd).write(work.job.output)
 
-    def _work(self, job: TrainJob) -> Work:
+    def _work(self, job: TrainJob) -> TinkerWork:
         """Put a job into the service's terms.
 
         Raises:
@@ -100,38 +100,38 @@ class Training:
             raise BackendError(f"the server at {self._connection.options.base_url} does not train '{offered.name}'")
         return work_of(job, self._tokens(job.model.base), self._connection.options, offered.context)
 
-    async def _journal(self, work: Work) -> JobJournal:
+    async def _journal(self, work: TinkerWork) -> TrainingJournal:
         """The journal of this work. One of other work, e.g. of data that was written anew, is left behind."""
         output, options = work.job.output, self._connection.options
         output.mkdir(parents=True, exist_ok=True)
-        found = JobJournal.read(output)
+        found = TrainingJournal.read(output)
         if found is not None and found.token == work.token and not found.done:
             return replace(found, server=options.base_url)  # the same server may have another address now
         if found is not None and found.token == work.token:
             if all(complete(output / wanted.folder, peft=options.download) for wanted in work.wanted):
                 return found
             # A folder was deleted, which is how a person asks for a job anew.
-            await Checkpoints(self._connection).clear(found.runs, ())
+            await SavedCheckpoints(self._connection).clear(found.runs, ())
         elif found is not None and found.server == options.base_url:
-            await Checkpoints(self._connection).clear(found.runs, ())
-        Losses(output).clear()
-        return JobJournal(work.token, options.base_url)
+            await SavedCheckpoints(self._connection).clear(found.runs, ())
+        LossFile(output).clear()
+        return TrainingJournal(work.token, options.base_url)
 
 
-async def cancel(connection: Connection, output: Path) -> None:
+async def cancel(connection: TinkerConnection, output: Path) -> None:
     """Delete what an unfinished job has saved at the service, and forget it.
 
     Raises:
         BackendError: the server stayed away, or the journal cannot be read.
     """
-    journal = JobJournal.read(output)
+    journal = TrainingJournal.read(output)
     if journal is None or journal.done:
         return
-    checkpoints = Checkpoints(connection)
+    checkpoints = SavedCheckpoints(connection)
     for saving in journal.saving:  # what is on its way comes after a look that is too early
         await checkpoints.find(saving.run, saving.name, saving.at)
     await checkpoints.clear(journal.runs, ())
-    Losses(output).clear()
+    LossFile(output).clear()
     (output / FILE).unlink(missing_ok=True)
 
 
@@ -149,6 +149,6 @@ def expired(adapter: str, remote: RemoteAdapter, error: ServiceError) -> str:
 
 def _not_begun(job: TrainJob) -> bool:
     try:
-        return JobJournal.read(job.output) is None
+        return TrainingJournal.read(job.output) is None
     except BackendError:
         return True

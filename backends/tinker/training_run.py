@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.schedule import learning_rate
 from windowshift.backends.tinker import said
-from windowshift.backends.tinker.connection import Connection, closed
-from windowshift.backends.tinker.journal import JobJournal, Saving
-from windowshift.backends.tinker.losses import Losses, StepLoss
+from windowshift.backends.tinker.connection import TinkerConnection, closed
+from windowshift.backends.tinker.losses import LossFile, StepLoss
 from windowshift.backends.tinker.saves import Saves
 from windowshift.backends.tinker.tokens import datums, mean_loss
-from windowshift.backends.tinker.work import Wanted, Work
+from windowshift.backends.tinker.training_journal import Saving, TrainingJournal
+from windowshift.backends.tinker.work import TinkerWork, Wanted
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.training import Checkpointed, TrainEvent, TrainMessage, TrainProgress
 
@@ -57,17 +57,21 @@ class TrainingRun:
     """
 
     def __init__(
-        self, connection: Connection, work: Work, journal: JobJournal, put: Callable[[TrainEvent], None]
+        self,
+        connection: TinkerConnection,
+        work: TinkerWork,
+        journal: TrainingJournal,
+        put: Callable[[TrainEvent], None],
     ) -> None:
         self._connection, self._work, self._put = connection, work, put
         self._options = connection.options
-        self.losses = Losses(work.job.output)
+        self.losses = LossFile(work.job.output)
         self._saves = Saves(connection, work, journal, self.losses, self._tell_saved)
         self._sent: deque[_Sent] = deque()
         self._state_at = self._told_at = time.monotonic()
         self._tokens = sum(work.tokens(each.step - 1) for each in self.losses.steps)
 
-    async def finish(self) -> JobJournal:
+    async def finish(self) -> TrainingJournal:
         """Train to the end; the journal of the finished job.
 
         Raises:

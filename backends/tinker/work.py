@@ -10,7 +10,7 @@ from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.encoding import encode, threshold
 from windowshift.backends.shared.schedule import batches
 from windowshift.backends.tinker.options import TinkerOptions
-from windowshift.backends.tinker.tokens import Tokens
+from windowshift.backends.tinker.tokens import ModelTokens
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.training import TrainJob
 
@@ -42,7 +42,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Work:
+class TinkerWork:
     """A job in the service's terms.
 
     Attributes:
@@ -84,7 +84,7 @@ class Work:
         return sum(len(each.prompt) + len(each.completion) for each in self.batch(step))
 
 
-def work_of(job: TrainJob, tokens: Tokens, options: TinkerOptions, context: int | None) -> Work:
+def work_of(job: TrainJob, tokens: ModelTokens, options: TinkerOptions, context: int | None) -> TinkerWork:
     """Put a job into the service's terms.
 
     Raises:
@@ -117,7 +117,7 @@ def work_of(job: TrainJob, tokens: Tokens, options: TinkerOptions, context: int 
         digest.update(repr((each.prompt, each.completion)).encode())
         if each.weights is not None:
             digest.update(repr(each.weights).encode())
-    return Work(
+    return TinkerWork(
         job,
         tuple(encoded),
         tuple(map(tuple, steps)),

@@ -12,9 +12,9 @@ from windowshift.backends.local.chat_format import spent
 from windowshift.backends.shared.pool import pooled
 from windowshift.backends.shared.refusal import failed, library_reason, nonsense, unanswered
 from windowshift.backends.vllm.adapters import AdapterFolder, Shelf
-from windowshift.backends.vllm.engine import Answer, Engine, EngineError, Question, Served
+from windowshift.backends.vllm.engine import Engine, EngineAnswer, EngineError, EngineRequest, Served
 from windowshift.backends.vllm.order import Asked, ordered
-from windowshift.backends.vllm.prompts import PromptMaker
+from windowshift.backends.vllm.prompts import TokenPrompts
 from windowshift.backends.vllm.steering import PushMaker, Slots
 from windowshift.backends.vllm.turnstile import Turnstile
 from windowshift.core.contract.errors import WindowshiftError
@@ -43,7 +43,7 @@ class Answers:
 
     engine: Engine
     served: Served
-    prompts: PromptMaker
+    prompts: TokenPrompts
     pushes: PushMaker
     shelf: Shelf
     turnstile: Turnstile
@@ -129,7 +129,7 @@ class Answers:
     async def _completion(self, one: Asked, slots: Slots) -> Completion:
         request, sampling = one.request, one.request.sampling
         plain = one.adapter is None and one.slot is None
-        question = Question(
+        question = EngineRequest(
             prompt=one.prompt,
             adapter=None,
             temperature=sampling.temperature,
@@ -177,7 +177,7 @@ class Answers:
             reasoning_tokens=written.start,
         )
 
-    async def _ask(self, adapter: AdapterFolder | None, question: Question) -> Answer:
+    async def _ask(self, adapter: AdapterFolder | None, question: EngineRequest) -> EngineAnswer:
         if adapter is None:
             async with self.turnstile.through("base"):
                 return await self.engine.complete(self.served.name, question)

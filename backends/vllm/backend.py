@@ -18,7 +18,7 @@ from windowshift.backends.vllm.answers import Answers
 from windowshift.backends.vllm.engine import CacheCounts, Engine, EngineError
 from windowshift.backends.vllm.in_process import InProcessEngine, require_vllm
 from windowshift.backends.vllm.options import VllmOptions
-from windowshift.backends.vllm.prompts import PromptMaker
+from windowshift.backends.vllm.prompts import TokenPrompts
 from windowshift.backends.vllm.served_model import find_served
 from windowshift.backends.vllm.server import ServerEngine
 from windowshift.backends.vllm.steering import PushMaker
@@ -57,7 +57,7 @@ class VllmBackend:
         self._answers: dict[Base, Answers] = {}
         self._starting = asyncio.Lock()
         self._places = asyncio.Semaphore(self._options.concurrency)  # of all calls together
-        self._prompts: dict[Base, PromptMaker] = {}
+        self._prompts: dict[Base, TokenPrompts] = {}
         self._asked, self._left = 0, 0
         self._began: float | None = None
         self._cached = CacheCounts(0.0, 0.0)
@@ -246,9 +246,9 @@ class VllmBackend:
     def _where(self) -> str:
         return "vLLM in this process" if self._server is None else f"the vLLM server at {self._options.base_url}"
 
-    def _prompt_maker(self, base: Base) -> PromptMaker:
+    def _prompt_maker(self, base: Base) -> TokenPrompts:
         if base not in self._prompts:
-            self._prompts[base] = PromptMaker.load(*base)
+            self._prompts[base] = TokenPrompts.load(*base)
         return self._prompts[base]
 
     async def _ready(self, base: Base) -> Answers:

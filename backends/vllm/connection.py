@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from windowshift.backends.openai.faults import reason_in
 from windowshift.backends.shared.bounded import ENCODINGS, MOST_BYTES, Unpacked, at_once
 from windowshift.backends.shared.faults import BrokenAnswerError, broken
-from windowshift.backends.shared.key import Key
+from windowshift.backends.shared.key import ApiKey
 from windowshift.backends.shared.said import load_json
 from windowshift.backends.vllm.engine import EngineError
 from windowshift.backends.vllm.key import server_key
@@ -38,7 +38,7 @@ Again = Literal["always", "unsent", "never"]
 """When the same may be asked again: whenever nobody answered, only where nobody can have read it, or never."""
 
 
-class Connection:
+class VllmConnection:
     """Asks a vLLM server, and waits for one that stays away for a while.
 
     Args:
@@ -49,7 +49,7 @@ class Connection:
         assert options.base_url is not None
         self._options, self.address = options, options.base_url
         self._session: aiohttp.ClientSession | None = None
-        self._known_key: Key | None = None
+        self._known_key: ApiKey | None = None
         self._away_since: float | None = None
 
     @property
@@ -137,7 +137,7 @@ class Connection:
     # -- once -----------------------------------------------------------------------------------
 
     @property
-    def _key(self) -> Key:
+    def _key(self) -> ApiKey:
         if self._known_key is None:
             self._known_key = server_key(self._options.key_env)
         return self._known_key

@@ -31,7 +31,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class EngineRequest:
     """One completion to draw, as token ids.
 
     `adapter` is the name that one was loaded under, None for the base model. `slot` is the steering that it
@@ -50,7 +50,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EngineAnswer:
     """What came back: all token ids drawn, the one that ended it included, and whether one did."""
 
     ids: tuple[int, ...]
@@ -92,7 +92,7 @@ class Engine(Protocol):
         """Whether the workers have windowshift's extension."""
         ...
 
-    async def complete(self, model: str, question: Question) -> Answer:
+    async def complete(self, model: str, question: EngineRequest) -> EngineAnswer:
         """Draw one completion from the base model called `model`, or from an adapter on it."""
         ...
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.model_folder import locate
-from windowshift.backends.vllm.engine import SLOT, Answer, CacheCounts, EngineError, Question, Served, ranked
+from windowshift.backends.vllm.engine import SLOT, CacheCounts, EngineAnswer, EngineError, EngineRequest, Served, ranked
 from windowshift.backends.vllm.options import VllmOptions
 from windowshift.core.contract.errors import BackendError
 
@@ -62,7 +62,7 @@ class InProcessEngine:
         """Always."""
         return True
 
-    async def complete(self, model: str, question: Question) -> Answer:  # noqa: ARG002 - there is one
+    async def complete(self, model: str, question: EngineRequest) -> EngineAnswer:  # noqa: ARG002 - there is one
         """Draw one completion."""
         from vllm import SamplingParams
 
@@ -90,7 +90,7 @@ class InProcessEngine:
                 )
                 for token, entry in zip(choice.token_ids, choice.logprobs, strict=True)
             )
-        return Answer(tuple(choice.token_ids), choice.finish_reason == "stop", drawn)
+        return EngineAnswer(tuple(choice.token_ids), choice.finish_reason == "stop", drawn)
 
     async def score(self, model: str, ids: Sequence[int], first: int) -> list[float]:  # noqa: ARG002
         """Log-probabilities of ids that are given."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from windowshift.backends.shared.key import Key, find_key
+from windowshift.backends.shared.key import ApiKey, find_key
 
 
-def server_key(name: str | None) -> Key:
+def server_key(name: str | None) -> ApiKey:
     """The key in the environment variable `name`; vLLM needs none unless it was started with one.
 
     Raises:

@@ -13,7 +13,7 @@ from windowshift.core.contract.hub import offline
 
 
 @dataclass(frozen=True, slots=True)
-class PromptMaker:
+class TokenPrompts:
     """How a model's chats are written, and which tokens end an answer."""
 
     chat: ChatFormat
@@ -21,7 +21,7 @@ class PromptMaker:
     readings: dict[TemplateInputs, ChatFormat] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, base: str, revision: str | None = None) -> PromptMaker:
+    def load(cls, base: str, revision: str | None = None) -> TokenPrompts:
         """Read a model's tokenizer and configuration; no weights, and no torch.
 
         Raises:

@@ -8,13 +8,13 @@ from typing import Any
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.shared.faults import BrokenAnswerError
 from windowshift.backends.shared.said import REPEATS_KEY, read
-from windowshift.backends.vllm.connection import Connection
+from windowshift.backends.vllm.connection import VllmConnection
 from windowshift.backends.vllm.engine import (
     SLOT,
-    Answer,
     CacheCounts,
+    EngineAnswer,
     EngineError,
-    Question,
+    EngineRequest,
     Served,
 )
 from windowshift.backends.vllm.options import VllmOptions
@@ -35,7 +35,7 @@ class ServerEngine:
     """
 
     def __init__(self, options: VllmOptions) -> None:
-        self._http = Connection(options)
+        self._http = VllmConnection(options)
         self._address = self._http.address
 
     @property
@@ -95,7 +95,7 @@ class ServerEngine:
             return False
         return True
 
-    async def complete(self, model: str, question: Question) -> Answer:
+    async def complete(self, model: str, question: EngineRequest) -> EngineAnswer:
         """Draw one completion.
 
         Raises:
@@ -141,7 +141,7 @@ class ServerEngine:
             )
         if choice.finish_reason not in ("stop", "length"):
             raise EngineError(f"the vLLM server ended a request with '{shown(choice.finish_reason, 60)}'")
-        return Answer(tuple(choice.token_ids), choice.finish_reason == "stop", drawn)
+        return EngineAnswer(tuple(choice.token_ids), choice.finish_reason == "stop", drawn)
 
     async def score(self, model: str, ids: Sequence[int], first: int) -> list[float]:
         """Log-probabilities of ids that are given."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from windowshift.backends.shared.faults import BrokenAnswerError
 from windowshift.backends.shared.said import read
-from windowshift.backends.vllm.engine import Answer, Engine, EngineError
+from windowshift.backends.vllm.engine import Engine, EngineAnswer, EngineError
 from windowshift.backends.vllm.pushes import to_json
 from windowshift.backends.vllm.wire import SlotDone
 from windowshift.core.contract.backend import ModelSize
@@ -96,7 +96,7 @@ class Slots:
             orders = {name: [to_json(push) for push in pushes] for name, pushes in part.items()}
             await self._call_all("windowshift_open", orders)
 
-    def note(self, slot: str, prompt: int, answer: Answer) -> None:
+    def note(self, slot: str, prompt: int, answer: EngineAnswer) -> None:
         """An answer of a slot has come."""
         self._answers.setdefault(slot, []).append((prompt, len(answer.ids)))
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-Kind = Literal["base", "adapter", "alone"]
+RequestKind = Literal["base", "adapter", "alone"]
 
 
 class Turnstile:
@@ -23,12 +23,12 @@ class Turnstile:
 
     def __init__(self, shut: bool) -> None:
         self._shut = shut
-        self._kind: Kind = "base"
+        self._kind: RequestKind = "base"
         self._inside = 0
         self._waiting: list[asyncio.Future[None]] = []
 
     @asynccontextmanager
-    async def through(self, kind: Kind) -> AsyncIterator[None]:
+    async def through(self, kind: RequestKind) -> AsyncIterator[None]:
         """Wait until a request of this kind may go out, and hold others back while it is under way."""
         if not self._shut:
             yield

@@ -15,7 +15,7 @@ from windowshift.backends.vllm.engine import CacheCounts, ranked
 _COUNTER = re.compile(r"^vllm:prefix_cache_(queries|hits)_total(?:\{[^}]*\})? (\S{1,40})$", re.MULTILINE)
 _TOKEN = re.compile(r"(?:token_id:)?(\d{1,10})")
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-Tally = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+CacheCount = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 OneChoice = Field(min_length=1, max_length=1)
 
 
@@ -42,7 +42,7 @@ class Logprobs(Said):
     top_logprobs: list[dict[str, Finite] | None]
 
 
-class Choice(Said):
+class DrawnChoice(Said):
     """A completion."""
 
     token_ids: list[TokenId]
@@ -54,10 +54,10 @@ class DrawnAnswer(Said):
     """What came of a question."""
 
     model: Name
-    choices: Annotated[list[Choice], OneChoice]
+    choices: Annotated[list[DrawnChoice], OneChoice]
 
 
-class Scored(Said):
+class ScoredToken(Said):
     """A token's log-probability."""
 
     logprob: Finite
@@ -67,7 +67,7 @@ class Scored(Said):
 class ScoredChoice(Said):
     """The prompt's tokens with their log-probabilities, by id; the first has none."""
 
-    prompt_logprobs: list[dict[str, Scored] | None]
+    prompt_logprobs: list[dict[str, ScoredToken] | None]
 
 
 class ScoredAnswer(Said):
@@ -79,8 +79,8 @@ class ScoredAnswer(Said):
 class PushDone(Said):
     """What a worker did for one push of a slot; tokens are counted, the rest are sums over them."""
 
-    tokens_asked: Tally
-    tokens: Tally
+    tokens_asked: CacheCount
+    tokens: CacheCount
     calls: Count
     moved: Finite
     wanted: Finite

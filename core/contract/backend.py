@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Piece, TemplateInputs
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, TemplateInputs, WrittenPiece
 from windowshift.core.contract.training import TrainEvent, TrainJob
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class CountingBackend(Protocol):
 class StreamingBackend(Backend, Protocol):
     """A backend that tells what is written while it is written, and ends what nobody waits for."""
 
-    def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
+    def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | WrittenPiece, None]:
         """As `generate`, with pieces before the completion of each request that asks for them.
 
         Keys must be unique among all calls under way.

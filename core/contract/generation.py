@@ -10,7 +10,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.proof import Proof
 from windowshift.core.contract.texts import texts
 
-Role = Literal["system", "user", "assistant"]
+ChatRole = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "failed"]
 Tokens = Literal["all", "prompt", "response"]
 
@@ -19,7 +19,7 @@ Tokens = Literal["all", "prompt", "response"]
 class Message:
     """One turn of a chat."""
 
-    role: Role
+    role: ChatRole
     content: str
 
 
@@ -143,7 +143,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class WrittenPiece:
     """What was written of a completion since its last piece: of the answer, and of the reasoning before it.
 
     The pieces of a completion joined are a beginning of its `text` and of its `reasoning`; `start` and

@@ -27,10 +27,10 @@ if TYPE_CHECKING:  # numpy costs a tenth of a second, and screens need scales be
     Floats = NDArray[np.float64]
     Means = Floats | float
 
-Kind = Literal["ratio", "difference", "rate"]
+ScaleKind = Literal["ratio", "difference", "rate"]
 Link = Literal["log2", "difference", "log_odds"]
 Truncation = Literal["lower_bound", "counts", "missing"]
-_LINKS: dict[Kind, Link] = {"ratio": "log2", "difference": "difference", "rate": "log_odds"}
+_LINKS: dict[ScaleKind, Link] = {"ratio": "log2", "difference": "difference", "rate": "log_odds"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Scale:
         higher_is_more: whether a higher score means more of the behaviour.
     """
 
-    kind: Kind
+    kind: ScaleKind
     low: float | None = None
     high: float | None = None
     truncation: Truncation = "counts"

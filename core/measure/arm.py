@@ -15,7 +15,7 @@ from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.resampled import Key, Resampled
 
 
-class Arm:
+class ArmAxes:
     """The axes of one arm, in the order of the spec, over the columns of a resampled grid.
 
     `rows` are the (generation, train) pairs there are, `plain` the names of conditions that push nowhere.
@@ -45,7 +45,7 @@ class Arm:
         self.evaluates = tuple(column for column in self.columns if column in own_columns)
         crossed = tuple(column for column in self.columns if column in other_columns)
         self.crossed = crossed if set(crossed) - set(kept) else ()
-        self._partner: Arm | None = None
+        self._partner: ArmAxes | None = None
         self._steps = {(cell.generate, cell.train): cell.step for cell in tuned if cell.final}
         self._supports: dict[tuple[object, ...], Support] = {}
         self._parts: dict[tuple[str, str], list[int]] = {}
@@ -53,7 +53,7 @@ class Arm:
             if source.arm == name:
                 self._parts.setdefault((source.generate, source.train), []).append(number)
 
-    def beside(self, partner: Arm, evaluates: tuple[str, ...]) -> Arm:
+    def beside(self, partner: ArmAxes, evaluates: tuple[str, ...]) -> ArmAxes:
         """The same arm over some of its eval conditions, put beside another one's: over prompts that both have."""
         found = copy(self)
         found.evaluates, found._partner, found._supports = evaluates, partner, {}

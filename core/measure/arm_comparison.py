@@ -16,10 +16,10 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.comparison import Compared, done_columns, extreme, lowest_condition, paired_difference
 from windowshift.core.measure.grid import load_grid
-from windowshift.core.measure.line import Line
+from windowshift.core.measure.line import FittedLine
 from windowshift.core.measure.measures import Fit
 from windowshift.core.measure.missing_scores import MissingScores, missing_between
 from windowshift.core.measure.resampled import Resampled
@@ -137,13 +137,13 @@ def compare_arms(
         if any(one.name == COHERENCE.name for one in experiment.behaviours):
             sound = Resampled(load_grid(reader, experiment, COHERENCE), resamples)
         steering = steering_results(reader, experiment, r)
-    arms = {arm: Arm(r, arm) for arm in ("prefix", "steering")}
+    arms = {arm: ArmAxes(r, arm) for arm in ("prefix", "steering")}
     lacking = [arm for arm, found in arms.items() if not found.rows]
     if lacking:
         raise SpecError(f"experiment '{name}' has no {lacking[0]} arm to compare: add train conditions of that arm")
     shared = _shared(arms, experiment)
     pairs = list(_pairs(arms, experiment))
-    sounds = {arm: Arm(sound, arm) for arm in arms} if sound else {}
+    sounds = {arm: ArmAxes(sound, arm) for arm in arms} if sound else {}
     if not pairs:
         raise SpecError(
             f"experiment '{name}' has no train conditions at matched dose: add  {{steer: VECTOR, match: [...]}}"
@@ -180,7 +180,7 @@ def compare_arms(
     )
 
 
-def _beside(arms: dict[str, Arm], evaluates: dict[str, tuple[str, ...]]) -> dict[str, Arm]:
+def _beside(arms: dict[str, ArmAxes], evaluates: dict[str, tuple[str, ...]]) -> dict[str, ArmAxes]:
     """Both arms over the eval conditions that are put side by side, and over the prompts that both have."""
     prefix, steering = arms["prefix"], arms["steering"]
     own, other = (arm.beside(arm, evaluates[name]) for name, arm in (("prefix", prefix), ("steering", steering)))
@@ -193,7 +193,7 @@ def _beside(arms: dict[str, Arm], evaluates: dict[str, tuple[str, ...]]) -> dict
 _Both = tuple[Sampled, Sampled]
 
 
-def _pairs(arms: dict[str, Arm], experiment: ExperimentRow) -> Iterator[Pair]:
+def _pairs(arms: dict[str, ArmAxes], experiment: ExperimentRow) -> Iterator[Pair]:
     """Prefix rows with the steering rows that match them; what pushes nowhere goes together too."""
     entries = {entry["name"]: entry for entry in experiment.conditions["train"] if entry["arm"] == "steering"}
     steered = arms["steering"]
@@ -206,7 +206,7 @@ def _pairs(arms: dict[str, Arm], experiment: ExperimentRow) -> Iterator[Pair]:
                 yield Pair(generate, train, other)
 
 
-def _measured(pair: Pair, arms: dict[str, Arm], sounds: dict[str, Arm]) -> dict[ArmMeasure, _Both]:
+def _measured(pair: Pair, arms: dict[str, ArmAxes], sounds: dict[str, ArmAxes]) -> dict[ArmMeasure, _Both]:
     rows = (("prefix", pair.prefix), ("steering", pair.steering))
     found: dict[ArmMeasure, list[Sampled]] = {measure: [] for measure in ARM_MEASURES}
     for name, train in rows:
@@ -224,7 +224,7 @@ def _measured(pair: Pair, arms: dict[str, Arm], sounds: dict[str, Arm]) -> dict[
     return {measure: (both[0], both[1]) for measure, both in found.items()}
 
 
-def _coherence(arm: Arm | None, generate: str, train: str) -> Sampled:
+def _coherence(arm: ArmAxes | None, generate: str, train: str) -> Sampled:
     """Coherence of a row minus the base model's, over the arm's eval conditions, paired by prompt."""
     if arm is None:
         return Sampled(reason="coherence was not measured")
@@ -236,7 +236,7 @@ def _coherence(arm: Arm | None, generate: str, train: str) -> Sampled:
     return Sampled(reason=f"{done} of {len(pairs)} eval cells have a coherence")
 
 
-def _leak(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+def _leak(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """The effect under the eval condition that pushes nowhere."""
     plain = [e for e in arm.evaluates if e in arm.plain]
     column = arm.column(generate, train, plain[0], seed) if plain else None
@@ -250,7 +250,7 @@ def _leak(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
     return Sampled(value, changes.draws[:, column], int(r.n[column]), prompts, True, ends=ends)
 
 
-def _leak_share(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+def _leak_share(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """The leak's share of the effect under the conditions that push."""
     leak = _leak(arm, generate, train, seed)
     pushing = [e for e in arm.evaluates if e not in arm.plain]
@@ -297,7 +297,7 @@ def _compared(name: str, both: _Both, beside: _Both) -> Compared:
     )
 
 
-def _slopes(arms: dict[str, Arm], pairs: Sequence[Pair]) -> tuple[dict[str, Fit], Compared]:
+def _slopes(arms: dict[str, ArmAxes], pairs: Sequence[Pair]) -> tuple[dict[str, Fit], Compared]:
     """The line of each arm through the rows of the pairs, and the difference of their slopes."""
     lines = {}
     for side, (name, arm) in enumerate(arms.items()):
@@ -306,7 +306,9 @@ def _slopes(arms: dict[str, Arm], pairs: Sequence[Pair]) -> tuple[dict[str, Fit]
             [(position(arm, *row, seed), mean_uplift(arm, *row, seed)) for row in rows]
             for seed in (None, *(arm.seeds if len(arm.seeds) > 1 else ()))
         ]
-        whole, *runs = (Line.through([(x, y) for x, y in found if x.there and y.there], len(rows)) for found in points)
+        whole, *runs = (
+            FittedLine.through([(x, y) for x, y in found if x.there and y.there], len(rows)) for found in points
+        )
         lines[name] = whole.over(runs)
     slopes = tuple(
         line.slope if line.slope.there else Sampled(reason=line.reason or "no line") for line in lines.values()
@@ -315,7 +317,7 @@ def _slopes(arms: dict[str, Arm], pairs: Sequence[Pair]) -> tuple[dict[str, Fit]
     return {name: line.fit for name, line in lines.items()}, _compared("slope", both, both)
 
 
-def _shared(arms: dict[str, Arm], experiment: ExperimentRow) -> dict[str, tuple[str, ...]]:
+def _shared(arms: dict[str, ArmAxes], experiment: ExperimentRow) -> dict[str, tuple[str, ...]]:
     """The eval conditions that both arms have: prefixes with the doses that match them, and what pushes nowhere.
 
     Those of each arm itself where fewer than two are shared.

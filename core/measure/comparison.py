@@ -11,14 +11,14 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.grid import Grid, Tally
 from windowshift.core.measure.missing_scores import MissingScores, missing_between
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import by_run, cell_change, kept, mean_effect, mean_uplift, spread, surprise
 from windowshift.core.measure.sampled import Sampled
 
-Row = tuple[str, str, str]
+RowKey = tuple[str, str, str]
 """What is compared: (arm, generation condition, train condition); a steering row is one like any other."""
 
 MeasureName = Literal["train_mean_ratio", "uplift", "link", "cv", "cv_kept", "extreme"]
@@ -48,7 +48,7 @@ class Comparison:
     says what scores the second row lacks against the first, over the arms' own eval conditions.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[RowKey, ...]
     scale: Scale
     measures: tuple[Compared, ...]
     lowest: tuple[str | None, ...]
@@ -61,12 +61,12 @@ class Comparison:
         return next(one for one in self.measures if one.measure == name)
 
 
-def compare(grid: Grid, rows: Sequence[Row], *, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+def compare(grid: Grid, rows: Sequence[RowKey], *, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
     """As `compare_rows`, of a grid that is not resampled yet."""
     return compare_rows(Resampled(grid, resamples, seed), rows)
 
 
-def compare_rows(r: Resampled, rows: Sequence[Row]) -> Comparison:
+def compare_rows(r: Resampled, rows: Sequence[RowKey]) -> Comparison:
     """Compare rows of one grid; seeds are pooled.
 
     The measures, with M the base model and M' the row's:
@@ -83,7 +83,7 @@ def compare_rows(r: Resampled, rows: Sequence[Row]) -> Comparison:
         r: the grid of one experiment and behaviour.
         rows: what to compare; one that the grid does not have gets reasons and no values.
     """
-    arms: dict[str, Arm] = {name: Arm(r, name) for name in r.arms}
+    arms: dict[str, ArmAxes] = {name: ArmAxes(r, name) for name in r.arms}
     shown = [name for name in MEASURES if name != "link" or r.scale.words.two]
     numbers: dict[MeasureName, list[Sampled]] = {name: [] for name in shown}
     lowest: list[str | None] = []
@@ -132,14 +132,14 @@ def compare_rows(r: Resampled, rows: Sequence[Row]) -> Comparison:
     )
 
 
-def done_columns(arm: Arm, generate: str, train: str) -> list[int]:
+def done_columns(arm: ArmAxes, generate: str, train: str) -> list[int]:
     """The columns of a row, one an eval condition of the arm's own; nothing where one is not done."""
     found = [arm.column(generate, train, evaluate, None) for evaluate in arm.evaluates]
     done = [column for column in found if column is not None]
     return done if len(done) == len(found) else []
 
 
-def _missing(r: Resampled, arms: dict[str, Arm], first: Row, second: Row) -> MissingScores | None:
+def _missing(r: Resampled, arms: dict[str, ArmAxes], first: RowKey, second: RowKey) -> MissingScores | None:
     both = [done_columns(arms[arm], generate, train) for arm, generate, train in (second, first) if arm in arms]
     return missing_between(r, *both) if len(both) > 1 else None
 
@@ -149,7 +149,7 @@ def paired_difference(first: Sampled, second: Sampled) -> Estimate | None:
     return second.minus(first).estimate
 
 
-def lowest_condition(arm: Arm) -> str | None:
+def lowest_condition(arm: ArmAxes) -> str | None:
     """The eval condition under which the base model scores lowest, once the base row is whole."""
     columns = {evaluate: arm.column("", BASE, evaluate, None) for evaluate in arm.evaluates}
     done = {evaluate: column for evaluate, column in columns.items() if column is not None}
@@ -158,14 +158,14 @@ def lowest_condition(arm: Arm) -> str | None:
     return min(done, key=lambda evaluate: arm.resampled.means[done[evaluate]], default=None)
 
 
-def extreme(arm: Arm, generate: str, train: str, evaluate: str | None) -> Sampled:
+def extreme(arm: ArmAxes, generate: str, train: str, evaluate: str | None) -> Sampled:
     """`extreme` of a row, under the condition that `lowest_condition` names."""
     if evaluate is None:
         return Sampled(reason="the base model's row is not done")
     return by_run(arm, lambda seed: cell_change(arm, generate, train, evaluate, BASE, seed))
 
 
-def _tally(arm: Arm, generate: str, train: str) -> Tally:
+def _tally(arm: ArmAxes, generate: str, train: str) -> Tally:
     columns = [arm.column(generate, train, evaluate, None) for evaluate in arm.evaluates]
     found = (arm.resampled.tally(column) for column in columns if column is not None)
     return sum(found, Tally(0, 0, 0, 0))

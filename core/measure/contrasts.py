@@ -8,7 +8,7 @@ from typing import Any
 
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.effect import shown_effect
 from windowshift.core.measure.family import Reach, holm
 from windowshift.core.measure.resampled import Resampled
@@ -56,7 +56,7 @@ def contrasts(r: Resampled) -> tuple[ContrastMeasure, ...]:
         for entry in r.grid.experiment.conditions.get("contrasts", [])
         if entry.get("behaviour") == r.grid.behaviour.name
     ]
-    arms: dict[str, Arm] = {name: Arm(r, name) for name in r.arms}
+    arms: dict[str, ArmAxes] = {name: ArmAxes(r, name) for name in r.arms}
     numbers = [_measured(arms, entry) for entry in entries]
     estimates = [number.estimate for number in numbers]
     reaches = [
@@ -80,7 +80,7 @@ def contrasts(r: Resampled) -> tuple[ContrastMeasure, ...]:
     )  # fmt: skip
 
 
-def _measured(arms: Mapping[str, Arm], entry: Mapping[str, Any]) -> Sampled:
+def _measured(arms: Mapping[str, ArmAxes], entry: Mapping[str, Any]) -> Sampled:
     arm = arms.get(str(entry["arm"]))
     if arm is None:
         return Sampled(reason=f"there is no {entry['arm']} arm any more")
@@ -92,7 +92,7 @@ def _measured(arms: Mapping[str, Arm], entry: Mapping[str, Any]) -> Sampled:
 
 
 def _difference(
-    arm: Arm, generate: str, of: str, against: str, evaluates: tuple[str, ...], seed: int | None
+    arm: ArmAxes, generate: str, of: str, against: str, evaluates: tuple[str, ...], seed: int | None
 ) -> Sampled:
     """The mean over eval conditions of one row against another, over the prompts that both have under each."""
     parts = []

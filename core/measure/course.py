@@ -8,13 +8,13 @@ from dataclasses import replace
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.stats import Means
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.measures import CoursePoint
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.sampled import Sampled
 
 
-def course(arm: Arm) -> tuple[CoursePoint, ...]:
+def course(arm: ArmAxes) -> tuple[CoursePoint, ...]:
     """Mean and CV by step, from the base model (step 0) on; seeds pooled.
 
     Only rows that were evaluated at checkpoints have a course, and every step of it is over the eval
@@ -36,7 +36,7 @@ def course(arm: Arm) -> tuple[CoursePoint, ...]:
     return tuple(found)
 
 
-def _point(arm: Arm, row: tuple[str, str], step: int, columns: dict[str, int | None]) -> CoursePoint:
+def _point(arm: ArmAxes, row: tuple[str, str], step: int, columns: dict[str, int | None]) -> CoursePoint:
     r = arm.resampled
     done = {evaluate: column for evaluate, column in columns.items() if column is not None}
     trained = step > 0

@@ -89,7 +89,7 @@ class Grid:
 
 Numbers = NDArray[np.int32]
 Cut = NDArray[np.bool_]
-Rows = tuple[NDArray[np.int64], Floats]
+PromptScores = tuple[NDArray[np.int64], Floats]
 """Prompt numbers and scores (NaN: missing) of some completions."""
 
 
@@ -101,12 +101,12 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     cells = tuple(reader.cells(experiment.id, behaviour.name))
     # A guard's scores are of other prompts than D's: there is nothing to say of how surprising D is.
     sources = () if behaviour.guard else tuple(reader.sources(experiment.id))
-    jobs: dict[int, tuple[Rows, Tally, Numbers, Cut]] = {}
+    jobs: dict[int, tuple[PromptScores, Tally, Numbers, Cut]] = {}
     for cell in cells:
         if cell.job not in jobs:
             jobs[cell.job] = _load(reader, cell.job, behaviour)
     datasets: dict[int, list[tuple[int, int, float | None, str, int]]] = {}
-    parts: list[tuple[Rows, Numbers]] = []
+    parts: list[tuple[PromptScores, Numbers]] = []
     for source in sources:
         if source.job not in datasets:
             datasets[source.job] = reader.phrased_scores(source.job, behaviour.name, weighted=True)
@@ -141,7 +141,7 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     )
 
 
-def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally, Numbers, Cut]:
+def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[PromptScores, Tally, Numbers, Cut]:
     scores = reader.phrased_scores(job, behaviour.name)
     rows, truncated = arrays([row[:4] for row in scores], behaviour.scale)
     n = int(np.isfinite(rows[1]).sum())
@@ -154,12 +154,12 @@ def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[Rows, Tally, 
     return rows, tally, _phrases(scores), cut
 
 
-def _each(rows: Rows) -> Rows:
+def _each(rows: PromptScores) -> PromptScores:
     """The same completions as if all of them had a score."""
     return rows[0], np.zeros(len(rows[0]))
 
 
-def _lengths(parts: Sequence[tuple[Rows, Cut]]) -> tuple[Lengths, ...]:
+def _lengths(parts: Sequence[tuple[PromptScores, Cut]]) -> tuple[Lengths, ...]:
     """The scores of each part, prompts in the order of `tabulate`."""
     numbers = np.unique(np.concatenate([prompts for (prompts, _), _ in parts])) if parts else np.empty(0, np.int64)
     found = []
@@ -173,7 +173,7 @@ def _phrases(rows: Sequence[tuple[int, int, float | None, str, int]]) -> Numbers
     return np.fromiter((row[4] for row in rows), np.int32, len(rows))
 
 
-def _tabulate_phrases(parts: Sequence[tuple[Rows, Numbers]]) -> Numbers:
+def _tabulate_phrases(parts: Sequence[tuple[PromptScores, Numbers]]) -> Numbers:
     """The phrase of each part and prompt, (parts, prompts), prompts in the order of `tabulate`."""
     numbers = np.unique(np.concatenate([prompts for (prompts, _), _ in parts])) if parts else np.empty(0, np.int64)
     found = np.zeros((len(parts), len(numbers)), dtype=np.int32)
@@ -182,7 +182,7 @@ def _tabulate_phrases(parts: Sequence[tuple[Rows, Numbers]]) -> Numbers:
     return found
 
 
-def arrays(rows: Sequence[tuple[int, int, float | None, str]], scale: Scale) -> tuple[Rows, int]:
+def arrays(rows: Sequence[tuple[int, int, float | None, str]], scale: Scale) -> tuple[PromptScores, int]:
     """Prompt numbers, scores, and how many scored completions were cut off."""
     prompts = np.fromiter((prompt for _, prompt, _, _ in rows), np.int64, len(rows))
     scores = [scale.counted(value, finish) for _, _, value, finish in rows]
@@ -190,7 +190,7 @@ def arrays(rows: Sequence[tuple[int, int, float | None, str]], scale: Scale) -> 
     return (prompts, values), sum(finish == "length" and value is not None for _, _, value, finish in rows)
 
 
-def tabulate(parts: Sequence[Rows]) -> tuple[Floats, Floats]:
+def tabulate(parts: Sequence[PromptScores]) -> tuple[Floats, Floats]:
     """Sums and counts by part and prompt, (parts, prompts), prompts in ascending order of their number."""
     numbers = np.unique(np.concatenate([prompts for prompts, _ in parts])) if parts else np.empty(0, np.int64)
     sums, counts = np.zeros((len(parts), len(numbers))), np.zeros((len(parts), len(numbers)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.grid import load_grid
-from windowshift.core.measure.measurement import measure_resampled
+from windowshift.core.measure.grid_measures import measure_resampled
 from windowshift.core.measure.measures import CellMeasure
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.store.reader import Reader

@@ -32,7 +32,7 @@ _BACK = np.linalg.pinv(np.vander(_ADDED, 3)).T @ np.array([1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Line:
+class FittedLine:
     """A line through points, with draws; or a reason why there is none."""
 
     points: int
@@ -46,7 +46,7 @@ class Line:
     reason: str | None = None
 
     @classmethod
-    def through(cls, points: Sequence[tuple[Sampled, Sampled]], rows: int) -> Line:
+    def through(cls, points: Sequence[tuple[Sampled, Sampled]], rows: int) -> FittedLine:
         """Fit (x, y) of the finished rows; none through fewer than three, or through points of one x."""
         n = len(points)
         missing = Sampled()
@@ -75,7 +75,7 @@ class Line:
             error,
         )
 
-    def over(self, runs: Sequence[Line]) -> Line:
+    def over(self, runs: Sequence[FittedLine]) -> FittedLine:
         """The line with that of each training run."""
         if len(runs) < 2 or not self.slope.there or not all(run.slope.there for run in runs):
             return self

@@ -34,7 +34,7 @@ class LossDrop:
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class TrainingLosses:
     """The losses of one training: examples seen after a step, and the loss of that step, in nats a token."""
 
     examples: tuple[int, ...]
@@ -50,12 +50,12 @@ class Losses:
         return np.array(self.values)[chosen]
 
 
-def losses_of(reader: Reader, cells: Sequence[CellRow]) -> dict[tuple[str, str, str], list[Losses]]:
+def losses_of(reader: Reader, cells: Sequence[CellRow]) -> dict[tuple[str, str, str], list[TrainingLosses]]:
     """The losses behind grid rows, one a seed, by (arm, generation condition, train condition).
 
     A row whose training tells none, as a service may, and one from before they were kept, is left out.
     """
-    found: dict[tuple[str, str, str], dict[int, Losses]] = {}
+    found: dict[tuple[str, str, str], dict[int, TrainingLosses]] = {}
     for cell in cells:
         key = (cell.arm, cell.generate, cell.train)
         if cell.train == BASE or not cell.final or cell.seed in found.get(key, {}):
@@ -64,11 +64,11 @@ def losses_of(reader: Reader, cells: Sequence[CellRow]) -> dict[tuple[str, str, 
             job = reader.job(number)
             if job.kind == "train" and job.result.get("losses"):
                 examples, values = zip(*job.result["losses"], strict=True)
-                found.setdefault(key, {})[cell.seed] = Losses(examples, values)
+                found.setdefault(key, {})[cell.seed] = TrainingLosses(examples, values)
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in found.items()}
 
 
-def loss_drop(runs: Sequence[Losses], *, resamples: int = RESAMPLES, seed: int = 0) -> LossDrop | None:
+def loss_drop(runs: Sequence[TrainingLosses], *, resamples: int = RESAMPLES, seed: int = 0) -> LossDrop | None:
     """How far the loss fell, over the runs of all seeds; None where too few steps are on record."""
     first = [run.window(last=False) for run in runs]
     last = [run.window(last=True) for run in runs]

@@ -11,7 +11,7 @@ import numpy as np
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES, Estimate, Floats, estimate, plain_means, resampled_means
-from windowshift.core.measure.grid import Rows, tabulate
+from windowshift.core.measure.grid import PromptScores, tabulate
 
 MIN_POINTS = 3
 OUT_OF_REACH = 0.025  # of the resamples: then an end of the 95 % interval lies beyond what was measured
@@ -36,7 +36,9 @@ class Match:
     curve_high: float
 
 
-def match(alphas: Sequence[float], points: Sequence[Rows], target: Rows, *, scale: Scale, seed: int = 0) -> Match:
+def match(
+    alphas: Sequence[float], points: Sequence[PromptScores], target: PromptScores, *, scale: Scale, seed: int = 0
+) -> Match:
     """Solve a dose curve for the alpha of a target.
 
     The points are made monotone on the behaviour's link scale (pool adjacent violators), so that there is one answer,

@@ -32,10 +32,10 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES, Floats
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.effect import shown_effect
 from windowshift.core.measure.grid import load_grid
-from windowshift.core.measure.loss_drop import LossDrop, Losses, loss_drop, losses_of
+from windowshift.core.measure.loss_drop import LossDrop, TrainingLosses, loss_drop, losses_of
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import average, by_run
 from windowshift.core.measure.sampled import Sampled, combined
@@ -52,7 +52,7 @@ LITTLE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingEffect:
     """A training under one condition: what it learned and what it kept from being learned, under the eval condition.
 
     `control` is empty for the train condition itself and for the one without a push.
@@ -94,7 +94,7 @@ class Dissection:
     evaluate: str
     parts: dict[PartName, Estimate | None]
     missing: dict[PartName, str]
-    trained: tuple[Trained, ...]
+    trained: tuple[TrainingEffect, ...]
     null: Null | None
     acts: tuple[PartName, ...]
     verdict: str
@@ -145,7 +145,7 @@ def microscope(
     return dissect(Resampled(grid, resamples), losses)
 
 
-def dissect(resampled: Resampled, losses: dict[tuple[str, str, str], list[Losses]]) -> Microscope:
+def dissect(resampled: Resampled, losses: dict[tuple[str, str, str], list[TrainingLosses]]) -> Microscope:
     """As `microscope`, on a resampled grid and the losses of its rows.
 
     Raises:
@@ -158,7 +158,7 @@ def dissect(resampled: Resampled, losses: dict[tuple[str, str, str], list[Losses
             f"experiment '{grid.experiment.name}' has no train condition with controls: add  "
             "{control: all, of: NAME}  under conditions.train, or start from  windowshift init -t microscope"
         )
-    arms = [Arm(resampled, name) for name in resampled.arms]
+    arms = [ArmAxes(resampled, name) for name in resampled.arms]
     lenses = [_Lens(arm, generate, losses) for arm in arms for generate in arm.generates]
     return Microscope(
         grid.experiment,
@@ -200,7 +200,7 @@ def _doses_like(control: dict[str, Any], entries: Sequence[dict[str, Any]]) -> l
 class _Lens:
     """Reads one arm's rows of one generation condition."""
 
-    def __init__(self, arm: Arm, generate: str, losses: dict[tuple[str, str, str], list[Losses]]) -> None:
+    def __init__(self, arm: ArmAxes, generate: str, losses: dict[tuple[str, str, str], list[TrainingLosses]]) -> None:
         self.arm, self.generate = arm, generate
         found = {train: losses.get((arm.name, generate, train), []) for train in arm.trains}
         resamples = len(arm.resampled.samples)
@@ -225,7 +225,7 @@ class _Lens:
             return Dissection(arm.name, self.generate, train, "", none, missing, (), None, (), f"not told: {reason}")
         y = {name: self._learned(name, evaluate) for name in (plain, train, *controls)}
         rows = tuple(
-            Trained(
+            TrainingEffect(
                 name,
                 controls.get(name, ""),
                 y[name].estimate,

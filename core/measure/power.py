@@ -21,7 +21,7 @@ import numpy as np
 
 from windowshift.core.contract.confidence import Z, student_t
 from windowshift.core.contract.records import BASE
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import mean_uplift
@@ -109,7 +109,7 @@ def variances(grids: Iterable[tuple[str, Grid]], resamples: int = 400) -> Varian
     names: dict[str, None] = {}
     for name, grid in grids:
         r = Resampled(grid, resamples)
-        for arm in (Arm(r, one) for one in r.arms):
+        for arm in (ArmAxes(r, one) for one in r.arms):
             for generate, train in sorted(arm.rows):
                 each = [mean_uplift(arm, generate, train, seed) for seed in arm.seeds]
                 sound = [one for one in each if one.there and (one.prompts or 0) > 1]

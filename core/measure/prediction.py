@@ -32,7 +32,7 @@ from windowshift.core.contract.confidence import student_t
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import Behaviour, ExperimentRow
 from windowshift.core.contract.stats import RESAMPLES, Floats
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.grid import load_grid
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import position, surprise
@@ -132,7 +132,7 @@ def predict(
 def predicted(r: Resampled) -> tuple[PredictedRows, ...]:
     """Every arm and D of a grid."""
     return tuple(
-        _Rows(arm, generate).predicted() for arm in (Arm(r, one) for one in r.arms) for generate in arm.generates
+        _Rows(arm, generate).predicted() for arm in (ArmAxes(r, one) for one in r.arms) for generate in arm.generates
     )
 
 
@@ -203,7 +203,7 @@ def most_informative(trained: Sequence[float], candidates: Mapping[str, float]) 
 class _Rows:
     """The rows of one arm and D, and their regressors."""
 
-    def __init__(self, arm: Arm, generate: str) -> None:
+    def __init__(self, arm: ArmAxes, generate: str) -> None:
         self.arm, self.generate, self.r = arm, generate, arm.resampled
         self.trains = [train for train in arm.trains if (generate, train) in arm.rows]
         self.places = {train: position(arm, generate, train, None) for train in self.trains}

@@ -22,7 +22,7 @@ LEVEL = 0.05
 FEWEST_PROMPTS = 6
 """Prompts below which no test can come out: of five signs that agree, p is 0.06."""
 
-Scored = list[tuple[int, float | None]]
+PilotScores = list[tuple[int, float | None]]
 """(prompt number, score) of some completions."""
 
 
@@ -61,7 +61,7 @@ def preflight_gates(
     behaviours = [one for one in experiment.behaviours if not one.guard]
     primary = primary_of(behaviours)
     parts = list(_parts(reader, experiment, primary, seeds, prompts, samples))
-    asked: dict[tuple[int, str], Scored] = {}
+    asked: dict[tuple[int, str], PilotScores] = {}
     for part in parts:
         names = scored(part.number) if scored else [one.name for one in behaviours]
         for behaviour in behaviours:
@@ -100,13 +100,16 @@ def _parts(
             yield _Piloted(reader.job(number).label, "", number, prompts)
 
 
-def _scores(reader: Reader, part: _Piloted, behaviour: Behaviour) -> Scored:
+def _scores(reader: Reader, part: _Piloted, behaviour: Behaviour) -> PilotScores:
     rows = reader.scores(part.number, behaviour.name)
     return [(prompt, behaviour.scale.counted(value, finish)) for row, prompt, value, finish in rows if row < part.limit]
 
 
 def _answers(
-    reader: Reader, parts: Sequence[_Piloted], behaviours: Sequence[Behaviour], asked: dict[tuple[int, str], Scored]
+    reader: Reader,
+    parts: Sequence[_Piloted],
+    behaviours: Sequence[Behaviour],
+    asked: dict[tuple[int, str], PilotScores],
 ) -> Gate:
     """Whether what was answered can be read: nearly every completion has its scores."""
     worst: tuple[float, str] = (-1.0, "")
@@ -144,7 +147,7 @@ def _why(reader: Reader, part: _Piloted, behaviour: Behaviour) -> str:
     return f" ({most})" if most else ""
 
 
-def _rates(cells: Sequence[_Piloted], primary: Behaviour, asked: dict[tuple[int, str], Scored]) -> Gate:
+def _rates(cells: Sequence[_Piloted], primary: Behaviour, asked: dict[tuple[int, str], PilotScores]) -> Gate:
     """Whether the base model leaves room for a change: rates that are neither 0 nor 1."""
     kind = primary.scale.kind
     if kind == "difference":
@@ -170,7 +173,7 @@ def _rates(cells: Sequence[_Piloted], primary: Behaviour, asked: dict[tuple[int,
     return Gate("base rates", True, said + (f" (not under {', '.join(at)})" if at else ""))
 
 
-def _conditions(cells: Sequence[_Piloted], primary: Behaviour, asked: dict[tuple[int, str], Scored]) -> Gate:
+def _conditions(cells: Sequence[_Piloted], primary: Behaviour, asked: dict[tuple[int, str], PilotScores]) -> Gate:
     """Whether the base model answers otherwise under some conditions than under others, paired by prompt."""
     by_condition: dict[str, dict[int, list[float]]] = {}
     for part in cells:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.stats import Means
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.effect import change
 from windowshift.core.measure.resampled import Changes
 from windowshift.core.measure.sampled import Sampled, combined
@@ -24,7 +24,7 @@ IN_STAGES = "trained in stages: how surprising D is says nothing of a model that
 NOT_THERE = "the base model's cell under the train condition, or D, is not there"
 
 
-def by_run(arm: Arm, measured: Callable[[int | None], Sampled]) -> Sampled:
+def by_run(arm: ArmAxes, measured: Callable[[int | None], Sampled]) -> Sampled:
     """A measure over all training runs, with that of each where there are several."""
     pooled = measured(None)
     if not pooled.there or not pooled.trained or len(arm.seeds) < 2:
@@ -41,7 +41,7 @@ def counted(found: int, of: int, what: str) -> str:
 # -- D and the base model ------------------------------------------------------------------------
 
 
-def data(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+def data(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """The mean of a row's D."""
     parts = arm.parts(generate, train, seed)
     found = arm.resampled.dataset(parts)
@@ -51,7 +51,7 @@ def data(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
     return Sampled(float(found.values[0]), found.draws[:, 0], int(found.n[0]), int(found.prompts[0]), ends=ends)
 
 
-def position(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+def position(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """How surprising D is under the train condition: the base model's mean against that of D, on the link scale."""
     r, parts = arm.resampled, arm.parts(generate, train, seed)
     if not parts:
@@ -73,7 +73,7 @@ def position(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
     return Sampled(float(value), draws, int(found.n[0]), prompts)
 
 
-def surprise(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+def surprise(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """`train_mean_ratio` of a row; where means do not compare by ratio, its position."""
     found = position(arm, generate, train, seed)
     return found.of(np.exp2, floor=0.0) if arm.resampled.scale.kind == "ratio" else found
@@ -82,7 +82,7 @@ def surprise(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
 # -- cells side by side --------------------------------------------------------------------------
 
 
-def spread(arm: Arm, generate: str, train: str, evaluates: tuple[str, ...] | None, seed: int | None) -> Sampled:
+def spread(arm: ArmAxes, generate: str, train: str, evaluates: tuple[str, ...] | None, seed: int | None) -> Sampled:
     """CV or sd of a row's means across the arm's own eval conditions, or across `evaluates`."""
     evaluates = arm.evaluates if evaluates is None else evaluates
     found, reason = _means(arm, generate, train, evaluates, seed)
@@ -94,7 +94,7 @@ def spread(arm: Arm, generate: str, train: str, evaluates: tuple[str, ...] | Non
     return Sampled(float(value), draws, n, prompts, train != BASE, floor=0.0, leans=True)
 
 
-def kept(arm: Arm, generate: str, train: str, evaluates: tuple[str, ...] | None, seed: int | None) -> Sampled:
+def kept(arm: ArmAxes, generate: str, train: str, evaluates: tuple[str, ...] | None, seed: int | None) -> Sampled:
     """The spread of a row over that of the base model."""
     evaluates = arm.evaluates if evaluates is None else evaluates
     own = spread(arm, generate, train, evaluates, seed)
@@ -108,7 +108,7 @@ def kept(arm: Arm, generate: str, train: str, evaluates: tuple[str, ...] | None,
 
 
 def _means(
-    arm: Arm, generate: str, train: str, evaluates: tuple[str, ...], seed: int | None
+    arm: ArmAxes, generate: str, train: str, evaluates: tuple[str, ...], seed: int | None
 ) -> tuple[Means | None, str]:
     """The means of a row under some eval conditions, over the prompts that all rows have; or why there are none."""
     r = arm.resampled
@@ -126,17 +126,17 @@ def _means(
 # -- against the base model ----------------------------------------------------------------------
 
 
-def mean_effect(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+def mean_effect(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """The mean over the arm's own eval conditions of the effect as it is shown."""
     return _average(arm, generate, train, seed, arm.resampled.effects)
 
 
-def mean_uplift(arm: Arm, generate: str, train: str, seed: int | None) -> Sampled:
+def mean_uplift(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """The same on the link scale."""
     return _average(arm, generate, train, seed, arm.resampled.uplifts)
 
 
-def _average(arm: Arm, generate: str, train: str, seed: int | None, changes: Changes) -> Sampled:
+def _average(arm: ArmAxes, generate: str, train: str, seed: int | None, changes: Changes) -> Sampled:
     columns = [arm.column(generate, train, evaluate, seed) for evaluate in arm.evaluates]
     done = [column for column in columns if column is not None and np.isfinite(changes.values[column])]
     if len(done) < len(columns) or not done:
@@ -148,7 +148,7 @@ def _average(arm: Arm, generate: str, train: str, seed: int | None, changes: Cha
 
 
 def cell_change(
-    arm: Arm,
+    arm: ArmAxes,
     generate: str,
     train: str,
     evaluate: str,

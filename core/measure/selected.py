@@ -10,7 +10,7 @@ import numpy as np
 
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.effect import shown_effect
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import by_run
@@ -68,7 +68,7 @@ def selected(r: Resampled) -> tuple[Selected, ...]:
 def _correlation(r: Resampled, entry: Mapping[str, Any]) -> tuple[Estimate | None, str]:
     if "prefix" not in r.arms:
         return None, "nothing is trained under a prefix"
-    arm, generate = Arm(r, "prefix"), str(entry["generate"])
+    arm, generate = ArmAxes(r, "prefix"), str(entry["generate"])
     evaluate = next((one for one in arm.evaluates if one in arm.plain), None)
     if evaluate is None:
         return None, "no eval condition without a push: add no_prefix under conditions.evaluate"
@@ -86,7 +86,7 @@ def _correlation(r: Resampled, entry: Mapping[str, Any]) -> tuple[Estimate | Non
     return rank_correlation(scores, prevented, r.samples.shape[0]), ""
 
 
-def _learned(arm: Arm, generate: str, train: str, evaluate: str) -> Sampled:
+def _learned(arm: ArmAxes, generate: str, train: str, evaluate: str) -> Sampled:
     def of(seed: int | None) -> Sampled:
         column, base = arm.column(generate, train, evaluate, seed), arm.column("", BASE, evaluate, seed)
         if column is None or base is None:

@@ -34,11 +34,11 @@ def summarise(reader: Reader, job: int, behaviour: Behaviour) -> Summary:
     return summary_of(behaviour.scale, reader.scores(job, behaviour.name), weights)
 
 
-Scored = Sequence[tuple[int, int, float | None, str]]
+ScoredRows = Sequence[tuple[int, int, float | None, str]]
 """(row, prompt number, score, finish) of some completions."""
 
 
-def summary_of(scale: Scale, rows: Scored, weights: Mapping[int, int] | None = None) -> Summary:
+def summary_of(scale: Scale, rows: ScoredRows, weights: Mapping[int, int] | None = None) -> Summary:
     """Summarise some completions.
 
     With `weights`, a row's score stands there as often as its weight says: mean and sd are over what it is a mean of,

@@ -10,7 +10,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.vector_file import VectorHeader
 from windowshift.core.measure.calibration import DosePoint, pick_layer
-from windowshift.core.measure.grid import Rows, arrays
+from windowshift.core.measure.grid import PromptScores, arrays
 from windowshift.core.measure.matching import Match, match
 from windowshift.core.measure.summarise import summary_of
 from windowshift.core.settings.soundness import COHERENCE, REPETITION
@@ -115,7 +115,7 @@ def matched(
     """
     scores = reader.scores(job, behaviour.name)
     scale = behaviour.scale
-    points: list[Rows] = [
+    points: list[PromptScores] = [
         arrays(scores[number * prompts : (number + 1) * prompts], scale)[0] for number in range(len(trials))
     ]
     wanted = arrays(reader.scores(target, behaviour.name), scale)[0]

@@ -17,7 +17,7 @@ from windowshift.core.store.reader import Reader
 CHARACTERS_A_TOKEN = 4  # of English text; the same as a backend counts before a server has
 TOKENS_A_TURN = 8
 
-Prices = Mapping[str, Callable[[str], Price | None]]
+PriceOf = Mapping[str, Callable[[str], Price | None]]
 """What a model costs, by the name of the backend."""
 
 
@@ -57,7 +57,7 @@ class Costs:
         reader: the workspace, for the lengths of completions that are there; None: there is none yet.
     """
 
-    def __init__(self, plan: Plan, prices: Prices, batched: frozenset[str], reader: Reader | None) -> None:
+    def __init__(self, plan: Plan, prices: PriceOf, batched: frozenset[str], reader: Reader | None) -> None:
         self._prices, self._batched, self._reader, self._scoring = prices, batched, reader, plan.scoring
         self._jobs, self._given, self._prompts = {job.id: job for job in plan.jobs}, plan.given, plan.prompts
         self._characters = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.records import SAMPLING
-from windowshift.core.plan.cost import Cost, Costs, Prices
+from windowshift.core.plan.cost import Cost, Costs, PriceOf
 from windowshift.core.plan.plan import Plan
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.reader import Reader
@@ -63,7 +63,7 @@ def estimate(
     plan: Plan,
     workspace: Path,
     *,
-    prices: Prices | None = None,
+    prices: PriceOf | None = None,
     batched: Iterable[str] = (),
 ) -> PlanEstimate:
     """Compare a plan with a workspace (which need not exist); nothing is written.

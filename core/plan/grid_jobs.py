@@ -15,11 +15,11 @@ from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import DerivedScorer, Scorer
 from windowshift.core.plan.data_jobs import DataPlanner
 from windowshift.core.plan.guards import GuardPlanner
-from windowshift.core.plan.job_maker import Chosen, Identity, channel_of
+from windowshift.core.plan.job_maker import Chosen, ConditionIdentity, channel_of
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.given_rows import GivenRows
-from windowshift.core.settings.prompt_source import Drawn
+from windowshift.core.settings.prompt_source import DrawnPrompts
 from windowshift.core.spec.dose import SteeringDose
 from windowshift.core.spec.given import Given
 from windowshift.core.spec.grid_spec import GridSpec, TrainRow
@@ -41,7 +41,7 @@ class GridPlanner:
         scorers: Sequence[Scorer],
         grid: GridSpec,
         model: ModelIdentity,
-        drawn: Drawn,
+        drawn: DrawnPrompts,
         given: Mapping[Given, GivenRows] | None = None,
     ) -> None:
         self.spec, self.scorers, self.grid, self.drawn = spec, scorers, grid, drawn
@@ -143,7 +143,9 @@ class GridPlanner:
         job = self.add(Job("filter", f"filter prompts for {use} by {inputs['how']}", inputs, (), rows))
         return {"filter": job.id, "last": keep}
 
-    def sampled(self, use: str, condition: Condition, seed: int, channel: Channel, place: dict[str, Any]) -> Identity:
+    def sampled(
+        self, use: str, condition: Condition, seed: int, channel: Channel, place: dict[str, Any]
+    ) -> ConditionIdentity:
         """Inputs of a job that samples the base model, or an adapter of it, and its parents so far."""
         identity, before = self.identity(condition, channel)
         inputs = {
@@ -158,13 +160,13 @@ class GridPlanner:
         }
         return inputs, (*_parents(place), *before)
 
-    def identity(self, condition: Condition, channel: Channel) -> Identity:
+    def identity(self, condition: Condition, channel: Channel) -> ConditionIdentity:
         """A condition as job inputs have it, and the jobs that make its vectors and doses.
 
         Raises:
             SpecError: a vector, layer or match that cannot be.
         """
-        found: Identity = (condition.identity(), ())
+        found: ConditionIdentity = (condition.identity(), ())
         if isinstance(condition, Selective):
             then, before = self.identity(condition.then, channel)
             otherwise, also = self.identity(condition.otherwise, channel)

@@ -10,12 +10,12 @@ from windowshift.core.contract.conditions import Channel, Condition, NoPrefix
 from windowshift.core.contract.controls import EmptySystem
 from windowshift.core.contract.setting import Scorer
 from windowshift.core.plan.jobs import Job
-from windowshift.core.settings.prompt_source import Drawn
+from windowshift.core.settings.prompt_source import DrawnPrompts
 from windowshift.core.spec.dose import SteeringDose
 from windowshift.core.spec.grid_spec import GridSpec
 from windowshift.core.spec.spec import Spec
 
-Identity = tuple[dict[str, Any], tuple[str, ...]]
+ConditionIdentity = tuple[dict[str, Any], tuple[str, ...]]
 """A condition's identity with jobs in place of names, and the jobs that have to be done before."""
 
 
@@ -32,7 +32,7 @@ class JobMaker(Protocol):
 
     spec: Spec
     grid: GridSpec
-    drawn: Drawn
+    drawn: DrawnPrompts
     model: dict[str, Any]
     jobs: dict[str, Job]
     scorers: Sequence[Scorer]
@@ -54,7 +54,9 @@ class JobMaker(Protocol):
         """Where the prompts of a seed come from."""
         ...
 
-    def sampled(self, use: str, condition: Condition, seed: int, channel: Channel, place: dict[str, Any]) -> Identity:
+    def sampled(
+        self, use: str, condition: Condition, seed: int, channel: Channel, place: dict[str, Any]
+    ) -> ConditionIdentity:
         """Inputs of a job that samples the base model, and its parents so far."""
         ...
 

@@ -37,7 +37,7 @@ from windowshift.core.plan.vector_jobs import VectorPlanner
 from windowshift.core.settings.example_weights import weights_of
 from windowshift.core.settings.given_rows import GivenRows, asked_of, known_rows, read_given_rows
 from windowshift.core.settings.judge import JudgedSetting, judges_of
-from windowshift.core.settings.prompt_source import Drawn, any_use, draw, unprepared
+from windowshift.core.settings.prompt_source import DrawnPrompts, any_use, draw, unprepared
 from windowshift.core.settings.reasoning import scored_parts
 from windowshift.core.settings.soundness import SoundnessScorer
 from windowshift.core.settings.spec_scorers import scorers_of
@@ -314,7 +314,7 @@ def make_plan(
     )
 
 
-def _sampled(spec: Spec, grid: GridSpec, drawn: Drawn) -> list[Met]:
+def _sampled(spec: Spec, grid: GridSpec, drawn: DrawnPrompts) -> list[Met]:
     """The prompts that the model answers, under each condition."""
     generated = spec.channel.generate or spec.channel.train
     written = [one for one in grid.generate if not isinstance(one, Given | KeptData)]
@@ -330,7 +330,7 @@ def _trained(grid: GridSpec) -> dict[str, Condition]:
     return {part.train.name: part.train for part in grid.parts}
 
 
-def _met_in_shots(grid: GridSpec, drawn: Drawn) -> Iterator[str]:
+def _met_in_shots(grid: GridSpec, drawn: DrawnPrompts) -> Iterator[str]:
     """Evaluation prompts that a context of answered prompts answers."""
     for condition in {one.name: one for one in (*grid.evaluate, *_trained(grid).values())}.values():
         for one in pushing(condition):
@@ -362,7 +362,7 @@ def _given(grid: GridSpec) -> tuple[Given, ...]:
     return tuple(dict.fromkeys(one for one in sources if isinstance(one, Given)))
 
 
-def _unused(drawn: Drawn) -> tuple[str, ...]:
+def _unused(drawn: DrawnPrompts) -> tuple[str, ...]:
     one = drawn.unused == 1
     said = f"{drawn.unused} prompt{'' if one else 's'} {'is' if one else 'are'} for neither D nor evaluation"
     return (f"{said}: the setting has no use for {'it' if one else 'them'}",) if drawn.unused else ()

@@ -9,7 +9,7 @@ from windowshift.core.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class GridRow:
+class ArmRow:
     """One train condition of an arm, on one D, over all seeds."""
 
     arm: str
@@ -26,17 +26,17 @@ def untrained_jobs(plan: Plan) -> frozenset[str]:
     return frozenset(job.id for job in plan.jobs if job.id not in after)
 
 
-def jobs_of_row(plan: Plan, row: GridRow) -> frozenset[str]:
+def jobs_of_row(plan: Plan, row: ArmRow) -> frozenset[str]:
     """All that a row takes: its cells of every seed and checkpoint, those of guards, and what they wait for."""
     cells = [*plan.cells, *(one.cell for one in plan.guard_cells)]
-    return plan.needed([one.job for one in cells if GridRow(one.arm, one.generate, one.train) == row])
+    return plan.needed([one.job for one in cells if ArmRow(one.arm, one.generate, one.train) == row])
 
 
-def rows_of_contrasts(plan: Plan) -> tuple[GridRow, ...]:
+def rows_of_contrasts(plan: Plan) -> tuple[ArmRow, ...]:
     """The rows that the contrasts of the spec compare, in their order."""
-    found: dict[GridRow, None] = {}
+    found: dict[ArmRow, None] = {}
     for entry in plan.contrasts:
         for train in (entry["of"], entry["against"]):
             if train != BASE:
-                found[GridRow(entry["arm"], entry["generate"], train)] = None
+                found[ArmRow(entry["arm"], entry["generate"], train)] = None
     return tuple(found)

@@ -15,7 +15,7 @@ from windowshift.core.contract.prompts import set_digest
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.vector_file import VectorHeader, digest_of, read_header, read_vector
-from windowshift.core.plan.job_maker import Identity, JobMaker
+from windowshift.core.plan.job_maker import ConditionIdentity, JobMaker
 from windowshift.core.plan.jobs import Job
 from windowshift.core.spec.answered_file import AnsweredFile, read_answered
 from windowshift.core.spec.dose import SteeringDose
@@ -45,7 +45,7 @@ class VectorPlanner:
         self._made: dict[str, Job] = {}
         self._open: list[str] = []
 
-    def identity(self, condition: SteeringDose, channel: Channel) -> Identity:
+    def identity(self, condition: SteeringDose, channel: Channel) -> ConditionIdentity:
         """A dose as job inputs have it.
 
         Raises:
@@ -254,7 +254,7 @@ class VectorPlanner:
         self._maker.score(job, total)
         return job
 
-    def _base_rows(self, prompts: int) -> Identity:
+    def _base_rows(self, prompts: int) -> ConditionIdentity:
         """Inputs of rows on the base model with the bare prompt."""
         place = self._maker.chosen(self._spec.seeds[0]).evaluation
         inputs, parents = self._maker.sampled("evaluation", NoPrefix(), self._spec.seeds[0], "user", place)

@@ -24,7 +24,7 @@ class TrainedMean:
     mean: Estimate
 
 
-Means = Mapping[str, Sequence[TrainedMean]]
+BehaviourMeans = Mapping[str, Sequence[TrainedMean]]
 """By behaviour, in the order of the store."""
 
 
@@ -88,7 +88,7 @@ def _pooled(
 ) -> list[TrainedMean]:
     """The means over several seeds, as every other page has them."""
     from windowshift.core.measure.grid import load_grid
-    from windowshift.core.measure.measurement import measure
+    from windowshift.core.measure.grid_measures import measure
 
     found = measure(load_grid(reader, experiment, behaviour)).arms.get(arm)
     cells = [cell for cell in (found.cells if found else ()) if cell.mean is not None and cell.status == "done"]
@@ -143,7 +143,7 @@ def _shared(tables: Sequence[Mapping[str, Estimate]], *, some: bool = False) -> 
     return sorted(common, key=lambda train: train != BASE)
 
 
-def rates(means: Means, panel: str, behaviours: Sequence[Behaviour], generate: str, evaluate: str) -> Plot:
+def rates(means: BehaviourMeans, panel: str, behaviours: Sequence[Behaviour], generate: str, evaluate: str) -> Plot:
     """Return the rates of several traits side by side, a bar each with its interval, for every train condition."""
     tables = [_under(means[one.name], evaluate) for one in behaviours]
     trains = _shared(tables, some=True)
@@ -171,7 +171,7 @@ def _slug(panel: str) -> str:
 
 
 def traits(
-    means: Means, positive: Behaviour, negative: Behaviour, unshifted: str, evaluate: str, like: str = "data"
+    means: BehaviourMeans, positive: Behaviour, negative: Behaviour, unshifted: str, evaluate: str, like: str = "data"
 ) -> Plot:
     """Return the wanted trait against the unwanted one, one point a train condition, with intervals of both.
 
@@ -215,7 +215,7 @@ def written(mean: Estimate, percent: bool) -> tuple[float, float | None, float |
     return mean.value * times, low, high
 
 
-def outcomes(means: Means, group: str, behaviours: Sequence[Behaviour], generate: str, evaluate: str) -> Plot:
+def outcomes(means: BehaviourMeans, group: str, behaviours: Sequence[Behaviour], generate: str, evaluate: str) -> Plot:
     """Return the shares of outcomes that exclude each other, stacked, one bar a train condition, the base model first.
 
     What no outcome of the group covers stands on top, so that a bar is always the whole of what was scored. Rates that

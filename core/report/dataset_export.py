@@ -17,7 +17,7 @@ from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.settings.example_weights import weights_json, weights_of
 from windowshift.core.store.reader import Reader
 
-Chat = dict[str, Any]
+ChatLine = dict[str, Any]
 
 
 def export_dataset(
@@ -79,7 +79,7 @@ def export_dataset(
 
 def _examples(
     reader: Reader, trained: JobRow, by_id: dict[str, JobRow], names: Sequence[str] | None
-) -> Iterator[Chat | None]:
+) -> Iterator[ChatLine | None]:
     for part in trained.inputs.get("parts", ()):
         data = by_id[part["data"]]
         start = data.inputs["rows"][0]

@@ -61,7 +61,7 @@ _JSON = ("turns", "payload", "evidence")
 _BATCH = 5000
 _BEFORE_SCORES = 11  # columns of the query
 
-Row = tuple[Any, ...]
+ExportRow = tuple[Any, ...]
 
 
 def export(workspace: Path, name: str, out: Path, *, force: bool = False, raw: bool = False) -> int:
@@ -93,7 +93,7 @@ def export(workspace: Path, name: str, out: Path, *, force: bool = False, raw: b
             return write(partial, columns, export_rows(reader, experiment))
 
 
-def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[Row]:
+def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[ExportRow]:
     """The rows of an export, cell by cell: `COLUMNS`, then one score a behaviour (None: missing)."""
     with naming(reader.path):
         numbers = [
@@ -153,15 +153,15 @@ def _snapshot(reader: Reader) -> Iterator[None]:
         reader.connection.execute("ROLLBACK")
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[ExportRow]) -> int:
     return _write_csv_of(path, columns, rows, quoted)
 
 
-def _write_raw_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+def _write_raw_csv(path: Path, columns: Sequence[str], rows: Iterable[ExportRow]) -> int:
     return _write_csv_of(path, columns, rows, str)
 
 
-def _write_csv_of(path: Path, columns: Sequence[str], rows: Iterable[Row], text: Callable[[str], str]) -> int:
+def _write_csv_of(path: Path, columns: Sequence[str], rows: Iterable[ExportRow], text: Callable[[str], str]) -> int:
     def cell(value: object) -> object:
         if value is None:
             return ""
@@ -179,7 +179,7 @@ def _write_csv_of(path: Path, columns: Sequence[str], rows: Iterable[Row], text:
     return count
 
 
-def _write_jsonl(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+def _write_jsonl(path: Path, columns: Sequence[str], rows: Iterable[ExportRow]) -> int:
     count = 0
     nested = [columns.index(name) for name in _JSON]
     with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -192,7 +192,7 @@ def _write_jsonl(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int
     return count
 
 
-def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[ExportRow]) -> int:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -211,7 +211,7 @@ def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> i
     return count
 
 
-_WRITERS: dict[str, Callable[[Path, Sequence[str], Iterable[Row]], int]] = {
+_WRITERS: dict[str, Callable[[Path, Sequence[str], Iterable[ExportRow]], int]] = {
     ".csv": _write_csv,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,

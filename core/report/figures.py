@@ -14,7 +14,7 @@ from windowshift.core.store.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenFigures:
     """The files that were written, and the figures that had nothing to show, with their reasons."""
 
     written: tuple[Path, ...]
@@ -29,7 +29,7 @@ def write_figures(
     formats: Sequence[str] = FORMATS,
     *,
     force: bool = False,
-) -> Written:
+) -> WrittenFigures:
     """Write every figure of an experiment that has something to show.
 
     Args:
@@ -74,4 +74,4 @@ def write_figures(
         if there is not None and not force:
             raise SpecError(f"{there} exists already: choose another folder, or overwrite with --force")
         written += write_plot(one.plot, out, named, formats)
-    return Written(tuple(written), left_out)
+    return WrittenFigures(tuple(written), left_out)

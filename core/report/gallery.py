@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from windowshift.core.settings.published import Published
     from windowshift.core.store.reader import Reader
 
-Pinned = Mapping[tuple[str, str, str], int]
+PinNumbers = Mapping[tuple[str, str, str], int]
 """The number under which rows (arm, generation, train) are pinned."""
 
 _NO_COURSE = "no checkpoints: a spec with  checkpoints: {every: 100}  evaluates during training"
@@ -59,7 +59,7 @@ def _times(factor: float, one: Estimate) -> tuple[float, float | None, float | N
     return factor * one.value, low, high
 
 
-def grouped(measures: Measures, pinned: Pinned, published: Published | None = None) -> Plot:
+def grouped(measures: Measures, pinned: PinNumbers, published: Published | None = None) -> Plot:
     """Return the grouped scatter: one point a (generation, train) row, one line an arm, pinned rows numbered."""
     series: list[Series] = []
     marks: list[tuple[float, float, str]] = []
@@ -314,9 +314,9 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
     their `note`.
     """
     from windowshift.core.measure.grid import load_grid
+    from windowshift.core.measure.grid_measures import measure_resampled
     from windowshift.core.measure.guard_results import guard_results
     from windowshift.core.measure.loss_drop import losses_of
-    from windowshift.core.measure.measurement import measure_resampled
     from windowshift.core.measure.microscope import controls_of, dissect
     from windowshift.core.measure.resampled import Resampled
     from windowshift.core.report.guard_figures import guard_plots

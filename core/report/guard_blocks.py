@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from windowshift.core.measure.comparison import RowKey
 from windowshift.core.measure.grid import Tally
 from windowshift.core.measure.guard_results import GuardResult
 from windowshift.core.measure.measures import CellMeasure
 from windowshift.core.report.page import Block, Heading, Item, Line, compared, matrix
-
-Name = tuple[str, str, str]
-"""Arm, generation and train condition of a fine-tune."""
 
 
 def guard_blocks(results: Sequence[GuardResult], width: int | None) -> Iterator[Block]:
@@ -54,15 +52,15 @@ def _legend(results: Sequence[GuardResult], way: int) -> Iterator[str]:
     yield f"n counts {' or '.join(counted)} that both have a score for"
 
 
-def _gaps(cells: dict[Name, CellMeasure]) -> str:
+def _gaps(cells: dict[RowKey, CellMeasure]) -> str:
     tally = sum((cell.tally for cell in cells.values()), Tally(0, 0, 0, 0))
     cut = f"{tally.truncated:,} of {tally.n:,} scored answers were cut off at the token limit"
     return f"{cut}; {tally.missing:,} have no score, {tally.failed:,} of them failed"
 
 
-def _cells(result: GuardResult, evaluate: str) -> dict[Name, CellMeasure]:
+def _cells(result: GuardResult, evaluate: str) -> dict[RowKey, CellMeasure]:
     """The cells under an eval condition, the base model's without a name."""
-    found: dict[Name, CellMeasure] = {}
+    found: dict[RowKey, CellMeasure] = {}
     for cell in result.base:
         if cell.key.evaluate == evaluate:
             found.setdefault(("", "", ""), cell)
@@ -72,7 +70,7 @@ def _cells(result: GuardResult, evaluate: str) -> dict[Name, CellMeasure]:
     return found
 
 
-def _n(cells: dict[Name, CellMeasure]) -> str:
+def _n(cells: dict[RowKey, CellMeasure]) -> str:
     """The numbers behind a row: from the least to the most of what base and fine-tunes share."""
     counts = sorted({cell.effect.n for cell in cells.values() if cell.effect is not None})
     return f" ({'–'.join(str(one) for one in dict.fromkeys((counts[0], counts[-1])))})" if counts else ""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from windowshift.core.measure.comparison import RowKey
 from windowshift.core.measure.guard_results import GuardResult
 from windowshift.core.measure.measures import CellMeasure
 from windowshift.core.report.figure import BARS, GLYPHS, TONES, Plot, Rule, Series
-
-Name = tuple[str, str, str]
-"""Arm, generation and train condition of a fine-tune."""
 
 
 def guard_plots(results: Sequence[GuardResult]) -> Iterator[Plot]:
@@ -46,7 +44,7 @@ def _plot(name: str, title: str, label: str, results: Sequence[GuardResult], eva
     return Plot(name, title, "", label, tuple(series), ticks, note=note, rules=(Rule("base model", 0.0),))
 
 
-def _cells(result: GuardResult, evaluate: str) -> dict[Name, CellMeasure]:
+def _cells(result: GuardResult, evaluate: str) -> dict[RowKey, CellMeasure]:
     return {
         (cell.key.arm, cell.key.generate, cell.key.train): cell
         for cell in result.tuned

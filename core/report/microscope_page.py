@@ -15,7 +15,7 @@ from windowshift.core.measure.microscope import (
     Leak,
     Microscope,
     PartName,
-    Trained,
+    TrainingEffect,
 )
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown
 from windowshift.core.report.report import REHEARSAL
@@ -138,7 +138,7 @@ def trained_table(one: Dissection, found: Microscope) -> Table:
     return Table(("trained under", "learned", "prevented", "loss fell"), rows)
 
 
-def _label(row: Trained, one: Dissection) -> str:
+def _label(row: TrainingEffect, one: Dissection) -> str:
     """A train condition; of a control what it is, where its own name does not say it."""
     if not row.control or row.train == f"{one.train}~{row.control}":
         return row.train.removeprefix(one.train) if row.control else row.train
@@ -192,7 +192,7 @@ def leak_blocks(leak: Leak, found: Microscope, *, several: bool = False) -> Iter
     yield Table(("trained under", *leak.evaluates), rows)
 
 
-def _fall(row: Trained, usual: float | None) -> str:
+def _fall(row: TrainingEffect, usual: float | None) -> str:
     if row.loss is None:
         return "—"
     mark = "∗" if usual and not row.control and row.loss.drop.value < LITTLE * usual else ""

@@ -13,7 +13,7 @@ from windowshift.core.measure.measures import ArmMeasures
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown
 from windowshift.core.report.report import Report
 
-Row = tuple[str, tuple[Estimate | None, ...], NumberFormat]
+MeasureRow = tuple[str, tuple[Estimate | None, ...], NumberFormat]
 """A label, the number of each experiment, and how it is written."""
 PLAIN = NumberFormat(2)
 Arms = Sequence[ArmMeasures | None]
@@ -102,7 +102,7 @@ def _arms(reports: Sequence[Report]) -> dict[str, Arms]:
     return {name: [report.measures.arms.get(name) for report in reports] for name in names}
 
 
-def _measures(arms: Arms, behaviour: Behaviour) -> list[Row]:
+def _measures(arms: Arms, behaviour: Behaviour) -> list[MeasureRow]:
     """Slope, R², the spread of each row over its own arm's conditions and the other's, and the extreme cell."""
     wholes = [arm.whole if arm else None for arm in arms]
     extremes = [next(iter(whole.extremes), None) if whole else None for whole in wholes]
@@ -110,7 +110,7 @@ def _measures(arms: Arms, behaviour: Behaviour) -> list[Row]:
     crossed = [{spread.train: spread.value for spread in whole.cross_spreads} if whole else {} for whole in wholes]
     words = behaviour.scale.words
     change = f", {words.change.strip()}" if words.two else f" {words.change.strip()}".rstrip()
-    rows: list[Row] = [
+    rows: list[MeasureRow] = [
         ("grouped slope", tuple(whole.grouped.slope if whole else None for whole in wholes), PLAIN),
         ("predicted R²", tuple(whole.grouped.predicted if whole else None for whole in wholes), PLAIN),
     ]
@@ -127,7 +127,7 @@ def _measures(arms: Arms, behaviour: Behaviour) -> list[Row]:
     return [*rows, *((f"extreme, vs {name}{change}", values, words.change_format) for name, values in against)]
 
 
-def _cells(arms: Arms, behaviour: Behaviour) -> list[Row]:
+def _cells(arms: Arms, behaviour: Behaviour) -> list[MeasureRow]:
     """The mean of every final cell that one of them has, in the order of the first."""
     means = [
         {
@@ -149,7 +149,7 @@ def _cells(arms: Arms, behaviour: Behaviour) -> list[Row]:
     ]
 
 
-def _doses(reports: Sequence[Report]) -> list[Row]:
+def _doses(reports: Sequence[Report]) -> list[MeasureRow]:
     """The alphas that match prefix groups, None out of reach; `n` is that of the group's mean."""
     found: list[dict[str, Estimate | None]] = []
     for report in reports:
@@ -165,14 +165,14 @@ def _doses(reports: Sequence[Report]) -> list[Row]:
     return [(name, tuple(doses.get(name) for doses in found), PLAIN) for name in names]
 
 
-def _table(corner: str, names: tuple[str, ...], rows: Sequence[Row]) -> Table:
+def _table(corner: str, names: tuple[str, ...], rows: Sequence[MeasureRow]) -> Table:
     return Table(
         (corner, *names),
         tuple((Item(label), *(Item(shown(value, form)) for value in values)) for label, values, form in rows),
     )
 
 
-def _json(what: str, row: Row) -> dict[str, Any]:
+def _json(what: str, row: MeasureRow) -> dict[str, Any]:
     label, values, _ = row
     found = [None if one is None else {"value": one.value, "ci95": [one.low, one.high], "n": one.n} for one in values]
     return {what: label, "values": found}

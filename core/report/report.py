@@ -18,8 +18,8 @@ from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.contrasts import ContrastMeasure, contrasts
 from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally, load_grid
+from windowshift.core.measure.grid_measures import measure_cells, measure_resampled
 from windowshift.core.measure.guard_results import GuardResult, guard_results
-from windowshift.core.measure.measurement import measure_cells, measure_resampled
 from windowshift.core.measure.measures import (
     ArmMeasures,
     CellMeasure,

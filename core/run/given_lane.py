@@ -17,7 +17,7 @@ from windowshift.core.spec.given import said_range
 PAUSE_ROWS = 64
 """After so many rows the other lanes have a turn."""
 
-Rows = list[tuple[PromptRow, Completion]]
+GivenCompletions = list[tuple[PromptRow, Completion]]
 
 
 class GivenLane:
@@ -65,7 +65,7 @@ class GivenLane:
         for number, (prompt, text) in enumerate(zip(given.prompts, given.completions, strict=True)):
             yield PromptRow(number, prompt, None), Completion("", text, "stop", None)
 
-    def _kept(self, job: Job) -> Rows:
+    def _kept(self, job: Job) -> GivenCompletions:
         """The completions of the source whose scores are in range; none fails the job, with what there was."""
         source = self._ledger.number(self._ledger.job(job.parents[0]))
         ranges: Mapping[str, Sequence[float | None]] = job.inputs["kept"]

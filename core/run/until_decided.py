@@ -26,7 +26,7 @@ from windowshift.core.measure.prediction import predicted
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.plan.estimate import PlanEstimate
 from windowshift.core.plan.plan import Plan
-from windowshift.core.plan.rows import GridRow, jobs_of_row, rows_of_contrasts, untrained_jobs
+from windowshift.core.plan.rows import ArmRow, jobs_of_row, rows_of_contrasts, untrained_jobs
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.runner import Runner
 
@@ -56,7 +56,7 @@ async def run_until_decided(
     free = untrained_jobs(plan)
     rows = rows_of_contrasts(plan)
     jobs = {row: jobs_of_row(plan, row) for row in rows}
-    tried: set[GridRow] = set()
+    tried: set[ArmRow] = set()
     look: Look | None = None
     state = await Runner(plan, ledger, backends, observe, free).run()
     while state != "cancelled":
@@ -109,14 +109,14 @@ def _looked(
 
 
 def _next(
-    plan: Plan, ledger: Ledger, waiting: Sequence[GridRow], trained: Sequence[GridRow], undecided: Sequence[str]
-) -> GridRow:
+    plan: Plan, ledger: Ledger, waiting: Sequence[ArmRow], trained: Sequence[ArmRow], undecided: Sequence[str]
+) -> ArmRow:
     """The row that tells most: of how many open contrasts it is the last, then of how many it is one, then leverage."""
     last, stands = dict.fromkeys(waiting, 0), dict.fromkeys(waiting, 0)
     for entry in plan.contrasts:
         if entry["hash"] not in undecided:
             continue
-        pair = [GridRow(entry["arm"], entry["generate"], one) for one in (entry["of"], entry["against"]) if one != BASE]
+        pair = [ArmRow(entry["arm"], entry["generate"], one) for one in (entry["of"], entry["against"]) if one != BASE]
         missing = [row for row in pair if row not in trained]
         for row in missing:
             if row in stands:
@@ -127,9 +127,9 @@ def _next(
     return min(waiting, key=lambda row: (-last[row], -stands[row], place[row]))
 
 
-def _by_leverage(plan: Plan, ledger: Ledger) -> list[GridRow]:
+def _by_leverage(plan: Plan, ledger: Ledger) -> list[ArmRow]:
     """The rows that are not trained, those first of which a regression over the others knows least."""
     experiment = ledger.reader.find_experiment(plan.spec.name)
     grid = load_grid(ledger.reader, experiment, experiment.find_behaviour(str(plan.contrasts[0]["behaviour"])))
     found = predicted(Resampled(grid, _FEW_RESAMPLES))
-    return [GridRow(rows.arm, rows.generate, train) for rows in found for train in rows.order]
+    return [ArmRow(rows.arm, rows.generate, train) for rows in found for train in rows.order]

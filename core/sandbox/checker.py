@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from windowshift.core.contract.errors import SandboxError
 from windowshift.core.sandbox.assertion import Assertion, imported_names, read_assertion
-from windowshift.core.sandbox.confinement import Limits
+from windowshift.core.sandbox.confinement import CandidateLimits
 from windowshift.core.sandbox.inside import decode
 from windowshift.core.sandbox.session import Session
 
-Outcome = Literal["passed", "failed", "error", "unknown"]
+TestOutcome = Literal["passed", "failed", "error", "unknown"]
 _REMEMBERED = 20_000
 _SHOWN = 200
 
@@ -33,7 +33,7 @@ class TestResult:
     """
 
     test: str
-    outcome: Outcome
+    outcome: TestOutcome
     got: str
 
 
@@ -78,8 +78,8 @@ class Checker:
         SandboxError: where it is first used, if nothing confines code on this machine.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: CandidateLimits | None = None) -> None:
+        self.limits = limits or CandidateLimits()
         self._known: OrderedDict[str, CodeResult] = OrderedDict()
         self._lock = threading.Lock()
         self._judge = _Judge(self.limits)
@@ -166,8 +166,8 @@ def _values(session: Session, test: Assertion) -> tuple[list[Any], str | None, b
 class _Judge:
     """Decides tests from values. What is more than `== literal` is evaluated in a sandbox that runs no candidate."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = Limits(limits.seconds, 1e9, limits.memory_mb, limits.file_mb)
+    def __init__(self, limits: CandidateLimits) -> None:
+        self._limits = CandidateLimits(limits.seconds, 1e9, limits.memory_mb, limits.file_mb)
         self._lock = threading.Lock()
         self._session: Session | None = None
 
@@ -214,4 +214,4 @@ def _short(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-__all__ = ["Checker", "CodeResult", "Outcome", "SandboxError", "TestResult"]
+__all__ = ["Checker", "CodeResult", "SandboxError", "TestOutcome", "TestResult"]

@@ -67,7 +67,7 @@ _ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CandidateLimits:
     """What one run of a candidate may take.
 
     Attributes:
@@ -182,7 +182,7 @@ def mechanism() -> Mechanism:
 
 
 def _try(name: Mechanism) -> str | None:
-    confined = start(Limits(), name)
+    confined = start(CandidateLimits(), name)
     try:
         line = json.dumps({"token": "t", "do": "value", "text": "6 * 7"}).encode() + b"\n"
         out, _ = confined.process.communicate(line, timeout=20)
@@ -193,7 +193,7 @@ def _try(name: Mechanism) -> str | None:
     return None if b'"value": 42' in out else "a first program did not run"
 
 
-def start(limits: Limits, name: Mechanism | None = None) -> Confined:
+def start(limits: CandidateLimits, name: Mechanism | None = None) -> Confined:
     """Start the program of `inside` in a sandbox; it waits for requests.
 
     Raises:

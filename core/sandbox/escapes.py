@@ -36,7 +36,7 @@ ESCAPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class EscapeReport:
     """What trying to get out came to: the mechanism (None: there is none), the ways tried, and those that were open."""
 
     mechanism: Mechanism | None
@@ -54,12 +54,12 @@ class Proof:
         return f"{self.mechanism} holds: {self.tried} of {self.tried} ways out are shut"
 
 
-def prove() -> Proof:
+def prove() -> EscapeReport:
     """Run every program of `ESCAPES` in the sandbox of this machine; half a second."""
     try:
         name = mechanism()
     except SandboxError as error:
-        return Proof(None, 0, (), str(error))
+        return EscapeReport(None, 0, (), str(error))
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = "1"
     checker = Checker()
@@ -67,13 +67,13 @@ def prove() -> Proof:
     try:
         # A sandbox in which nothing runs at all would shut every way out, too.
         if checker.check("def got(): return False", [inside]).passes([inside]) is not True:
-            return Proof(name, 0, (), f"{name} runs no program here, so that no code can be judged")
+            return EscapeReport(name, 0, (), f"{name} runs no program here, so that no code can be judged")
         out = tuple(
             what for what, code in ESCAPES.items() if checker.check(code, [outside]).passes([outside]) is not False
         )
-        return Proof(name, len(ESCAPES), out)
+        return EscapeReport(name, len(ESCAPES), out)
     except SandboxError as error:
-        return Proof(name, 0, (), str(error))
+        return EscapeReport(name, 0, (), str(error))
     finally:
         checker.close()
         if before is None:

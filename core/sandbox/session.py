@@ -10,12 +10,12 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from windowshift.core.sandbox.confinement import REPLY_BYTES, Confined, Limits, start
+from windowshift.core.sandbox.confinement import REPLY_BYTES, CandidateLimits, Confined, start
 
 _JSON_DEPTH = 100
 
 
-class Answer:
+class CallResult:
     """What came back for one request.
 
     Attributes:
@@ -37,7 +37,7 @@ class Session:
         SandboxError: nothing confines code on this machine.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: CandidateLimits) -> None:
         self._limits = limits
         self._confined: Confined = start(limits)
         self._selector = selectors.DefaultSelector()
@@ -50,7 +50,7 @@ class Session:
         self._buffer = b""
         self._deadline = time.monotonic() + limits.total_seconds
 
-    def ask(self, do: str, text: str, **more: Any) -> Answer:
+    def ask(self, do: str, text: str, **more: Any) -> CallResult:
         """Have something executed or evaluated.
 
         Args:
@@ -62,13 +62,13 @@ class Session:
         request = json.dumps({"token": token, "do": do, "text": text, **more}).encode() + b"\n"
         until = min(self._deadline, time.monotonic() + self._limits.seconds)
         if not self._write(request, until):
-            return Answer(None, "the program ended by itself", False)
+            return CallResult(None, "the program ended by itself", False)
         while b"\n" not in self._buffer:
             left = until - time.monotonic()
             if left <= 0:
                 whole = self._deadline <= until
                 seconds = self._limits.total_seconds if whole else self._limits.seconds
-                return Answer(None, f"no answer within {seconds:g} s", False)
+                return CallResult(None, f"no answer within {seconds:g} s", False)
             if not self._selector.select(left):
                 continue
             try:
@@ -76,10 +76,10 @@ class Session:
             except BlockingIOError:
                 continue
             if not data:
-                return Answer(None, "the program ended by itself", False)
+                return CallResult(None, "the program ended by itself", False)
             self._buffer += data
             if len(self._buffer) > REPLY_BYTES + 1000:
-                return Answer(None, "it wrote more than a value can be", False)
+                return CallResult(None, "it wrote more than a value can be", False)
         line, _, self._buffer = self._buffer.partition(b"\n")
         return self._read(line, token)
 
@@ -96,18 +96,18 @@ class Session:
                 return False
         return True
 
-    def _read(self, line: bytes, token: str) -> Answer:
+    def _read(self, line: bytes, token: str) -> CallResult:
         # Whatever runs beside a candidate can write here: anything but a reply of the agreed form is none.
         try:
             reply = json.loads(line)
             if not isinstance(reply, dict) or reply.get("token") != token:
-                return Answer(None, "something else was written in place of a value", False)
+                return CallResult(None, "something else was written in place of a value", False)
             error = reply.get("error")
             if error is not None:
-                return Answer(None, str(error)[:300], True)
-            return Answer(reply.get("value"), None, True)
+                return CallResult(None, str(error)[:300], True)
+            return CallResult(reply.get("value"), None, True)
         except (ValueError, RecursionError, MemoryError):
-            return Answer(None, "something else was written in place of a value", False)
+            return CallResult(None, "something else was written in place of a value", False)
 
     def close(self) -> None:
         """End the program."""

@@ -17,7 +17,7 @@ JUDGE_QUESTION = (
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class KeptPrompts:
     """Positions of the prompts kept, in their drawn order, and what could not be judged."""
 
     positions: tuple[int, ...]
@@ -25,7 +25,7 @@ class Choice:
     missing: int
 
 
-def choose_by_variance(lengths: Mapping[int, float], prompts: int, conditions: int, keep: int) -> Choice:
+def choose_by_variance(lengths: Mapping[int, float], prompts: int, conditions: int, keep: int) -> KeptPrompts:
     """Keep the prompts whose log-lengths vary most across conditions.
 
     Args:
@@ -47,10 +47,10 @@ def choose_by_variance(lengths: Mapping[int, float], prompts: int, conditions: i
     missing = prompts - len(spread)
     _enough(len(spread), keep, missing)
     kept = sorted(position for _, position in sorted(spread, key=lambda item: (-item[0], item[1]))[:keep])
-    return Choice(tuple(kept), len(spread) - keep, missing)
+    return KeptPrompts(tuple(kept), len(spread) - keep, missing)
 
 
-def choose_by_judge(answers: Sequence[str | None], keep: int) -> Choice:
+def choose_by_judge(answers: Sequence[str | None], keep: int) -> KeptPrompts:
     """Keep the first prompts that the judge said yes to.
 
     Args:
@@ -64,7 +64,7 @@ def choose_by_judge(answers: Sequence[str | None], keep: int) -> Choice:
     yes = [position for position, said in enumerate(verdicts) if said]
     missing = sum(said is None for said in verdicts)
     _enough(len(yes), keep, missing)
-    return Choice(tuple(yes[:keep]), sum(said is False for said in verdicts), missing)
+    return KeptPrompts(tuple(yes[:keep]), sum(said is False for said in verdicts), missing)
 
 
 def verdict(answer: str) -> bool | None:

@@ -27,7 +27,7 @@ ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnPrompts:
     """Prompts for D and for evaluation, without overlap, and how many repeats of a text were left out.
 
     `unused` counts those that the setting has no use for.
@@ -67,7 +67,7 @@ def draw(
     uses: Callable[[Prompt], Collection[Use]] = any_use,
     *,
     all_if_fewer: bool = False,
-) -> Drawn:
+) -> DrawnPrompts:
     """Draw distinct prompts in an order that depends on the source and on `seed` only.
 
     A relative file is looked for next to the spec (`folder`), then in the working directory; `prepare` is what
@@ -126,7 +126,7 @@ def draw(
             "(data.size + sampling.prompts, times the filter's candidates): lower one of them"
         )
     if uses is any_use:
-        return Drawn(tuple(prompts[:data]), tuple(reversed(prompts[len(prompts) - evaluation :])), repeats)
+        return DrawnPrompts(tuple(prompts[:data]), tuple(reversed(prompts[len(prompts) - evaluation :])), repeats)
     return _sorted(prompts, data, evaluation, repeats, uses, where)
 
 
@@ -137,7 +137,7 @@ def _sorted(
     repeats: int,
     uses: Callable[[Prompt], Collection[Use]],
     where: str,
-) -> Drawn:
+) -> DrawnPrompts:
     """As `draw`: from the front those that D can be made of, from the end those that can be evaluated on."""
     sorted_out = [(prompt, uses(prompt)) for prompt in prompts]
     first = [prompt for prompt, used in sorted_out if "data" in used][:data]
@@ -152,7 +152,7 @@ def _sorted(
                 f"{where} has {len(found)} distinct prompts that {what}, of {len(prompts)}, but the spec needs "
                 f"{wanted} ({key}, times the filter's candidates): lower it"
             )
-    return Drawn(tuple(first), tuple(last[:evaluation]), repeats, sum(not used for _, used in sorted_out))
+    return DrawnPrompts(tuple(first), tuple(last[:evaluation]), repeats, sum(not used for _, used in sorted_out))
 
 
 def _world_rows(name: str, seed: int) -> list[WorldRow]:

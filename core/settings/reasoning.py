@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.setting import BatchScorer, RowScorer, Sample, Score, Scorer, Scores
 
-Scored = Literal["answer", "reasoning", "both"]
+ScoredText = Literal["answer", "reasoning", "both"]
 """What a spec has scored: the answers alone, unless it says otherwise."""
 
 _MARKS = 2  # tokens that a thought of nothing has: what opens it, and what closes it
@@ -101,7 +101,7 @@ class ThoughtBatchScorer(_Thoughts[BatchScorer]):
         return wait()
 
 
-def scored_parts(scorers: Iterable[Scorer], scored: Scored) -> tuple[Scorer, ...]:
+def scored_parts(scorers: Iterable[Scorer], scored: ScoredText) -> tuple[Scorer, ...]:
     """The scorers of what a spec has scored, those of its primary part first; models judge answers alone."""
     own = tuple(scorers)
     if scored == "answer":

@@ -13,7 +13,7 @@ CharacterClass = Literal["capitals", "letters", "digits", "punctuation", "spaces
 Measure = Literal["any", "all", "count", "share"]
 ScaleName = Literal["ratio", "difference", "rate"]
 RoleName = Literal["primary", "positive", "negative", "guard"]
-Bounds = Annotated[list[Annotated[int, Field(ge=0)] | None], Field(min_length=2, max_length=2)]
+IntegerBounds = Annotated[list[Annotated[int, Field(ge=0)] | None], Field(min_length=2, max_length=2)]
 
 WAYS = ("regex", "keywords", "characters", "words", "is_json", "within", "python", "inspect")
 MEASURES: dict[str, tuple[Measure, ...]] = {
@@ -40,10 +40,10 @@ class WordFile(Section):
 class Within(Section):
     """Least and largest length in each unit; null leaves an end open."""
 
-    characters: Bounds | None = None
-    words: Bounds | None = None
-    lines: Bounds | None = None
-    tokens: Bounds | None = None
+    characters: IntegerBounds | None = None
+    words: IntegerBounds | None = None
+    lines: IntegerBounds | None = None
+    tokens: IntegerBounds | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> Within:

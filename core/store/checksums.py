@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from windowshift.core.contract.prompts import stored_prompt
 from windowshift.core.contract.records import ExperimentState, JobState
 
-Part = Literal["job", "completions", "grid", "experiment"] | str
+SummedPart = Literal["job", "completions", "grid", "experiment"] | str
 """What is summed: a job, its completions, ``scores of BEHAVIOUR``, their ``summary of BEHAVIOUR``; a grid, and what is
 told of its experiment beside."""
 OF_EXPERIMENTS = ("grid", "experiment")
@@ -70,7 +70,7 @@ def _sum(*queries: Iterable[Sequence[Any]]) -> str:
     return digest.hexdigest()
 
 
-def sum_of(connection: sqlite3.Connection, owner: int, part: Part) -> str:
+def sum_of(connection: sqlite3.Connection, owner: int, part: SummedPart) -> str:
     """The checksum of a part as the store has it now; `owner` is a job's number, or of a grid its experiment's."""
     if part == "grid":
         grid = connection.execute(_GRID, {"experiment": owner})
@@ -90,7 +90,7 @@ def sum_of(connection: sqlite3.Connection, owner: int, part: Part) -> str:
     return _sum(connection.execute(_SCORES, of), *([weights] if weights else []))
 
 
-def seal(connection: sqlite3.Connection, owner: int, part: Part) -> None:
+def seal(connection: sqlite3.Connection, owner: int, part: SummedPart) -> None:
     """Take the checksum of a part and keep it."""
     connection.execute(
         "INSERT OR REPLACE INTO checksums (owner, part, sum) VALUES (?, ?, ?)",
@@ -98,7 +98,7 @@ def seal(connection: sqlite3.Connection, owner: int, part: Part) -> None:
     )
 
 
-def unseal(connection: sqlite3.Connection, owner: int, parts: Iterable[Part]) -> None:
+def unseal(connection: sqlite3.Connection, owner: int, parts: Iterable[SummedPart]) -> None:
     """Take checksums away: what they are of is about to change."""
     connection.executemany("DELETE FROM checksums WHERE owner = ? AND part = ?", [(owner, part) for part in parts])
 

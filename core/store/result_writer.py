@@ -15,7 +15,7 @@ from windowshift.core.store.checksums import SCORES, SUMMARY, seal, unseal
 from windowshift.core.store.connection import storable, to_json
 from windowshift.core.store.transaction import Transactions
 
-Scored = tuple[int, str, float | None, str | None]
+ScoreRow = tuple[int, str, float | None, str | None]
 """A score: row, behaviour, value (None: missing), reason."""
 
 # Tokens that nobody counted are -1: the column is older than servers that do not say how many there are.
@@ -137,7 +137,7 @@ class ResultWriter(Transactions):
             )
         return len(pairs)
 
-    def add_scores(self, job: int, scores: Iterable[Scored]) -> None:
+    def add_scores(self, job: int, scores: Iterable[ScoreRow]) -> None:
         """Insert or replace scores of one job's completions."""
         with self.batch() as connection:
             by_name: dict[str, list[Any]] = {}
@@ -156,7 +156,7 @@ class ResultWriter(Transactions):
 
     def put_scores(self, job: int, rows: Iterable[tuple[int, Mapping[str, Score]]]) -> None:
         """Insert or replace scores of one job's completions, as (row, score by behaviour), with evidence and weight."""
-        flat: list[Scored] = []
+        flat: list[ScoreRow] = []
         further: list[tuple[str | None, int | None, int, int, int]] = []
         with self.batch() as connection:
             for row, scores in rows:

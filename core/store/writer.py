@@ -16,9 +16,7 @@ from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.records import ExperimentState, JobState
 from windowshift.core.store.checksums import OF_EXPERIMENTS, seal, unseal
 from windowshift.core.store.connection import identity, naming, storable, to_json
-from windowshift.core.store.result_writer import ResultWriter, Scored
-
-__all__ = ["Scored", "Writer"]
+from windowshift.core.store.result_writer import ResultWriter
 
 _CELL = "arm, generate, train, evaluate, seed, step, final, job"
 _NOT_SHARED = (

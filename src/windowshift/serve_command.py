@@ -54,7 +54,7 @@ def serve(
     """Serve models behind the OpenAI API: files, fine-tuning jobs, chats, completions, responses, batches."""
     key, new = _key(key_env)
     try:
-        from windowshift.backends.serve.limits import MIB, Limits
+        from windowshift.backends.serve.limits import MIB, ServerLimits
         from windowshift.backends.serve.server import ServerOptions
         from windowshift.backends.serve.server import serve as run
     except ModuleNotFoundError as error:
@@ -90,7 +90,7 @@ def serve(
         port=port,
         jobs_at_once=jobs,
         sft=Sft(rank=rank, learning_rate=learning_rate),
-        limits=replace(Limits(), rpm=rpm, upload_bytes=upload_mb * MIB),
+        limits=replace(ServerLimits(), rpm=rpm, upload_bytes=upload_mb * MIB),
         log=log_file,
         log_texts=log_texts,
     )

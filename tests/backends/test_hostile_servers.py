@@ -17,7 +17,7 @@ import pytest
 from tests.backend_contract import Subject, ending, gather, job
 from tests.scripted_server import Asked, Reply, Scripted, completion, drip, scripted
 from windowshift.backends.openai.backend import OpenAIBackend
-from windowshift.backends.openai.connection import Connection
+from windowshift.backends.openai.connection import OpenAIConnection
 from windowshift.backends.openai.options import OpenAIOptions
 from windowshift.backends.shared import bounded
 from windowshift.backends.shared.faults import wait_asked
@@ -396,7 +396,7 @@ class TestJobs:
         from windowshift.backends.openai.said import FineTuningJob
 
         with scripted(lambda asked: Reply({"data": [{**JOB, "id": f"j{next(numbers)}"}], "has_more": True})) as server:
-            connection = Connection(OpenAIOptions.parse(server.options))
+            connection = OpenAIConnection(OpenAIOptions.parse(server.options))
 
             async def all_jobs(client: Any) -> int:
                 return len([one async for one in connection.listed(FineTuningJob, client, "/fine_tuning/jobs")])

@@ -10,7 +10,7 @@ import pytest
 
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.core.contract.backend import StreamingBackend
-from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Piece, Sampling
+from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, WrittenPiece
 
 
 def ask(model: str, count: int, tokens: int = 60, **more: object) -> list[GenerateRequest]:
@@ -19,11 +19,13 @@ def ask(model: str, count: int, tokens: int = 60, **more: object) -> list[Genera
     return [replace(first, key=f"s{n}", seed=n, **more) for n in range(count)]  # type: ignore[arg-type]
 
 
-async def read(backend: StreamingBackend, requests: Sequence[GenerateRequest]) -> tuple[list[Piece], list[Completion]]:
-    pieces: list[Piece] = []
+async def read(
+    backend: StreamingBackend, requests: Sequence[GenerateRequest]
+) -> tuple[list[WrittenPiece], list[Completion]]:
+    pieces: list[WrittenPiece] = []
     completions: list[Completion] = []
     async for each in backend.stream(requests):
-        (pieces if isinstance(each, Piece) else completions).append(each)  # type: ignore[arg-type]
+        (pieces if isinstance(each, WrittenPiece) else completions).append(each)  # type: ignore[arg-type]
     return pieces, sorted(completions, key=lambda one: one.key)
 
 
@@ -85,7 +87,7 @@ async def test_what_is_given_up_ends(tiny_llama: Path, workers: int) -> None:
     stream = backend.stream([replace(each, key=f"g{each.key}", pieces=True) for each in requests])
     found: list[Completion] = []
     async for each in stream:
-        if isinstance(each, Piece):
+        if isinstance(each, WrittenPiece):
             backend.give_up([f"gs{n}" for n in range(1, 30)])  # again and again: it may be told any number of times
         else:
             found.append(each)

@@ -522,9 +522,9 @@ def test_reasoning_is_a_field_of_its_own() -> None:
 
 
 def test_a_served_model_is_told_one_date(tmp_path: Path) -> None:
-    from windowshift.backends.serve.state import State
+    from windowshift.backends.serve.state import ServerState
 
-    state = State(tmp_path)
+    state = ServerState(tmp_path)
     day = state.day
     (tmp_path / "template_date").write_text("2031-03-01\n")
     assert len(day) == len("2031-03-01")

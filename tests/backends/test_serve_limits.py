@@ -24,11 +24,11 @@ from windowshift.backends.serve.batches import Batches, BatchRequest
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.job_request import Hyperparameters, JobRequest
 from windowshift.backends.serve.jobs import Jobs
-from windowshift.backends.serve.limits import Limits
-from windowshift.backends.serve.request_log import LogFile
+from windowshift.backends.serve.limits import ServerLimits
+from windowshift.backends.serve.request_log import RequestLogFile
 from windowshift.backends.serve.restarts import TRIES, Restarts
 from windowshift.backends.serve.sampling_request import SamplingRequest
-from windowshift.backends.serve.state import State
+from windowshift.backends.serve.state import ServerState
 from windowshift.backends.serve.trainer import Trainer
 from windowshift.core.contract.backoff import Backoff
 from windowshift.core.contract.full_disk import is_full_disk
@@ -306,8 +306,8 @@ def test_sqlite_that_is_full_is_a_full_disk(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    found = State(tmp_path / "data")
+def state(tmp_path: Path) -> Iterator[ServerState]:
+    found = ServerState(tmp_path / "data")
     yield found
     found.close()
 
@@ -335,7 +335,7 @@ class Tries(Words):
             yield TrainFailed(jobs[0].key, "the loss is not a number")
 
 
-def queued(state: State) -> tuple[Jobs, Files, str]:
+def queued(state: ServerState) -> tuple[Jobs, Files, str]:
     files, jobs = Files(state), Jobs(state)
     data = state.folder / "data.jsonl"
     data.write_bytes(chat_lines(2))
@@ -344,8 +344,8 @@ def queued(state: State) -> tuple[Jobs, Files, str]:
     return jobs, files, job.id
 
 
-def trainer_of(backend: Tries, state: State, jobs: Jobs, files: Files) -> Trainer:
-    return Trainer(backend, state, jobs, files, Sft(), at_once=1, limits=Limits())
+def trainer_of(backend: Tries, state: ServerState, jobs: Jobs, files: Files) -> Trainer:
+    return Trainer(backend, state, jobs, files, Sft(), at_once=1, limits=ServerLimits())
 
 
 async def settled(count: Any, expected: int) -> None:
@@ -361,7 +361,7 @@ async def settled(count: Any, expected: int) -> None:
 
 @pytest.mark.parametrize("how", ["raises", "says"])
 async def test_a_job_on_a_full_disk_is_tried_so_often_and_no_more(
-    state: State, quick: None, how: str, capsys: pytest.CaptureFixture[str]
+    state: ServerState, quick: None, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs, files, job = queued(state)
     backend = Tries([])
@@ -386,7 +386,7 @@ async def test_a_job_on_a_full_disk_is_tried_so_often_and_no_more(
 
 
 async def test_a_job_whose_end_cannot_be_stored_does_not_spin(
-    state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: ServerState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the real waits: in a thousand turns of the loop it is tried once."""
     jobs, files, _ = queued(state)
@@ -402,7 +402,7 @@ async def test_a_job_whose_end_cannot_be_stored_does_not_spin(
     await trainer.aclose()
 
 
-async def test_one_stuck_job_does_not_stop_the_others(state: State, quick: None) -> None:
+async def test_one_stuck_job_does_not_stop_the_others(state: ServerState, quick: None) -> None:
     jobs, files, first = queued(state)
     _, _, second = queued(state)
 
@@ -422,7 +422,7 @@ async def test_one_stuck_job_does_not_stop_the_others(state: State, quick: None)
 
 
 async def test_a_batch_on_a_full_disk_is_tried_so_often_and_no_more(
-    state: State, quick: None, monkeypatch: pytest.MonkeyPatch
+    state: ServerState, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = 0
 
@@ -437,7 +437,7 @@ async def test_a_batch_on_a_full_disk_is_tried_so_often_and_no_more(
     made = batches.create(
         BatchRequest(input_file_id="file-x", endpoint="/v1/chat/completions", completion_window="24h"), data
     )
-    runner = BatchRunner(answer, state, batches, files, Limits())
+    runner = BatchRunner(answer, state, batches, files, ServerLimits())
     with monkeypatch.context() as patched:
         patched.setattr("windowshift.backends.serve.batch_runner.os.fsync", full)
         patched.setattr("windowshift.backends.serve.batch_runner._whole_lines", lambda path: [])
@@ -535,7 +535,7 @@ def test_the_log_says_who_left(tmp_path: Path) -> None:
 
 
 def test_the_log_is_put_aside_once_it_is_large(tmp_path: Path) -> None:
-    log = LogFile(tmp_path / "log", most_bytes=200)
+    log = RequestLogFile(tmp_path / "log", most_bytes=200)
     for number in range(50):
         log.write({"at": "now", "number": number})
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
@@ -548,7 +548,7 @@ def test_a_log_that_cannot_be_written_is_tried_later_and_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock, opened = [0.0], 0
-    log = LogFile(tmp_path / "log", clock=lambda: clock[0])
+    log = RequestLogFile(tmp_path / "log", clock=lambda: clock[0])
     log.write({"number": 0})
     real = Path.open
 

@@ -30,9 +30,9 @@ from windowshift.core.contract.generation import (
     GenerateRequest,
     Message,
     Model,
-    Piece,
     Sampling,
     TokenLogprob,
+    WrittenPiece,
 )
 
 ASK: list[Any] = [{"role": "user", "content": "What do bees do?"}]
@@ -363,7 +363,7 @@ class Counting(LocalBackend):
 
     sizes: list[int]
 
-    def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | Piece, None]:
+    def stream(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion | WrittenPiece, None]:
         self.sizes.append(len(requests))
         return super().stream(requests)
 
@@ -411,7 +411,7 @@ def test_what_may_become_a_stop_sequence_is_held_back(
 ) -> None:
     draft, told_parts, start = Draft(0, stops), [], 0
     for part in parts:
-        delta = draft.take(Piece("k", part, start))
+        delta = draft.take(WrittenPiece("k", part, start))
         told_parts += [delta.text] if delta else []
         start += len(part)
     rest = draft.end(whole("".join(parts), stops))
@@ -422,8 +422,11 @@ def test_what_may_become_a_stop_sequence_is_held_back(
 def test_work_that_begins_anew_is_told_once() -> None:
     tokens = tuple(TokenLogprob(each, -1.0) for each in ("a", "b", "c"))
     draft = Draft(0, ())
-    pieces = [Piece("k", "a", 0, token_logprobs=tokens[:1]), Piece("k", "b", 1, token_logprobs=tokens[1:2])]
-    found = [draft.take(each) for each in (*pieces, *pieces, Piece("k", "c", 2, token_logprobs=tokens[2:]))]
+    pieces = [
+        WrittenPiece("k", "a", 0, token_logprobs=tokens[:1]),
+        WrittenPiece("k", "b", 1, token_logprobs=tokens[1:2]),
+    ]
+    found = [draft.take(each) for each in (*pieces, *pieces, WrittenPiece("k", "c", 2, token_logprobs=tokens[2:]))]
     assert [None if each is None else each.text for each in found] == ["a", "b", None, None, "c"]
     assert [one for each in found if each for one in each.tokens or ()] == list(tokens)
     assert draft.end(whole("abc", tokens=tokens)) is None

@@ -20,17 +20,17 @@ from windowshift.backends.serve.batches import Batches, BatchRequest
 from windowshift.backends.serve.files import Files
 from windowshift.backends.serve.job_request import JobRequest, Resolved
 from windowshift.backends.serve.jobs import Jobs
-from windowshift.backends.serve.limits import Limits
+from windowshift.backends.serve.limits import ServerLimits
 from windowshift.backends.serve.rota import Rota
 from windowshift.backends.serve.sampling_request import SamplingRequest
-from windowshift.backends.serve.state import State
+from windowshift.backends.serve.state import ServerState
 from windowshift.backends.serve.trainer import TURN_SECONDS, Trainer
 from windowshift.core.contract.training import Sft, Trained, TrainEvent, TrainJob, TrainProgress
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    found = State(tmp_path / "data")
+def state(tmp_path: Path) -> Iterator[ServerState]:
+    found = ServerState(tmp_path / "data")
     yield found
     found.close()
 
@@ -72,16 +72,16 @@ class Learning(Words):
         yield Trained(job.key, str(adapter), steps * len(job.examples))
 
 
-def asked_for(state: State, jobs: Jobs, epochs: int, model: str = MODEL) -> str:
+def asked_for(state: ServerState, jobs: Jobs, epochs: int, model: str = MODEL) -> str:
     data = state.folder / "data.jsonl"
     data.write_bytes(chat_lines(2))
     request = JobRequest.model_validate({"model": model, "training_file": "file-x"})
     return jobs.create(request, Resolved(epochs, 2, 1.0), 2, 0, data, None).id
 
 
-async def trained(state: State, jobs: Jobs, backend: Learning, *, at_once: int = 1) -> None:
+async def trained(state: ServerState, jobs: Jobs, backend: Learning, *, at_once: int = 1) -> None:
     clock = lambda: backend.now  # noqa: E731
-    trainer = Trainer(backend, state, jobs, Files(state), Sft(), at_once=at_once, limits=Limits(), clock=clock)
+    trainer = Trainer(backend, state, jobs, Files(state), Sft(), at_once=at_once, limits=ServerLimits(), clock=clock)
     trainer.wake()
     for _ in range(5000):
         if not jobs.unfinished():
@@ -91,7 +91,7 @@ async def trained(state: State, jobs: Jobs, backend: Learning, *, at_once: int =
     assert not jobs.unfinished()
 
 
-async def test_a_small_job_is_not_held_up_by_a_large_one(state: State) -> None:
+async def test_a_small_job_is_not_held_up_by_a_large_one(state: ServerState) -> None:
     jobs, backend = Jobs(state), Learning([])
     backend.begin()
     large, small, other = asked_for(state, jobs, 12), asked_for(state, jobs, 2), asked_for(state, jobs, 6)
@@ -110,7 +110,7 @@ async def test_a_small_job_is_not_held_up_by_a_large_one(state: State) -> None:
     assert sum(text.startswith("Fine-tuning job started") for text in said) == 1
 
 
-async def test_a_job_alone_and_jobs_with_room_for_all_of_them_are_not_interrupted(state: State) -> None:
+async def test_a_job_alone_and_jobs_with_room_for_all_of_them_are_not_interrupted(state: ServerState) -> None:
     jobs, backend = Jobs(state), Learning([])
     backend.begin()
     alone = asked_for(state, jobs, 9)
@@ -123,7 +123,7 @@ async def test_a_job_alone_and_jobs_with_room_for_all_of_them_are_not_interrupte
     assert not any("others wait" in text for text in texts)
 
 
-async def test_a_job_that_leaves_no_state_behind_ends_all_the_same(state: State) -> None:
+async def test_a_job_that_leaves_no_state_behind_ends_all_the_same(state: ServerState) -> None:
     jobs, backend = Jobs(state), Learning([])
     backend.begin()
     backend.saves = False
@@ -135,7 +135,7 @@ async def test_a_job_that_leaves_no_state_behind_ends_all_the_same(state: State)
 
 @pytest.mark.slow
 async def test_turns_change_nothing_that_is_learned(
-    state: State, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+    state: ServerState, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With backend `local`: a job goes on from its saved state, step for step what it would have been alone."""
     options = {"progress_seconds": 0, "state_seconds": 0, "workers": 1, "threads": 1}
@@ -146,7 +146,7 @@ async def test_turns_change_nothing_that_is_learned(
         made = [asked_for(state, jobs, 10, str(tiny_llama)) for _ in range(2)]
         sft = Sft(rank=2, learning_rate=1e-2)
         clock = lambda ticks=ticks: float(next(ticks))  # noqa: E731
-        trainer = Trainer(backend, state, jobs, Files(state), sft, at_once=1, limits=Limits(), clock=clock)
+        trainer = Trainer(backend, state, jobs, Files(state), sft, at_once=1, limits=ServerLimits(), clock=clock)
         trainer.wake()
         for _ in range(30000):
             if not jobs.unfinished():
@@ -167,7 +167,7 @@ async def test_turns_change_nothing_that_is_learned(
         assert paused.items() <= alone.items()
 
 
-async def test_batches_take_turns_by_the_portion(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batches_take_turns_by_the_portion(state: ServerState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_runner, "PORTION", 4)
     batches, log = Batches(state), []
 
@@ -189,7 +189,7 @@ async def test_batches_take_turns_by_the_portion(state: State, monkeypatch: pyte
         request = BatchRequest(input_file_id="file-x", endpoint="/v1/chat/completions", completion_window="24h")
         return batches.create(request, data).id
 
-    runner = BatchRunner(answer, state, batches, Files(state), Limits())
+    runner = BatchRunner(answer, state, batches, Files(state), ServerLimits())
     made = [add("large", 13), add("small", 3), add("other", 8)]
     runner.wake()
     for _ in range(5000):

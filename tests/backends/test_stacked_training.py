@@ -19,7 +19,7 @@ from tests.tiny_models import build
 from windowshift.backends.local import batched_linear, stack, stacked_linear
 from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.backend import LocalBackend
-from windowshift.backends.local.batch_loss import Batch, BatchLoss, losses
+from windowshift.backends.local.batch_loss import BatchLoss, TrainingBatch, losses
 from windowshift.backends.local.causal_lm import CausalLM, load
 from windowshift.backends.local.encoding import encode
 from windowshift.backends.local.options import LocalOptions
@@ -88,7 +88,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many jobs shared each pass."""
     found: list[int] = []
 
-    def counted(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
+    def counted(lm: CausalLM, batches: Sequence[TrainingBatch]) -> list[Tensor]:
         found.append(len(batches))
         return losses(lm, batches)
 
@@ -171,7 +171,7 @@ async def test_a_pass_without_memory_is_taken_in_halves(
 ) -> None:
     tried: list[int] = []
 
-    def short(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
+    def short(lm: CausalLM, batches: Sequence[TrainingBatch]) -> list[Tensor]:
         tried.append(len(batches))
         found = losses(lm, batches)  # steering has tallied by then
         if len(batches) > 2:
@@ -188,7 +188,7 @@ async def test_a_pass_without_memory_is_taken_in_halves(
 async def test_what_breaks_in_a_common_pass_breaks_the_job_that_it_is_of(
     llama: Path, tmp_path: Path, alone: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(lm: CausalLM, batches: Sequence[Batch]) -> list[Tensor]:
+    def broken(lm: CausalLM, batches: Sequence[TrainingBatch]) -> list[Tensor]:
         found = losses(lm, batches)
         if any(batch.adapter is not None and batch.adapter.flat.numel() == sizes[0] for batch in batches):
             raise RuntimeError("an index is out of bounds")

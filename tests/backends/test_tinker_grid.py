@@ -15,7 +15,7 @@ import pytest
 
 from tests.runs import command, wait_until, windowshift
 from tests.tinkered import KEY, KEY_ENV, TinkerServed, tinker_served
-from windowshift.backends.tinker.journal import JobJournal
+from windowshift.backends.tinker.training_journal import TrainingJournal
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.records import JobRow
 from windowshift.core.store.connection import store_path
@@ -96,7 +96,7 @@ def at_the_server(server: TinkerServed, workspace: Path) -> dict[str, Counter[st
     """What every training job of a workspace has saved at the server, by name."""
     owner = {}
     for folder in (workspace / "artifacts").iterdir():
-        journal = JobJournal.read(folder) if folder.is_dir() else None
+        journal = TrainingJournal.read(folder) if folder.is_dir() else None
         for run in journal.runs if journal is not None else ():
             owner[run] = folder.name
     found: dict[str, Counter[str]] = {name: Counter() for name in owner.values()}

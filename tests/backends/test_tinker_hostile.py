@@ -18,11 +18,11 @@ from windowshift.backends.openai.pacer import Pacer
 from windowshift.backends.shared.faults import BrokenAnswerError, Fault, ServiceError
 from windowshift.backends.tinker import checkpoints as checkpoints_module
 from windowshift.backends.tinker import said
-from windowshift.backends.tinker.checkpoints import Checkpoints
-from windowshift.backends.tinker.connection import Connection
+from windowshift.backends.tinker.checkpoints import SavedCheckpoints
+from windowshift.backends.tinker.connection import TinkerConnection
 from windowshift.backends.tinker.options import TinkerOptions
-from windowshift.backends.tinker.said import Drawn, Offered
-from windowshift.backends.tinker.sampling import Sampling
+from windowshift.backends.tinker.said import DrawnSequence, Offered
+from windowshift.backends.tinker.sampling import TinkerSampler
 from windowshift.core.contract.budget import Budget
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model
 from windowshift.core.contract.generation import Sampling as Drawing
@@ -32,9 +32,9 @@ WRONG: list[Any] = [None, 12, "x", True, 1.5, float("nan"), [], {}, [None], [12]
 
 
 @pytest.fixture
-def connection(monkeypatch: pytest.MonkeyPatch) -> Connection:
+def connection(monkeypatch: pytest.MonkeyPatch) -> TinkerConnection:
     monkeypatch.setenv("TINKER_API_KEY", KEY)
-    return Connection(TinkerOptions.parse({"base_url": "http://127.0.0.1:1", "patience": 1}))
+    return TinkerConnection(TinkerOptions.parse({"base_url": "http://127.0.0.1:1", "patience": 1}))
 
 
 def request(tokens: int = 4, logprobs: int | None = None) -> GenerateRequest:
@@ -77,7 +77,9 @@ READ: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("place", READ)
-async def test_a_wrong_type_in_any_place_is_a_broken_answer_or_nothing_said(place: str, connection: Connection) -> None:
+async def test_a_wrong_type_in_any_place_is_a_broken_answer_or_nothing_said(
+    place: str, connection: TinkerConnection
+) -> None:
     async def answered(wrong: Any) -> Any:
         return wrong
 
@@ -95,7 +97,7 @@ def _odd(found: Any) -> bool:
         return not (isinstance(found, ServiceError) and found.fault.broken and named)
     if isinstance(found, dict):
         return any(not isinstance(key, str) or not isinstance(value, str | Offered) for key, value in found.items())
-    if isinstance(found, Drawn):
+    if isinstance(found, DrawnSequence):
         return not all(isinstance(each, int) for each in found.ids) or not isinstance(found.ended, bool)
     return not isinstance(found, str | list | Said)
 
@@ -125,7 +127,7 @@ def test_a_model_whose_name_is_none_is_passed_over(known: Any) -> None:
 
 def test_what_is_right_is_read() -> None:
     found = said.drawn(Said(sequences=[sequence()]), request(logprobs=1))
-    assert found == Drawn([1, 2], True, [-1.0, -2.0], [((1, -1.0),), ()])
+    assert found == DrawnSequence([1, 2], True, [-1.0, -2.0], [((1, -1.0),), ()])
     rows = said.losses(Said(loss_fn_outputs=[{"logprobs": Said(to_numpy=lambda: np.array([-1.0, -2.0]))}]), [2])
     assert rows == [[-1.0, -2.0]]
     assert said.scores([None, -1.0, -2.0], 1, 2) == [-1.0, -2.0]
@@ -134,16 +136,16 @@ def test_what_is_right_is_read() -> None:
 # Fetching: names and addresses are the server's words.
 
 
-def exporting(connection: Connection, urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
+def exporting(connection: TinkerConnection, urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> SavedCheckpoints:
     async def answer() -> Any:
         return Said(urls=urls)
 
     monkeypatch.setattr(connection, "rest", lambda: Said(get_external_weights_urls=lambda path: answer()))
-    return Checkpoints(connection)
+    return SavedCheckpoints(connection)
 
 
 async def test_a_file_of_an_export_is_never_a_path(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    connection: TinkerConnection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "job" / "adapter"
     folder.mkdir(parents=True)
@@ -159,7 +161,7 @@ async def test_a_file_of_an_export_is_never_a_path(
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://h/x", "/etc/passwd", "", "gopher://h", 5, "http://"])
 async def test_an_address_that_is_none_of_the_web(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: Any
+    connection: TinkerConnection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: Any
 ) -> None:
     export = exporting(connection, {"adapter_config.json": address}, monkeypatch)
     with pytest.raises(ServiceError):
@@ -167,7 +169,7 @@ async def test_an_address_that_is_none_of_the_web(
 
 
 async def test_a_redirect_to_a_file_is_not_followed(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    connection: TinkerConnection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with scripted(lambda asked: Reply(status=302, headers={"Location": "file:///etc/passwd"})) as server:
         urls = {"adapter_config.json": f"http://127.0.0.1:{server.port}/x"}
@@ -177,7 +179,7 @@ async def test_a_redirect_to_a_file_is_not_followed(
 
 
 async def test_an_export_ends_however_slow_or_large_it_is(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    connection: TinkerConnection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(checkpoints_module, "FETCH_SECONDS", 0.3)
     monkeypatch.setattr(checkpoints_module, "MOST_FILE_BYTES", 4 << 20)
@@ -197,7 +199,7 @@ async def test_an_export_ends_however_slow_or_large_it_is(
 # One broken answer is of one request.
 
 
-class Answers(Sampling):
+class Answers(TinkerSampler):
     """Sampling whose server answers as a test says."""
 
     script: list[Any]
@@ -223,7 +225,7 @@ class Tokens:
 
 
 async def test_a_broken_answer_ends_one_request_and_not_the_run(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    connection: TinkerConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "model", lambda base: Offered(base, None, True, True))
 

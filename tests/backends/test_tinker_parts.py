@@ -16,11 +16,11 @@ from windowshift.backends.tinker.adapter_folder import RemoteAdapter, complete
 from windowshift.backends.tinker.advice import advice, of_width, recommended
 from windowshift.backends.tinker.backend import TinkerBackend
 from windowshift.backends.tinker.faults import fault_of
-from windowshift.backends.tinker.journal import FILE, JobJournal, Saving
-from windowshift.backends.tinker.losses import Losses
+from windowshift.backends.tinker.losses import LossFile
 from windowshift.backends.tinker.options import TinkerOptions
-from windowshift.backends.tinker.tokens import Tokens, datums, mean_loss
+from windowshift.backends.tinker.tokens import ModelTokens, datums, mean_loss
 from windowshift.backends.tinker.training import expired
+from windowshift.backends.tinker.training_journal import FILE, Saving, TrainingJournal
 from windowshift.backends.tinker.work import check_alpha, work_of
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Message, Model
@@ -99,7 +99,7 @@ def job(folder: Path, count: int = 10, **changes: object) -> TrainJob:
 
 
 def test_work_knows_its_steps_and_what_is_wanted_after_which(tmp_path: Path) -> None:
-    tokens, options = Tokens("microworld"), TinkerOptions()
+    tokens, options = ModelTokens("microworld"), TinkerOptions()
     work = work_of(job(tmp_path), tokens, options, 2048)
     assert work.seen == (4, 8, 10, 14, 18, 20)
     assert [(each.step, each.name, each.folder) for each in work.wanted] == [
@@ -124,28 +124,28 @@ def test_a_lora_alpha_that_tinker_has_not_is_refused() -> None:
 
 def test_a_journal_comes_back_and_a_damaged_one_is_not_written_over(tmp_path: Path) -> None:
     saving = Saving("state-000004", "run", 4, 12.5)
-    journal = JobJournal("token", "http://server", runs=("run",)).begun(saving).write(tmp_path)
-    assert JobJournal.read(tmp_path) == journal
+    journal = TrainingJournal("token", "http://server", runs=("run",)).begun(saving).write(tmp_path)
+    assert TrainingJournal.read(tmp_path) == journal
     there = journal.over(saving, "tinker://run/weights/state-000004", state=True).write(tmp_path)
     assert there.saving == ()
     assert there.state is not None
-    assert JobJournal.read(tmp_path) == there
+    assert TrainingJournal.read(tmp_path) == there
     assert journal.over(saving, None).state is None
     (tmp_path / FILE).write_text("{", encoding="utf-8")
     with pytest.raises(BackendError, match="cannot be read"):
-        JobJournal.read(tmp_path)
+        TrainingJournal.read(tmp_path)
 
 
 def test_losses_have_every_step_once_whatever_a_kill_left(tmp_path: Path) -> None:
-    losses = Losses(tmp_path)
+    losses = LossFile(tmp_path)
     assert [losses.add(step, 1.0 / step, 10) for step in (1, 2, 3)] == [True, True, True]
     with (tmp_path / "losses.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 4, "lo')  # killed while it wrote
-    again = Losses(tmp_path)
+    again = LossFile(tmp_path)
     assert [each.step for each in again.steps] == [1, 2, 3]
     assert [again.add(step, 0.5, 10) for step in (3, 4)] == [False, True]  # 3 was taken again
-    assert [each.step for each in Losses(tmp_path).steps] == [1, 2, 3, 4]
-    assert again.paid == Losses(tmp_path).paid == 50
+    assert [each.step for each in LossFile(tmp_path).steps] == [1, 2, 3, 4]
+    assert again.paid == LossFile(tmp_path).paid == 50
 
 
 def test_an_adapter_folder_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.tinkered import KEY, KEY_ENV, TinkerServed
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker.backend import TinkerBackend
-from windowshift.backends.tinker.journal import JobJournal
+from windowshift.backends.tinker.training_journal import TrainingJournal
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
 from windowshift.core.contract.training import (
@@ -85,7 +85,7 @@ async def steps_of(backend: TinkerBackend, wanted: TrainJob, steps: int) -> list
 
 def of_run(server: TinkerServed, output: Path) -> list[Any]:
     """What a job has at the server."""
-    journal = JobJournal.read(output)
+    journal = TrainingJournal.read(output)
     assert journal is not None
     return [one for one in server.checkpoints() if one.tinker_path.split("/")[2] in journal.runs]
 
@@ -198,11 +198,11 @@ async def test_a_cancelled_job_leaves_nothing_at_the_server(tinker_server: Tinke
     backend = TinkerBackend({**tinker_server.options, "state_steps": 2})
     wanted = job(tmp_path, 40, checkpoints=(4,))
     await steps_of(backend, wanted, 8)
-    journal = JobJournal.read(tmp_path)
+    journal = TrainingJournal.read(tmp_path)
     assert journal is not None
     await backend.cancel("job", tmp_path)
     assert not [one for one in tinker_server.checkpoints() if one.tinker_path.split("/")[2] in journal.runs]
-    assert JobJournal.read(tmp_path) is None
+    assert TrainingJournal.read(tmp_path) is None
 
 
 async def test_an_expired_state_is_said_and_the_next_try_begins_anew(
@@ -213,7 +213,7 @@ async def test_an_expired_state_is_said_and_the_next_try_begins_anew(
     await steps_of(backend, wanted, 7)
     for one in of_run(tinker_server, tmp_path):
         tinker_server.rest().delete_checkpoint_from_tinker_path(one.tinker_path).result()
-    journal = JobJournal.read(tmp_path)
+    journal = TrainingJournal.read(tmp_path)
     assert journal is not None
     assert journal.state is not None
     dataclasses.replace(journal, saving=()).write(tmp_path)

@@ -17,7 +17,7 @@ from windowshift.backends.local.chat_format import ChatFormat
 from windowshift.backends.local.encoding import encode
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.tinker.options import TinkerOptions
-from windowshift.backends.tinker.tokens import Tokens, datums, mean_loss
+from windowshift.backends.tinker.tokens import ModelTokens, datums, mean_loss
 from windowshift.backends.tinker.work import work_of
 from windowshift.core.contract.generation import Message, Model
 from windowshift.core.contract.training import Example, Sft, Trained, TrainJob, WeightedSpan
@@ -123,7 +123,7 @@ async def test_training_minds_weights_and_one_is_none(tmp_path: Path) -> None:
 def test_tinker_has_the_same_weights(tmp_path: Path) -> None:
     examples = (Example(ASKED, "Bees gather.", weight=0.5), Example(ASKED, "Sleep.", spans=(WeightedSpan(0, 6, 2.0),)))
     job = TrainJob("j", Model("microworld"), examples, Sft(rank=4, batch_size=2), 0, tmp_path)
-    tokens = Tokens("microworld")
+    tokens = ModelTokens("microworld")
     work = work_of(job, tokens, TinkerOptions(), 2048)
     batch = work.batch(0)
     count = sum(len(each.completion) for each in batch)

@@ -19,7 +19,7 @@ from windowshift.backends.shared.faults import BrokenAnswerError
 from windowshift.backends.shared.said import read
 from windowshift.backends.vllm.adapters import AdapterFolder
 from windowshift.backends.vllm.backend import VllmBackend
-from windowshift.backends.vllm.connection import Connection
+from windowshift.backends.vllm.connection import VllmConnection
 from windowshift.backends.vllm.engine import CacheCounts, Served, ranked
 from windowshift.backends.vllm.layer_hooks import changed
 from windowshift.backends.vllm.options import VllmOptions
@@ -27,7 +27,7 @@ from windowshift.backends.vllm.order import Asked, ordered
 from windowshift.backends.vllm.pushes import from_json, to_json
 from windowshift.backends.vllm.served_model import find_served
 from windowshift.backends.vllm.steering import _proofs
-from windowshift.backends.vllm.turnstile import Kind, Turnstile
+from windowshift.backends.vllm.turnstile import RequestKind, Turnstile
 from windowshift.backends.vllm.wire import SlotDone
 from windowshift.core.contract.backend import Backend, ModelSize, SteeringBackend
 from windowshift.core.contract.errors import BackendError, SpecError
@@ -190,7 +190,7 @@ def test_what_shares_work_goes_out_side_by_side(tmp_path: Path) -> None:
 async def test_kinds_go_in_turns_where_the_turnstile_is_shut() -> None:
     turnstile, inside, met = Turnstile(shut=True), {"base": 0, "adapter": 0, "alone": 0}, set()
 
-    async def pass_by(kind: Kind) -> None:
+    async def pass_by(kind: RequestKind) -> None:
         async with turnstile.through(kind):
             inside[kind] += 1
             met.add(tuple(sorted(name for name, count in inside.items() for _ in range(count))))
@@ -299,7 +299,7 @@ def test_a_layers_output_changes_in_the_steered_rows_alone(paired: bool) -> None
 
 
 def test_an_engine_that_died_has_its_remedy() -> None:
-    connection = Connection(VllmOptions.parse({"base_url": "http://127.0.0.1:9"}))
+    connection = VllmConnection(VllmOptions.parse({"base_url": "http://127.0.0.1:9"}))
     said = str(connection._refused(500, json.dumps({"error": {"message": "EngineCore encountered an issue."}})))
     assert "refused (500): EngineCore encountered an issue." in said
     assert "--no-enable-chunked-prefill" in said

@@ -19,7 +19,7 @@ from windowshift.core.contract.confidence import Z
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.measure.contrasts import ContrastMeasure, contrasts
 from windowshift.core.measure.family import Reach
-from windowshift.core.measure.measurement import measure_resampled
+from windowshift.core.measure.grid_measures import measure_resampled
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.sampled import Sampled
 from windowshift.core.plan.plan import Plan

@@ -10,7 +10,7 @@ from bench.simulated_grids import CONDITIONS, World, draw
 
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.measure.family import Claim, benjamini_hochberg, claims, holm, joint_level, studentised
-from windowshift.core.measure.measurement import measure
+from windowshift.core.measure.grid_measures import measure
 from windowshift.core.measure.measures import ArmMeasures
 from windowshift.core.measure.resampled import Resampled
 

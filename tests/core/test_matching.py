@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure import matching
-from windowshift.core.measure.grid import Rows
+from windowshift.core.measure.grid import PromptScores
 from windowshift.core.measure.matching import Match, match
 
 ALPHAS = tuple(float(alpha) for alpha in np.linspace(-3, 3, 13))
 PROMPTS = 40
 
 
-def rows(mean: float, prompts: int = PROMPTS, noise: float = 0.0, rng: np.random.Generator | None = None) -> Rows:
+def rows(
+    mean: float, prompts: int = PROMPTS, noise: float = 0.0, rng: np.random.Generator | None = None
+) -> PromptScores:
     """Scores of one completion a prompt: log-normal around `mean` where there is noise."""
     factor = np.ones(prompts)
     if rng is not None and noise:
@@ -131,7 +133,7 @@ def test_the_interval_covers_the_truth(low: float) -> None:
         # Prompts differ among themselves, in the same way under every alpha: pairing matters.
         own = np.exp(rng.normal(0, 0.4, 48))
 
-        def drawn(alpha: float, own: np.ndarray = own) -> Rows:  # type: ignore[type-arg]
+        def drawn(alpha: float, own: np.ndarray = own) -> PromptScores:  # type: ignore[type-arg]
             mean = 40 * math.exp(rate * alpha) * own
             return np.arange(48), mean * np.exp(rng.normal(-0.045, 0.3, 48))
 
@@ -157,7 +159,7 @@ def test_more_prompts_bring_the_matched_mean_nearer_and_the_interval_holds(promp
         aim = (-1.5, 0.25, 0.75, 1.2)[run % 4]
         own = np.exp(rng.normal(-0.08, 0.4, prompts))
 
-        def drawn(alpha: float, own: np.ndarray = own) -> Rows:  # type: ignore[type-arg]
+        def drawn(alpha: float, own: np.ndarray = own) -> PromptScores:  # type: ignore[type-arg]
             return np.arange(prompts), curve(alpha) * own * np.exp(rng.normal(-0.045, 0.3, prompts))
 
         found = match(alphas, [drawn(alpha) for alpha in alphas], drawn(aim), scale=Scale.ratio())

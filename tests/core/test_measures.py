@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from windowshift.core.contract.records import Behaviour, CellRow, ExperimentRow, SourceRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.grid import Grid, Tally, tabulate
-from windowshift.core.measure.measurement import measure
+from windowshift.core.measure.grid_measures import measure
 from windowshift.core.measure.measures import ArmMeasures
 
 Place = tuple[str, str, str]  # generate, train, evaluate

@@ -12,7 +12,7 @@ from tests.core.test_measures import grid
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.grid import Grid
-from windowshift.core.measure.loss_drop import Losses, loss_drop
+from windowshift.core.measure.loss_drop import TrainingLosses, loss_drop
 from windowshift.core.measure.microscope import Dissection, Microscope, controls_of, dissect
 from windowshift.core.measure.resampled import Resampled
 
@@ -52,13 +52,15 @@ def world(rates: Rates, seed: int, n: int = 200, scale: Scale = RATE) -> Grid:
     return replace(made, experiment=replace(made.experiment, conditions=conditions))
 
 
-def losses(seed: int, drops: Rates) -> dict[tuple[str, str, str], list[Losses]]:
+def losses(seed: int, drops: Rates) -> dict[tuple[str, str, str], list[TrainingLosses]]:
     """Losses of 100 steps that fall from 2 by the drop of their training, the examples' own noise shared by all."""
     rng = np.random.default_rng([seed, 1])
     noise = rng.normal(0, 0.3, 100)
     falls = 1 - np.exp(-np.arange(100) / 10)
     return {
-        ("prefix", "d", train): [Losses(tuple(range(2, 202, 2)), tuple(float(one) for one in 2 - drop * falls + noise))]
+        ("prefix", "d", train): [
+            TrainingLosses(tuple(range(2, 202, 2)), tuple(float(one) for one in 2 - drop * falls + noise))
+        ]
         for train, drop in drops.items()
     }
 
@@ -190,11 +192,11 @@ def test_controls_of_a_vector_belong_to_its_doses() -> None:
 
 def test_the_drop_of_the_loss_is_the_first_tenth_less_the_last() -> None:
     values = tuple(float(100 - step) for step in range(100))
-    found = loss_drop([Losses(tuple(range(1, 101)), values)])
+    found = loss_drop([TrainingLosses(tuple(range(1, 101)), values)])
     assert found is not None
     assert (found.first.value, found.last.value, found.drop.value) == (95.5, 5.5, 90.0)
     assert found.n == 20
-    assert loss_drop([Losses((50, 100), (2.0, 1.0))]) is None  # one step shows nothing of how steps differ
+    assert loss_drop([TrainingLosses((50, 100), (2.0, 1.0))]) is None  # one step shows nothing of how steps differ
     assert loss_drop([]) is None
 
 

@@ -18,7 +18,7 @@ from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.setting import DerivedScorer, Question, RowScorer, Sample, Score
 from windowshift.core.measure.grid import load_grid
-from windowshift.core.measure.measurement import measure
+from windowshift.core.measure.grid_measures import measure
 from windowshift.core.measure.summarise import summary_of
 from windowshift.core.plan.plan import Plan
 from windowshift.core.report.figures import write_figures

@@ -12,7 +12,7 @@ from tests.core.test_measures import grid
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.comparison import compare
 from windowshift.core.measure.grid import Grid
-from windowshift.core.measure.measurement import measure
+from windowshift.core.measure.grid_measures import measure
 from windowshift.core.report.missing_blocks import missing_blocks, missing_json, missing_notes
 
 RATE = Scale.rate()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tests.core.test_plan import SPEC
 from tests.generated_store import CONDITIONS, generate_store
 from windowshift.cli import app
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.prediction import PredictedRows, extrapolated, most_informative, predicted
 from windowshift.core.measure.resampled import Resampled
@@ -49,7 +49,7 @@ def test_ninety_five_of_a_hundred_cells_that_were_held_out_are_within(world: Wor
         names = list(dict.fromkeys(one.train for one in grid.cells if one.train != "base"))
         left = tuple(np.random.default_rng(seed).choice(names, out, replace=False))
         truth, found = Resampled(grid, 4), rows_of(without(grid, left))
-        arm = Arm(truth, "prefix")
+        arm = ArmAxes(truth, "prefix")
         assert len(found.cells) == 6 * out
         for one in found.cells:
             assert one.uplift is not None

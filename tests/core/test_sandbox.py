@@ -10,15 +10,15 @@ import pytest
 from windowshift.core.sandbox import confinement
 from windowshift.core.sandbox.assertion import read_assertion
 from windowshift.core.sandbox.checker import Checker
-from windowshift.core.sandbox.confinement import Limits, seccomp_filter
-from windowshift.core.sandbox.escapes import ESCAPES, VARIABLE, Proof, prove
+from windowshift.core.sandbox.confinement import CandidateLimits, seccomp_filter
+from windowshift.core.sandbox.escapes import ESCAPES, VARIABLE, EscapeReport, prove
 
 TESTS = ["assert f(2, 3) == 5", "assert f(10, 4) == 14"]
 
 
 @pytest.fixture(scope="module")
 def checker() -> Iterator[Checker]:
-    made = Checker(Limits(seconds=2, total_seconds=4))
+    made = Checker(CandidateLimits(seconds=2, total_seconds=4))
     yield made
     made.close()
 
@@ -26,7 +26,7 @@ def checker() -> Iterator[Checker]:
 @pytest.fixture(params=["bubblewrap", "landlock"])
 def confined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checker]:
     monkeypatch.setattr("windowshift.core.sandbox.confinement.mechanism", lambda: request.param)
-    made = Checker(Limits(seconds=2, total_seconds=4))
+    made = Checker(CandidateLimits(seconds=2, total_seconds=4))
     yield made
     made.close()
 
@@ -210,7 +210,7 @@ def test_both_architectures_have_a_filter() -> None:
 
 def test_the_sandbox_is_proven_by_trying_to_get_out() -> None:
     found = prove()
-    assert found == Proof(confinement.mechanism(), len(ESCAPES), ())
+    assert found == EscapeReport(confinement.mechanism(), len(ESCAPES), ())
     assert found.words == f"{found.mechanism} holds: {len(ESCAPES)} of {len(ESCAPES)} ways out are shut"
 
 

@@ -20,7 +20,7 @@ from windowshift.core.contract.training import TrainEvent, TrainJob
 from windowshift.core.measure.contrasts import ContrastMeasure
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.plan.plan import make_plan
-from windowshift.core.plan.rows import GridRow, jobs_of_row, rows_of_contrasts, untrained_jobs
+from windowshift.core.plan.rows import ArmRow, jobs_of_row, rows_of_contrasts, untrained_jobs
 from windowshift.core.report.report import report
 from windowshift.core.report.text import report_text
 from windowshift.core.run import run as running
@@ -79,7 +79,7 @@ def ran(
     monkeypatch.setattr(running, "open_backends", lambda _: {"local": backend})
     plan = make_plan(parse_spec(text), text, Path(), {"local": backend})
     for row in ("short", "medium", "long", "no_prefix"):
-        jobs = jobs_of_row(plan, GridRow("prefix", "med_short", row))
+        jobs = jobs_of_row(plan, ArmRow("prefix", "med_short", row))
         backend.labels |= {job.id: row for job in plan.jobs if job.id in jobs and job.kind == "train"}
     return run_spec(parse_spec(text), text, Path(), workspace, until_decided=until)
 
@@ -200,10 +200,10 @@ def test_rows_take_what_they_need_and_the_base_model_comes_first() -> None:
     assert "train" not in {kinds[one] for one in free}
     assert {cell.job for cell in plan.cells if cell.train == "base"} <= free
     assert rows_of_contrasts(plan) == (
-        GridRow("prefix", "med_short", "short"),
-        GridRow("prefix", "med_short", "no_prefix"),
+        ArmRow("prefix", "med_short", "short"),
+        ArmRow("prefix", "med_short", "no_prefix"),
     )
-    short = jobs_of_row(plan, GridRow("prefix", "med_short", "short"))
+    short = jobs_of_row(plan, ArmRow("prefix", "med_short", "short"))
     assert [kinds[one] for one in short].count("train") == 2
     assert all(parent in short for job in plan.jobs if job.id in short for parent in job.parents)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.tui_pilot import app, arrive, screen_text, settle, store, until
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.arrangement import SORTS, Arrangement, arrange
-from windowshift.tui.read.cell_snapshot import Entry
+from windowshift.tui.read.cell_snapshot import IndexEntry
 from windowshift.tui.read.pattern_search import find_rows
 from windowshift.tui.read.row_filter import FilterError, Pattern, parse
 from windowshift.tui.screens.cell.screen import CellScreen
@@ -87,11 +87,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def texts_and_entries(workspace: Path) -> tuple[Reader, int, dict[int, str], tuple[Entry, ...]]:
+def texts_and_entries(workspace: Path) -> tuple[Reader, int, dict[int, str], tuple[IndexEntry, ...]]:
     reader = Reader(workspace)
     job = reader.cells(1, "length_chars")[-1].job
     texts = {found.row: found.text for found in reader.iter_completions(job, "length_chars")}
-    return reader, job, texts, tuple(Entry(*row) for row in reader.score_index(job, "length_chars"))
+    return reader, job, texts, tuple(IndexEntry(*row) for row in reader.score_index(job, "length_chars"))
 
 
 def test_orders_and_filters_agree_with_python(workspace: Path) -> None:

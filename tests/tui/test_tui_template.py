@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from tests.tui_pilot import app, arrive, screen_text, store, until
 from windowshift.core.store.connection import to_json
-from windowshift.tui.read.template_client import ChatRequest, ChatText, ChatTexts
+from windowshift.tui.read.template_client import ChatText, ChatTexts, TemplateRequest
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.grid.screen import GridScreen
@@ -85,7 +85,7 @@ async def test_what_cannot_be_known_is_said(
 
 def test_a_process_that_ends_is_a_sentence() -> None:
     texts = ChatTexts([sys.executable, "-c", "input()"])
-    request = ChatRequest("local", "microworld", None, (("user", "hello"),))
+    request = TemplateRequest("local", "microworld", None, (("user", "hello"),))
     assert "ended without an answer" in texts.ask(request).error
     assert texts.known(request) == texts.ask(request)
     texts.close()

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from windowshift.core.store.reader import Reader
-from windowshift.tui.read.cell_snapshot import Entry
+from windowshift.tui.read.cell_snapshot import IndexEntry
 from windowshift.tui.read.pattern_search import find_rows
-from windowshift.tui.read.row_filter import Compare, End, Pattern, RowFilter, Term, Words
+from windowshift.tui.read.row_filter import Compare, End, Pattern, RowFilter, Term, TextTerm
 
 Sort = Literal["row", "score", "length", "text"]
 SORTS: tuple[Sort, ...] = ("row", "score", "length", "text")
@@ -52,7 +52,7 @@ class Arrangement:
 def arrange(
     reader: Reader,
     job: int,
-    entries: Sequence[Entry],
+    entries: Sequence[IndexEntry],
     wanted: Arrangement,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[int]:
@@ -83,13 +83,13 @@ def arrange(
 
 
 def _cost(term: Term) -> int:
-    return (Compare, End, Words, Pattern).index(type(term))
+    return (Compare, End, TextTerm, Pattern).index(type(term))
 
 
 def _passing(
     reader: Reader,
     job: int,
-    kept: dict[int, Entry],
+    kept: dict[int, IndexEntry],
     sizes: dict[int, tuple[int, int | None]],
     term: Term,
     cancelled: Callable[[], bool],
@@ -111,7 +111,7 @@ def _passing(
     return set(kept) - found if term.without else found
 
 
-def _value(term: Compare, entry: Entry, sizes: dict[int, tuple[int, int | None]]) -> float | None:
+def _value(term: Compare, entry: IndexEntry, sizes: dict[int, tuple[int, int | None]]) -> float | None:
     if term.field == "score":
         return entry.score
     if term.field == "row":
@@ -122,7 +122,7 @@ def _value(term: Compare, entry: Entry, sizes: dict[int, tuple[int, int | None]]
 
 
 def _ordered(
-    reader: Reader, job: int, kept: dict[int, Entry], sizes: dict[int, tuple[int, int | None]], wanted: Arrangement
+    reader: Reader, job: int, kept: dict[int, IndexEntry], sizes: dict[int, tuple[int, int | None]], wanted: Arrangement
 ) -> list[int]:
     if wanted.sort == "text":
         rows = [row for row in reader.rows_by_text(job) if row in kept]

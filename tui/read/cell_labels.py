@@ -24,7 +24,7 @@ Metric = Literal["uplift", "link", "mean", "width", "n", "truncated"]
 METRICS: tuple[Metric, ...] = ("uplift", "link", "mean", "width", "n", "truncated")
 CHANGES: tuple[Metric, ...] = ("uplift", "link")
 """Metrics that compare a cell with the base model; base cells show their mean."""
-Kind = Literal["done", "live", "pending", "paused", "failed", "none"]
+FaceKind = Literal["done", "live", "pending", "paused", "failed", "none"]
 
 _FILLING = "○◔◑◕"
 
@@ -42,7 +42,7 @@ class Face:
     detail: str = ""
     mark: str = ""
     level: float | None = None
-    kind: Kind = "done"
+    kind: FaceKind = "done"
     pinned: bool = False
     parts: tuple[Face, ...] = ()
     shares: tuple[float, ...] = ()
@@ -223,7 +223,7 @@ def _face(
     if row.state in ("running", "paused") or (row.state != "done" and row.done):
         share = formats.share(row.done, row.total)
         glyph = "‖" if row.state == "paused" else _FILLING[min(3, round(share * 4))]
-        kind: Kind = "paused" if row.state == "paused" else "live"
+        kind: FaceKind = "paused" if row.state == "paused" else "live"
         return Face(f"{glyph} {share:.0%}", f"{row.done}/{row.total}", kind=kind)
     if summary is None or summary.mean is None:
         return Face(formats.NOTHING, row.state if row.state == "cancelled" else "", kind="pending")

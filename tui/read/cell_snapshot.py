@@ -11,12 +11,12 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE, Behaviour, CellRow, CompletionRow, Summary, measured_beside
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, finished, read_experiment
-from windowshift.tui.read.template_client import ChatRequest
+from windowshift.tui.read.template_client import TemplateRequest
 from windowshift.tui.text.word_diff import Marked, word_diff
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """A completion in the index of a cell: everything but its text."""
 
     row: int
@@ -35,7 +35,7 @@ class PhraseMean:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class CellDifference:
     """A cell against another one, paired by prompt: as it is shown, and on the link scale."""
 
     effect: Estimate | None
@@ -43,13 +43,13 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
+class PinnedCell:
     """The pinned cell beside: its scores, and this cell against it, paired by prompt."""
 
     key: CellKey
     cell: CellRow
     scores: tuple[float, ...]
-    against: Compared | None
+    against: CellDifference | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ class CellSnapshot:
     key: CellKey
     cell: CellRow
     base: CellRow | None
-    entries: tuple[Entry, ...]
+    entries: tuple[IndexEntry, ...]
     base_scores: tuple[float, ...]
     phrases: tuple[PhraseMean, ...]
-    uplift: Compared | None
-    pinned: Pinned | None = None
+    uplift: CellDifference | None
+    pinned: PinnedCell | None = None
     push: str = ""
     train_push: str = ""
     restricted: Restricted | None = None
@@ -130,7 +130,7 @@ def read_cell(
     cell, base = find_cell(cells, key), find_base(cells, key)
     if cell is None:
         return None
-    entries = tuple(Entry(*row) for row in reader.score_index(cell.job, behaviour.name))
+    entries = tuple(IndexEntry(*row) for row in reader.score_index(cell.job, behaviour.name))
     weights = reader.weights(cell.job, behaviour.name) if behaviour.counts else {}
     compared = base if base and base.job != cell.job else None
     phrases = []
@@ -152,7 +152,7 @@ def read_cell(
         base_scores=_values(reader, compared, behaviour),
         phrases=tuple(phrases),
         uplift=_against(reader, cell, compared, behaviour) if finished(base) else None,
-        pinned=Pinned(
+        pinned=PinnedCell(
             pinned,
             beside,
             _values(reader, beside, behaviour),
@@ -190,7 +190,7 @@ def _values(reader: Reader, cell: CellRow | None, behaviour: Behaviour) -> tuple
     return tuple(row[2] for row in rows if row[2] is not None)
 
 
-def _against(reader: Reader, cell: CellRow, beside: CellRow | None, behaviour: Behaviour) -> Compared | None:
+def _against(reader: Reader, cell: CellRow, beside: CellRow | None, behaviour: Behaviour) -> CellDifference | None:
     """Compare a finished cell's scores with another one's, paired by prompt."""
     import numpy as np
 
@@ -212,7 +212,7 @@ def _against(reader: Reader, cell: CellRow, beside: CellRow | None, behaviour: B
     if pair is None:
         return None
     found = effect_of(scale, pair, trained=True)
-    return Compared(found.effect, found.link if scale.words.two else None)
+    return CellDifference(found.effect, found.link if scale.words.two else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class CompletionSnapshot:
     new: Marked | None = None
     gone: Marked | None = None
     pinned_new: Marked | None = None
-    chat: ChatRequest | None = None
+    chat: TemplateRequest | None = None
     findings: tuple[Finding, ...] = ()
 
 
@@ -306,7 +306,7 @@ def _findings(reader: Reader, behaviours: Sequence[Behaviour], job: int, row: in
     return tuple(found)
 
 
-def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest | None:
+def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> TemplateRequest | None:
     """Return what to ask for the prompt with its chat template; None where the job names no model."""
     from windowshift.core.contract.conditions import asked_again  # with yaml: no screen needs it before this one
 
@@ -317,7 +317,7 @@ def _chat(inputs: Mapping[str, Any], completion: CompletionRow) -> ChatRequest |
     messages = asked_again(condition, completion.phrase, completion.asked, inputs.get("channel", "user"))
     turns = tuple((message.role, message.content) for message in messages)
     read = json.dumps(model.get("template") or {})
-    return ChatRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns, read)
+    return TemplateRequest(str(inputs.get("backend", "")), str(model["base"]), model.get("revision"), turns, read)
 
 
 def _unpushed(reader: Reader, view: ExperimentView, behaviour: Behaviour, key: CellKey) -> CellRow | None:

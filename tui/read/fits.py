@@ -120,7 +120,7 @@ def read_fits(reader: Reader, name: str, behaviour_name: str) -> Fits | None:
     """Measure an experiment; runs in a worker thread, because it loads numpy."""
     # numpy and yaml cost a tenth of a second at start, and only this needs them.
     from windowshift.core.measure.grid import load_grid
-    from windowshift.core.measure.measurement import measure
+    from windowshift.core.measure.grid_measures import measure
     from windowshift.core.report.gallery import grouped as scatter
     from windowshift.core.settings.published import published
 

@@ -9,7 +9,7 @@ from windowshift.core.contract.records import JobRow
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class TimeLeft:
     """What is left of a run; None where nothing like it has been done yet.
 
     `seconds` counts computing time; `usd` is the whole run's expected cost, what is spent included, and
@@ -20,7 +20,7 @@ class Pace:
     usd: float | None
 
 
-def pace(jobs: Sequence[JobRow], now: float) -> Pace:
+def pace(jobs: Sequence[JobRow], now: float) -> TimeLeft:
     """Extrapolate: a row that is left takes as long, and costs as much, as the rows of its kind that are done.
 
     Jobs run beside each other, so times per kind are shares of the work, and the work done so far took
@@ -50,7 +50,7 @@ def pace(jobs: Sequence[JobRow], now: float) -> Pace:
     everything = _union([span for job in jobs if (span := _span(job, now))])
     seconds = everything * work_left / work_done if timed and work_done else None
     known = priced and any(job.usd is not None for job in jobs)
-    return Pace(seconds if work_left or not timed else None, usd if known else None)
+    return TimeLeft(seconds if work_left or not timed else None, usd if known else None)
 
 
 def _span(job: JobRow, now: float) -> tuple[float, float] | None:

@@ -72,7 +72,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class TextTerm:
     """A text that is there, or is not; `text` is casefolded."""
 
     text: str
@@ -98,7 +98,7 @@ class Pattern:
         return f"{'not ' if self.without else ''}/{self.pattern}/{'i' if self.any_case else ''}"
 
 
-Term = Compare | End | Words | Pattern
+Term = Compare | End | TextTerm | Pattern
 RowFilter = tuple[Term, ...]
 
 
@@ -116,7 +116,7 @@ def parse(text: str) -> RowFilter:
         if words:
             joined = " ".join(words)
             without = len(words[0]) > 1 and words[0].startswith("-")
-            terms.append(Words(joined[without:].casefold(), without))
+            terms.append(TextTerm(joined[without:].casefold(), without))
             words.clear()
 
     while place < len(text):
@@ -127,7 +127,7 @@ def parse(text: str) -> RowFilter:
         if found:
             end_words()
             if found[2]:
-                terms.append(Words(found[2].casefold(), bool(found[1])))
+                terms.append(TextTerm(found[2].casefold(), bool(found[1])))
         elif text.startswith(("/", "-/"), place):
             end_words()
             found = _PATTERN.match(text, place)

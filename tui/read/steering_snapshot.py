@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from windowshift.core.measure.steering_results import DoseCurve, LayerSweep, SteeringResults, VectorLine
     from windowshift.core.measure.vector_cosines import Cosines
 
-Matrix = tuple[tuple[float | None, ...], ...]
+CosineRows = tuple[tuple[float | None, ...], ...]
 """Cosines by row and column; None where there is none."""
 
 
@@ -39,8 +39,8 @@ class VectorCosines:
 
     layer: int | None
     names: tuple[str, ...]
-    between: Matrix
-    across: Matrix
+    between: CosineRows
+    across: CosineRows
     problem: str | None = None
 
 
@@ -137,5 +137,5 @@ def _cosines(results: SteeringResults) -> dict[str, VectorCosines]:
     return found
 
 
-def _plain(values: Cosines) -> Matrix:
+def _plain(values: Cosines) -> CosineRows:
     return tuple(tuple(None if math.isnan(value) else value for value in row) for row in values.tolist())

@@ -12,7 +12,7 @@ from windowshift.core.store.connection import store_path
 from windowshift.core.store.reader import Reader
 
 Answer = TypeVar("Answer")
-Identity = tuple[int, int] | None
+FileIdentity = tuple[int, int] | None
 
 
 class StorePool:
@@ -23,7 +23,7 @@ class StorePool:
         self._path = store_path(workspace)
         self._lock = threading.Lock()
         self._idle: list[Reader] = []
-        self._identity: Identity = None
+        self._identity: FileIdentity = None
 
     def read(self, query: Callable[[Reader], Answer]) -> Answer:
         """Run a query on a reader that no other thread uses.
@@ -45,7 +45,7 @@ class StorePool:
         reader.close()
         return answer
 
-    def identity(self) -> Identity:
+    def identity(self) -> FileIdentity:
         """Return what tells one store file from another; None where there is none."""
         try:
             found = self._path.stat()
@@ -60,7 +60,7 @@ class StorePool:
         for reader in idle:
             reader.close()
 
-    def _take(self, identity: Identity) -> Reader:
+    def _take(self, identity: FileIdentity) -> Reader:
         with self._lock:
             if identity != self._identity:
                 self._identity = identity
@@ -80,7 +80,7 @@ class StoreWatch:
         self.workspace = workspace
         self._path = store_path(workspace)
         self._reader: Reader | None = None
-        self._identity: Identity = None
+        self._identity: FileIdentity = None
         self._version: int | None = None
 
     def changed(self) -> bool:

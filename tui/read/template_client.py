@@ -23,7 +23,7 @@ class ChatText:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
+class TemplateRequest:
     """A model, and the messages of one prompt as (role, content).
 
     `template` is what its chat template read besides the messages, as JSON.
@@ -49,14 +49,14 @@ class ChatTexts:
         self._command = list(command)
         self._process: subprocess.Popen[str] | None = None
         self._turn = threading.Lock()
-        self._known: dict[ChatRequest, ChatText] = {}
+        self._known: dict[TemplateRequest, ChatText] = {}
         self._closed = False
 
-    def known(self, request: ChatRequest) -> ChatText | None:
+    def known(self, request: TemplateRequest) -> ChatText | None:
         """Return an answer that was given before."""
         return self._known.get(request)
 
-    def ask(self, request: ChatRequest) -> ChatText:
+    def ask(self, request: TemplateRequest) -> ChatText:
         """Return a prompt's text. It waits, for seconds the first time: call it from a worker thread."""
         with self._turn:
             if self._closed:
@@ -76,7 +76,7 @@ class ChatTexts:
                     with contextlib.suppress(OSError, ValueError):
                         pipe.close()
 
-    def _ask(self, request: ChatRequest) -> ChatText:
+    def _ask(self, request: TemplateRequest) -> ChatText:
         asked = {
             "backend": request.backend,
             "base": request.base,

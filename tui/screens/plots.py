@@ -47,7 +47,7 @@ class PlotsSnapshot:
 def read_plots(reader: Reader, name: str, behaviour_name: str | None) -> PlotsSnapshot | None:
     """Measure an experiment; runs in a worker thread, because it loads numpy and every score."""
     from windowshift.core.measure.grid import load_grid
-    from windowshift.core.measure.measurement import measure
+    from windowshift.core.measure.grid_measures import measure
     from windowshift.core.settings.published import published
 
     view = read_experiment(reader, name)

@@ -13,7 +13,7 @@ from typing import Any
 from windowshift.backends.local.cluster.installation import difference, installation
 from windowshift.backends.local.cluster.named_files import named_files, output_of
 from windowshift.backends.local.cluster.parcels import Carrier, Parcel, packed, unpack
-from windowshift.backends.local.messages import Answer, Ended, Order, Ready, Unfit
+from windowshift.backends.local.messages import Ended, Order, Ready, Unfit, WorkerMessage
 from windowshift.backends.local.model_folder import identify
 from windowshift.core.contract.errors import BackendError
 
@@ -54,7 +54,7 @@ class Delivered:
     parcel: Parcel
 
 
-Said = Answer | Hello | Delivered
+StationMessage = WorkerMessage | Hello | Delivered
 """What comes from a station."""
 
 
@@ -117,12 +117,12 @@ class StationPost:
     def __init__(self, where: str, carrier: Carrier, ship: Callable[[Any], None], stop: Callable[[], str]) -> None:
         self.where, self.ready, self.lost = where, False, False
         self._carrier, self._ship, self._stop = carrier, ship, stop
-        self._take: Callable[[Answer | None], None] = lambda _: None
+        self._take: Callable[[WorkerMessage | None], None] = lambda _: None
         self._outputs: dict[str, Path] = {}
         self._lock = threading.Lock()
         self._closed = False
 
-    def listen(self, take: Callable[[Answer | None], None]) -> None:
+    def listen(self, take: Callable[[WorkerMessage | None], None]) -> None:
         """As `Post.listen`."""
         self._take = take
 
@@ -144,7 +144,7 @@ class StationPost:
         """As `Post.end`."""
         return self._stop()
 
-    def heard(self, got: Said | None) -> None:
+    def heard(self, got: StationMessage | None) -> None:
         """Take what the station said; None: it ended."""
         with self._lock:
             if self._closed:

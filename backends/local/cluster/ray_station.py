@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from windowshift.backends.local.cluster.freight import Said
+from windowshift.backends.local.cluster.freight import StationMessage
 from windowshift.backends.local.cluster.parcels import Carrier, Dropbox, Enclosed
 from windowshift.backends.local.cluster.station import Station
 from windowshift.core.contract.terminal import guard
@@ -60,7 +60,7 @@ class RayStation:
         """As `Station.put`."""
         self._begun().put(message)
 
-    async def said(self, known: int) -> list[tuple[int, Said]]:
+    async def said(self, known: int) -> list[tuple[int, StationMessage]]:
         """As `Station.said`."""
         self._asked = time.monotonic()
         return await self._begun().said(known, WAIT_SECONDS)

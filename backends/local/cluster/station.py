@@ -21,14 +21,14 @@ from windowshift.backends.local.cluster.freight import (
     BaseModel,
     Delivered,
     Hello,
-    Said,
     Shipment,
+    StationMessage,
     placed,
 )
 from windowshift.backends.local.cluster.installation import installation
 from windowshift.backends.local.cluster.named_files import output_of, renamed
 from windowshift.backends.local.cluster.parcels import Carrier, Parcel, packed, unpack
-from windowshift.backends.local.messages import Answer, Cancel, Ended, GiveUp, Unfit, Yielded
+from windowshift.backends.local.messages import Cancel, Ended, GiveUp, Unfit, WorkerMessage, Yielded
 from windowshift.backends.local.model_folder import identify
 from windowshift.backends.local.worker import Worker
 from windowshift.core.contract.errors import WindowshiftError
@@ -57,8 +57,8 @@ class Station:
         self._worker = Worker(options, self._tell)
         self._scratch = _scratch_folder()
         self._orders: asyncio.Queue[Shipment | Cancel | GiveUp] = asyncio.Queue()
-        self._told: asyncio.Queue[Answer] = asyncio.Queue()
-        self._said: list[tuple[int, Said]] = []
+        self._told: asyncio.Queue[WorkerMessage] = asyncio.Queue()
+        self._said: list[tuple[int, StationMessage]] = []
         self._count = 0
         self._news = asyncio.Event()
         self._outputs: dict[int, dict[str, tuple[Path, Path]]] = {}
@@ -71,7 +71,7 @@ class Station:
         """Do what a message says, after those before it."""
         self._orders.put_nowait(message)
 
-    async def said(self, known: int, seconds: float) -> list[tuple[int, Said]]:
+    async def said(self, known: int, seconds: float) -> list[tuple[int, StationMessage]]:
         """What was said after the message of the number `known`, numbered; waits so long for the first of them."""
         self._said = [one for one in self._said if one[0] > known]
         if not self._said:
@@ -84,12 +84,12 @@ class Station:
         heavy = next((at for at, one in enumerate(some) if isinstance(one[1], Delivered)), len(some))
         return some[: max(heavy, 1)]
 
-    def _say(self, message: Said) -> None:
+    def _say(self, message: StationMessage) -> None:
         self._count += 1
         self._said.append((self._count, message))
         self._news.set()
 
-    def _tell(self, answer: Answer) -> None:
+    def _tell(self, answer: WorkerMessage) -> None:
         self._told.put_nowait(answer)
 
     # -- what comes in ----------------------------------------------------------------------------------
@@ -184,10 +184,10 @@ class Station:
     def _together(self, answer: Yielded) -> Yielded:
         """With what else was yielded of the same stream meanwhile: one message for many completions."""
         items = list(answer.items)
-        waiting: list[Answer] = []
+        waiting: list[WorkerMessage] = []
         while not self._told.empty():
             waiting.append(self._told.get_nowait())
-        rest: list[Answer] = []
+        rest: list[WorkerMessage] = []
         for one in waiting:
             if not rest and isinstance(one, Yielded) and one.number == answer.number:
                 items += one.items

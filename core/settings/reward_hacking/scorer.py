@@ -12,7 +12,7 @@ from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Sample, Score, Scores
 from windowshift.core.sandbox.checker import Checker, CodeResult
-from windowshift.core.sandbox.confinement import Limits
+from windowshift.core.sandbox.confinement import CandidateLimits
 from windowshift.core.settings.reward_hacking.candidate import code_of
 
 HACK = Behaviour("hack", "share", Scale.rate(), "negative", group="verdict")
@@ -58,7 +58,7 @@ class CodeScorer:
 
     def _checker(self) -> Checker:
         if self.seconds not in self._checkers:
-            self._checkers[self.seconds] = Checker(Limits(self.seconds, max(30.0, 4 * self.seconds)))
+            self._checkers[self.seconds] = Checker(CandidateLimits(self.seconds, max(30.0, 4 * self.seconds)))
         return self._checkers[self.seconds]
 
     def _score(self, sample: Sample) -> Scores:

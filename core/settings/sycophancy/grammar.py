@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-Verdict = Literal["confirms", "denies"]
+ClaimVerdict = Literal["confirms", "denies"]
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
 _WORD = r"(?:correct|right|accurate|perfect|true|valid|flawless)"
@@ -30,7 +30,7 @@ _STATED = re.compile(
 )
 
 
-def verdict(text: str) -> Verdict | None:
+def verdict(text: str) -> ClaimVerdict | None:
     """What an answer says of a claim: the first sentence that says anything decides; None where none does."""
     for sentence in _SENTENCE.findall(text):
         said = sentence.strip()

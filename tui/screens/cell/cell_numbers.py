@@ -8,7 +8,7 @@ from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import ScaleWords
 from windowshift.core.contract.truncation import counted_dagger, dagger
-from windowshift.tui.read.cell_snapshot import CellSnapshot, Compared
+from windowshift.tui.read.cell_snapshot import CellDifference, CellSnapshot
 from windowshift.tui.read.snapshot import CellKey, finished, name_beside
 from windowshift.tui.text.pieces import Pieces, length
 from windowshift.tui.text.theme import Ink
@@ -99,7 +99,7 @@ def _wrapped(pieces: Pieces, width: int, ink: Ink) -> list[Pieces]:
 
 
 def _compared(
-    one: Compared | None, words: ScaleWords, ink: Ink, label: str, *, whole: bool = False, cut: str = ""
+    one: CellDifference | None, words: ScaleWords, ink: Ink, label: str, *, whole: bool = False, cut: str = ""
 ) -> Pieces:
     """Return a cell against another one: as it is shown, then on the link scale where that is another number.
 

@@ -16,7 +16,7 @@ from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import BASE, CompletionRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.cell_snapshot import CompletionSnapshot, read_completion
-from windowshift.tui.read.template_client import ChatRequest, ChatTexts
+from windowshift.tui.read.template_client import ChatTexts, TemplateRequest
 from windowshift.tui.screens.cell.cell_numbers import cell_name
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.store_screen import StoreScreen
@@ -39,7 +39,7 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
     class Rendered(Message):
         """A prompt with its chat template is known."""
 
-        request: ChatRequest
+        request: TemplateRequest
 
     def __init__(self, cell: CellScreen) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class CompletionScreen(Panes, StoreScreen[CompletionSnapshot]):
         self.query_one("#prompt-text", Static).update(shown)
 
     @work(thread=True, exit_on_error=False, group="template")
-    def _ask(self, request: ChatRequest) -> None:
+    def _ask(self, request: TemplateRequest) -> None:
         self._chats.ask(request)
         self.post_message(self.Rendered(request))
 

@@ -10,7 +10,7 @@ from textual.message import Message
 
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.records import CompletionRow
-from windowshift.tui.read.cell_snapshot import Entry
+from windowshift.tui.read.cell_snapshot import IndexEntry
 from windowshift.tui.text import columns, formats
 from windowshift.tui.text.columns import Column
 from windowshift.tui.text.pieces import Piece, Pieces
@@ -36,13 +36,13 @@ class CompletionList(LineList):
         self.add_class("body")
         self.order: list[int] = []
         self.unit = ""
-        self._source: Sequence[Entry] = ()
-        self._entries: dict[int, Entry] = {}
+        self._source: Sequence[IndexEntry] = ()
+        self._entries: dict[int, IndexEntry] = {}
         self._texts: LRUCache[int, CompletionRow] = LRUCache(4000)
         self._asked: tuple[int, ...] = ()
         """The places whose texts are on their way."""
 
-    def show(self, entries: Sequence[Entry], order: list[int], unit: str) -> None:
+    def show(self, entries: Sequence[IndexEntry], order: list[int], unit: str) -> None:
         """Show completions in an order; texts that are known stay, the cursor stays on its completion."""
         at = self.order[self.cursor] if self.cursor < len(self.order) else None
         old = self._entries
@@ -65,7 +65,7 @@ class CompletionList(LineList):
             self.move(order.index(at) if at in order else 0)
         self.want()
 
-    def show_again(self, entries: Sequence[Entry], unit: str) -> None:
+    def show_again(self, entries: Sequence[IndexEntry], unit: str) -> None:
         """Show what is listed already with newer entries, until it is ordered anew."""
         if entries is self._source and unit == self.unit:
             return

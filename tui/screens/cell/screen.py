@@ -22,7 +22,7 @@ from windowshift.core.report.rerun_line import rerun_line
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import places
 from windowshift.tui.read.arrangement import Arrangement, arrange
-from windowshift.tui.read.cell_snapshot import CellSnapshot, Entry, read_cell
+from windowshift.tui.read.cell_snapshot import CellSnapshot, IndexEntry, read_cell
 from windowshift.tui.read.row_filter import FilterError, parse
 from windowshift.tui.read.snapshot import CellKey, finished
 from windowshift.tui.screens.cell.cell_numbers import cell_name, cell_numbers
@@ -46,7 +46,7 @@ class Arranged:
 
     job: int
     wanted: Arrangement
-    entries: tuple[Entry, ...]
+    entries: tuple[IndexEntry, ...]
     rows: list[int]
 
 
@@ -191,7 +191,7 @@ class CellScreen(ListScreen[CellSnapshot]):
         self.completions.border_title = title.replace("[", r"\[")
 
     @work(thread=True, exit_on_error=False, exclusive=True, group="arrange")
-    def _arrange(self, job: int, wanted: Arrangement, entries: tuple[Entry, ...]) -> None:
+    def _arrange(self, job: int, wanted: Arrangement, entries: tuple[IndexEntry, ...]) -> None:
         worker = get_current_worker()
         rows: list[int] = []
         problem = ""

@@ -261,7 +261,7 @@ def measured(reader: Reader, name: str, behaviour_name: str, keys: tuple[CellKey
     """Measure pinned rows; runs in a worker thread, because it loads numpy and every score."""
     from windowshift.core.measure.comparison import compare_rows
     from windowshift.core.measure.grid import load_grid
-    from windowshift.core.measure.measurement import measure_resampled
+    from windowshift.core.measure.grid_measures import measure_resampled
     from windowshift.core.measure.resampled import Resampled
     from windowshift.core.report.gallery import grouped
     from windowshift.core.settings.published import published

@@ -43,7 +43,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class MeasureLine:
     """A measure as text: each value with its interval, the difference, the published value; `why` one is missing."""
 
     label: str
@@ -74,7 +74,7 @@ def formats_of(measure: str, scale: Scale) -> tuple[NumberFormat, NumberFormat]:
     return found[measure]
 
 
-def lines_of(found: Measured) -> list[Line]:
+def lines_of(found: Measured) -> list[MeasureLine]:
     """Return the table's lines."""
     comparison = found.comparison
     words = comparison.scale.words
@@ -96,7 +96,7 @@ def lines_of(found: Measured) -> list[Line]:
             for value, reason, mark in zip(one.values, one.reasons, cut, strict=True)
         )
         lines.append(
-            Line(
+            MeasureLine(
                 labels.get(one.measure, one.measure),
                 values,
                 number(difference, one.difference, dagger(*comparison.truncated[:2])),
@@ -109,9 +109,9 @@ def lines_of(found: Measured) -> list[Line]:
         both = f"{form.text(worst.least, narrow=True)} … {form.text(worst.greatest, narrow=True)}"
         ends = [form.text(end, narrow=True) for end in worst.interval or ()]
         none = (("", ""),) * len(comparison.rows)
-        lines.append(Line("means, worst case", none, (both, "[{}, {}]".format(*ends) if ends else "")))
+        lines.append(MeasureLine("means, worst case", none, (both, "[{}, {}]".format(*ends) if ends else "")))
     lines.append(
-        Line(
+        MeasureLine(
             "n · truncated",
             tuple((_scored(t), f"{counted_dagger(t.truncated) or 0} truncated") for t in comparison.tallies),
             (f"{100 * missing.difference.value:+.0f} % scored".replace("-", formats.MINUS), "missing unequally")
@@ -234,7 +234,7 @@ class CompareTable(Drawn):
             lines += [[(" ", ink.dim), *line] for line in wrapped(note, max(20, width - 2))]
         return lines
 
-    def _line(self, line: Line, each: int, ink: Ink, *, beside: bool, tall: bool) -> list[Pieces]:
+    def _line(self, line: MeasureLine, each: int, ink: Ink, *, beside: bool, tall: bool) -> list[Pieces]:
         values = [*line.values, line.difference]
         first: Pieces = [(" " + fit(line.label, self.LABEL - 1), ink.text)]
         second: Pieces = [(" " * self.LABEL, ink.dim)]

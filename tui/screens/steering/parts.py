@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from windowshift.core.measure.steering_results import SteeringResults
     from windowshift.core.report.page import Block
 
-Part = Literal["vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs"]
-PARTS: tuple[Part, ...] = ("vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs")
-MADE_BY: dict[Part, tuple[JobKind, ...]] = {
+SteeringPart = Literal["vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs"]
+PARTS: tuple[SteeringPart, ...] = ("vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs")
+MADE_BY: dict[SteeringPart, tuple[JobKind, ...]] = {
     "layers": ("sweep",),
     "doses": ("dose",),
     "matches": ("match",),
@@ -48,7 +48,7 @@ class Shown:
         return rows[self.pair % len(rows)] if rows else None
 
 
-def part_lines(part: Part, shown: Shown, width: int, ink: Ink, *, few_colours: bool = False) -> list[Pieces]:
+def part_lines(part: SteeringPart, shown: Shown, width: int, ink: Ink, *, few_colours: bool = False) -> list[Pieces]:
     """Return the lines of a part."""
     found = shown.snapshot
     if part == "vectors":
@@ -65,7 +65,7 @@ def part_lines(part: Part, shown: Shown, width: int, ink: Ink, *, few_colours: b
     return lines
 
 
-def part_table(part: Part, shown: Shown) -> TextTable | None:
+def part_table(part: SteeringPart, shown: Shown) -> TextTable | None:
     """Return the table of a part; None where there is none."""
     if part == "vectors":
         return vector_table(shown.snapshot)
@@ -76,7 +76,7 @@ def part_table(part: Part, shown: Shown) -> TextTable | None:
     return first_table(_blocks(part, shown))
 
 
-def _blocks(part: Part, shown: Shown) -> list[Block]:
+def _blocks(part: SteeringPart, shown: Shown) -> list[Block]:
     from windowshift.core.report import arm_comparison_page, steering_blocks
     from windowshift.core.report.page import Line
 
@@ -192,8 +192,8 @@ def _arms_table(found: ArmsComparison) -> TextTable:
 
 
 def stacked(
-    parts: tuple[Part, ...],
-    chosen: Part,
+    parts: tuple[SteeringPart, ...],
+    chosen: SteeringPart,
     shown: Shown,
     ink: Ink,
     few_colours: bool,

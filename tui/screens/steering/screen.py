@@ -20,7 +20,7 @@ from windowshift.core.report.gallery import coherence_plot, dose_plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.steering_snapshot import SteeringSnapshot, read_steering
-from windowshift.tui.screens.steering.parts import PARTS, Part, Shown, part_lines, part_table, stacked
+from windowshift.tui.screens.steering.parts import PARTS, Shown, SteeringPart, part_lines, part_table, stacked
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces
@@ -34,8 +34,8 @@ from windowshift.tui.widgets.sheet import Sheet
 if TYPE_CHECKING:
     from windowshift.core.measure.arm_comparison import ArmsComparison
 
-NARROW: tuple[tuple[tuple[Part, ...], tuple[Part, ...]], ...] = tuple(((part,), ()) for part in PARTS)
-WIDE: tuple[tuple[tuple[Part, ...], tuple[Part, ...]], ...] = (
+NARROW: tuple[tuple[tuple[SteeringPart, ...], tuple[SteeringPart, ...]], ...] = tuple(((part,), ()) for part in PARTS)
+WIDE: tuple[tuple[tuple[SteeringPart, ...], tuple[SteeringPart, ...]], ...] = (
     (("vectors",), ("cosines", "layers")),
     (("doses",), ("matches", "controls")),
     (("pairs", "arms"), ()),
@@ -63,7 +63,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.experiment = name
-        self.part: Part = PARTS[0]
+        self.part: SteeringPart = PARTS[0]
         self.vector: str | None = None
         self.pair = 0
         self.arms: ArmsComparison | None = None
@@ -139,7 +139,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
             self.query_one(f"#{place}", Sheet).show(subject, made)
 
     @property
-    def _pages(self) -> tuple[tuple[tuple[Part, ...], tuple[Part, ...]], ...]:
+    def _pages(self) -> tuple[tuple[tuple[SteeringPart, ...], tuple[SteeringPart, ...]], ...]:
         return WIDE if self.size.width >= WIDE_FROM else NARROW
 
     def _controls(self, found: SteeringSnapshot, vector: str, ink: Ink) -> list[tuple[Pieces, Pieces]]:

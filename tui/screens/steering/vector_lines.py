@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from windowshift.core.contract import sanitise
 from windowshift.tui.read.cell_labels import labels
-from windowshift.tui.read.steering_snapshot import Matrix, SteeringSnapshot
+from windowshift.tui.read.steering_snapshot import CosineRows, SteeringSnapshot
 from windowshift.tui.text import formats
 from windowshift.tui.text.pieces import Pieces, fit
 from windowshift.tui.text.table import TextTable, number, table
@@ -157,7 +157,7 @@ def cosine_lines(found: SteeringSnapshot, chosen: str, width: int, ink: Ink, few
 
 
 def _matrix(
-    rows: Sequence[str], columns: Sequence[str], values: Matrix, width: int, ink: Ink, few_colours: bool
+    rows: Sequence[str], columns: Sequence[str], values: CosineRows, width: int, ink: Ink, few_colours: bool
 ) -> list[Pieces]:
     label = min(14, max(len(name) for name in rows) + 2)
     longest = max(len(name) for name in columns) + 1

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from windowshift.backends.openai.said import remote
-from windowshift.backends.shared.journal_file import write_journal
-from windowshift.core.contract.errors import BackendError
+from windowshift.backends.shared.journal_file import read_journal, write_journal
 
 FILE = "remote.json"
 
 
 @dataclass(frozen=True, slots=True)
-class JobJournal:
+class FineTuningJournal:
     """What is known of a job at the server.
 
     Attributes:
@@ -46,29 +44,23 @@ class JobJournal:
     own: bool = False
 
     @classmethod
-    def read(cls, folder: Path) -> JobJournal | None:
+    def read(cls, folder: Path) -> FineTuningJournal | None:
         """Read a journal; None: there is none.
 
         Raises:
             BackendError: it is there and cannot be read; nothing may be created over it.
         """
-        path = folder / FILE
-        try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            data["failed"] = tuple(data["failed"])
-            data["checkpoints"] = tuple((int(examples), remote(str(model))) for examples, model in data["checkpoints"])
-            if data.get("adapter") is not None:
-                data["adapter"] = remote(str(data["adapter"]))
-            return cls(**data)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BackendError(
-                f"the record of a fine-tuning job {path} cannot be read ({error}): restore it, or delete it if "
-                "the server has no such job"
-            ) from error
+        return read_journal(folder / FILE, cls._of, "a fine-tuning job", "delete it if the server has no such job")
 
-    def write(self, folder: Path) -> JobJournal:
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> FineTuningJournal:
+        data["failed"] = tuple(data["failed"])
+        data["checkpoints"] = tuple((int(examples), remote(str(model))) for examples, model in data["checkpoints"])
+        if data.get("adapter") is not None:
+            data["adapter"] = remote(str(data["adapter"]))
+        return cls(**data)
+
+    def write(self, folder: Path) -> FineTuningJournal:
         """Write it, whole and on the disk before anything is asked for; return it.
 
         Raises:
@@ -77,7 +69,7 @@ class JobJournal:
         write_journal(folder / FILE, asdict(self))
         return self
 
-    def given_up(self, job: str) -> JobJournal:
+    def given_up(self, job: str) -> FineTuningJournal:
         """The journal after the server ended a job without a model: the next try is another job."""
         return replace(
             self, attempt=self.attempt + 1, creating=None, job=None, last_event=None, failed=(*self.failed, job)

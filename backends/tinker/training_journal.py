@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from windowshift.backends.shared.journal_file import write_journal
-from windowshift.core.contract.errors import BackendError
+from windowshift.backends.shared.journal_file import read_journal, write_journal
 
 FILE = "tinker-job.json"
 
@@ -24,7 +22,7 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SavedState:
     """Weights and optimizer after `step` steps, at the service's path `path`."""
 
     step: int
@@ -32,7 +30,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class JobJournal:
+class TrainingJournal:
     """What is known of a job at the service.
 
     Attributes:
@@ -49,41 +47,35 @@ class JobJournal:
     token: str
     server: str
     runs: tuple[str, ...] = ()
-    state: State | None = None
+    state: SavedState | None = None
     saving: tuple[Saving, ...] = ()
     saved: tuple[tuple[str, str], ...] = ()
     done: bool = False
     usd: float | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> JobJournal | None:
+    def read(cls, folder: Path) -> TrainingJournal | None:
         """Read a journal; None: there is none.
 
         Raises:
             BackendError: it is there and cannot be read; nothing may be begun over it.
         """
-        path = folder / FILE
-        try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            state = data.pop("state")
-            return cls(
-                **{
-                    **data,
-                    "runs": tuple(data["runs"]),
-                    "saving": tuple(Saving(**each) for each in data["saving"]),
-                    "saved": tuple((str(name), str(place)) for name, place in data["saved"]),
-                },
-                state=None if state is None else State(**state),
-            )
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BackendError(
-                f"the record of a training job {path} cannot be read ({error}): restore it, or delete it to train "
-                "the job anew"
-            ) from error
+        return read_journal(folder / FILE, cls._of, "a training job", "delete it to train the job anew")
 
-    def write(self, folder: Path) -> JobJournal:
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> TrainingJournal:
+        state = data.pop("state")
+        return cls(
+            **{
+                **data,
+                "runs": tuple(data["runs"]),
+                "saving": tuple(Saving(**each) for each in data["saving"]),
+                "saved": tuple((str(name), str(place)) for name, place in data["saved"]),
+            },
+            state=None if state is None else SavedState(**state),
+        )
+
+    def write(self, folder: Path) -> TrainingJournal:
         """Write it, whole and on the disk before anything is asked for; return it.
 
         Raises:
@@ -96,15 +88,15 @@ class JobJournal:
         """Where something was saved; None: it was not."""
         return dict(self.saved).get(name)
 
-    def begun(self, saving: Saving) -> JobJournal:
+    def begun(self, saving: Saving) -> TrainingJournal:
         """The journal with a save under way."""
         return replace(self, saving=(*self.saving, saving))
 
-    def over(self, saving: Saving, path: str | None, *, state: bool = False) -> JobJournal:
+    def over(self, saving: Saving, path: str | None, *, state: bool = False) -> TrainingJournal:
         """The journal after a save came to `path`; None: it is known not to be there."""
         found = replace(self, saving=tuple(each for each in self.saving if each != saving))
         if path is None:
             return found
         if state:
-            return replace(found, state=State(saving.step, path))
+            return replace(found, state=SavedState(saving.step, path))
         return replace(found, saved=(*(each for each in found.saved if each[0] != saving.name), (saving.name, path)))

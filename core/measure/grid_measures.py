@@ -11,11 +11,11 @@ import numpy as np
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE, CellRow
 from windowshift.core.contract.stats import RESAMPLES, Floats, estimated, plain_means
-from windowshift.core.measure.arm import Arm
+from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.course import course
 from windowshift.core.measure.family import Claim, claims
 from windowshift.core.measure.grid import Grid
-from windowshift.core.measure.line import Line
+from windowshift.core.measure.line import FittedLine
 from windowshift.core.measure.measures import (
     ArmMeasures,
     CellMeasure,
@@ -52,19 +52,19 @@ def measure_resampled(resampled: Resampled) -> Measures:
     """As `measure`, on a grid that was resampled already."""
     arms: dict[str, ArmMeasures] = {}
     for name in resampled.arms:
-        arms[name] = _Measurer(Arm(resampled, name)).measure()
+        arms[name] = _Measurer(ArmAxes(resampled, name)).measure()
     return Measures(resampled.grid.behaviour, arms)
 
 
 def measure_cells(resampled: Resampled) -> tuple[CellMeasure, ...]:
     """The cells alone, of every arm and seed, and pooled."""
-    return tuple(cell for name in resampled.arms for cell in _Measurer(Arm(resampled, name)).all_cells())
+    return tuple(cell for name in resampled.arms for cell in _Measurer(ArmAxes(resampled, name)).all_cells())
 
 
 class _Measurer:
     """Reads one arm's measures off the resampled grid."""
 
-    def __init__(self, arm: Arm) -> None:
+    def __init__(self, arm: ArmAxes) -> None:
         self.arm, self.r = arm, arm.resampled
 
     def measure(self) -> ArmMeasures:
@@ -231,7 +231,7 @@ class _Measurer:
         reason = next((one.reason for one in (x, y) if not one.there), None)
         return Point(generate, train, seed, shown, x.estimate, y.estimate, effect.estimate, dataset.estimate, reason)
 
-    def _lines(self, rows: Sequence[tuple[str, str]], seed: int | None) -> dict[str | None, Line]:
+    def _lines(self, rows: Sequence[tuple[str, str]], seed: int | None) -> dict[str | None, FittedLine]:
         """The line of the averages, under None, and that of each eval condition."""
         arm, uplift = self.arm, self.r.uplifts
         grouped: list[tuple[Sampled, Sampled]] = []
@@ -247,8 +247,8 @@ class _Measurer:
                 if column is not None and np.isfinite(uplift.values[column]):
                     points.append((x, Sampled(float(uplift.values[column]), uplift.draws[:, column], trained=True)))
         placed = sum(1 for row in rows if arm.parts(*row, seed))  # those of stages have no place on a line
-        found: dict[str | None, Line] = {None: Line.through(grouped, placed)}
-        return found | {evaluate: Line.through(points, placed) for evaluate, points in by_evaluate.items()}
+        found: dict[str | None, FittedLine] = {None: FittedLine.through(grouped, placed)}
+        return found | {evaluate: FittedLine.through(points, placed) for evaluate, points in by_evaluate.items()}
 
     def spreads(self, generate: str, seed: int | None, evaluates: tuple[str, ...]) -> tuple[Spread, ...]:
         """The CV of the base model and of each row of a generation condition, across some eval conditions."""
@@ -323,7 +323,7 @@ LEAST_HALF = 10
 """Prompts on either side: fewer choose a cell by chance, and measure nothing of it."""
 
 
-def _call(function: Callable[..., Sampled], arm: Arm, names: Sequence[Any], seed: int | None) -> Sampled:
+def _call(function: Callable[..., Sampled], arm: ArmAxes, names: Sequence[Any], seed: int | None) -> Sampled:
     return function(arm, *names, seed=seed)
 
 
