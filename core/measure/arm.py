@@ -60,13 +60,38 @@ class ArmAxes:
         return found
 
     def column(self, generate: str, train: str, evaluate: str, seed: int | None) -> int | None:
-        """The column of a final cell, or of a base cell, where it is done; else None."""
-        if train == BASE:
-            found = self.resampled.base(self.name, evaluate, seed)
-        else:
-            step = self._steps.get((generate, train), 0)
-            found = self.resampled.column.get(Key(self.name, generate, train, evaluate, seed, step, True))
+        """The column of a final cell, or of a base cell, where it is done and something was scored; else None."""
+        found = self._planned(generate, train, evaluate, seed)
         return found if self.resampled.done(found) else None
+
+    def _planned(self, generate: str, train: str, evaluate: str, seed: int | None) -> int | None:
+        if train == BASE:
+            return self.resampled.base(self.name, evaluate, seed)
+        step = self._steps.get((generate, train), 0)
+        return self.resampled.column.get(Key(self.name, generate, train, evaluate, seed, step, True))
+
+    # -- why a cell has no column ---------------------------------------------------------------
+
+    def lacking(self, generate: str, train: str, evaluate: str, seed: int | None) -> str:
+        """Why there is no column of a cell: it is not done, or nothing in it was scored; empty where there is one."""
+        found = self._planned(generate, train, evaluate, seed)
+        cell = f"the cell under {evaluate}" if train != BASE else f"the base model's cell under {evaluate}"
+        if found is None:
+            return f"{cell} is not planned"
+        if not self.resampled.ended(found):
+            return f"{cell} is not done"
+        return "" if self.resampled.done(found) else f"{cell} is done and has no score"
+
+    def lacking_of(self, generate: str, train: str, evaluates: Sequence[str], seed: int | None) -> str:
+        """The same of several cells of a row, which a measure needs all of: how many are done, and scored."""
+        planned = [self._planned(generate, train, evaluate, seed) for evaluate in evaluates]
+        ended = [column for column in planned if column is not None and self.resampled.ended(column)]
+        bare = sum(not self.resampled.done(column) for column in ended)
+        cells = "eval cells" if train != BASE else "cells of the base model"
+        if len(ended) < len(planned):
+            left = f", {bare} of them without a score" if bare else ""
+            return f"{len(ended)} of {len(planned)} {cells} done{left}"
+        return f"{bare} of {len(planned)} {cells}, all done, without a score" if bare else ""
 
     def parts(self, generate: str, train: str, seed: int | None) -> list[int]:
         """The numbers of the sources of a row's D."""

@@ -240,8 +240,11 @@ def _leak(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """The effect under the eval condition that pushes nowhere."""
     plain = [e for e in arm.evaluates if e in arm.plain]
     column = arm.column(generate, train, plain[0], seed) if plain else None
-    if column is None:
-        return Sampled(reason=f"no finished cell without a push: evaluate under {NO_PREFIX}")
+    if not plain:
+        return Sampled(reason=f"there is no cell without a push: evaluate under {NO_PREFIX}")
+    lack = arm.lacking(generate, train, plain[0], seed) or arm.lacking("", BASE, plain[0], seed)
+    if column is None or lack:
+        return Sampled(reason=lack)
     r, changes = arm.resampled, arm.resampled.effects
     ends = None
     if r.scale.kind == "rate":
@@ -257,7 +260,8 @@ def _leak_share(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sa
     columns = [arm.column(generate, train, e, seed) for e in pushing]
     done = [column for column in columns if column is not None]
     if not leak.there or len(done) < len(pushing) or not done:
-        return leak if not leak.there else Sampled(reason=f"{len(done)} of {len(pushing)} eval cells with a push done")
+        lack = arm.lacking_of(generate, train, pushing, seed) or "there is no eval condition that pushes"
+        return leak if not leak.there else Sampled(reason=lack)
     changes = arm.resampled.effects
     value, draws = float(changes.values[done].mean()), changes.draws[:, done].mean(axis=1)
     pushed = Sampled(value, draws, int(arm.resampled.n[done].sum()), leak.prompts, True)

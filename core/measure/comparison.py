@@ -15,7 +15,16 @@ from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.grid import Grid, Tally
 from windowshift.core.measure.missing_scores import MissingScores, missing_between
 from windowshift.core.measure.resampled import Resampled
-from windowshift.core.measure.row_measures import by_run, cell_change, kept, mean_effect, mean_uplift, spread, surprise
+from windowshift.core.measure.row_measures import (
+    NO_CONDITION,
+    by_run,
+    cell_change,
+    kept,
+    mean_effect,
+    mean_uplift,
+    spread,
+    surprise,
+)
 from windowshift.core.measure.sampled import Sampled
 
 RowKey = tuple[str, str, str]
@@ -161,7 +170,7 @@ def lowest_condition(arm: ArmAxes) -> str | None:
 def extreme(arm: ArmAxes, generate: str, train: str, evaluate: str | None) -> Sampled:
     """`extreme` of a row, under the condition that `lowest_condition` names."""
     if evaluate is None:
-        return Sampled(reason="the base model's row is not done")
+        return Sampled(reason=arm.lacking_of("", BASE, arm.evaluates, None) or NO_CONDITION)
     return by_run(arm, lambda seed: cell_change(arm, generate, train, evaluate, BASE, seed))
 
 

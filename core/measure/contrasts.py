@@ -97,10 +97,13 @@ def _difference(
     """The mean over eval conditions of one row against another, over the prompts that both have under each."""
     parts = []
     for evaluate in evaluates:
-        column = arm.column(generate, of, evaluate, seed)
-        other = arm.column("" if against == BASE else generate, against, evaluate, seed)
+        source = "" if against == BASE else generate
+        column, other = arm.column(generate, of, evaluate, seed), arm.column(source, against, evaluate, seed)
         if column is None or other is None:
-            return Sampled(reason=f"not done yet under {evaluate}")
+            lack, row = arm.lacking(generate, of, evaluate, seed), of
+            if not lack:
+                lack, row = arm.lacking(source, against, evaluate, seed), against
+            return Sampled(reason=lack if row == BASE else f"{row}: {lack}")
         pair = arm.resampled.compared(column, other)
         if pair.prompts < 2:
             return Sampled(reason=f"fewer than two prompts have a score in both under {evaluate}")

@@ -47,11 +47,11 @@ class FittedLine:
 
     @classmethod
     def through(cls, points: Sequence[tuple[Sampled, Sampled]], rows: int) -> FittedLine:
-        """Fit (x, y) of the finished rows; none through fewer than three, or through points of one x."""
+        """Fit (x, y) of rows that are done and scored; none through fewer than three, or through points of one x."""
         n = len(points)
         missing = Sampled()
         if n < MIN_POINTS:
-            reason = f"a line needs {MIN_POINTS} finished rows, and {n} of {rows} are"
+            reason = f"a line needs {MIN_POINTS} rows that are done and scored, and {n} of {rows} are"
             return cls(n, rows, missing, missing, missing, missing, reason=reason)
         x, y = (_stacked([point[axis] for point in points]) for axis in (0, 1))
         slope, intercept, r2 = ols(x, y)

@@ -286,7 +286,8 @@ class _Lens:
                 arm.column(generate, row, evaluate, seed) for generate, row in ((self.generate, train), ("", BASE))
             )
             if column is None or base is None:
-                return Sampled(reason="the cell is not done")
+                lack = arm.lacking(self.generate, train, evaluate, seed) or arm.lacking("", BASE, evaluate, seed)
+                return Sampled(reason=lack)
             return shown_effect(arm.resampled.scale, arm.resampled.compared(column, base), trained=True)
 
         return by_run(arm, learned)

@@ -298,7 +298,7 @@ class _Rows:
                 None,
                 (),
                 len(rows),
-                f"{LEAST_ROWS} trained rows are needed under {evaluate}, and {len(rows)} are done",
+                f"{LEAST_ROWS} trained rows are needed under {evaluate}, and {len(rows)} are done and scored",
             )
         names, table = self._regressors(evaluate, rows, train)
         effects = np.array([self._effect(one, evaluate) for one in rows], dtype=np.float64)

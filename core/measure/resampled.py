@@ -104,7 +104,7 @@ class Resampled:
         self.asked: Floats | None = None
         if grid.asked is not None:
             self.asked = np.vstack([grid.asked, *(grid.asked[list(m)].sum(axis=0) for m in pooled)])
-        waiting = [column for column in range(len(self.members)) if not self._ended(column)]
+        waiting = [column for column in range(len(self.members)) if not self.ended(column)]
         self.sums[waiting] = self.counts[waiting] = 0.0
         found = sampled_means(self.scale, self.sums, self.counts, resamples, seed)
         self.n, self.prompts, self.means = found.n, found.prompts, found.values
@@ -147,8 +147,8 @@ class Resampled:
         """Whether every cell behind a column is done and something was scored."""
         return column is not None and bool(self.n[column])
 
-    def _ended(self, column: int) -> bool:
-        """Whether every cell behind a column is done."""
+    def ended(self, column: int) -> bool:
+        """Whether every cell behind a column is done, with scores or without any."""
         first = len(self.grid.cells)
         if first <= column < first + len(self.grid.references):
             return self.grid.references[column - first][1]
@@ -313,6 +313,23 @@ class Resampled:
         found = self._datasets[chosen]
         return found if np.isfinite(found.values[0]) else None
 
+    def lacking_data(self, parts: Sequence[int]) -> str:
+        """Why D, of these parts, has no mean."""
+        if not parts:
+            return "there is no D"
+        ended = all(self.grid.data_done[part] for part in parts)
+        return "D is done and has no score" if ended else "D is not done"
+
+    def lacking_base(self, arm: str, parts: Iterable[int], seed: int | None) -> str:
+        """Why the base model has no mean under the train conditions of D's parts; empty where it has one."""
+        for part in parts:
+            column, cell = self._reference(arm, part, seed), "the base model's cell under the train condition"
+            if column is None or not self.ended(column):
+                return f"{cell} {self.grid.sources[part].part_train} is not done"
+            if not self.done(column):
+                return f"{cell} {self.grid.sources[part].part_train} is done and has no score"
+        return ""
+
     def data_shift(self, parts: Sequence[int]) -> Floats | None:
         """How the phrases that D was written under move its mean, on the link scale; None where none do."""
         names = {self.grid.sources[part].part_generate for part in parts}
@@ -338,10 +355,13 @@ class Resampled:
 
     def reference(self, arm: str, part: int, seed: int | None) -> int | None:
         """The column of the base model under the train condition of a part of D; None where it is not done."""
+        column = self._reference(arm, part, seed)
+        return column if self.done(column) else None
+
+    def _reference(self, arm: str, part: int, seed: int | None) -> int | None:
         source = self.grid.sources[part]
         own = source.reference is None
-        column = self.base(arm, source.part_train, seed) if own else self._of_job.get(source.reference or 0)
-        return column if self.done(column) else None
+        return self.base(arm, source.part_train, seed) if own else self._of_job.get(source.reference or 0)
 
 
 def _of_seed(key: Key, seed: int) -> Key:

@@ -20,8 +20,8 @@ from windowshift.core.measure.effect import change
 from windowshift.core.measure.resampled import Changes
 from windowshift.core.measure.sampled import Sampled, combined
 
+NO_CONDITION = "the arm has no eval condition of its own"
 IN_STAGES = "trained in stages: how surprising D is says nothing of a model that was trained before"
-NOT_THERE = "the base model's cell under the train condition, or D, is not there"
 
 
 def by_run(arm: ArmAxes, measured: Callable[[int | None], Sampled]) -> Sampled:
@@ -33,11 +33,6 @@ def by_run(arm: ArmAxes, measured: Callable[[int | None], Sampled]) -> Sampled:
     return replace(pooled, runs=runs) if all(run.there for run in runs) else pooled
 
 
-def counted(found: int, of: int, what: str) -> str:
-    """How many cells are there, as the reason why a measure of all is not."""
-    return f"{found} of {of} {what} done"
-
-
 # -- D and the base model ------------------------------------------------------------------------
 
 
@@ -46,7 +41,7 @@ def data(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     parts = arm.parts(generate, train, seed)
     found = arm.resampled.dataset(parts)
     if found is None:
-        return Sampled(reason="D is not there")
+        return Sampled(reason=arm.resampled.lacking_data(parts))
     ends = float(found.low[0]), float(found.high[0])
     return Sampled(float(found.values[0]), found.draws[:, 0], int(found.n[0]), int(found.prompts[0]), ends=ends)
 
@@ -62,8 +57,10 @@ def position(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampl
         return Sampled(reason=short)
     base = r.base_under(arm.name, parts, seed, shared.prompts)
     found = r.dataset(parts)
-    if base is None or found is None:
-        return Sampled(reason=NOT_THERE)
+    if base is None:
+        return Sampled(reason=r.lacking_base(arm.name, parts, seed))
+    if found is None:
+        return Sampled(reason=r.lacking_data(parts))
     mean, drawn, n, prompts = base
     value = r.scale.linked(mean, n, found.values, found.n)[0]
     draws = r.scale.linked(drawn, np.inf, found.draws[:, 0], np.inf)
@@ -101,9 +98,10 @@ def kept(arm: ArmAxes, generate: str, train: str, evaluates: tuple[str, ...] | N
     if not own.there:
         return own
     base = spread(arm, generate, BASE, evaluates, seed)
-    if not base.there or not base.value > 0:
-        done = [arm.column("", BASE, evaluate, seed) is not None for evaluate in evaluates]
-        return Sampled(reason=counted(sum(done), len(done), "cells of the base model"))
+    if not base.there:
+        return base
+    if not base.value > 0:
+        return Sampled(reason=f"the base model's {arm.resampled.scale.words.spread} is 0")
     return own.over(base)
 
 
@@ -117,7 +115,7 @@ def _means(
     columns = [arm.column(generate, train, evaluate, seed) for evaluate in evaluates]
     done = [column for column in columns if column is not None]
     if len(done) < len(columns):
-        return None, counted(len(done), len(columns), "eval cells")
+        return None, arm.lacking_of(generate, train, evaluates, seed)
     shared = arm.support(generate, seed, evaluates)
     short = shared.reason(done)
     return (None, short) if short else (r.over(done, shared.prompts), "")
@@ -137,14 +135,25 @@ def mean_uplift(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sa
 
 
 def _average(arm: ArmAxes, generate: str, train: str, seed: int | None, changes: Changes) -> Sampled:
-    columns = [arm.column(generate, train, evaluate, seed) for evaluate in arm.evaluates]
-    done = [column for column in columns if column is not None and np.isfinite(changes.values[column])]
-    if len(done) < len(columns) or not done:
-        return Sampled(reason=counted(len(done), len(columns), "eval cells"))
+    reason = arm.lacking_of(generate, train, arm.evaluates, seed) or arm.lacking_of("", BASE, arm.evaluates, seed)
+    if reason or not arm.evaluates:
+        return Sampled(reason=reason or NO_CONDITION)
     r = arm.resampled
+    columns = {evaluate: arm.column(generate, train, evaluate, seed) for evaluate in arm.evaluates}
+    for evaluate, column in columns.items():
+        if column is None or not np.isfinite(changes.values[column]):
+            return Sampled(reason=_undefined(r.paired.prompts[column] if column is not None else 0, evaluate))
+    done = [column for column in columns.values() if column is not None]
     prompts = int(r.paired.prompts[done].min())
     draws = changes.draws[:, done].mean(axis=1)
     return Sampled(float(changes.values[done].mean()), draws, int(r.n[done].sum()), prompts, True)
+
+
+def _undefined(prompts: float, evaluate: str) -> str:
+    """Why two done and scored cells have no change on the link scale."""
+    if not prompts:
+        return f"no prompt has a score under {evaluate} both here and of the base model"
+    return f"a mean under {evaluate} is 0, which has no ratio"
 
 
 def cell_change(
@@ -160,10 +169,11 @@ def cell_change(
 
     It is over the prompts that both have a score of; `among` says of which ones (None: of all).
     """
-    column = arm.column(generate, train, evaluate, seed)
-    other = arm.column("" if against == BASE else generate, against, evaluate, seed)
+    source = "" if against == BASE else generate
+    column, other = arm.column(generate, train, evaluate, seed), arm.column(source, against, evaluate, seed)
     if column is None or other is None:
-        return Sampled(reason=f"the cell under {evaluate} is not done")
+        reason = arm.lacking(generate, train, evaluate, seed) or arm.lacking(source, against, evaluate, seed)
+        return Sampled(reason=reason)
     pair = arm.resampled.compared(column, other, among)
     found = change(arm.resampled.scale, pair, trained=True)
     if not found.there:

@@ -78,7 +78,7 @@ def _correlation(r: Resampled, entry: Mapping[str, Any]) -> tuple[Estimate | Non
     base = _learned(arm, generate, plain, evaluate) if plain is not None else Sampled()
     there = {name: one for name, one in learned.items() if one.there}
     if len(there) < 4:
-        return None, f"{len(there)} of its candidates are trained and done; four are needed"
+        return None, f"{len(there)} of its candidates are trained, done and scored; four are needed"
     # What training teaches under no condition says which way D pulls; else the mean of all candidates does.
     way = base.value if base.there else float(np.mean([one.value for one in there.values()]))
     sign = -1.0 if way > 0 else 1.0
@@ -90,7 +90,8 @@ def _learned(arm: ArmAxes, generate: str, train: str, evaluate: str) -> Sampled:
     def of(seed: int | None) -> Sampled:
         column, base = arm.column(generate, train, evaluate, seed), arm.column("", BASE, evaluate, seed)
         if column is None or base is None:
-            return Sampled(reason="not done yet")
+            lack = arm.lacking(generate, train, evaluate, seed) or arm.lacking("", BASE, evaluate, seed)
+            return Sampled(reason=lack)
         pair = arm.resampled.compared(column, base)
         return shown_effect(arm.resampled.scale, pair, trained=True) if pair.prompts > 1 else Sampled()
 

@@ -163,7 +163,7 @@ def rates(means: BehaviourMeans, panel: str, behaviours: Sequence[Behaviour], ge
     y = "rate, %" if percent else "rate"
     ticks = tuple((float(place), train) for place, train in enumerate(trains))
     names = tuple(one.name for one in behaviours)
-    return Plot(name, title, "", y, tuple(series), ticks, note="no cell is finished yet", behaviours=names)
+    return Plot(name, title, "", y, tuple(series), ticks, note="no cell is done and scored yet", behaviours=names)
 
 
 def _slug(panel: str) -> str:
@@ -205,7 +205,7 @@ def traits(
     name = f"traits-{positive.name}-{negative.name}-under-{evaluate}"
     x, y = (f"{one.name}, {one.mean_label}" for one in (positive, negative))
     both = (positive.name, negative.name)
-    return Plot(name, title, x, y, tuple(series), note="no cell is finished yet", behaviours=both)
+    return Plot(name, title, x, y, tuple(series), note="no cell is done and scored yet", behaviours=both)
 
 
 def written(mean: Estimate, percent: bool) -> tuple[float, float | None, float | None]:
@@ -246,5 +246,5 @@ def outcomes(means: BehaviourMeans, group: str, behaviours: Sequence[Behaviour],
     ticks = tuple(zip(places, trains, strict=True))
     y = "share of completions, %" if percent else "share of completions"
     plot = tuple(series) if trains else ()
-    note = "no cell is finished yet"
+    note = "no cell is done and scored yet"
     return Plot(name, title, "", y, plot, ticks, note=note, stacked=True, behaviours=names)

@@ -93,7 +93,17 @@ def grouped(measures: Measures, pinned: PinNumbers, published: Published | None 
     if published:
         fits = ", ".join(f"{fit.model} {signed(fit.slope)}" for fit in published.grouped[:2])
         title += f" (published slopes: {fits})"
-    return Plot("grouped", title, x, y, tuple(series), note="no row is finished yet", marks=tuple(marks))
+    return Plot(
+        "grouped", title, x, y, tuple(series), note=_nothing("row", *measures.arms.values()), marks=tuple(marks)
+    )
+
+
+def _nothing(what: str, *arms: ArmMeasures) -> str:
+    """Why there is nothing to show of rows or cells."""
+    if any(cell.status != "done" for found in arms for cell in found.cells if cell.key.final):
+        return f"no {what} is finished yet"
+    reasons = (point.reason for found in arms for point in found.whole.points if point.reason)
+    return next(reasons, f"no {what} has a score")
 
 
 def _name(point: Point, found: ArmMeasures) -> str:
@@ -145,7 +155,7 @@ def by_evaluate(found: ArmMeasures, generate: str) -> Plot:
         )
     x, y = _axes(found)
     title = f"Uplift by eval condition, {found.arm} arm, {generate} data"
-    return Plot("by-evaluate", title, x, y, tuple(series), note="no cell is finished yet")
+    return Plot("by-evaluate", title, x, y, tuple(series), note=_nothing("cell", found))
 
 
 def bars(found: ArmMeasures, generate: str) -> Plot:
@@ -167,7 +177,7 @@ def bars(found: ArmMeasures, generate: str) -> Plot:
     )
     ticks = tuple((float(place), train) for place, (train, _) in enumerate(known))
     title = f"Mean uplift by train condition, {found.arm} arm, {generate} data"
-    return Plot("by-train", title, "", axis, (one,), ticks, note="no row is finished yet")
+    return Plot("by-train", title, "", axis, (one,), ticks, note=_nothing("row", found))
 
 
 def heatmap(found: ArmMeasures, generate: str) -> Plot:
@@ -182,7 +192,7 @@ def heatmap(found: ArmMeasures, generate: str) -> Plot:
     on = "" if found.scale.kind == "ratio" else f" ({found.scale.words.effect})"
     title = f"Uplift{on}, train × eval, {found.arm} arm, {generate} data"
     if not known:
-        return Plot("heatmap", title, note="no cell is finished yet")
+        return Plot("heatmap", title, note=_nothing("cell", found))
     values = tuple(tuple(known.get((train, e)) for e in found.columns) for train in trains)
     return Plot("heatmap", title, y=_effect(found)[0], heat=Heat(tuple(trains), found.columns, values))
 

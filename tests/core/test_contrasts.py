@@ -167,7 +167,11 @@ def test_what_is_not_there_says_why_and_is_in_no_family() -> None:
     _, found = measured(World(), entry("short", "base", None), {**entry("gone", "base", None), "arm": "steering"},
                         entry("gone", "base", ["medium"]))  # fmt: skip
     assert found[0].holm == found[0].p
-    assert [one.reason for one in found] == ["", "there is no steering arm any more", "not done yet under medium"]
+    assert [one.reason for one in found] == [
+        "",
+        "there is no steering arm any more",
+        "gone: the cell under medium is not planned",
+    ]
     assert found[1].effect is None
 
 

@@ -209,7 +209,7 @@ def test_partial_grids_have_gaps_and_no_guesses() -> None:
     assert whole.grouped.points == 3
     assert found.grouped.points == 2
     assert found.grouped.slope is None
-    assert found.grouped.reason == "a line needs 3 finished rows, and 2 of 3 are"
+    assert found.grouped.reason == "a line needs 3 rows that are done and scored, and 2 of 3 are"
     point = next(point for point in found.points if point.train == "long")
     assert point.y is None
     assert point.ratio is not None
@@ -218,6 +218,53 @@ def test_partial_grids_have_gaps_and_no_guesses() -> None:
     assert spread.value is None
     assert found.by_evaluate["short"].points == 3
     assert found.by_evaluate["no_prefix"].slope is None
+
+
+def lacking(*places: Place, states: dict[Place, Any] | None = None) -> ArmMeasures:
+    """The small grid, every score missing in some of its cells."""
+    full = small()
+    gone = [number for number, c in enumerate(full.cells) if (c.generate, c.train, c.evaluate) in places]
+    sums, counts = full.sums.copy(), full.counts.copy()
+    sums[gone] = counts[gone] = 0.0
+    tallies = tuple(Tally(0, 0, 4, 0) if n in gone else tally for n, tally in enumerate(full.tallies))
+    cells = (replace(c, state=(states or {}).get((c.generate, c.train, c.evaluate), c.state)) for c in full.cells)
+    return arm(replace(full, cells=tuple(cells), tallies=tallies, sums=sums, counts=counts))
+
+
+def test_done_cells_without_scores_are_not_said_to_be_open() -> None:
+    one = ("short", "long", "short")
+    found = lacking(one, ("short", "long", "no_prefix")).whole
+    point = next(point for point in found.points if point.train == "long")
+    assert point.reason == "2 of 3 eval cells, all done, without a score"
+    assert next(spread for spread in found.spreads if spread.train == "long").reason == point.reason
+    assert found.grouped.reason == "a line needs 3 rows that are done and scored, and 2 of 3 are"
+    found = lacking(one, states={("short", "long", "no_prefix"): "running"}).whole
+    point = next(point for point in found.points if point.train == "long")
+    assert point.reason == "2 of 3 eval cells done, 1 of them without a score"
+
+
+def test_the_base_model_s_cells_are_named_where_they_lack_scores() -> None:
+    found = lacking(("", "base", "short")).whole
+    assert {point.reason for point in found.points} == {
+        "the base model's cell under the train condition short is done and has no score",
+        "1 of 3 cells of the base model, all done, without a score",
+    }
+    assert all(spread.kept is None for spread in found.spreads)
+    open_cell = lacking(states={("", "base", "short"): "pending"}).whole
+    assert {point.reason for point in open_cell.points} == {
+        "the base model's cell under the train condition short is not done",
+        "2 of 3 cells of the base model done",
+    }
+
+
+def test_a_mean_of_0_has_no_ratio_and_says_so() -> None:
+    full = small()
+    which = [number for number, c in enumerate(full.cells) if (c.train, c.evaluate) == ("long", "short")]
+    sums = full.sums.copy()
+    sums[which] = 0.0
+    found = arm(replace(full, sums=sums)).whole
+    point = next(point for point in found.points if point.train == "long")
+    assert point.reason == "a mean under short is 0, which has no ratio"
 
 
 def test_nothing_is_estimated_before_it_is_done() -> None:

@@ -268,5 +268,5 @@ def test_a_ranking_that_foretold_the_effects_has_a_correlation_of_one() -> None:
     assert correlation({name: -float(n) for n, name in enumerate(trains)}) == (1.0, "")
     assert correlation({name: float(n) for n, name in enumerate(trains)}) == (-1.0, "")
     assert correlation({"short": 1.0, "long": 2.0}) == (
-        None, "2 of its candidates are trained and done; four are needed",
+        None, "2 of its candidates are trained, done and scored; four are needed",
     )  # fmt: skip

@@ -74,6 +74,11 @@ def formats_of(measure: str, scale: Scale) -> tuple[NumberFormat, NumberFormat]:
     return found[measure]
 
 
+def _short(reason: str) -> str:
+    """A reason in the words that a column has room for."""
+    return reason.replace("eval cells done", "cells").replace("eval cells, all done,", "cells")
+
+
 def lines_of(found: Measured) -> list[MeasureLine]:
     """Return the table's lines."""
     comparison = found.comparison
@@ -92,7 +97,7 @@ def lines_of(found: Measured) -> list[MeasureLine]:
     for one in comparison.measures:
         form, difference = formats_of(one.measure, comparison.scale)
         values = tuple(
-            number(form, value, mark) if value else (formats.NOTHING, reason.replace("eval cells done", "cells"))
+            number(form, value, mark) if value else (formats.NOTHING, _short(reason))
             for value, reason, mark in zip(one.values, one.reasons, cut, strict=True)
         )
         lines.append(
