@@ -26,6 +26,15 @@ def live_state(experiment: ExperimentRow, run: RunRow | None, now: float | None 
     return experiment.state
 
 
+def working(run: RunRow | None, now: float | None = None) -> bool:
+    """Whether a runner may still take up what it is asked: a silent one too, as long as its process is there."""
+    if run is None or run.ended is not None:
+        return False
+    if run.host == socket.gethostname():
+        return _exists(run.pid)
+    return (time.time() if now is None else now) - run.heartbeat <= STALE_SECONDS
+
+
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)

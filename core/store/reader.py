@@ -120,6 +120,11 @@ class Reader(ResultReader):
         )
         return RunRow(*rows[0]) if rows else None
 
+    def asked(self, experiment: int) -> list[tuple[str, int | None]]:
+        """(action, job) of what an experiment's run was asked and has not taken up yet, oldest first."""
+        query = "SELECT action, job FROM control WHERE experiment = ? AND handled IS NULL ORDER BY id"
+        return [(str(action), job) for action, job in self._all(query, (experiment,))]
+
     # -- jobs -----------------------------------------------------------------------------------
 
     def jobs(self, experiment: int) -> list[JobRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +33,6 @@ from windowshift.run_command import run_here
 from windowshift.say import say, say_block, say_json, say_listed
 
 if TYPE_CHECKING:
-    from windowshift.core.contract.records import ControlAction
     from windowshift.core.spec.spec import Spec
     from windowshift.tui.read.deep_link import DeepLink
 
@@ -271,19 +270,31 @@ def control(
     workspace: Workspace = DEFAULT_WORKSPACE,
     job: Annotated[int | None, typer.Option("--job", help="One job, by its number.")] = None,
 ) -> None:
-    """Pause, resume, cancel or retry a running experiment, or one job of it; put a job first or last."""
-    from windowshift.core.store.control import request
+    """Pause, resume, cancel or retry a running experiment, or one job of it; put a job first or last.
+
+    Ends with 2 and a reason where that changes nothing: no run is alive, or it is in that state already.
+    """
+    from windowshift.core.store.control import ACTIONS, refusal, request
     from windowshift.core.store.reader import Reader
 
-    actions: tuple[ControlAction, ...] = ("pause", "resume", "cancel", "retry", "first", "last")
-    chosen = next((known for known in actions if known == action), None)
+    chosen = next((known for known in ACTIONS if known == action), None)
     if chosen is None:
-        raise SpecError(f"there is no action '{action}'; known are {', '.join(actions)}")
+        raise SpecError(f"there is no action '{action}'; known are {', '.join(ACTIONS)}")
     if chosen in ("first", "last") and job is None:
         raise SpecError(f"'{chosen}' moves one job: name it with --job NUMBER")
-    row = Reader(workspace).experiment(name)
-    if row is None:
-        raise SpecError(f"there is no experiment '{name}' in {workspace}: 'windowshift status' lists them")
+    with closing(Reader(workspace)) as reader:
+        row = reader.experiment(name)
+        if row is None:
+            raise SpecError(f"there is no experiment '{name}' in {workspace}: 'windowshift status' lists them")
+        jobs = reader.jobs(row.id)
+        chosen_jobs = [one for one in jobs if job is None or one.n == job]
+        if not chosen_jobs and job is not None:
+            raise SpecError(f"'{name}' has no job {job}: the jobs screen of 'windowshift tui' numbers them")
+        unscored = any(one.kind == "score" and one.result.get("unscored") for one in chosen_jobs)
+        only = None if job is None else chosen_jobs[0]
+        reason = refusal(chosen, row, reader.run(row.id), only, asked=reader.asked(row.id), unscored=unscored)
+    if reason is not None:
+        raise SpecError(reason)
     request(workspace, row.id, chosen, job)
     say(f"asked the run of {name} to {action}")
 

@@ -22,7 +22,7 @@ from windowshift.core.store import control
 from windowshift.tui.read.places import Places
 from windowshift.tui.read.snapshot import CellKey, ExperimentView
 from windowshift.tui.read.store_pool import StorePool
-from windowshift.tui.text.status import alive, experiment_status
+from windowshift.tui.text.status import alive
 from windowshift.tui.text.theme import THEMES
 from windowshift.tui.widgets import clipboard
 
@@ -57,16 +57,6 @@ def screen_class(name: str) -> type[Screen[Any]]:
     module, _, cls = SCREENS[name].partition(":")
     found: type[Screen[Any]] = getattr(import_module(module), cls)
     return found
-
-
-_ASKED: dict[ControlAction, str] = {
-    "pause": "pause",
-    "resume": "resume",
-    "cancel": "cancel",
-    "retry": "retry",
-    "first": "do this job first",
-    "last": "do this job last",
-}
 
 
 class Services(App[None]):
@@ -113,38 +103,24 @@ class Services(App[None]):
 
     def pause_or_resume(self, view: ExperimentView, job: JobRow | None = None) -> None:
         """Ask a run to pause, or to go on, as a whole or one job of it."""
-        state = job.state if job else view.row.state
-        if state in ("done", "failed", "cancelled", "planned"):
-            self.say(f"Nothing to pause: it is {state}.")
-            return
-        self._request(view, "resume" if state == "paused" else "pause", job)
+        paused = (job.state if job else view.row.state) == "paused"
+        self._request(view, "resume" if paused else "pause", job)
 
     def retry(self, view: ExperimentView, job: JobRow) -> None:
         """Ask a run to try a job again."""
-        if job.state not in ("failed", "cancelled"):
-            self.say(f"Nothing to try again: the job is {job.state}.")
-            return
         self._request(view, "retry", job)
 
     def move_first(self, view: ExperimentView, job: JobRow) -> None:
         """Ask a run to do a job, and what it waits for, before all others."""
-        self._move(view, job, "first")
+        self._request(view, "first", job)
 
     def move_last(self, view: ExperimentView, job: JobRow) -> None:
         """Ask a run to do a job after all others."""
-        self._move(view, job, "last")
-
-    def _move(self, view: ExperimentView, job: JobRow, place: ControlAction) -> None:
-        if job.state in ("done", "failed", "cancelled"):
-            self.say(f"Nothing to move: the job is {job.state}.")
-            return
-        self._request(view, place, job)
+        self._request(view, "last", job)
 
     def cancel(self, view: ExperimentView, job: JobRow | None = None) -> None:
         """Ask a run to stop, after a question."""
-        state = job.state if job else view.row.state
-        if state in ("done", "failed", "cancelled"):
-            self.say(f"Nothing to cancel: it is {state}.")
+        if self._refused(view, "cancel", job):
             return
         what = f"the job “{job.label}”" if job else f"the experiment “{view.row.name}”"
 
@@ -158,12 +134,19 @@ class Services(App[None]):
         """Ask before something that cannot be taken back."""
         self.open("confirm", title, question, answered=answered)
 
+    def _refused(self, view: ExperimentView, action: ControlAction, job: JobRow | None) -> bool:
+        """Whether an action would change nothing; why is said."""
+        unscored = bool(job is not None and job.result.get("unscored"))
+        run = view.run if alive(view.run, self.now()) else None  # a silent one answers nobody who waits at a screen
+        reason = control.refusal(action, view.row, run, job, unscored=unscored, now=self.now())
+        if reason is None:
+            return False
+        self.say(f"{reason[0].upper()}{reason[1:]}.", bad=run is None)
+        return True
+
     def _request(self, view: ExperimentView, action: ControlAction, job: JobRow | None) -> None:
-        if not alive(view.run, self.now()):
-            word = experiment_status(view.row, view.run, self.now()).word
-            self.say(f"No run is alive to {_ASKED[action]} ({word}): run the same command again to go on.", bad=True)
-            return
-        self._write_request(view.row.id, action, job.n if job else None)
+        if not self._refused(view, action, job):
+            self._write_request(view.row.id, action, job.n if job else None)
 
     @work(thread=True, exit_on_error=False, group="control")
     def _write_request(self, experiment: int, action: ControlAction, job: int | None) -> None:
@@ -172,7 +155,7 @@ class Services(App[None]):
         except WindowshiftError as error:
             self.call_from_thread(self.say, str(error), bad=True)
         else:
-            self.call_from_thread(self.say, f"Asked the run to {_ASKED[action]}; it answers in a moment.")
+            self.call_from_thread(self.say, f"Asked the run to {control.ASKED[action]}; it answers in a moment.")
 
     def say(self, sentence: str, *, bad: bool = False) -> None:
         """Show a short note."""
