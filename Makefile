@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing torch into $(VENV): the largest part, minutes on a slow line ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	@echo "installing windowshift and what it needs into $(VENV): some minutes ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,code,serve,server,openai,keyring,tinker,inspect,ray,slurm,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,hub,export,code,serve,server,openai,keyring,tinker,inspect,ray,slurm,wandb,trackio,docs,dev]'
 	touch $@
 
 # On a terminal: the grid fills live in the TUI. Without one: a progress line, then the report.

@@ -94,6 +94,7 @@ def test_mkdocs_builds_the_site(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_first_figure_is_made_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
     for name in ("first-figure", "sharing"):
         page = ROOT / "docs" / f"{name}.md"
         for _, title, text in blocks(page):
@@ -104,3 +105,4 @@ def test_the_first_figure_is_made_as_the_page_says(tmp_path: Path, monkeypatch: 
             assert told.exit_code == 0, (words, told.output, told.exception)
     assert list((tmp_path / "figures").glob("*.pdf"))
     assert (tmp_path / "first.zip").is_file()
+    assert list((tmp_path / "first" / "wandb").glob("offline-run-*/run-*.wandb"))

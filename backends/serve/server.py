@@ -159,6 +159,7 @@ def server_of(app: ASGIApp, service: RunningServer) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http=protocol(service.limits),
+        loop="asyncio",  # not uvloop wherever some other package brought it: one server, tested as one
         ws="none",
         log_level="warning",
         access_log=False,

@@ -254,12 +254,12 @@ class Reader(ResultReader):
         query = "SELECT data FROM events WHERE experiment = ? AND kind = 'look' ORDER BY id"
         return [Look.from_json(json.loads(row[0])) for row in self._all(query, (experiment,))]
 
-    def job_events(self, job: int, kind: str | None = None) -> list[Event]:
-        """A job's events, oldest first."""
+    def job_events(self, job: int, kind: str | None = None, *, after: int = 0) -> list[Event]:
+        """A job's events with an id above `after`, oldest first."""
         rows = self._all(
-            "SELECT id, at, experiment, job, kind, data FROM events WHERE job = ? "
+            "SELECT id, at, experiment, job, kind, data FROM events WHERE job = ? AND id > ? "
             "AND (? IS NULL OR kind = ?) ORDER BY id",
-            (job, kind, kind),
+            (job, after, kind, kind),
         )
         return [self._event(row) for row in rows]
 

@@ -168,6 +168,15 @@ def run(
         str | None,
         typer.Option("--executor", metavar="NAME", help="Where backend local has its workers: machine, ray, slurm."),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            envvar="WINDOWSHIFT_TRACK",
+            metavar="wandb|trackio",
+            help="Tell Weights & Biases or trackio of losses and cells, with the spec and its hash; repeatable.",
+        ),
+    ] = None,
     notify: Annotated[
         list[str] | None,
         typer.Option(
@@ -183,7 +192,7 @@ def run(
 
     if until not in (None, "decided"):
         raise SpecError(f"--until is  decided , not '{until}'")
-    told = notifiers(notify or ())
+    told, tracked = notifiers(notify or ()), _trackers(track)
     spec, text = _spec(spec_file)
     if executor is not None:
         spec = spec.with_option("local", "executor", executor)
@@ -197,8 +206,17 @@ def run(
         anyway=anyway,
         until_decided=until is not None,
         notify=told,
+        track=tracked,
     )
     raise typer.Exit(code)
+
+
+def _trackers(wanted: list[str] | None) -> list[str]:
+    if not wanted:
+        return []
+    from windowshift.trackers import trackers
+
+    return trackers(wanted)
 
 
 app.command()(select_command.select)

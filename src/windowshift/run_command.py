@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from windowshift.core.run.run import Preview
     from windowshift.core.spec.spec import Spec
     from windowshift.notify import Notifier
+    from windowshift.tracking import Tracking
 
 
 def run_here(
@@ -31,13 +32,25 @@ def run_here(
     until_decided: bool = False,
     cell: tuple[str, str, str, int] | None = None,
     notify: Sequence[Notifier] = (),
+    track: Sequence[str] = (),
 ) -> int:
-    """Run a spec to its end in this process; the exit code. `notify` is told how it ended, whatever ended it."""
+    """Run a spec to its end in this process; the exit code.
+
+    `notify` is told how it ended, whatever ended it; the trackers of `track` all that came of it.
+    """
     from windowshift.core.run.run import run_spec
     from windowshift.progress_bar import progress_bar
 
     began = time.monotonic()
     last: list[Progress] = []
+    followed: list[Tracking] = []
+
+    def follow() -> None:
+        # Not before the run has the workspace: while it waits for it, another one has trackers of its own.
+        if track and not followed:
+            from windowshift.tracking import Tracking
+
+            followed.extend(Tracking(name, workspace, spec.name) for name in track)
 
     def tell(state: str, code: int, failures: int = 0, error: str | None = None) -> None:
         if notify:
@@ -46,6 +59,12 @@ def run_here(
             done, cells = (last[-1].cells_done, last[-1].cells) if last else (0, 0)
             seconds = time.monotonic() - began
             tell(notify, Ending(spec.name, state, code, seconds, done, cells, failures, error))
+        if state != "error":
+            follow()
+        for one in followed:
+            one.over(state)
+        for one in followed:
+            one.wait()
 
     try:
         with progress_bar(spec.name, quiet=quiet) as observe:
@@ -53,6 +72,7 @@ def run_here(
             def seen(progress: Progress) -> None:
                 last[:] = [progress]
                 observe(progress)
+                follow()
 
             outcome = run_spec(
                 spec,
