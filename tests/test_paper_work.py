@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import re
+import shutil
 import sqlite3
 import zipfile
 from contextlib import closing
@@ -93,6 +94,21 @@ def test_latex_shows_what_stands_there() -> None:
     assert "a & b c \\\\\n\\midrule\nx\\_1 & 2 \\\\" in page
 
 
+def test_a_key_in_an_address_of_the_spec_is_in_no_bundle(workspace: Path, tmp_path: Path) -> None:
+    """Some gateways are asked with the key in the path: a spec holds it then, and a bundle is for others."""
+    shutil.copytree(workspace, tmp_path / "ws")
+    with closing(sqlite3.connect(tmp_path / "ws" / "windowshift.db")) as store, store:
+        spec = "backend_options: {openai: {base_url: 'https://gw.example/9f86d081884c7d65/v1'}}\n"
+        store.execute("UPDATE experiments SET spec = spec || ? WHERE name = 'med-short'", (spec,))
+        seal(store, 1, "experiment")
+    make_bundle(tmp_path / "ws", "med-short", tmp_path / "b.zip", sample=0)
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        assert all(b"9f86d081" not in archive.read(name) for name in archive.namelist())
+        assert b"https://gw.example/[key]/v1" in archive.read("spec.yaml")
+    with opened(tmp_path / "b.zip") as found, closing(Reader(found)) as reader:
+        assert compare(reader.connection) == []
+
+
 def test_a_bundle_has_what_another_person_needs(workspace: Path, bundle: Path) -> None:
     with zipfile.ZipFile(bundle) as archive:
         manifest = json.loads(archive.read("bundle.json"))
@@ -159,10 +175,15 @@ def test_a_bundles_table_runs_nothing_in_a_spreadsheet() -> None:
 def test_a_damaged_bundle_is_one_sentence(bundle: Path, tmp_path: Path) -> None:
     """Whatever zip and its decompressors make of bytes that are none of theirs."""
     content, rng, said = bundle.read_bytes(), random.Random(1), set()
-    for _ in range(60):
+    with zipfile.ZipFile(bundle) as archive:
+        begins = archive.getinfo("windowshift.db").header_offset + 30 + len("windowshift.db")
+    for number in range(60):
         damaged = bytearray(content)
         for _ in range(3):
             damaged[rng.choice((rng.randrange(len(content)), -rng.randrange(1, 900)))] ^= 1 << rng.randrange(8)
+        if number == 0:
+            damaged = bytearray(content)
+            damaged[begins] |= 0b110  # a kind of block that there is none of
         (tmp_path / "damaged.zip").write_bytes(damaged)
         try:
             with opened(tmp_path / "damaged.zip"):

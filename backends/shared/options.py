@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.prices import Price, read_price
-from windowshift.core.contract.redaction import Redactor
+from windowshift.core.contract.redaction import Redactor, keys_in_url, remember
 from windowshift.core.spec.section import Number, Section
 from windowshift.core.spec.spec_errors import sentence
 
@@ -91,6 +91,8 @@ def address(example: str) -> BeforeValidator:
             raise ValueError(f"must be like {example}")
         if parts.scheme == "http" and parts.hostname not in LOOPBACK and not _private(parts.hostname):
             raise ValueError(f"would send the key unencrypted to {parts.hostname}: use https://")
+        for key in keys_in_url(value):
+            remember(key)  # some gateways are asked with the key in the path: it is sent, and never said
         return value.rstrip("/")
 
     return BeforeValidator(check)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from windowshift.core.contract.redaction import sentence
+
 
 class WindowshiftError(Exception):
     """What is wrong, where, and what to do, in one sentence."""
 
     exit_code = 2
+
+    def __init__(self, said: object) -> None:
+        super().__init__(sentence(said))
 
 
 class SpecError(WindowshiftError):

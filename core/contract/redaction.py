@@ -7,9 +7,13 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from urllib.parse import quote
+from itertools import pairwise
+from urllib.parse import quote, unquote
+
+from windowshift.core.contract import sanitise
 
 REDACTED = "[key]"
+_LINE_END = re.compile(r"[ \t]*(?:\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])\s*")
 SHOWN = 400  # characters of a server's sentence that people get to read
 _FRAGMENT = 8  # so many characters of a key in a row are a part of it
 _WORD_FRAGMENT = 5  # a word of so many characters that begins or ends as the key does
@@ -35,6 +39,12 @@ _BETWEEN = re.compile(
 _PLAIN = {"Cc": " ", "Zl": " ", "Zp": " ", "Cf": "", "Cs": "?"}  # by Unicode's categories
 _PLACEHOLDERS = ("none", "null", "empty", "dummy", "no-key")  # what servers without a key are given for one
 _USERINFO = re.compile(r"(?<=://)[^\s/@\"'<>]+@")
+_URL = re.compile(r"(?i)(\b(?:https?|wss?|ftps?|socks[45]h?)://)([^\s\"'<>\\`|{}]+)")
+_NAMES_A_KEY = re.compile(r"(?i)(?:key|token|secret|sig|signature|password|passwd|auth|credential|code)s?$")
+_AFTER = ".,:;!)]*"
+"""What stands behind an address in a sentence."""
+_PART = re.compile(r"[A-Za-z0-9_~+=]{12,}")  # what has no hyphen or full stop in it: names of models are full of them
+_UUID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
 class Redactor:
@@ -71,7 +81,7 @@ class Redactor:
         """
         if len(text) > _LONGEST:
             text = text[:_LONGEST].rsplit(None, 1)[0]  # never half of a key at the end
-        text = self.own(text)
+        text = without_keys_in_urls(self.own(text))
         text = _USERINFO.sub(f"{REDACTED}@", text)
         text = _LOOKS_LIKE_A_KEY.sub(REDACTED, text)
         text = _NAMED.sub(rf"\1{REDACTED}", text)
@@ -185,12 +195,76 @@ def without_keys(text: str) -> str:
 
     What a server says is redacted where it is read; this is for what slips through, in a library's error for one.
     """
-    return _last_stop[0].own(text) if _last_stop else text
+    text = _last_stop[0].own(text) if _last_stop else text
+    return without_keys_in_urls(text) if "://" in text else text
+
+
+def keys_in_url(address: str) -> tuple[str, ...]:
+    """The parts of an address that are keys, or look like one: of its user, its path and its query, as they stand."""
+    _, between, rest = address.rstrip(_AFTER).partition("://")
+    if not between:
+        return ()
+    before, _, query = rest.partition("?")
+    host, _, path = before.partition("/")
+    user = host.rpartition("@")[0].split(":", 1)
+    found = [part for part in user if len(part) >= _WORD_FRAGMENT]
+    named = ""
+    for segment in path.split("/"):
+        if _is_key(segment, named):
+            found.append(segment)
+        named = segment
+    for pair in re.split(r"[&;#]", query):
+        name, _, value = pair.partition("=")
+        if len(value) >= _WORD_FRAGMENT and (_NAMES_A_KEY.search(name) or _is_key(value)):
+            found.append(value)
+    return tuple(found)
+
+
+def without_keys_in_urls(text: str) -> str:
+    """A text whose addresses have no user, and no key in their paths and queries."""
+    return _URL.sub(_without_its_keys, text)
+
+
+def _without_its_keys(match: re.Match[str]) -> str:
+    scheme, rest = match.groups()
+    rest = _USERINFO.sub(f"{REDACTED}@", f"://{rest}").removeprefix("://")
+    for key in sorted(keys_in_url(match.group()), key=len, reverse=True):
+        rest = re.sub(rf"(?<![^/?&;#=:@]){re.escape(key)}(?![^/?&;#:@{re.escape(_AFTER)}])", REDACTED, rest)
+    return f"{scheme}{rest}"
+
+
+def _is_key(part: str, named: str = "") -> bool:
+    """Whether a part of an address looks like a key; `named` is the segment before it.
+
+    Letters and digits in one run do: names of models, versions and dates have hyphens and full stops between theirs.
+    """
+    part = unquote(part)
+    if named and _NAMES_A_KEY.search(named):
+        return len(part) >= _FRAGMENT
+    if _LOOKS_LIKE_A_KEY.search(part) or _UUID.search(part):
+        return True
+    for run in _PART.findall(part):
+        digits, letters = sum(each.isdigit() for each in run), sum(each.isalpha() for each in run)
+        turns = sum(one.islower() != other.islower() for one, other in pairwise(run))
+        if letters and digits >= (1 if len(run) >= 16 else 3):
+            return True
+        if len(run) >= 20 and 3 * turns >= len(run):  # upper and lower case by chance, as in base64
+            return True
+    return False
 
 
 def brief(error: object, most: int) -> str:
     """What an error of a library says, in one line of at most so many characters: without keys, and only then cut."""
     return " ".join(without_keys(str(error)).split())[:most]
+
+
+def sentence(text: object) -> str:
+    """What is said to a person as one sentence, whatever stands in it: one line without keys, control characters shown.
+
+    Errors of Python and of libraries have several lines, and quote what they were given.
+    """
+    one = _LINE_END.sub(" ", without_keys(str(text)).strip())
+    return sanitise.block(one, len(one))
 
 
 def plain(text: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.records import ExperimentRow
+from windowshift.core.contract.redaction import without_keys_in_urls
 from windowshift.core.contract.whole_file import replacing_file
 from windowshift.core.report.blocks import report_blocks
 from windowshift.core.report.csv_text import quoted
@@ -96,7 +97,7 @@ def make_bundle(workspace: Path, name: str, out: Path, *, sample: int = SAMPLE, 
             if changed := compare(reader.connection, experiment.id):
                 raise StoreError(f"nothing was bundled from {reader.path}: {changed[0]}")
         files: dict[str, bytes] = {
-            "spec.yaml": reader.spec_text(experiment.id).encode(),
+            "spec.yaml": without_keys_in_urls(reader.spec_text(experiment.id)).encode(),
             "report.md": markdown(made).encode(),
             "report.tex": latex(report_blocks(made, None)).encode(),
             "report.json": (json.dumps(made.to_json(), indent=1, ensure_ascii=False) + "\n").encode(),
@@ -263,6 +264,7 @@ def _store(reader: Reader, experiment: ExperimentRow, folder: Path, sample: int)
                 "UPDATE completions SET text = ?, reasoning = NULL WHERE row >= ? AND finish != 'failed'",
                 (LEFT_OUT, sample),
             )
+            _without_keys(connection, experiment)
             connection.execute("DELETE FROM runs")
             connection.execute("DELETE FROM control")
             sums = connection.execute("SELECT owner FROM checksums WHERE part = 'completions'").fetchall()
@@ -288,6 +290,16 @@ def _store(reader: Reader, experiment: ExperimentRow, folder: Path, sample: int)
         if os.path.exists(beside):  # noqa: PTH110 - SQLite's own names
             os.remove(beside)  # noqa: PTH107
     return path
+
+
+def _without_keys(connection: sqlite3.Connection, experiment: ExperimentRow) -> None:
+    """Take the keys out of the addresses in the spec: some gateways are asked with one in the path."""
+    (spec,) = connection.execute("SELECT spec FROM experiments WHERE id = ?", (experiment.id,)).fetchone()
+    if (clean := without_keys_in_urls(spec)) != spec:
+        connection.execute("UPDATE experiments SET spec = ? WHERE id = ?", (clean, experiment.id))
+        sealed = "SELECT 1 FROM checksums WHERE owner = ? AND part = 'experiment'"
+        if connection.execute(sealed, (experiment.id,)).fetchone():
+            seal(connection, experiment.id, "experiment")
 
 
 def _licences(experiment: ExperimentRow) -> str:

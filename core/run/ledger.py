@@ -11,7 +11,7 @@ from windowshift.core.contract.artifacts import Artifacts, DamagedError
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.progress import Progress, Work
 from windowshift.core.contract.records import SAMPLING, ExperimentState, JobState
-from windowshift.core.contract.redaction import without_keys
+from windowshift.core.contract.redaction import sentence
 from windowshift.core.contract.setting import ModelScorer, Question, RowScorer, Sample, Score, Scorer, Scores
 from windowshift.core.contract.training import TrainProgress
 from windowshift.core.measure.summarise import put_summaries
@@ -240,7 +240,7 @@ class Ledger:
             self._sampled.discard(job.id)
         self._states[job.id] = state
         if fields.get("error"):
-            fields["error"] = without_keys(fields["error"])
+            fields["error"] = sentence(fields["error"])
         self.writer.set_job(self.number(job), state, experiment=self.experiment, **fields)
 
     def start(self, job: Job) -> None:
@@ -399,7 +399,7 @@ class Ledger:
 
     def said(self, job: Job, text: str) -> None:
         """Record what a backend says of a job."""
-        self.writer.event("message", {"text": without_keys(text)}, experiment=self.experiment, job=self.number(job))
+        self.writer.event("message", {"text": sentence(text)}, experiment=self.experiment, job=self.number(job))
 
     def judged(self, job: Job) -> None:
         """Pass a judge's scores, and what it said, on to the completions that it judged; others need no answer."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.proof import Fired, fired_from_json, fired_to_json, total
-from windowshift.core.contract.redaction import without_keys
+from windowshift.core.contract.redaction import sentence
 from windowshift.core.contract.setting import ModelScorer, RowScorer, Sample, Score
 from windowshift.core.measure.summarise import put_summaries
 from windowshift.core.plan.jobs import Job
@@ -143,7 +143,7 @@ class Recorder:
                         completion.tokens,
                         completion.prompt_tokens,
                         completion.logprob,
-                        None if completion.error is None else without_keys(completion.error),
+                        None if completion.error is None else sentence(completion.error),
                         completion.text,
                         completion.reasoning,
                         completion.reasoning_tokens,

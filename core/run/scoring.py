@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.redaction import sentence
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import DerivedScorer, ModelScorer, RowScorer, Sample, Score, Scorer, Scores
 
@@ -20,6 +21,7 @@ _REASON_CHARACTERS = 300
 
 def missing(scorer: Scorer, reason: str) -> dict[str, Score]:
     """No score of anything that a scorer measures."""
+    reason = sentence(reason)
     cut = reason if len(reason) <= _REASON_CHARACTERS else f"{reason[:_REASON_CHARACTERS]}…"
     return {behaviour.name: Score(None, cut) for behaviour in scorer.behaviours}
 
@@ -52,7 +54,7 @@ def derived(scorer: DerivedScorer, scores: Scores) -> dict[str, Score]:
 
 def failure(error: BaseException) -> str:
     """What was raised, as the reason of a missing score."""
-    said = " ".join(str(error).split())
+    said = sentence(error)
     return f"{FAILED}{type(error).__name__}{f': {said}' if said else ''}"
 
 
@@ -77,7 +79,7 @@ def _checked(scale: Scale, score: Score | None) -> Score:
     if type(score.weight) is not int or score.weight < 1:
         return Score(None, f"{FAILED}it gave a weight that is no whole number from 1 on", evidence)
     if score.value is None:
-        return Score(None, score.reason or f"{FAILED}it gave neither a value nor a reason", evidence)
+        return Score(None, sentence(score.reason or f"{FAILED}it gave neither a value nor a reason"), evidence)
     try:
         value = float(score.value)
     except (TypeError, ValueError, OverflowError):

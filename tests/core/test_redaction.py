@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -16,12 +17,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.test_plan import SPEC, planned
+from windowshift.backends.openai.connection import OpenAIConnection
+from windowshift.backends.openai.options import OpenAIOptions
+from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.key import find_key
+from windowshift.backends.shared.reach import reach
+from windowshift.core.contract.errors import (
+    BackendError,
+    SandboxError,
+    SpecError,
+    StoreError,
+    UnaskedError,
+    WindowshiftError,
+)
 from windowshift.core.contract.redaction import REDACTED, Redactor, brief, without_keys
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.run import logging_to
 from windowshift.core.store.writer import Writer
 from windowshift.say import say, say_block, say_json
+
+
+def ServiceFault(said: str) -> WindowshiftError:  # noqa: N802 - stands beside classes
+    return ServiceError(said, Fault("again", said))
+
 
 KEY = "k3y/With+Odd=Chars&-0123456789-abcdefXYZ"
 REDACTOR = Redactor([KEY])
@@ -193,3 +211,69 @@ def test_wherever_it_stands(before: str, after: str) -> None:
 
 def test_what_a_terminal_would_obey_is_taken_out() -> None:
     assert Redactor().said("\x1b]52;c;aGk=\x07 a\u202eb\nc\td") == "]52;c;aGk= ab c d"
+
+
+HASH, SLUG = "9f86d081884c7d659a2feaa0c55ad015", "s3cr3tkey12345"
+KEYED = [
+    (f"https://gw.example/v1/{SLUG}/openai/v1", "https://gw.example/v1/[key]/openai/v1"),
+    (f"https://gw.example/v1/{HASH}", "https://gw.example/v1/[key]"),
+    ("https://gw.example/123e4567-e89b-12d3-a456-426614174000/v1", "https://gw.example/[key]/v1"),
+    ("https://gw.example/AbCdEfGhIjKlMnOpQrSt/v1", "https://gw.example/[key]/v1"),
+    ("https://gw.example/token/abcdefghij/v1", "https://gw.example/token/[key]/v1"),
+    ("https://gw.example/sk-abcdefghijkl/v1", "https://gw.example/[key]/v1"),
+    ("https://h/x?sig=abcdefgh&n=1", "https://h/x?sig=[key]&n=1"),
+    (f"https://h/x?n=1&which={HASH}#top", "https://h/x?n=1&which=[key]#top"),
+    ("wss://user:hunter22@h:3128/x", "wss://[key]@h:3128/x"),
+    ("socks5h://hunter22@h", "socks5h://[key]@h"),
+]
+"""Addresses with a key in them, and what is said of them."""
+PLAIN = [
+    "http://localhost:8000/v1",
+    "https://tinker.thinkingmachines.dev/services/tinker-prod",
+    "https://api.openai.com/v1/fine_tuning/jobs/ftjob-abc",
+    "https://h/models/llama-3.1-70b-instruct-2024-07-18/v1",
+    "https://huggingface.co/google/gemma-3-270m-it/resolve/main/config.json",
+    "https://h/deployments/gpt4omini/chat?api-version=2024-10-21",
+    "tinker://9f86d081884c7d659a2f/weights/last",
+]
+
+
+@pytest.mark.parametrize(("address", "shown"), KEYED)
+def test_a_key_in_an_address_is_never_said(address: str, shown: str) -> None:
+    for before, after in (("", ""), ("POST ", ": 404"), ("(", ")"), ("see '", "'."), ("", ", twice"), ("at\n", "\n")):
+        said = f"{before}{address}{after}"
+        assert without_keys(said) == f"{before}{shown}{after}"
+        assert str(SpecError(said)) == " ".join(f"{before}{shown}{after}".split())
+        assert Redactor().redact(said) == f"{before}{shown}{after}"
+
+
+@pytest.mark.parametrize("address", PLAIN)
+def test_other_addresses_stay_as_they_are(address: str) -> None:
+    assert without_keys(f"see {address}, or ask") == f"see {address}, or ask"
+
+
+def test_a_key_in_the_path_of_a_server_is_known_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server, a library and a log say the path without the host too."""
+    slug = "zq4path77servers91"
+    options = OpenAIOptions.parse({"base_url": f"http://127.0.0.1:1/gateway/{slug}/v1", "key_env": None})
+    assert options.base_url.endswith(f"/{slug}/v1")  # it is sent
+    with logging_to(tmp_path / "run.log"):
+        logging.getLogger("windowshift").info("POST /gateway/%s/v1/chat", slug)
+    said = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert "/gateway/[key]/v1/chat" in said
+    found = reach(options.base_url, OpenAIConnection(options))
+    say(f"{found.address}: {found.problem}")
+    printed = capsys.readouterr().out
+    assert "http://127.0.0.1:1/gateway/[key]/v1: " in printed
+    assert slug not in printed
+    assert slug not in str(found.problem)
+
+
+@pytest.mark.parametrize("kind", [SpecError, StoreError, BackendError, UnaskedError, SandboxError, ServiceFault])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\v", "\x85", "\u2028", "\n\n  \t"])
+def test_what_is_wrong_is_one_sentence(kind: Callable[[str], WindowshiftError], end: str) -> None:
+    """Libraries say things in several lines; what was quoted from elsewhere may drive a terminal."""
+    library = ValueError(f"line 1{end}line 2 \x1b]0;title\x07 and\u202eback{end}")
+    assert str(kind(f"x.yaml cannot be read ({library}): look at  it")) == (
+        "x.yaml cannot be read (line 1 line 2 ␛]0;title␇ and‹U+202E›back ): look at  it"
+    )

@@ -18,6 +18,7 @@ from windowshift.core.contract import sanitise
 from windowshift.core.contract.backoff import Backoff
 from windowshift.core.contract.errors import WindowshiftError
 from windowshift.core.contract.records import ExperimentRow
+from windowshift.core.contract.redaction import sentence
 from windowshift.core.store.reader import Reader
 from windowshift.tui.screens.services import Services
 from windowshift.tui.text.pieces import Pieces, length
@@ -271,8 +272,8 @@ class StoreScreen(Screen[None], Generic[Snapshot]):
         from windowshift.tui.read import error_log
 
         known = isinstance(error, WindowshiftError)
-        sentence = str(error) if known else f"{type(error).__name__}: {error}"
-        self.post_message(self.Failed(title, sentence, error_log.note(self.shift.workspace, error)))
+        said = str(error) if known else sentence(f"{type(error).__name__}: {error}")
+        self.post_message(self.Failed(title, said, error_log.note(self.shift.workspace, error)))
 
     def on_store_screen_loaded(self, message: Loaded) -> None:
         """Show the snapshot, unless something else was chosen meanwhile."""
