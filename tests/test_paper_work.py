@@ -6,10 +6,12 @@ import hashlib
 import json
 import random
 import re
+import shlex
 import shutil
 import sqlite3
 import zipfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,16 +21,18 @@ from tests.generated_store import generate_store
 from windowshift.__main__ import screens_asked_for
 from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.records import BASE, CellRow
 from windowshift.core.plan.estimate import estimate
 from windowshift.core.report.bundle import LEFT_OUT, _cells, make_bundle, opened
 from windowshift.core.report.latex import escape, latex
 from windowshift.core.report.page import Heading, Item, Line, Table
 from windowshift.core.report.report import report
+from windowshift.core.report.rerun_line import rerun_line
 from windowshift.core.run.run import plan_spec
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.checksums import compare, seal
 from windowshift.core.store.reader import Reader
-from windowshift.rerun_command import parts_of
+from windowshift.rerun_command import which
 from windowshift.tui.app import WindowshiftApp
 
 SECRET = "a prompt of somebody else's"
@@ -226,7 +230,7 @@ seeds: [0, 1]
 @pytest.mark.parametrize("cell", ["med_short/long/short", "long/short/no_prefix", "base/short"])
 def test_a_cell_by_itself_has_the_jobs_that_it_has_in_the_grid(tmp_path: Path, cell: str) -> None:
     whole = plan_spec(parse_spec(SPEC), SPEC, tmp_path)
-    part = [job for job in whole.jobs if job.id in whole.needed_for(*parts_of(cell), 1)]
+    part = [job for job in whole.jobs if job.id in whole.needed_for(*which(cell), 1)]
     assert len([job for job in part if job.kind == "train"]) == (0 if cell.startswith("base") else 1)
     assert all(job.inputs.get("seed", 1) == 1 for job in part if job.kind == "train")
     assert {parent for job in part for parent in job.parents} <= {job.id for job in part}
@@ -270,11 +274,52 @@ sampling: {{prompts: 3, max_tokens: 8}}
 {more}
 """
     whole = plan_spec(parse_spec(text), text, tmp_path)
-    needed = whole.needed_for(*parts_of(cell), 0)
+    needed = whole.needed_for(*which(cell), 0)
     jobs = {one.job for one in whole.cells if "/".join((one.generate, one.train, one.evaluate)).lstrip("/") == cell}
     assert jobs & needed
     said = estimate(whole.part(needed), tmp_path)  # before a run of it is paid for
     assert sum(count for _, count in said.jobs.values()) == len(needed) < len(whole.jobs)
+
+
+def test_names_with_slashes_in_them_name_a_cell() -> None:
+    row = CellRow(1, "prefix", "d", "t", "e", 0, 0, True, 1, "done", 1, 1, None)
+    cells = [
+        replace(row, generate=generate, train=train, evaluate=evaluate)
+        for generate, train, evaluate in (
+            ("d", "a/b", "c"), ("d/a", "b/x", "c"), ("d", "a", "b/x"), ("", BASE, "e/f"), ("d", "a/b", "x/c"),
+        )
+    ]  # fmt: skip
+    assert which("d/a/b/c", cells) == ("d", "a/b", "c")
+    assert which("d/a/b%2Fx", cells) == ("d", "a", "b/x")
+    assert which("d%2fa/b%2fx/c", cells) == ("d/a", "b/x", "c")
+    assert which("base/e/f", cells) == which("base/e%2Ff") == ("", "base", "e/f")
+    with pytest.raises(SpecError, match=r"names 2 of them.*: write d%2Fa/b%2Fx/c or d/a%2Fb/x%2Fc"):
+        which("d/a/b/x/c", cells)
+    with pytest.raises(SpecError, match="is not GENERATE/TRAIN/EVALUATE"):
+        which("q/a/b/x/c", cells)
+    for cell in cells:
+        line = shlex.split(rerun_line("x", Path("ws"), (cell.generate, cell.train, cell.evaluate)))
+        assert which(line[3], cells) == (cell.generate, cell.train, cell.evaluate)
+
+
+def test_d_of_a_row_whose_names_hold_slashes_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate_store(tmp_path / "ws", prompts=4, data_size=6).close()
+    with closing(sqlite3.connect(tmp_path / "ws" / "windowshift.db")) as store, store:
+        store.execute("UPDATE cells SET train = 'very/long' WHERE train = 'very_long'")
+        store.execute("DELETE FROM checksums")
+    asked: list[tuple[str, str]] = []
+
+    def export_dataset(_: Path, __: str, generate: str, train: str, *___: object, **____: object) -> int:
+        asked.append((generate, train))
+        return 6
+
+    monkeypatch.setattr("windowshift.core.report.export.export_dataset", export_dataset)
+    for named in ("med_short/very/long", "med_short/very%2Flong", "med_short/short"):
+        words = ["export", "med-short", "--dataset", named, "-w", str(tmp_path / "ws"), "--out", "d.jsonl"]
+        assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert asked == [("med_short", "very/long")] * 2 + [("med_short", "short")]
+    words[3] = "med_short/a/b/c"
+    assert "takes GENERATE/TRAIN" in str(CliRunner().invoke(app, words).exception)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +342,7 @@ def test_what_cannot_be_run_again_is_one_sentence(workspace: Path, arguments: li
         ("long/long/sort", "no evaluate condition 'sort': did you mean 'short'"),
     ):
         with pytest.raises(SpecError, match=says):
-            plan.needed_for(*parts_of(cell), 0)
+            plan.needed_for(*which(cell), 0)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from windowshift.core.contract.cell_name import cell_name
 from windowshift.core.contract.records import BASE
 
 ANY = ("GENERATE", "TRAIN", "EVALUATE")
@@ -21,7 +22,7 @@ def rerun_line(name: str, workspace: Path, cell: tuple[str, str, str] = ANY, see
         seed: of the training; None takes the experiment's first one.
     """
     generate, train, evaluate = cell
-    named = f"{BASE}/{evaluate}" if train == BASE else f"{generate}/{train}/{evaluate}"
+    named = cell_name([BASE, evaluate] if train == BASE else [generate, train, evaluate])
     seeded = [] if seed is None or train == BASE else ["--seed", str(seed)]
     words = [
         "windowshift",

@@ -25,6 +25,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from windowshift.core.contract.backend import Backend
+from windowshift.core.contract.cell_name import ENCODED
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, TemplateInputs
 from windowshift.core.contract.records import BASE, CellRow
@@ -32,6 +33,7 @@ from windowshift.core.plan.jobs import row_seed
 from windowshift.core.spec import registry
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.artifact_folder import ArtifactFolder
+from windowshift.core.store.connection import store_path
 from windowshift.core.store.reader import Reader
 
 DEFAULT_TOKENS = 1024
@@ -48,8 +50,7 @@ def cell_model(
         SpecError: there is no such workspace, experiment or row; or several are, or it is not trained yet.
         StoreError: the adapter is gone or damaged.
     """
-    workspace, _, name = place.rpartition("/")
-    folder, _, experiment_name = workspace.rpartition("/")
+    folder, experiment_name, name = _parts(place)
     if not folder or not experiment_name or not name:
         raise SpecError(f"'{place}' is not WORKSPACE/EXPERIMENT/TRAIN, e.g. windowshift/ws/med-short/long")
     with closing(Reader(folder)) as reader:
@@ -69,6 +70,15 @@ def cell_model(
     template = TemplateInputs.of(named.get("template"))
     model = Model(named["base"], named["revision"], adapter, named.get("adapter"), template)
     return model, backend, spec.options_of(backend)
+
+
+def _parts(place: str) -> tuple[str, str, str]:
+    """The workspace, the experiment and the train condition, whose name may hold slashes: a workspace has a store."""
+    parts = place.split("/")
+    found = [(("/".join(parts[:n])), parts[n], "/".join(parts[n + 1 :])) for n in range(1, len(parts) - 1)]
+    there = next((one for one in found if one[0] and store_path(Path(one[0])).is_file()), None)
+    folder, experiment, name = there or (found[-1] if found else ("", "", ""))
+    return folder, experiment, name.replace(ENCODED, "/")
 
 
 def _cell(cells: list[CellRow], train: str, generate: str | None, seed: int | None, name: str) -> CellRow:

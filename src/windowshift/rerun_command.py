@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from windowshift.core.contract.cell_name import cell_name, find_cell, parts_of
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE, CellRow
 from windowshift.options import DEFAULT_WORKSPACE, Name, Workspace
@@ -36,9 +38,10 @@ def rerun(
     # Not Path.resolve, which raises for a link that leads to itself.
     if os.path.realpath(into) == os.path.realpath(workspace):
         raise SpecError("--into names the experiment's own workspace, where the cell is done: choose another one")
-    generate, train, evaluate = parts_of(cell)
     with closing(Reader(workspace)) as reader:
-        text = reader.spec_text(reader.find_experiment(name).id)
+        experiment = reader.find_experiment(name)
+        text = reader.spec_text(experiment.id)
+        generate, train, evaluate = which(cell, reader.cells(experiment.id, ""))
     whole = parse_spec(text, f"the spec of {name}")
     chosen = whole.seeds[0] if seed is None else seed
     if chosen not in whole.seeds:
@@ -54,15 +57,18 @@ def rerun(
     raise typer.Exit(code)
 
 
-def parts_of(cell: str) -> tuple[str, str, str]:
+def which(cell: str, cells: Sequence[CellRow] = ()) -> tuple[str, str, str]:
     """(generate, train, evaluate) of a cell as a person names it; generate is empty for the base model.
 
+    `cells` are those that there are: names of conditions may hold slashes.
+
     Raises:
-        SpecError: it is no such name.
+        SpecError: it is no such name, or the name of several cells.
     """
-    parts = cell.split("/")
-    if len(parts) == 2 and parts[0] == "base" and parts[1]:
-        return "", "base", parts[1]
+    known = [(BASE, one.evaluate) if one.train == BASE else (one.generate, one.train, one.evaluate) for one in cells]
+    parts = find_cell(cell, known) or parts_of(cell)
+    if len(parts) == 2 and parts[0] == BASE and parts[1]:
+        return "", BASE, parts[1]
     if len(parts) != 3 or not all(parts):
         raise SpecError(f"'{cell}' is not GENERATE/TRAIN/EVALUATE, e.g. med_short/long/short, or base/short")
     return parts[0], parts[1], parts[2]
@@ -91,7 +97,7 @@ def compared(before: Path, after: Path, name: str, cell: tuple[str, str, str], s
         both = ((old, was), (new, now))
         texts = [[row.text for row in reader.completions(one.job, behaviour.name)] for reader, one in both]
         same = sum(one == other for one, other in zip(*texts, strict=False))
-        lines = [f"{'/'.join(part for part in cell if part)}, seed {seed}: {behaviour.mean_label}"]
+        lines = [f"{cell_name([part for part in cell if part])}, seed {seed}: {behaviour.mean_label}"]
         for word, one in (("before", was.summary), ("now", now.summary)):
             ends = "" if one.low is None or one.high is None else f" [{one.low:.4g}, {one.high:.4g}]"
             mean = "missing" if one.mean is None else f"{one.mean:.4g}{ends}"

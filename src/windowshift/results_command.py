@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -170,8 +171,10 @@ def export(
     ] = False,
 ) -> None:
     """Write one row per completion with its scores, a row's D as chat JSONL, or a log of Inspect for each cell."""
+    from windowshift.core.contract.cell_name import find_cell, parts_of
     from windowshift.core.report.export import export as export_completions
     from windowshift.core.report.export import export_dataset
+    from windowshift.core.store.reader import Reader
 
     if inspect:
         from windowshift.core.report.inspect_logs import export_inspect
@@ -187,9 +190,12 @@ def export(
         count = export_completions(workspace, name, out, force=force, raw=raw)
         say(f"wrote {count} completions to {out}")
         return
-    generate, slash, train = dataset.partition("/")
-    if not slash:
+    with closing(Reader(workspace)) as reader:
+        cells = reader.cells(reader.find_experiment(name).id, "")
+        row = find_cell(dataset, ((cell.generate, cell.train) for cell in cells)) or parts_of(dataset)
+    if len(row) != 2:
         raise SpecError(f"--dataset takes GENERATE/TRAIN, e.g. med_short/long, not '{dataset}'")
+    generate, train = row
     count = export_dataset(workspace, name, generate, train, out, seed=seed, force=force, details=details)
     say(f"wrote {count} examples to {out}")
 

@@ -20,7 +20,7 @@ from windowshift.core.contract.errors import MissingExtraError, SpecError, Store
 from windowshift.core.report.figure import Heat, Plot, Series
 from windowshift.core.report.figure_file import write_plot
 from windowshift.core.report.rerun_line import rerun_line
-from windowshift.rerun_command import parts_of
+from windowshift.rerun_command import which
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.grid.screen import GridScreen
@@ -90,7 +90,7 @@ async def test_the_command_that_runs_a_cell_again(workspace: Path, monkeypatch: 
             words = shlex.split(pilot.app._clipboard)
             assert words[:3] == ["windowshift", "rerun", "med-short"]
             generate = "" if cell.key.train == "base" else cell.key.generate
-            assert parts_of(words[3]) == (generate, cell.key.train, cell.key.evaluate)
+            assert which(words[3]) == (generate, cell.key.train, cell.key.evaluate)
             assert words[-4:] == ["--workspace", str(workspace), "--into", f"{workspace}-again"]
             found.append(words)
         trained, base = found

@@ -31,6 +31,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("a", DeepLink("a")),
         ("a/b/", DeepLink("a", "b")),
         ("a/b/c/d", DeepLink("a", "b", "c", "d")),
+        ("a/b%2Fc/d", DeepLink("a", "b/c", "d")),
     ],
 )
 def test_parse(text: str, link: DeepLink) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from windowshift.core.contract.cell_name import ENCODED, cell_name, parts_of
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE
 from windowshift.tui.read.snapshot import GridSnapshot, Page
@@ -21,7 +22,7 @@ class DeepLink:
     @property
     def text(self) -> str:
         """The link as it is typed."""
-        return "/".join(part for part in (self.experiment, self.generate, self.train, self.evaluate) if part)
+        return cell_name([part for part in (self.experiment, self.generate, self.train, self.evaluate) if part])
 
 
 def parse_link(text: str) -> DeepLink:
@@ -30,9 +31,12 @@ def parse_link(text: str) -> DeepLink:
     Raises:
         SpecError: it has empty parts, or more than four.
     """
-    parts = text.strip("/").split("/")
+    parts = parts_of(text.strip("/"))
     if not all(parts) or len(parts) > 4:
-        raise SpecError(f"--open takes EXPERIMENT/GENERATE/TRAIN/EVALUATE, or its first parts alone, not '{text}'")
+        raise SpecError(
+            f"--open takes EXPERIMENT/GENERATE/TRAIN/EVALUATE, or its first parts alone, not '{text}'; a slash within "
+            f"a name is written as {ENCODED}"
+        )
     return DeepLink(*parts)
 
 
