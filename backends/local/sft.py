@@ -64,8 +64,8 @@ def course(
     The loss is the mean over all completion tokens of a batch, end token included, in nats, each times its weight. The
     first epoch takes the examples as given, each further one a permutation that the seed
     determines. Checkpoints are taken at the first whole batch that reaches the wanted number of
-    examples. Saved adapters are reported anew by a job that goes on, so that no event is lost to a
-    kill. Dropout is off, so weights, optimizer and step number are all the state there is.
+    examples. Saved adapters, and the steps before them, are reported anew by a job that goes on, so that no event is
+    lost to a kill. Dropout is off, so weights, optimizer and step number are all the state there is.
 
     Args:
         lm: the model.
@@ -89,6 +89,7 @@ def course(
     signature = _signature(lm, job, encoded)
     if _complete(final, signature) and all(_complete(folder, signature) for folder in folders.values()):
         yield [
+            *_told_again(job, encoded, _losses_in(final, "reports")),
             *measured(job, unlearned, signature),
             *(Checkpointed(job.key, wanted, str(folder)) for wanted, folder in folders.items()),
             Trained(job.key, str(final), total_examples, left_out=left_out, losses=_losses_in(final)),
@@ -102,12 +103,13 @@ def course(
         validation = Validation(lm, job, unlearned, signature, run.weights)
         state = job.output / "state.pt"
         run.resume(state)
+        yield _told_again(job, encoded, tuple(run.reports))
         reached = [wanted for wanted in folders if run.examples >= due(wanted)]
         # Those of checkpoints were measured before the state was saved.
         yield list(validation.known(reached))
         yield [Checkpointed(job.key, wanted, str(folders[wanted])) for wanted in reached]
         saved_at = reported_at = time.monotonic()
-        reported, tokens = len(run.losses), run.tokens
+        reported, tokens = run.reports[-1][0] if run.reports else 0, run.tokens
         while run.step < run.steps:
             yield run
             now = time.monotonic()
@@ -117,6 +119,7 @@ def course(
                 fresh = [loss for _, loss in run.losses[reported:]]
                 mean = sum(fresh) / len(fresh)
                 reported, tokens, reported_at = len(run.losses), run.tokens, now
+                run.reports.append((run.step, mean))
                 yield [TrainProgress(job.key, run.step, run.examples, mean, speed, run.tokens)]
             for wanted, folder in folders.items():
                 if run.examples >= due(wanted) and wanted not in reached:
@@ -132,7 +135,7 @@ def course(
                 saved_at = now
         yield from validation.measure(total_examples)
         proofs = run.proofs()  # before the adapter counts as trained
-        yield from _done(writer.submit(run.kept(), final))  # a state that is being written is done before
+        yield from _done(writer.submit(run.kept(whole=True), final))  # a state that is being written is done before
         for left in (state, aside(state)):  # a kill may have left the second
             left.unlink(missing_ok=True)
         ends = ends_of(run.losses)
@@ -163,6 +166,7 @@ class Learner:
         loss: of its examples.
         steps, step, examples, tokens: steps in all; steps, examples and tokens so far.
         losses: by step, the examples seen after it and the loss, of the steps that were settled.
+        reports: what was told of them: a step, and the mean loss of it and of those since the report before.
     """
 
     def __init__(self, lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens], signature: str) -> None:
@@ -171,6 +175,7 @@ class Learner:
         self.steps = len(self._batches)
         self.step = self.examples = self.tokens = 0
         self.losses: list[tuple[int, float]] = []
+        self.reports: list[tuple[int, float]] = []
         self._unsettled: list[tuple[int, int, Tensor, Tensor]] = []
         self.weights = AdapterWeights(lm.adapters, job.sft, job.seed)
         self._optimizer = torch.optim.AdamW(
@@ -217,7 +222,7 @@ class Learner:
         norm = nn.utils.clip_grad_norm_([flat], sft.max_grad_norm or 0.0) if clipped else torch.zeros_like(loss)
         self.step += 1
         self.examples += len(batch)
-        self.tokens += sum(len(self._encoded[index].prompt) + len(self._encoded[index].completion) for index in batch)
+        self.tokens += _tokens(self._encoded, batch)
         self._unsettled.append((self.step, self.examples, loss.detach(), norm.detach()))
         if flat.device.type == "cpu" or len(self._unsettled) >= _UNSETTLED:
             self.settle()
@@ -242,11 +247,15 @@ class Learner:
             self.losses.append((examples, value))
         self._unsettled.clear()
 
-    def kept(self) -> Callable[[Path], None]:
-        """What writes the adapter as it is now to a folder, with the signature of what determines it and its losses."""
+    def kept(self, *, whole: bool = False) -> Callable[[Path], None]:
+        """What writes the adapter as it is now to a folder, with the signature of what determines it and its losses.
+
+        `whole` writes what was reported too: of a job that ended it is nowhere else.
+        """
         self.settle()
         adapter = self.lm.adapters.snapshot(self.weights.name)
-        said = json.dumps({"signature": self._signature, "losses": ends_of(self.losses)}) + "\n"
+        reports = {"reports": self.reports} if whole else {}
+        said = json.dumps({"signature": self._signature, "losses": ends_of(self.losses), **reports}) + "\n"
         return lambda folder: adapter.write(folder, {SIGNATURE: said})
 
     def state(self) -> Callable[[Path], None]:
@@ -264,6 +273,7 @@ class Learner:
             "step": self.step,
             "examples": self.examples,
             "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "reports": torch.tensor(self.reports, dtype=torch.float64),
             "weights": _copied(self.weights.state()),
             "optimizer": {**optimizer, "state": {key: _copied(one) for key, one in optimizer["state"].items()}},
         }
@@ -291,8 +301,11 @@ class Learner:
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.examples = state["step"], state["examples"]
             self.losses = [(int(seen), loss) for seen, loss in state["losses"].tolist()]
-            done = [self._encoded[index] for batch in self._batches[: self.step] for index in batch]
-            self.tokens = sum(len(each.prompt) + len(each.completion) for each in done)
+            if "reports" in state:  # not in one that an older version saved
+                self.reports = [(int(step), loss) for step, loss in state["reports"].tolist()]
+            else:
+                self.reports = [(step, loss) for step, (_, loss) in enumerate(self.losses, 1)]
+            self.tokens = sum(_tokens(self._encoded, batch) for batch in self._batches[: self.step])
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BackendError(
@@ -334,10 +347,27 @@ def _complete(folder: Path, signature: str) -> bool:
     return isinstance(found, dict) and found.get("signature") == signature
 
 
-def _losses_in(folder: Path) -> StepLosses:
+def _losses_in(folder: Path, kept: str = "losses") -> StepLosses:
     """The losses that were kept beside an adapter; none beside one from before they were."""
-    found = json.loads((folder / SIGNATURE).read_text(encoding="utf-8")).get("losses", ())
+    found = json.loads((folder / SIGNATURE).read_text(encoding="utf-8")).get(kept, ())
     return tuple((int(seen), float(loss)) for seen, loss in found)
+
+
+def _told_again(job: TrainJob, encoded: Sequence[TrainingTokens], reports: StepLosses) -> list[TrainEvent]:
+    """What was reported of the steps up to here, as it was reported then."""
+    told: list[TrainEvent] = []
+    losses = dict(reports)
+    seen = tokens = 0
+    for step, batch in enumerate(batches(len(encoded), job.sft, job.seed) if losses else (), 1):
+        seen += len(batch)
+        tokens += _tokens(encoded, batch)
+        if step in losses:
+            told.append(TrainProgress(job.key, step, seen, losses[step], 0.0, tokens, again=True))
+    return told
+
+
+def _tokens(encoded: Sequence[TrainingTokens], batch: Sequence[int]) -> int:
+    return sum(len(encoded[index].prompt) + len(encoded[index].completion) for index in batch)
 
 
 def _signature(lm: CausalLM, job: TrainJob, encoded: Sequence[TrainingTokens]) -> str:

@@ -75,7 +75,7 @@ class Throughput:
 
     def said(self, event: TrainProgress) -> TrainProgress:
         """A report with the share of the arithmetic and the memory at its peak, on a GPU."""
-        if self._device.type != "cuda":
+        if self._device.type != "cuda" or event.again:
             return event
         since = self._clock() - self._began
         rate = self._rate if self._rate is not None else self._tokens / since if since > 0 else None

@@ -215,6 +215,11 @@ class Jobs:
         query = "SELECT step, loss, tokens, valid_loss FROM events WHERE job = ? AND step IS NOT NULL ORDER BY step"
         return self._state.connection.execute(query, (job.n,)).fetchall()
 
+    def last_step(self, job: ServedJob) -> int:
+        """The last step of a job that is known; 0 before the first."""
+        query = "SELECT coalesce(max(step), 0) FROM events WHERE job = ? AND step IS NOT NULL"
+        return int(self._state.connection.execute(query, (job.n,)).fetchone()[0])
+
     def checkpoint(self, job: ServedJob, step: int, adapter: str) -> bool:
         """Store a checkpoint, and its model under its name; False for one that a resumed job reports anew."""
         connection = self._state.connection

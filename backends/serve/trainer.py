@@ -169,7 +169,7 @@ class Trainer:
         async with aclosing(self._backend.train([train])) as events:
             async for event in events:
                 self._take(job, event)
-                if isinstance(event, TrainProgress) and self._over(job, event.step):
+                if isinstance(event, TrainProgress) and not event.again and self._over(job, event.step):
                     self._before[job.id] = self._pace[job.id][1]
                     self._jobs.change(job, status="queued")
                     self._jobs.log(job, f"Step {event.step}: others wait, and have their turn")
@@ -216,8 +216,11 @@ class Trainer:
     def _take(self, job: ServedJob, event: TrainEvent) -> None:
         steps = job.steps_an_epoch * job.hyperparameters.n_epochs
         if isinstance(event, TrainProgress):
-            self._pace.setdefault(job.id, (self._clock(), event.step))
-            self._step[job.id] = event.step
+            if not event.again:
+                self._pace.setdefault(job.id, (self._clock(), event.step))
+                self._step[job.id] = event.step
+            if event.step <= self._jobs.last_step(job):
+                return
             text = f"Step {event.step}/{steps}: training loss={event.loss:.4f}"
             self._jobs.log(job, text, step=event.step, loss=event.loss, tokens=event.tokens)
         elif isinstance(event, Validated):
@@ -263,7 +266,7 @@ class Trainer:
         )
 
     def _tokens(self, job: ServedJob) -> int | None:
-        """Tokens trained on; None where a kill took the last step's report with it."""
+        """Tokens trained on; None where the backend did not say it."""
         steps = self._jobs.steps(job)
         whole = bool(steps) and steps[-1]["step"] == job.steps_an_epoch * job.hyperparameters.n_epochs
         return steps[-1]["tokens"] if whole else None

@@ -64,7 +64,7 @@ class LossFile:
         tokens = 0
         for each in self.steps:
             tokens += each.tokens
-            yield TrainProgress(work.job.key, each.step, work.seen[each.step - 1], each.loss, 0.0, tokens)
+            yield TrainProgress(work.job.key, each.step, work.seen[each.step - 1], each.loss, 0.0, tokens, again=True)
 
     def clear(self) -> None:
         """Forget everything: the work is another one."""

@@ -102,6 +102,7 @@ class TrainProgress:
 
     `tokens` counts those of prompts and completions in all steps so far, where the backend says it; `mfu` is the share
     of the accelerator's arithmetic that all jobs on it use together, and `memory` what they take at its peak, in bytes.
+    `again` marks a step that was taken before the job went on: an earlier process may not have been heard of it.
     """
 
     key: str
@@ -112,6 +113,7 @@ class TrainProgress:
     tokens: int | None = None
     mfu: float | None = None
     memory: int | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

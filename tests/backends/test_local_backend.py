@@ -254,6 +254,14 @@ async def test_a_killed_training_ends_in_equal_bytes(
     # How far the loss fell is known whoever was there: a kill, or an adapter that was found done, forgets no step.
     assert [seen for seen, _ in whole[-1].losses] == [4, 8, 76, 80]
     assert whole[-1].losses == rest[-1].losses == again[-1].losses
+    # So are the losses on the way: what a kill took with it is told again, with the tokens learned until then.
+    reports = [[each for each in some if isinstance(each, TrainProgress)] for some in (rest, again)]
+    assert [(each.step, each.loss, each.tokens) for each in reports[0]] == [
+        (each.step, each.loss, each.tokens) for each in reports[1]
+    ]
+    assert [each.tokens for each in whole if isinstance(each, TrainProgress)][-1] == reports[1][-1].tokens
+    assert not any(each.again for each in whole if isinstance(each, TrainProgress))
+    assert all(each.again for each in reports[1])
     assert sorted(path.name for path in output.iterdir()) == ["adapter", "checkpoint-20", "checkpoint-60"]
 
 
@@ -267,7 +275,7 @@ async def test_closing_keeps_the_steps_done(models: Path, tmp_path: Path) -> Non
     await stream.aclose()  # type: ignore[attr-defined]
     rest = await gather(backend.train([kill_job(model, tmp_path)]))
     await backend.aclose()
-    steps = [each.step for each in rest if isinstance(each, TrainProgress)]
+    steps = [each.step for each in rest if isinstance(each, TrainProgress) and not each.again]
     assert min(steps) > 5
     assert steps[-1] == 20
 
