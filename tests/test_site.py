@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from windowshift.cli import app
 from windowshift.core.spec.spec import parse_spec
+from windowshift.core.store.reader import Reader
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -91,6 +93,17 @@ def test_mkdocs_builds_the_site(tmp_path: Path) -> None:
     assert (tmp_path / "site" / "grid.svg").is_file()
 
 
+def test_every_behaviour_that_the_first_page_offers_is_one() -> None:
+    page = ROOT / "docs" / "first-figure.md"
+    spec = next(text for _, title, text in blocks(page) if title == "first.yaml")
+    own = next(line for line in spec.splitlines() if "tells_a_tale" in line)
+    offered = re.findall(r"`(\{name: .*?\})`", page.read_text(encoding="utf-8"))
+    assert len(offered) >= 5
+    for line in offered:
+        (scorer,) = parse_spec(spec.replace(own, f"  - {line}"), page.name).scorers
+        assert scorer.role == "primary"
+
+
 @pytest.mark.slow
 def test_the_first_figure_is_made_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -104,5 +117,11 @@ def test_the_first_figure_is_made_as_the_page_says(tmp_path: Path, monkeypatch: 
             told = CliRunner().invoke(app, words)
             assert told.exit_code == 0, (words, told.output, told.exception)
     assert list((tmp_path / "figures").glob("*.pdf"))
+    assert (tmp_path / "figures" / "prefix-short-heatmap.png").is_file()
+    with closing(Reader(tmp_path / "first")) as reader:
+        found = reader.find_experiment("first")
+        assert found.behaviours[0].name == "tells_a_tale"
+        means = [cell.summary.mean for cell in reader.cells(found.id, "tells_a_tale") if cell.summary is not None]
+    assert len(set(means)) > 2  # a figure that shows something
     assert (tmp_path / "first.zip").is_file()
     assert list((tmp_path / "first" / "wandb").glob("offline-run-*/run-*.wandb"))
