@@ -59,9 +59,10 @@ def vllm_environment(**more: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class VllmAddress:
-    """Where a server is."""
+    """Where a server is, and the file that it writes its log to."""
 
     port: int
+    log: Path
     key: str | None = None
 
     @property
@@ -71,7 +72,12 @@ class VllmAddress:
 
 @contextmanager
 def vllm_serving(
-    *arguments: str, key: str | None = None, port: int | None = None, model: Path = MICROWORLD, **environment: str
+    *arguments: str,
+    key: str | None = None,
+    port: int | None = None,
+    model: Path = MICROWORLD,
+    seconds: float = START_SECONDS,
+    **environment: str,
 ) -> Iterator[VllmAddress]:
     """Run a vLLM server of a model, the embedded one unless another is named, while the block lasts."""
     if port is None:
@@ -104,8 +110,8 @@ def vllm_serving(
             return False
 
     try:
-        wait_until(healthy, START_SECONDS)
-        yield VllmAddress(port, key)
+        wait_until(healthy, seconds)
+        yield VllmAddress(port, log, key)
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # the engine and its workers are processes of their own
         process.wait()

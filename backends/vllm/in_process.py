@@ -155,7 +155,7 @@ class InProcessEngine:
             "enable_prefix_caching": True,
             "enable_lora": True,
             "worker_extension_cls": WORKER,
-            "enforce_eager": self._options.steering,  # compiled graphs pass hooks by
+            "enforce_eager": self._options.enforce_eager,
         }
         own |= self._options.engine
         try:

@@ -19,6 +19,7 @@ _OWN_ENGINE = {
     "enable_lora": "adapters are always enabled",
     "worker_extension_cls": "it is windowshift's own",
     "generation_config": "sampling is the spec's alone",
+    "enforce_eager": "write  enforce_eager:  beside  engine:",
 }
 
 Address = Annotated[
@@ -38,7 +39,8 @@ class VllmOptions(BackendOptions):
         timeout: seconds after which a request counts as lost.
         patience: seconds that a server may stay away, while it restarts for instance, before requests fail.
         adapters: how many adapters the server may know at once; the least recently used one is unloaded first.
-        steering: in this process only: run eagerly, as steering needs; without it vLLM compiles the model.
+        enforce_eager: in this process only: neither compile the model nor capture CUDA graphs. It starts faster and
+            answers slower; steering works both ways.
         engine: in this process only: vLLM's engine arguments, e.g. ``{dtype: float32, max_loras: 8}``.
     """
 
@@ -51,7 +53,7 @@ class VllmOptions(BackendOptions):
     timeout: Annotated[Number, Field(ge=1)] = 3600.0
     patience: Seconds = 300.0
     adapters: Whole = 64
-    steering: bool = True
+    enforce_eager: bool = False
     engine: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -66,10 +68,9 @@ class VllmOptions(BackendOptions):
         for name, remedy in _OWN_ENGINE.items():
             if name in self.engine:
                 raise ValueError(f"engine.{name} is not yours to set: {remedy}")
-        if self.base_url is not None and self.engine:
-            raise ValueError(
-                "engine is for vLLM in this process: the server at base_url has its own; take one of the two out"
-            )
-        if self.steering and self.engine.get("enforce_eager") is False:
-            raise ValueError("engine.enforce_eager cannot be false with  steering: true")
+        for name, given in (("engine", self.engine), ("enforce_eager", self.enforce_eager)):
+            if self.base_url is not None and given:
+                raise ValueError(
+                    f"{name} is for vLLM in this process: the server at base_url has its own; take one of the two out"
+                )
         return self

@@ -22,8 +22,8 @@ from windowshift.backends.vllm.wire import DrawnAnswer, Logprobs, ModelCards, Sc
 
 LORA_REMEDY = "start the server with  --enable-lora  and the environment variable VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 STEERING_REMEDY = (
-    "start the server with  --worker-extension-cls windowshift.backends.vllm.worker_extension.SteeringWorker "
-    "--enforce-eager  and the environment variable VLLM_SERVER_DEV_MODE=1"
+    "start the server with  --worker-extension-cls windowshift.backends.vllm.worker_extension.SteeringWorker  "
+    "and the environment variable VLLM_SERVER_DEV_MODE=1"
 )
 
 

@@ -121,7 +121,8 @@ class Slots:
             raise BackendError(f"what vLLM's worker says of its steering cannot be used: {error}") from None
         except BackendError as error:
             if "did not fire" in str(error):
-                raise BackendError(f"{error}; start vLLM with  --enforce-eager") from error
+                remedy = "the operator is not in vLLM's graphs: start vLLM with  --enforce-eager,  and report this"
+                raise BackendError(f"{error}; {remedy}") from error
             raise
 
     async def aclose(self) -> None:

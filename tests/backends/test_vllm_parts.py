@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.vllm_adapters import make_adapters
 from windowshift.backends.local.model_folder import locate
@@ -21,7 +20,6 @@ from windowshift.backends.vllm.adapters import AdapterFolder
 from windowshift.backends.vllm.backend import VllmBackend
 from windowshift.backends.vllm.connection import VllmConnection
 from windowshift.backends.vllm.engine import CacheCounts, Served, ranked
-from windowshift.backends.vllm.layer_hooks import changed
 from windowshift.backends.vllm.options import VllmOptions
 from windowshift.backends.vllm.order import Asked, ordered
 from windowshift.backends.vllm.pushes import from_json, to_json
@@ -48,10 +46,11 @@ SIZE = ModelSize(4, 128)
         ({"base_url": "http://user:secret@localhost"}, "must hold no user"),
         ({"concurrency": 0}, "at least 1"),
         ({"adapters": True}, "adapters must be a whole number"),
-        ({"steering": "yes"}, "true or false"),
+        ({"enforce_eager": "yes"}, "true or false"),
+        ({"base_url": "http://localhost:8000", "enforce_eager": True}, "take one of the two out"),
         ({"key_env": "sk-secret-123456"}, "must be the NAME"),
         ({"engine": {"model": "x"}}, "engine.model"),
-        ({"engine": {"enforce_eager": False}}, "enforce_eager"),
+        ({"engine": {"enforce_eager": False}}, "write  enforce_eager:  beside"),
         ({"base_url": "http://localhost:8000", "engine": {"dtype": "float32"}}, "take one of the two out"),
     ],
 )
@@ -280,22 +279,6 @@ def test_what_a_worker_says_has_types_and_bounds(place: str, wrong: Any) -> None
         return
     with pytest.raises(BrokenAnswerError):
         _proofs([push()], read(SlotDone, done), ANSWERS)
-
-
-@pytest.mark.parametrize("paired", [True, False])
-def test_a_layers_output_changes_in_the_steered_rows_alone(paired: bool) -> None:
-    hidden, residual = torch.randn(6, 4), torch.randn(6, 4)
-    rows = torch.tensor([1, 4])
-    output = (hidden, residual) if paired else hidden
-    found = changed(output, rows, lambda stream: stream + 1.0, 4)
-    stream = sum(found) if paired else found
-    before = hidden + residual if paired else hidden
-    assert torch.equal(stream[rows], before[rows] + 1.0)
-    others = torch.tensor([0, 2, 3, 5])
-    for mine, its in zip(found if paired else [found], output if paired else [output], strict=True):
-        assert torch.equal(mine[others], its[others])
-    with pytest.raises(BackendError, match=r"not \[tokens, 5\]"):
-        changed(output, rows, lambda stream: stream, 5)
 
 
 def test_an_engine_that_died_has_its_remedy() -> None:

@@ -1,1 +1,1 @@
-"""Checks of backend `local` on an accelerator that need torch, transformers and PEFT alone."""
+"""Checks on an accelerator that need torch, transformers and PEFT alone: backend `local`, and vLLM's operator."""

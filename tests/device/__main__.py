@@ -41,11 +41,15 @@ def main() -> int:
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
     say(f"device {device} ({name}), torch {torch.__version__}, transformers {transformers.__version__}")
     begun, failed, missing = time.monotonic(), [], []
-    found: list[tuple[str, Callable[..., object]]] = checks.ALL
+    found: list[tuple[str, Callable[..., object]]] = [
+        *checks.ALL,
+        *(checks.CUDA if device.startswith("cuda") else ()),
+    ]
     for label, check in found:
-        if "steer" in label and importlib.util.find_spec("nnsight") is None:
+        library = "triton" if "kernel" in label else "nnsight" if "steer" in label else "torch"
+        if importlib.util.find_spec(library) is None:
             missing.append(label)
-            say(f"MISSING {label}: nnsight is not installed here")
+            say(f"MISSING {label}: {library} is not installed here")
             continue
         at = time.monotonic()
         if at - begun > SECONDS:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tests.tiny_models import ARCHITECTURES, RECURRENT, UNUSUAL, build
+from tests.vllm_kernel import check_captured, check_kernel
 from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.causal_lm import CausalLM, load
@@ -334,4 +335,9 @@ ALL: list[tuple[str, Any]] = [
     ("coherence", check_coherence),
     ("steered logits", check_steered_logits),
     ("steered requests", check_steered_requests),
+]
+
+CUDA: list[tuple[str, Any]] = [
+    ("vLLM's kernel that steers, as tensor operations on the CPU", lambda device, _: check_kernel(device)),
+    ("vLLM's kernel that steers, from a captured CUDA graph", lambda device, _: check_captured(device)),
 ]
