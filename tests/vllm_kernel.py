@@ -1,10 +1,12 @@
 """The kernel that steers on CUDA beside the same in tensor operations on a CPU; on CUDA also from a captured graph.
 
-``TRITON_INTERPRET=1 python -m tests.vllm_kernel`` runs it without a GPU, in any environment that has Triton.
+Without a GPU, in any environment that has Triton: ``TRITON_INTERPRET=1 python -m tests.vllm_kernel run`` runs it, and
+``python -m tests.vllm_kernel compile`` compiles it for Ampere and Hopper.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -130,5 +132,27 @@ def check_captured(device: str) -> None:
         push_operator.use_table(None)
 
 
+def check_compiling() -> None:
+    """Machine code comes out for every precision."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from windowshift.backends.vllm.push_kernel import CONSTANTS, _push
+
+    constants = {**CONSTANTS, "layers": 36, "width": 4096, "block": 4096}
+    pointers = {
+        "tokens": "i32", "starts": "i32", "kinds": "i32", "places": "i32", "alphas": "fp32", "norms": "fp64",
+        "directions": "fp32", "calls": "i64", "tally": "fp64",
+    }  # fmt: skip
+    for precision in ("bf16", "fp16", "fp32"):
+        kinds = {name: f"*{kind}" for name, kind in {**pointers, "hidden": precision, "residual": precision}.items()}
+        names = {name: kinds.get(name, "constexpr" if name in constants else "i32") for name in _push.arg_names}
+        places = {(_push.arg_names.index(name),): value for name, value in constants.items()}
+        for architecture in (80, 90):
+            source = triton.compiler.ASTSource(fn=_push, signature=names, constexprs=places)
+            target = GPUTarget("cuda", architecture, 32)
+            assert triton.compile(source, target=target, options={"num_warps": 8}).asm["cubin"]
+
+
 if __name__ == "__main__":
-    check_kernel("cpu")
+    check_compiling() if sys.argv[1] == "compile" else check_kernel("cpu")

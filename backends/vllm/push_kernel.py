@@ -23,6 +23,12 @@ from windowshift.backends.vllm.push_table import (
     PushTable,
 )
 
+CONSTANTS = {
+    "lines": LINES, "in_prompt": IN_PROMPT, "is_first": IS_FIRST, "recipe_shift": RECIPE_SHIFT,
+    "ablates": ABLATES, "on_prompt": ON_PROMPT, "on_response": ON_RESPONSE,
+}  # fmt: skip
+"""What a kernel knows of a table's layout when it is compiled, by the name of its argument."""
+
 
 def launch(table: PushTable, hidden: Tensor, residual: Tensor, layer: int) -> None:
     """Queue the kernel for all tokens [tokens, width] of a pass, padding included."""
@@ -44,14 +50,8 @@ def launch(table: PushTable, hidden: Tensor, residual: Tensor, layer: int) -> No
         table.tally,
         layers=table.layers,
         width=table.width,
-        lines=LINES,
         block=block,
-        in_prompt=IN_PROMPT,
-        is_first=IS_FIRST,
-        recipe_shift=RECIPE_SHIFT,
-        ablates=ABLATES,
-        on_prompt=ON_PROMPT,
-        on_response=ON_RESPONSE,
+        **CONSTANTS,
         num_warps=8 if block > 2048 else 4,
     )
 
@@ -96,10 +96,10 @@ def _push(  # type: ignore[no-untyped-def]  # Triton's arguments are pointers an
         first_part = tl.load(own, mask=inside, other=0.0)
         second_part = tl.load(before, mask=inside, other=0.0)
         stream = (first_part.to(tl.float32) + second_part.to(tl.float32)).to(first_part.dtype)
-        pushed = 0
+        pushed = begin * 0
         for line in range(begin, end):
             kind = tl.load(kinds + line)
-            tl.atomic_add(calls + line, 1, mask=(mark & is_first) != 0)
+            tl.atomic_add(calls + line, 1, mask=(mark & is_first) != 0, sem="relaxed")
             wanted = tl.where((mark & in_prompt) != 0, kind & on_prompt, kind & on_response)
             if wanted != 0:
                 ablating = (kind & ablates) != 0
@@ -114,12 +114,13 @@ def _push(  # type: ignore[no-untyped-def]  # Triton's arguments are pointers an
                 moved = tl.sqrt(tl.sum(difference * difference))
                 asked = tl.where(ablating, tl.abs(along).to(tl.float64), tl.load(norms + line))
                 touched = ((moved > 0) | ablating).to(tl.float64)
-                tl.atomic_add(tally + line, touched)
-                tl.atomic_add(tally + lines + line, moved.to(tl.float64))
-                tl.atomic_add(tally + 2 * lines + line, asked)
-                tl.atomic_add(tally + 3 * lines + line, tl.sqrt(tl.sum(wide * wide)).to(tl.float64))
+                size = tl.sqrt(tl.sum(wide * wide))
+                tl.atomic_add(tally + line, touched, sem="relaxed")
+                tl.atomic_add(tally + lines + line, moved.to(tl.float64), sem="relaxed")
+                tl.atomic_add(tally + 2 * lines + line, asked, sem="relaxed")
+                tl.atomic_add(tally + 3 * lines + line, size.to(tl.float64), sem="relaxed")
                 stream = changed
-                pushed = 1
+                pushed += 1
         if pushed != 0:
             tl.store(own, stream, mask=inside)
             tl.store(before, tl.zeros_like(stream), mask=inside)

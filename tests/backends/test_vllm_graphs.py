@@ -75,12 +75,14 @@ async def test_a_compiled_model_is_steered_as_local_steers_it(compiling: VllmAdd
     assert any(found[f"all-0-{number}"].text != found[f"plain-0-{number}"].text for number in range(len(THINGS)))
 
 
-def test_the_kernel_for_cuda_does_what_tensor_operations_do() -> None:
-    """Without a GPU in Triton's interpreter; `make test-device` has it on one."""
+@pytest.mark.parametrize("what", ["run", "compile"])
+def test_the_kernel_for_cuda_does_what_tensor_operations_do(what: str, tmp_path: Path) -> None:
+    """Without a GPU: in Triton's interpreter, and compiled though not run. `make test-device` has it on one."""
+    more = {"TRITON_INTERPRET": "1"} if what == "run" else {"TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
-        [vllm_python(), "-m", "tests.vllm_kernel"],
+        [vllm_python(), "-m", "tests.vllm_kernel", what],
         cwd=ROOT,
-        env=vllm_environment(PYTHONPATH=f"{ROOT / 'src'}:{ROOT}", TRITON_INTERPRET="1"),
+        env=vllm_environment(PYTHONPATH=f"{ROOT / 'src'}:{ROOT}", **more),
         capture_output=True,
         text=True,
         timeout=200,
