@@ -26,7 +26,7 @@ IN_PROMPT, IS_FIRST, RECIPE_SHIFT = 1, 2, 2
 """
 ABLATES, ON_PROMPT, ON_RESPONSE = 1, 2, 4
 """A line's kind."""
-RECIPES, LINES, DIRECTIONS = 1 << 15, 1 << 16, 512
+RECIPES, LINES, DIRECTIONS = 1 << 15, 1 << 16, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class PushTable:
         if not (self._numbers.has(1) and self._lines.has(len(ordered)) and self._directions.has(1, len(new))):
             raise BackendError(
                 f"more is steered at once than a vLLM worker has room for ({RECIPES - 1} steerings, {LINES} pushes, "
-                f"{DIRECTIONS} directions): lower  concurrency  or evaluate fewer vectors in one run"
+                f"{DIRECTIONS} directions): evaluate fewer vectors, doses or groups in one run"
             )
         place = Place(self._numbers.take(1), self._lines.take(len(ordered)), ordered)
         counts = np.bincount([push.layer for push in ordered], minlength=self.layers)
