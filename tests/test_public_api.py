@@ -133,6 +133,7 @@ def test_frames_say_their_columns(workspace: Path) -> None:
         (frames.rows, frames.ROWS),
         (frames.points, frames.POINTS),
         (frames.fits, frames.FITS),
+        (frames.doses, frames.DOSES),
     ):
         made: Any = make(found)
         assert tuple(made.columns) == columns

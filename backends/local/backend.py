@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -37,7 +37,7 @@ from windowshift.core.contract.generation import (
     TemplateInputs,
     WrittenPiece,
 )
-from windowshift.core.contract.reading import Reading, ReadRequest
+from windowshift.core.contract.reading import Divergence, Reading, ReadRequest
 from windowshift.core.contract.training import TrainEvent, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
 
@@ -230,6 +230,10 @@ class LocalBackend:
         """Read all answers, those of one model together."""
         return self._turns.stream(lambda: self._readings(requests), "vectors")
 
+    def diverge(self, requests: Sequence[ReadRequest]) -> AsyncGenerator[Divergence, None]:
+        """Read all answers with and without their steering, those of one model together."""
+        return self._turns.stream(lambda: self._divergences(requests), "vectors")
+
     async def aclose(self) -> None:
         """End all streams and release models, the thread and the workers."""
         for crew in self._crews.values():
@@ -362,6 +366,20 @@ class LocalBackend:
         require_libraries(steering=any(request.steering for request in requests))
         from windowshift.backends.local.reading import readings
 
+        return self._read(requests, readings, lambda request, error: Reading(request.key, None, error=error))
+
+    def _divergences(self, requests: Sequence[ReadRequest]) -> Iterator[list[Divergence]]:
+        require_libraries(steering=True)
+        from windowshift.backends.local.reading import divergences_of
+
+        return self._read(requests, divergences_of, lambda request, error: Divergence(request.key, None, error))
+
+    def _read(
+        self,
+        requests: Sequence[ReadRequest],
+        read: Callable[[CausalLM, Sequence[ReadRequest]], Iterator[list[T]]],
+        unread: Callable[[ReadRequest, str], T],
+    ) -> Iterator[list[T]]:
         groups: dict[Model, list[ReadRequest]] = {}
         for request in requests:
             groups.setdefault(request.model, []).append(request)
@@ -369,9 +387,9 @@ class LocalBackend:
             try:
                 lm = self._model(model)
             except WindowshiftError as error:
-                yield [Reading(request.key, None, error=str(error)) for request in group]
+                yield [unread(request, str(error)) for request in group]
             else:
-                yield from readings(lm, group)
+                yield from read(lm, group)
 
     def _model(self, model: Model) -> CausalLM:
         """The loaded model; what cannot be loaded is not tried again."""

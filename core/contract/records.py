@@ -12,7 +12,7 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.prompts import Prompt, stored_prompt
 from windowshift.core.contract.scale import Scale
 
-JobKind = Literal["generate", "train", "evaluate", "score", "filter", "extract", "sweep", "dose", "match"]
+JobKind = Literal["generate", "train", "evaluate", "score", "filter", "extract", "sweep", "dose", "match", "iso_kl"]
 JobState = Literal["pending", "running", "paused", "done", "failed", "cancelled"]
 ExperimentState = Literal["planned", "running", "paused", "done", "failed", "interrupted", "cancelled"]
 Arm = Literal["prefix", "steering"]
@@ -23,7 +23,7 @@ ControlAction = Literal["pause", "resume", "cancel", "retry", "first", "last"]
 BASE = "base"
 SAMPLING: tuple[JobKind, ...] = ("filter", "generate", "sweep", "dose", "evaluate")
 """Kinds of jobs whose rows are completions, in the order of how much waits for them."""
-VECTOR_KINDS: tuple[JobKind, ...] = ("extract", "sweep", "dose", "match")
+VECTOR_KINDS: tuple[JobKind, ...] = ("extract", "sweep", "dose", "match", "iso_kl")
 """Kinds of jobs that make vectors and find their layers and doses."""
 
 

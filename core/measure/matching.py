@@ -71,11 +71,11 @@ def match(
     samples, n = resampled_means(sums, counts, RESAMPLES, seed), counts.sum(axis=1)
     at = np.asarray(alphas, dtype=np.float64)[sound[:-1]]
     rising = bool(means[-2] >= means[0])
-    curve = _monotone(linked[:-1], rising)
+    curve = monotone(linked[:-1], rising)
     alpha = _solve(at, curve, float(linked[-1]), rising)
     drawn = scale.forward(samples, n)
     solved = np.array(
-        [_clipped(at, _monotone(row[:-1], rising), row[-1], rising) for row in drawn if np.isfinite(row).all()]
+        [_clipped(at, monotone(row[:-1], rising), row[-1], rising) for row in drawn if np.isfinite(row).all()]
     )
     wanted = estimate(float(means[-1]), samples[:, -1], int(counts[-1].sum()))
     assert wanted is not None
@@ -91,7 +91,7 @@ def match(
     )
 
 
-def _monotone(values: Floats, rising: bool) -> Floats:
+def monotone(values: Floats, rising: bool) -> Floats:
     """The nearest monotone values, by pooling adjacent violators (Ayer et al. 1955)."""
     sign = 1.0 if rising else -1.0
     means: list[float] = []

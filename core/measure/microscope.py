@@ -187,7 +187,7 @@ def controls_of(experiment: ExperimentRow) -> dict[str, dict[str, str]]:
 
 def _doses_like(control: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[str]:
     """The conditions that steer along the vector of a control in the same way."""
-    same = ("alphas", "span", "match", "unit", "tokens", "ablate", "prefix")
+    same = ("alphas", "span", "match", "iso_kl", "unit", "tokens", "ablate", "prefix")
     return [
         entry["name"]
         for entry in entries

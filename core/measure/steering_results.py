@@ -1,4 +1,4 @@
-"""What an experiment's steering came to: vectors, layer sweeps, dose curves, matched doses and controls."""
+"""What an experiment's steering came to: vectors, layer sweeps, dose curves, matched and iso-KL doses, controls."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.calibration import DosePoint, LayerRange
 from windowshift.core.measure.effect import against, linked, shown_effect
 from windowshift.core.measure.family import Reach
+from windowshift.core.measure.iso_kl import KlPoint, kl_at
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.sampled import Sampled, combined
 from windowshift.core.store.artifact_folder import ArtifactFolder
@@ -46,6 +47,7 @@ class LayerSweep:
     rule: str
     ranges: tuple[LayerRange, ...]
     curves: Mapping[int, tuple[DosePoint, ...]]
+    tokens: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class MatchedDose:
     neither an eval nor a train condition has it), `ratio` the second over the first, or minus it where means do not
     compare by ratio; paired by prompt. `truncated` counts the completions behind `reached` that were cut off.
     `verdict` is that of the test of equivalence: whether both means differ by less than 10 % of the target.
+    `refined_on` counts the development prompts on which `alpha` was solved anew; None: it is the dose curve's, as
+    `curve_alpha` is.
     """
 
     vector: str
@@ -86,6 +90,33 @@ class MatchedDose:
     ratio: Estimate | None
     truncated: int = 0
     verdict: Verdict | None = None
+    refined_on: int | None = None
+    curve_alpha: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IsoKlDose:
+    """The alpha at which the 95th percentile of KL per token is `nats`; None where it is out of reach.
+
+    `nats` has the sign of the push. `kl` is the percentile at `alpha`, over all tokens of `prompts` completions; its n
+    counts tokens. `reached` is the base mean under the dose where a condition has it, of which `truncated`
+    completions were cut off. `points` are all alphas that the search measured.
+    """
+
+    vector: str
+    tokens: str
+    nats: float
+    layer: int
+    alpha: float | None
+    alpha_low: float | None
+    alpha_high: float | None
+    dose: float | None
+    kl: Estimate | None
+    prompts: int
+    points: tuple[KlPoint, ...]
+    problem: str | None = None
+    reached: Estimate | None = None
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +146,7 @@ class SteeringResults:
     sweeps: tuple[LayerSweep, ...] = ()
     curves: tuple[DoseCurve, ...] = ()
     matches: tuple[MatchedDose, ...] = ()
+    iso_kl: tuple[IsoKlDose, ...] = ()
     controls: tuple[ControlEffect, ...] = ()
     fired: tuple[tuple[str, Fired], ...] = ()
 
@@ -126,6 +158,11 @@ class SteeringResults:
         found = next((one for one in self.sweeps if one.vector == name), None)
         of = self._of(name)
         return self.chosen_by(of) if found is None and of is not None else found
+
+    def kl_at(self, vector: str, tokens: str, alpha: float) -> float | None:
+        """The 95th percentile of KL at an alpha, between those that a search measured; None: no search was there."""
+        found = (kl_at(one.points, alpha) for one in self.iso_kl if (one.vector, one.tokens) == (vector, tokens))
+        return 0.0 if alpha == 0 else next((one for one in found if one is not None), None)
 
     def layer(self, name: str) -> int | None:
         """The layer at which a vector is used; None until it is known. A control's is that of its vector."""
@@ -148,7 +185,8 @@ def vectors_made(reader: Reader, experiment: ExperimentRow) -> SteeringResults:
     return SteeringResults(
         tuple(_vector(reader, job) for job in jobs if job.kind == "extract"),
         tuple(_sweep(job.result) for job in jobs if job.kind == "sweep" and "layer" in job.result),
-        tuple(_curve(job.result) for job in jobs if job.kind == "dose" and "points" in job.result),
+        tuple(_curve(job.result) for job in jobs if job.kind == "dose" and "points" in job.result and _whole(job)),
+        iso_kl=tuple(_iso_kl(job, [], None) for job in jobs if job.kind == "iso_kl" and job.result),
         fired=tuple((job.label, one) for job in jobs for one in fired_from_json(job.result.get("fired", ()))),
     )
 
@@ -165,10 +203,21 @@ def steering_results(reader: Reader, experiment: ExperimentRow, resampled: Resam
         if entry.get("kind") == "steering"
     ]
     jobs = reader.jobs(experiment.id)
-    matches = [_match(job.result, conditions, resampled) for job in jobs if job.kind == "match" and job.result]
+    solved = {job.id: job for job in jobs if job.kind == "match" and job.result}
+    for job in list(solved.values()):
+        # One that was solved anew stands for the first solution, and is there only where that was within reach.
+        solved.pop(job.inputs.get("refines", ""), None)
+    refined = {job.inputs["refines"] for job in jobs if job.kind == "match" and "refines" in job.inputs}
+    matches = [
+        _match(job.result, conditions, resampled)
+        for job in solved.values()
+        if job.id not in refined or job.result["alpha"] is None
+    ]
+    doses = [_iso_kl(job, conditions, resampled) for job in jobs if job.kind == "iso_kl" and job.result]
     return replace(
         made,
         matches=tuple(sorted(matches, key=lambda one: (one.vector, one.tokens, one.target.value))),
+        iso_kl=tuple(sorted(doses, key=lambda one: (one.vector, one.tokens, one.nats))),
         controls=tuple(_controls(made.vectors, conditions, resampled)),
     )
 
@@ -192,12 +241,40 @@ def _sweep(result: Mapping[str, Any]) -> LayerSweep:
         result["rule"],
         tuple(LayerRange(**one) for one in result["ranges"]),
         {int(layer): tuple(DosePoint(**point) for point in curve) for layer, curve in result["curves"].items()},
+        result.get("tokens", "all"),
     )
 
 
 def _curve(result: Mapping[str, Any]) -> DoseCurve:
     points = tuple(DosePoint(**point) for point in result["points"])
     return DoseCurve(result["vector"], result["layer"], result["tokens"], points)
+
+
+def _whole(job: JobRow) -> bool:
+    """Whether a dose job is a curve over all doses, and no refinement of one."""
+    return job.inputs.get("for") != "refine"
+
+
+def _iso_kl(job: JobRow, conditions: list[dict[str, Any]], r: Resampled | None) -> IsoKlDose:
+    result = job.result
+    wanted = [result["vector"]], result["nats"], result["push"], None
+    reached, truncated = None, 0
+    for entry in conditions:
+        own = entry["vectors"], entry.get("iso_kl"), entry["tokens"], entry["prefix"]
+        if r is not None and own == wanted:
+            column = r.base_as_trained("steering", entry["name"])
+            if column is not None and r.done(column):
+                reached, truncated = _mean(r, column), r.tally(column).truncated
+    keys = ("vector", "nats", "layer", "alpha", "alpha_low", "alpha_high", "dose", "prompts")
+    return IsoKlDose(
+        **{key: result[key] for key in keys},
+        tokens=result["push"],
+        kl=Estimate(**result["kl"]) if result["kl"] else None,
+        points=tuple(KlPoint(**point) for point in result["points"]),
+        problem=None if job.state == "done" else job.error,
+        reached=reached,
+        truncated=truncated,
+    )
 
 
 def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resampled) -> MatchedDose:
@@ -231,6 +308,8 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
         ratio=ratio,
         truncated=truncated,
         verdict=verdict,
+        refined_on=result["prompts"] if result.get("refined") else None,
+        curve_alpha=result.get("curve_alpha", result["alpha"]),
     )
 
 
@@ -263,7 +342,7 @@ def _controls(
     vectors: tuple[VectorLine, ...], conditions: list[dict[str, Any]], r: Resampled
 ) -> Iterator[ControlEffect]:
     controlled = {one.name: one for one in vectors if one.of is not None}
-    dose = ("alphas", "span", "match", "unit", "tokens", "ablate", "prefix")
+    dose = ("alphas", "span", "match", "iso_kl", "unit", "tokens", "ablate", "prefix")
     once = {entry["name"]: entry for entry in conditions}
     for entry in once.values():
         line = controlled.get(entry["vectors"][0]) if len(entry["vectors"]) == 1 else None
@@ -273,7 +352,7 @@ def _controls(
             (
                 other
                 for other in conditions
-                if other["vectors"] == [line.of] and all(other[key] == entry[key] for key in dose)
+                if other["vectors"] == [line.of] and all(other.get(key) == entry.get(key) for key in dose)
             ),
             None,
         )

@@ -45,6 +45,19 @@ def curve_trials(inputs: Mapping[str, Any], header: VectorHeader, swept: Mapping
     return [Trial(layer, alpha, header.dose_of(alpha, layer)) for alpha in alphas]
 
 
+def refined_trials(inputs: Mapping[str, Any], header: VectorHeader, first: Mapping[str, Any]) -> list[Trial]:
+    """What a refinement tries, in ascending order: evenly around the alpha that a curve came to.
+
+    As far as half of it on either side, or twice as far as its interval reaches where that is more: so the target is
+    hardly ever missed.
+    """
+    layer, count, alpha = int(first["layer"]), int(inputs["points"]), float(first["alpha"])
+    ends = [end for end in (first["alpha_low"], first["alpha_high"]) if end is not None]
+    width = max([abs(alpha) / 2, *(2 * abs(end - alpha) for end in ends)])
+    alphas = [alpha + width * (2 * k / (count - 1) - 1) for k in range(count)]
+    return [Trial(layer, one, header.dose_of(one, layer)) for one in alphas]
+
+
 def swept(trials: Sequence[Trial], reader: Reader, job: int, prompts: int, behaviour: Behaviour) -> dict[str, Any]:
     """Choose the layer of a sweep whose rows are all there; the result that the store keeps.
 
@@ -108,7 +121,7 @@ def dose_points(
 def matched(
     trials: Sequence[Trial], reader: Reader, job: int, prompts: int, target: int, behaviour: Behaviour
 ) -> Match:
-    """Solve the dose curve of a job for the mean of another job's completions.
+    """Solve the doses of a job for the mean of another job's completions.
 
     Raises:
         SpecError: the curve cannot be solved at all.

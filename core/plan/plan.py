@@ -15,6 +15,7 @@ from windowshift.core.contract.conditions import Condition, ShotGroup
 from windowshift.core.contract.errors import BackendError, SpecError, told_of_files
 from windowshift.core.contract.fine_tune import fine_tuned
 from windowshift.core.contract.prompts import Prompt, PromptBringer, PromptMaker, PromptSorter, set_digest
+from windowshift.core.contract.reading import DivergingBackend
 from windowshift.core.contract.records import BASE, JobKind, primary_of
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
 from windowshift.core.plan.capabilities import check_capabilities, check_system, check_system_channel
@@ -33,7 +34,7 @@ from windowshift.core.plan.grid_jobs import GridPlanner
 from windowshift.core.plan.guards import Guard, GuardPlanner, read_guards
 from windowshift.core.plan.jobs import Cell, GuardCell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
-from windowshift.core.plan.vector_jobs import VectorPlanner
+from windowshift.core.plan.vector_jobs import VectorPlanner, development_wanted
 from windowshift.core.settings.example_weights import weights_of
 from windowshift.core.settings.given_rows import GivenRows, asked_of, known_rows, read_given_rows
 from windowshift.core.settings.judge import JudgedSetting, judges_of
@@ -222,7 +223,10 @@ def make_plan(
     brought = setting.brought() if isinstance(setting, PromptBringer) else ()
     first = [prompt for prompt in brought if (prompt.turns, prompt.text) not in asked][: wanted[1]]
     if apart is None:
-        drawn = draw(source, wanted[0], wanted[1] - len(first), spec.data.seed, folder, prepare, asked, uses)
+        more = development_wanted(spec, _doses(grid))
+        drawn = draw(
+            source, wanted[0], wanted[1] - len(first), spec.data.seed, folder, prepare, asked, uses, development=more
+        )
         drawn = replace(drawn, evaluation=(*first, *drawn.evaluation))
     else:
         drawn = draw(source, apart[0] + wanted[1], apart[1], spec.data.seed, folder, prepare, asked, uses)
@@ -271,6 +275,8 @@ def make_plan(
     if spec.vectors:
         name, size = _vector_backend(spec, backends)
         maker.vectors = vectors = VectorPlanner(maker, name, size, folder)
+        diverging = (one for one in spec.vector_backends if isinstance(backends[one], DivergingBackend))
+        vectors.diverging = next(diverging, None)
         for vector in spec.vectors:
             vectors.vector(vector)
     able = backends[spec.train_backend].capabilities
@@ -284,7 +290,8 @@ def make_plan(
         [one.name for one in grid.evaluate],
         [behaviour.name for behaviour in measured],
     )
-    sets = (drawn.data, drawn.evaluation, *(rows.prompts for rows in given.values()), *(one.prompts for one in guards))
+    sets = [drawn.data, drawn.evaluation, *(vectors.prompts if vectors else ())]
+    sets += [*(rows.prompts for rows in given.values()), *(one.prompts for one in guards)]
     return Plan(
         spec,
         spec_text,
@@ -324,6 +331,12 @@ def _sampled(spec: Spec, grid: GridSpec, drawn: DrawnPrompts) -> list[Met]:
     met += [(one, spec.channel.train, drawn.evaluation) for one in _trained(grid).values()]
     met += [(one, spec.channel.evaluate, drawn.evaluation) for one in (*grid.evaluate, *grid.base)]
     return met
+
+
+def _doses(grid: GridSpec) -> Iterator[Condition]:
+    """Everything that may push by a dose."""
+    for condition in (*grid.generate, *grid.evaluate, *grid.base, *_trained(grid).values()):
+        yield from pushing(condition)
 
 
 def _trained(grid: GridSpec) -> dict[str, Condition]:

@@ -1,17 +1,19 @@
-"""The plan of a spec's vectors: jobs that make them, choose their layer, measure their doses and match them."""
+"""The plan of a spec's vectors: jobs that make them, choose their layer, measure their doses and solve for alphas."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.backend import ModelSize
-from windowshift.core.contract.conditions import Channel, NoPrefix
+from windowshift.core.contract.conditions import Channel, Condition, NoPrefix
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Tokens
 from windowshift.core.contract.home import at_home
-from windowshift.core.contract.prompts import set_digest
+from windowshift.core.contract.prompts import Prompt, set_digest
+from windowshift.core.contract.reading import KL_QUANTILE, KL_TOLERANCE
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.vector_file import VectorHeader, digest_of, read_header, read_vector
@@ -21,10 +23,12 @@ from windowshift.core.spec.answered_file import AnsweredFile, read_answered
 from windowshift.core.spec.dose import SteeringDose
 from windowshift.core.spec.given import GivenData, KeptData, KnownAnswers
 from windowshift.core.spec.grid_spec import named
+from windowshift.core.spec.spec import Spec
 from windowshift.core.spec.spec_errors import did_you_mean
 from windowshift.core.spec.vector_spec import CompletionsFile, VectorSpec, control_vector
 
 SWEPT_LAYERS = 8
+REFINED_POINTS = 7
 
 
 class VectorPlanner:
@@ -35,12 +39,20 @@ class VectorPlanner:
         backend: the name of the backend that makes vectors.
         size: the model's.
         folder: where relative files are looked for.
+
+    Attributes:
+        files: those that vectors are read from, by digest.
+        answered: files of completions, likewise.
+        prompts: sets that jobs name besides those of the grid.
+        diverging: the backend that measures KL; None: there is none.
     """
 
     def __init__(self, maker: JobMaker, backend: str, size: ModelSize, folder: Path) -> None:
         self._maker, self._spec, self._backend = maker, maker.spec, backend
         self._layers, self._width, self._folder = size.layers, size.width, folder
         self.files: dict[str, Path] = {}
+        self.prompts: list[tuple[Prompt, ...]] = []
+        self.diverging: str | None = None
         self.answered: dict[str, AnsweredFile] = {}
         self._made: dict[str, Job] = {}
         self._open: list[str] = []
@@ -54,7 +66,7 @@ class VectorPlanner:
         vectors: list[dict[str, Any]] = []
         parents: list[str] = []
         for name in condition.vectors:
-            made, layer = self.vector(name), self._layer(name)
+            made, layer = self.vector(name), self._layer(name, condition.tokens)
             if isinstance(layer, int):
                 self._check_direction(name, layer, doses=condition.unit == "dose")
             vectors.append({"vector": made.id, "layer": {"sweep": layer.id} if isinstance(layer, Job) else layer})
@@ -64,6 +76,10 @@ class VectorPlanner:
             match = self._match(condition.vectors[0], condition.match, condition.tokens, channel)
             parents.append(match.id)
         found = {**condition.identity(), "vectors": vectors, "match": match.id if match else None}
+        if condition.iso_kl is not None:
+            solved = self._iso_kl(condition.vectors[0], condition.iso_kl, condition.tokens)
+            parents.append(solved.id)
+            found["iso_kl"] = solved.id
         return found, tuple(dict.fromkeys(parents))
 
     def vector(self, name: str) -> Job:
@@ -178,19 +194,19 @@ class VectorPlanner:
 
     # -- layer and dose -------------------------------------------------------------------------
 
-    def _layer(self, name: str) -> int | Job:
+    def _layer(self, name: str, tokens: Tokens) -> int | Job:
         """The layer in use: a number, or the sweep that chooses it."""
         entry = self._entry(name)
         if isinstance(entry.layer, int):
             self._check_layer(f"vectors.{name}.layer", entry.layer)
             return entry.layer
         if entry.layer is None and entry.of is not None:
-            return self._layer(entry.of)
+            return self._layer(entry.of, tokens)
         if entry.layer is None and entry.file is not None:
             header = self._header(name)
             if header is not None and header.layer is not None:
                 return header.layer
-        return self._sweep(name, None)
+        return self._sweep(name, None, tokens)
 
     def _check_layer(self, where: str, layer: int) -> None:
         if layer >= self._layers:
@@ -215,9 +231,11 @@ class VectorPlanner:
             return self._header(entry.of)
         return None if entry.file is None else read_header(self.files[self.vector(name).inputs["digest"]])
 
-    def _sweep(self, name: str, layer: int | None) -> Job:
+    def _sweep(self, name: str, layer: int | None, tokens: Tokens) -> Job:
         """Tries doses at several layers, or at the one that is set."""
         tried = self._entry(name).calibrate
+        # Matching by the curve alone sweeps on all tokens, whatever the condition pushes: such jobs keep their ids.
+        tokens = tokens if tried.matching == "refined" else "all"
         layers = [layer] if layer is not None else tried.layers
         if layers is None:
             header = self._header(name)
@@ -230,10 +248,10 @@ class VectorPlanner:
         prompts = min(tried.prompts, self._spec.sampling.prompts)
         inputs, parents = self._base_rows(prompts)
         inputs |= {"vector": self.vector(name).id, "layers": layers, "doses": list(tried.doses), "for": "sweep"}
-        inputs |= self._maker.read_scores
+        inputs |= self._maker.read_scores if tokens == "all" else {"tokens": tokens, **self._maker.read_scores}
         total = (1 + len(layers) * len(tried.doses)) * prompts
         job = self._maker.add(
-            Job("sweep", f"layers and doses of {name}", inputs, (*parents, self.vector(name).id), total)
+            Job("sweep", f"layers and doses of {name}{_on(tokens)}", inputs, (*parents, self.vector(name).id), total)
         )
         self._maker.score(job, total)
         return job
@@ -241,16 +259,15 @@ class VectorPlanner:
     def _curve(self, name: str, tokens: Tokens) -> Job:
         """The dose curve at the layer in use."""
         tried = self._entry(name).calibrate
-        layer = self._layer(name)
-        sweep = layer if isinstance(layer, Job) else self._sweep(name, layer)
+        layer = self._layer(name, tokens)
+        sweep = layer if isinstance(layer, Job) else self._sweep(name, layer, tokens)
         prompts = self._spec.sampling.prompts
         inputs, parents = self._base_rows(prompts)
         inputs |= {"vector": self.vector(name).id, "sweep": sweep.id, "tokens": tokens, "for": "dose"}
         inputs |= {"points": tried.points, "reach": tried.reach, **self._maker.read_scores}
         total = (2 * tried.points + 1) * prompts
-        on = "" if tokens == "all" else f" on {tokens} tokens"
         parents = (*parents, self.vector(name).id, sweep.id)
-        job = self._maker.add(Job("dose", f"dose curve of {name}{on}", inputs, parents, total))
+        job = self._maker.add(Job("dose", f"dose curve of {name}{_on(tokens)}", inputs, parents, total))
         self._maker.score(job, total)
         return job
 
@@ -273,6 +290,82 @@ class VectorPlanner:
         chosen = self._maker.chosen(seed)
         reached = self._maker.evaluate(target, seed, chosen, channel, label=f"{BASE} → {group}, to be matched")
         inputs = {"curve": curve.id, "target": reached.id}
-        on = "" if tokens == "all" else f" on {tokens} tokens"
-        label = f"alpha of {real} that matches {group}{on}"
-        return self._maker.add(Job("match", label, inputs, (curve.id, reached.id), 1))
+        label = f"alpha of {real} that matches {group}{_on(tokens)}"
+        job = self._maker.add(Job("match", label, inputs, (curve.id, reached.id), 1))
+        return job if entry.calibrate.matching == "curve" else self._refined(real, target, tokens, channel, job)
+
+    def _refined(self, name: str, target: Condition, tokens: Tokens, channel: Channel, first: Job) -> Job:
+        """Solves a matched dose anew: alphas near the first solution, and the target, on development prompts."""
+        count = self._entry(name).calibrate.development
+        reached = self._undosed(target, count, channel, f"{BASE} → {target.name} on development prompts, to be matched")
+        inputs, parents = self._developed(NoPrefix(), count, "user")
+        inputs |= {"vector": self.vector(name).id, "match": first.id, "tokens": tokens, "for": "refine"}
+        inputs |= {"points": REFINED_POINTS, **self._maker.read_scores}
+        total = REFINED_POINTS * count
+        parents = (*parents, self.vector(name).id, first.id)
+        label = f"doses of {name} near {target.name}{_on(tokens)}"
+        near = self._maker.add(Job("dose", label, inputs, parents, total))
+        self._maker.score(near, total)
+        inputs = {"curve": near.id, "target": reached.id, "refines": first.id}
+        return self._maker.add(Job("match", f"{first.label}, refined", inputs, (near.id, reached.id, first.id), 1))
+
+    def _iso_kl(self, name: str, nats: float, tokens: Tokens) -> Job:
+        """Solves for the alpha of a KL; a control has one of its own, at the layer of what it controls."""
+        if self.diverging is None:
+            raise SpecError(
+                f"iso_kl of vector '{name}': backend '{self._spec.generate_backend}' does not tell how far a push "
+                "takes the model's predictions: write  backend: local,  or  backend: {train: local, generate: ...}"
+            )
+        made, layer = self.vector(name), self._layer(name, tokens)
+        label = f"{BASE} on development prompts, to measure KL on"
+        own = self._undosed(NoPrefix(), self._root(name).calibrate.development, "user", label)
+        inputs: dict[str, Any] = {"backend": self.diverging, "model": self._maker.model, "vector": made.id}
+        inputs |= {"layer": {"sweep": layer.id} if isinstance(layer, Job) else layer, "tokens": tokens, "nats": nats}
+        inputs |= {"quantile": KL_QUANTILE, "tolerance": KL_TOLERANCE, "completions": own.id}
+        parents = (made.id, *([layer.id] if isinstance(layer, Job) else []), own.id)
+        return self._maker.add(Job("iso_kl", f"alpha of {name} with KL {nats:+g}{_on(tokens)}", inputs, parents, 1))
+
+    def _undosed(self, condition: Condition, count: int, channel: Channel, label: str) -> Job:
+        """The base model under a condition on development prompts."""
+        inputs, parents = self._developed(condition, count, channel)
+        job = self._maker.add(Job("evaluate", label, inputs, parents, count))
+        self._maker.score(job, count)
+        return job
+
+    def _developed(self, condition: Condition, count: int, channel: Channel) -> ConditionIdentity:
+        """Inputs of rows of the base model on development prompts."""
+        chosen = self._maker.drawn.development[:count]
+        if chosen not in self.prompts:
+            self.prompts.append(chosen)
+        place = {"set": set_digest(chosen), "last": count}
+        inputs, parents = self._maker.sampled("development", condition, self._spec.seeds[0], channel, place)
+        return {**inputs, "rows": [0, count]}, parents
+
+    def _root(self, name: str) -> VectorSpec:
+        """The vector that is no control: itself, or what it controls at last."""
+        entry = self._entry(name)
+        return entry if entry.of is None else self._root(entry.of)
+
+
+def development_wanted(spec: Spec, conditions: Iterable[Condition]) -> int:
+    """How many development prompts solving for the alphas of some conditions takes; 0: none.
+
+    A vector that is not there is no matter here: it is refused where it is planned.
+    """
+    wanted = [0]
+    for condition in conditions:
+        if not isinstance(condition, SteeringDose) or (condition.match is None and condition.iso_kl is None):
+            continue
+        name: str | None = condition.vectors[0]
+        entry: VectorSpec | None = None
+        while name is not None:
+            entry = spec.vectors.get(name) or control_vector(name)
+            name = entry.of if entry else None
+        tried = entry.calibrate if entry else None
+        if tried and (condition.iso_kl is not None or tried.matching == "refined"):
+            wanted.append(tried.development)
+    return max(wanted)
+
+
+def _on(tokens: Tokens) -> str:
+    return "" if tokens == "all" else f" on {tokens} tokens"

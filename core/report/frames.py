@@ -49,8 +49,13 @@ FITS = (
     *_estimates("slope", "scatter", "corrected", "intercept", "predicted", "r2"),
     "reason",
 )
+DOSES = (
+    *("vector", "tokens", "layer", "unit", "asked"),
+    *_estimates("alpha", "kl", "mean", "against"),
+    *("dose", "refined_on", "n", "prompts", "truncated", "verdict", "reason"),
+)
 _COUNTS = ("n", "prompts", "truncated", "missing", "failed", "cells_done", "cells", "points", "rows")
-_WHOLE = ("seed", "step", "done", "total", *_COUNTS)
+_WHOLE = ("seed", "step", "done", "total", "layer", "refined_on", *_COUNTS)
 
 
 def cells(report: Report) -> DataFrame:
@@ -119,6 +124,32 @@ def fits(report: Report) -> DataFrame:
                 row |= _numbers("corrected", fit.corrected) | _numbers("intercept", fit.intercept)
                 found.append(row | _numbers("predicted", fit.predicted) | _numbers("r2", fit.r2))
     return _frame(FITS, found)
+
+
+def doses(report: Report) -> DataFrame:
+    """One row a steering dose that was solved for, matched or of equal KL.
+
+    Columns: `vector`, `tokens` that are pushed, `layer`, `unit` (`match` or `iso_kl`), `asked` (the prefix group, or
+    the nats with the sign of the push), `alpha` (missing where it is out of reach; an end of its interval that lies
+    beyond what was measured is missing too), `kl` (of `iso_kl`: 95th percentile over tokens of KL(steered || base),
+    in nats), `mean` of the base model under the dose and `against` what it is compared with (`match`), `dose` (alpha
+    in units of the residual stream), `refined_on` so many development prompts, `n` completions behind `mean`,
+    `truncated` of them, `prompts` that KL was measured on, `verdict` (`matched`, `off` or `open`), `reason`.
+    """
+    found: list[dict[str, Any]] = []
+    for one in report.steering.matches:
+        row = {"vector": one.vector, "tokens": one.tokens, "layer": one.layer, "unit": "match", "asked": one.group}
+        row |= {"alpha": one.alpha, "alpha_low": one.alpha_low, "alpha_high": one.alpha_high, "dose": one.dose}
+        row |= {"refined_on": one.refined_on, "verdict": one.verdict, "truncated": one.truncated}
+        row |= {"n": one.reached.n if one.reached else 0, "reason": "out of reach" if one.alpha is None else None}
+        found.append(row | _numbers("mean", one.reached) | _numbers("against", one.ratio))
+    for dose in report.steering.iso_kl:
+        row = {"vector": dose.vector, "tokens": dose.tokens, "layer": dose.layer, "unit": "iso_kl"}
+        row |= {"asked": f"{dose.nats:+g}", "dose": dose.dose, "prompts": dose.prompts, "reason": dose.problem}
+        row |= {"alpha": dose.alpha, "alpha_low": dose.alpha_low, "alpha_high": dose.alpha_high}
+        row |= {"n": dose.reached.n if dose.reached else 0, "truncated": dose.truncated}
+        found.append(row | _numbers("kl", dose.kl) | _numbers("mean", dose.reached))
+    return _frame(DOSES, found)
 
 
 def completions(workspace: str | Path, name: str) -> DataFrame:
@@ -203,7 +234,8 @@ def _frame(columns: Sequence[str], found: Iterable[Mapping[str, Any]]) -> DataFr
     made = pd.DataFrame(list(found), columns=list(columns))
     # A column of whole numbers stays one where some are missing; one of numbers is one where all are.
     whole = {name: "Int64" for name in columns if name in _WHOLE}
-    texts = ("arm", "generate", "train", "evaluate", "status", "final", "reason", "spread_is")
+    texts = {"arm", "generate", "train", "evaluate", "status", "final", "reason", "spread_is"}
+    texts |= {"vector", "tokens", "unit", "asked", "verdict"}
     return made.astype(whole | {name: "float64" for name in columns if name not in whole and name not in texts})
 
 

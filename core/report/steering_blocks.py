@@ -10,11 +10,21 @@ from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.truncation import counted_dagger
 from windowshift.core.measure.calibration import DosePoint
-from windowshift.core.measure.steering_results import ControlEffect, DoseCurve, LayerSweep, MatchedDose, SteeringResults
+from windowshift.core.measure.steering_results import (
+    ControlEffect,
+    DoseCurve,
+    IsoKlDose,
+    LayerSweep,
+    MatchedDose,
+    SteeringResults,
+)
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.settings.soundness import COHERENCE, REPETITION
 
 CONTROL_LIMIT = 0.25
+NOTHING_ELSE = SteeringResults()
+KL_NOTE = "KL: 95th percentile over tokens of KL(steered ‖ base), nats a token"
+BETWEEN = f"{KL_NOTE}, interpolated between the alphas that a search measured"
 
 
 def steering_blocks(found: SteeringResults, behaviour: Behaviour) -> Iterator[Block]:
@@ -25,9 +35,11 @@ def steering_blocks(found: SteeringResults, behaviour: Behaviour) -> Iterator[Bl
     for sweep in found.sweeps:
         yield from sweep_blocks(sweep, behaviour)
     for curve in found.curves:
-        yield from curve_blocks(curve, behaviour)
+        yield from curve_blocks(curve, behaviour, found)
     if found.matches:
-        yield from match_blocks(found.matches, behaviour)
+        yield from match_blocks(found.matches, behaviour, found)
+    if found.iso_kl:
+        yield from iso_kl_blocks(found.iso_kl, behaviour)
     if found.controls:
         yield from control_blocks(found.controls, behaviour)
     yield from fired_blocks(found)
@@ -53,7 +65,7 @@ def vector_blocks(found: SteeringResults) -> Iterator[Block]:
 
 def sweep_blocks(sweep: LayerSweep, behaviour: Behaviour) -> Iterator[Block]:
     """The doses tried at every layer, and the layer picked."""
-    yield Heading(f"Layer of {sweep.vector}: {sweep.layer}")
+    yield Heading(f"Layer of {sweep.vector}{_on(sweep.tokens)}: {sweep.layer}")
     yield Line(f"Rule: {sweep.rule}.", "dim")
     doses = [point.dose for point in next(iter(sweep.curves.values()))]
     heads = ("layer", *(f"{number(dose or 0.0, 3)}" for dose in doses), "sound alphas", "why it ends there")
@@ -85,12 +97,13 @@ def _cut_note(behaviour: Behaviour) -> str:
     return f"†k: k truncated at the token limit; {behaviour.scale.words.truncated}"
 
 
-def curve_blocks(curve: DoseCurve, behaviour: Behaviour) -> Iterator[Block]:
-    """The base model's mean, coherence and repetition under every alpha."""
-    on = "" if curve.tokens == "all" else f", {curve.tokens} tokens"
-    yield Heading(f"Dose-response of the base model: {curve.vector} at layer {curve.layer}{on}")
+def curve_blocks(curve: DoseCurve, behaviour: Behaviour, found: SteeringResults = NOTHING_ELSE) -> Iterator[Block]:
+    """The base model's mean, coherence and repetition under every alpha; its KL where `found` has a search of it."""
+    yield Heading(f"Dose-response of the base model: {curve.vector} at layer {curve.layer}{_on(curve.tokens)}")
     rows = []
-    for point in curve.points:
+    kls = [found.kl_at(curve.vector, curve.tokens, point.alpha) for point in curve.points]
+    measured = any(kls)
+    for point, kl in zip(curve.points, kls, strict=True):
         mean = Estimate(point.mean, point.low, point.high, point.n)
         sound = "—" if point.coherence is None else COHERENCE.scale.words.spread_format.text(point.coherence)
         loops = "—" if point.repetition is None else REPETITION.scale.words.value_format.text(point.repetition)
@@ -98,14 +111,16 @@ def curve_blocks(curve: DoseCurve, behaviour: Behaviour) -> Iterator[Block]:
             (
                 Item(number(point.alpha, 2)),
                 Item("—" if point.dose is None else number(point.dose, 3)),
+                *([Item(_kl(kl))] if measured else []),
                 Item(behaviour.scale.words.value_format.whole(mean) + counted_dagger(point.truncated)),
                 Item(str(point.n)),
                 Item(sound + _count(point.coherence_n, point.n)),
                 Item(loops + _count(point.repetition_n, point.n)),
             )
         )
-    yield Table(("alpha", "dose", behaviour.mean_label, "n", "coherence", "repetition"), tuple(rows))
-    notes = []
+    heads = ("alpha", "dose", *(["KL"] if measured else []), behaviour.mean_label, "n", "coherence", "repetition")
+    yield Table(heads, tuple(rows))
+    notes = [BETWEEN] if measured else []
     if any(point.truncated for point in curve.points):
         notes.append(_cut_note(behaviour))
     if any(other not in (None, point.n) for point in curve.points for other in (point.coherence_n, point.repetition_n)):
@@ -122,16 +137,20 @@ def _count(own: int | None, n: int) -> str:
 _VERDICTS = {"matched": " =", "off": " x", "open": " ?", None: ""}
 
 
-def match_blocks(matches: tuple[MatchedDose, ...], behaviour: Behaviour) -> Iterator[Block]:
-    """The alphas that show the prefix groups' base means."""
+def match_blocks(
+    matches: tuple[MatchedDose, ...], behaviour: Behaviour, found: SteeringResults = NOTHING_ELSE
+) -> Iterator[Block]:
+    """The alphas that show the prefix groups' base means; the KL there, where `found` has a search of it."""
     yield Heading("Matched doses: the alpha that shows a prefix group's base mean without the prefix")
     rows, words = [], behaviour.scale.words
     form = words.value_format
-    for one in matches:
+    kls = [None if one.alpha is None else found.kl_at(one.vector, one.tokens, one.alpha) for one in matches]
+    measured = any(kls)
+    for one, kl in zip(matches, kls, strict=True):
         label = f"{one.group}" + ("" if one.tokens == "all" else f" ({one.tokens} tokens)")
         if one.alpha is None:
             reach = f"out of reach: {form.text(one.curve_low)} … {form.text(one.curve_high)}"
-            rows.append((Item(label), Item(form.whole(one.target)), Item(reach, "red"), *(Item("—"),) * 4))
+            rows.append((Item(label), Item(form.whole(one.target)), Item(reach, "red"), *(Item("—"),) * (4 + measured)))
             continue
         low, high = ("beyond the curve" if end is None else number(end, 2) for end in (one.alpha_low, one.alpha_high))
         rows.append(
@@ -140,14 +159,24 @@ def match_blocks(matches: tuple[MatchedDose, ...], behaviour: Behaviour) -> Iter
                 Item(form.whole(one.target)),
                 Item(f"{number(one.alpha, 2)} [{low}, {high}]"),
                 Item("—" if one.dose is None else number(one.dose, 3)),
+                *([Item(_kl(kl))] if measured else []),
                 Item(form.whole(one.reached) + counted_dagger(one.truncated) if one.reached else "not evaluated"),
                 Item(words.against_format.whole(one.ratio) + _VERDICTS[one.verdict] if one.ratio else "—"),
                 Item("—" if one.reached is None else str(one.reached.n)),
             )
         )
     compared = f"dose {words.against} prefix" + (f",{words.change}" if words.against_format.unit else "")
-    heads = ("group", f"base {behaviour.mean_label}", "alpha", "dose", "mean under the dose", compared, "n")
-    yield Table(heads, tuple(rows))
+    dose = ("alpha", "dose", *(["KL"] if measured else []))
+    yield Table(("group", f"base {behaviour.mean_label}", *dose, "mean under the dose", compared, "n"), tuple(rows))
+    refined = sorted({one.refined_on for one in matches if one.refined_on is not None})
+    if refined:
+        yield Line(
+            f"Alphas are solved anew, near what the curve came to, on {' and '.join(map(str, refined))} prompts that "
+            "neither D nor the evaluation has.",
+            "dim",
+        )
+    if measured:
+        yield Line(f"{BETWEEN}.", "dim")
     if any(one.verdict for one in matches):
         yield Line(
             "= within ±10% of the prefix's mean (two one-sided tests, 5%); x beyond; ? open, more prompts would tell.",
@@ -155,6 +184,46 @@ def match_blocks(matches: tuple[MatchedDose, ...], behaviour: Behaviour) -> Iter
         )
     if any(one.truncated for one in matches):
         yield Line(f"{_cut_note(behaviour)}.", "dim")
+
+
+def iso_kl_blocks(doses: tuple[IsoKlDose, ...], behaviour: Behaviour) -> Iterator[Block]:
+    """The alphas that take the model's predictions equally far."""
+    yield Heading("Doses of equal KL: how far a push takes the base model's predictions, whatever it makes of them")
+    rows, form = [], behaviour.scale.words.value_format
+    for one in doses:
+        label = one.vector + ("" if one.tokens == "all" else f" ({one.tokens} tokens)")
+        start = (Item(label), Item(f"{one.nats:+g}".replace("-", "−")))
+        if one.alpha is None:
+            rows.append((*start, Item(one.problem or "not found", "red"), *(Item("—"),) * 4))
+            continue
+        low, high = ("not measured" if end is None else number(end, 2) for end in (one.alpha_low, one.alpha_high))
+        rows.append(
+            (
+                *start,
+                Item(f"{number(one.alpha, 2)} [{low}, {high}]"),
+                Item("—" if one.dose is None else number(one.dose, 3)),
+                Item(with_interval(one.kl, 2) if one.kl else "—"),
+                Item(form.whole(one.reached) + counted_dagger(one.truncated) if one.reached else "not evaluated"),
+                Item(f"{one.prompts}, {one.kl.n:,}" if one.kl else "—"),
+            )
+        )
+    heads = ("vector", "asked", "alpha", "dose", "KL", "mean under the dose", "prompts, tokens")
+    yield Table(heads, tuple(rows))
+    yield Line(
+        f"{KL_NOTE}, on completions that the base model wrote itself; asked: so many nats, with the sign of the push. "
+        "Intervals are over prompts.",
+        "dim",
+    )
+    if any(one.truncated for one in doses):
+        yield Line(f"{_cut_note(behaviour)}.", "dim")
+
+
+def _kl(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2g}" if value < 1 else f"{value:.2f}"
+
+
+def _on(tokens: str) -> str:
+    return "" if tokens == "all" else f", {tokens} tokens"
 
 
 def control_blocks(controls: tuple[ControlEffect, ...], behaviour: Behaviour) -> Iterator[Block]:

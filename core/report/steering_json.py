@@ -16,6 +16,7 @@ def steering_json(found: SteeringResults) -> dict[str, Any]:
             {
                 "vector": one.vector,
                 "layer": one.layer,
+                "tokens": one.tokens,
                 "rule": one.rule,
                 "ranges": [asdict(each) for each in one.ranges],
                 "curves": {str(layer): [asdict(point) for point in curve] for layer, curve in one.curves.items()},
@@ -24,6 +25,7 @@ def steering_json(found: SteeringResults) -> dict[str, Any]:
         ],
         "curves": [asdict(one) for one in found.curves],
         "matches": [asdict(one) for one in found.matches],
+        "iso_kl": [asdict(one) for one in found.iso_kl],
         "controls": [asdict(one) for one in found.controls],
         "fired": [{"job": label, **asdict(one)} for label, one in found.fired],
     }

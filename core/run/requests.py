@@ -14,7 +14,7 @@ from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import ModelScorer, Question, Sample
 from windowshift.core.contract.vector_file import VectorHeader, read_header
-from windowshift.core.measure.trials import Trial, curve_trials, sweep_trials
+from windowshift.core.measure.trials import Trial, curve_trials, refined_trials, sweep_trials
 from windowshift.core.plan.jobs import Job, row_seed
 from windowshift.core.plan.plan import Plan
 from windowshift.core.settings.filtering import JUDGE_QUESTION
@@ -110,15 +110,20 @@ class RequestMaker:
         header = self.header(job.inputs["vector"])
         if job.kind == "sweep":
             return sweep_trials(job.inputs, header)
+        if job.inputs["for"] == "refine":
+            return refined_trials(job.inputs, header, self._results[job.inputs["match"]])
         return curve_trials(job.inputs, header, self._results[job.inputs["sweep"]])
 
+    def layer(self, named: int | Mapping[str, Any]) -> int:
+        """A layer as job inputs have it: a number, or the sweep that chose it."""
+        return int(self._results[named["sweep"]]["layer"]) if isinstance(named, Mapping) else named
+
     def _steering(self, asked: Steering, use: Mapping[str, Any], identity: Mapping[str, Any]) -> Steering:
-        layer = use["layer"]
-        if isinstance(layer, Mapping):
-            layer = int(self._results[layer["sweep"]]["layer"])
+        layer = self.layer(use["layer"])
         alpha = asked.alpha
-        if identity["match"] is not None:
-            alpha = float(self._results[identity["match"]]["alpha"])
+        solved = identity["match"] or identity.get("iso_kl")
+        if solved is not None:
+            alpha = float(self._results[solved]["alpha"])
         elif identity["unit"] == "dose":
             alpha = self.header(use["vector"]).alpha_of(alpha, layer)
         return replace(asked, vector=self.vector(use["vector"]), layer=layer, alpha=alpha)
@@ -152,7 +157,7 @@ class RequestMaker:
                 # The phrase goes by the place in the whole set, so that a slice of D has the phrases it would have.
                 pushed = self.push(inputs["condition"], prompt, position, inputs["channel"])
                 seed = row_seed(job.id, number)
-                asked = number // samples < self._coherent and inputs["for"] != "guard"
+                asked = number // samples < self._coherent and inputs["for"] not in ("guard", "development")
                 request = GenerateRequest("", pushed.messages, model, sampling, seed, pushed.steering, coherence=asked)
                 yield AskedRow(number, prompt, pushed.phrase, request=request)
 

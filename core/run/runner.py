@@ -20,6 +20,7 @@ from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.answer_cache import AnswerCache
 from windowshift.core.run.given_lane import GivenLane
+from windowshift.core.run.iso_kl_lane import IsoKlLane
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.recorder import Recorder
 from windowshift.core.run.requests import RequestMaker
@@ -78,6 +79,7 @@ class Runner:
         self._given = GivenLane(ledger, self._recorder, self._sampling.finish)
         self._training = TrainingLane(ledger, backends, maker)
         self._vectors = VectorLane(ledger, backends, vector_maker)
+        self._iso_kl = IsoKlLane(ledger, backends, maker)
         self._scoring = ScoringLane(ledger)
         self._calls: dict[asyncio.Task[None], _Call] = {}
         self._paused = False
@@ -165,9 +167,11 @@ class Runner:
                 found = True
         return found
 
-    def _work(self, job: Job) -> SamplingLane | TrainingLane | VectorLane:
+    def _work(self, job: Job) -> SamplingLane | TrainingLane | VectorLane | IsoKlLane:
         if job.kind == "train":
             return self._training
+        if job.kind == "iso_kl":
+            return self._iso_kl
         return self._vectors if job.kind == "extract" else self._sampling
 
     def _joins(self, job: Job) -> bool:

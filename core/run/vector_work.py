@@ -94,7 +94,8 @@ class VectorJobMaker:
         first, last = job.inputs["rows"]
         if job.kind == "sweep":
             vector = self._maker.header(job.inputs["vector"]).name
-            return {"vector": vector, **swept(trials, self._reader, number, last - first, self._behaviour)}
+            on = {"tokens": job.inputs["tokens"]} if "tokens" in job.inputs else {}
+            return {"vector": vector, **on, **swept(trials, self._reader, number, last - first, self._behaviour)}
         points = dose_points(trials, self._reader, number, last - first, self._behaviour)
         return {
             "behaviour": self._behaviour.name,
@@ -112,8 +113,8 @@ class VectorJobMaker:
         """
         curve, target = (self._ledger.job(job.inputs[name]) for name in ("curve", "target"))
         trials, numbers = self._maker.trials(curve), self._ledger.numbers
-        first, last = curve.inputs["rows"]
-        found = matched(trials, self._reader, numbers[curve.id], last - first, numbers[target.id], self._behaviour)
+        first_row, last = curve.inputs["rows"]
+        found = matched(trials, self._reader, numbers[curve.id], last - first_row, numbers[target.id], self._behaviour)
         header, layer = self._maker.header(curve.inputs["vector"]), trials[0].layer
         condition = self._maker.condition(target.inputs["condition"]).name
         result = {
@@ -125,8 +126,18 @@ class VectorJobMaker:
             "behaviour": self._behaviour.name,
             "dose": None if found.alpha is None else header.dose_of(found.alpha, layer),
         }
+        if "refines" in job.inputs:
+            first = self._ledger.results[job.inputs["refines"]]
+            result |= {"refined": True, "curve_alpha": first["alpha"], "prompts": last - first_row}
         if found.alpha is not None:
             return result, None
+        if "refines" in job.inputs:
+            return result, (
+                f"the dose does not hold on the development prompts: the base model's mean under '{condition}' is "
+                f"{found.target.value:.4g} {self._behaviour.unit} there, and the doses near alpha "
+                f"{result['curve_alpha']:.4g} go from {found.curve_low:.4g} to {found.curve_high:.4g}; raise "
+                "sampling.prompts or calibrate.development, or match by the curve alone (calibrate.matching)"
+            )
         return result, (
             f"out of reach: the base model's mean under '{condition}' is {found.target.value:.4g} "
             f"{self._behaviour.unit}, and vector '{header.name}' at layer {layer} goes from {found.curve_low:.4g} to "

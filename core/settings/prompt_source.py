@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ ROLES = ("system", "user", "assistant")
 class DrawnPrompts:
     """Prompts for D and for evaluation, without overlap, and how many repeats of a text were left out.
 
-    `unused` counts those that the setting has no use for.
+    `unused` counts those that the setting has no use for. `development` are of the evaluation's sort, and in neither.
 
     D's prompts are taken from the front of the shuffled source and the eval prompts from its end, so
     that neither set changes when a spec asks for more of the other: finished jobs stay finished.
@@ -40,6 +40,7 @@ class DrawnPrompts:
     evaluation: tuple[Prompt, ...]
     repeats: int = 0
     unused: int = 0
+    development: tuple[Prompt, ...] = ()
 
 
 Prepare = Callable[[Prompt], Prompt]
@@ -67,12 +68,14 @@ def draw(
     uses: Callable[[Prompt], Collection[Use]] = any_use,
     *,
     all_if_fewer: bool = False,
+    development: int = 0,
 ) -> DrawnPrompts:
     """Draw distinct prompts in an order that depends on the source and on `seed` only.
 
     A relative file is looked for next to the spec (`folder`), then in the working directory; `prepare` is what
     the setting makes of a prompt; `given` are turns and text of the prompts of a D that is given, which are not drawn;
     `uses` says what a prompt may be used for. With `all_if_fewer`, a source of fewer eval prompts gives all it has.
+    `development` prompts are those that would come next for the evaluation.
 
     Raises:
         SpecError: the source is missing, malformed, or has too few prompts.
@@ -119,15 +122,22 @@ def draw(
     if all_if_fewer:
         there_are = sum("evaluation" in uses(prompt) for prompt in prompts)
         evaluation = min(evaluation, max(1, there_are - data))
-    if len(prompts) < data + evaluation:
+    last = evaluation + development
+    if len(prompts) < data + last:
         there = f" ({known - len(prompts)} more are prompts of a given D)" if known > len(prompts) else ""
         raise SpecError(
-            f"{where} has {len(prompts)} distinct prompts{there}, but the spec needs {data + evaluation} "
-            "(data.size + sampling.prompts, times the filter's candidates): lower one of them"
+            f"{where} has {len(prompts)} distinct prompts{there}, but the spec needs {data + last} "
+            f"(data.size + sampling.prompts, times the filter's candidates{_and_more(development)}): lower one of them"
         )
     if uses is any_use:
-        return DrawnPrompts(tuple(prompts[:data]), tuple(reversed(prompts[len(prompts) - evaluation :])), repeats)
-    return _sorted(prompts, data, evaluation, repeats, uses, where)
+        drawn = DrawnPrompts(tuple(prompts[:data]), tuple(reversed(prompts[len(prompts) - last :])), repeats)
+    else:
+        drawn = _sorted(prompts, data, last, repeats, uses, where, _and_more(development))
+    return replace(drawn, evaluation=drawn.evaluation[:evaluation], development=drawn.evaluation[evaluation:])
+
+
+def _and_more(development: int) -> str:
+    return f", + calibrate.development, {development}" if development else ""
 
 
 def _sorted(
@@ -137,6 +147,7 @@ def _sorted(
     repeats: int,
     uses: Callable[[Prompt], Collection[Use]],
     where: str,
+    more: str,
 ) -> DrawnPrompts:
     """As `draw`: from the front those that D can be made of, from the end those that can be evaluated on."""
     sorted_out = [(prompt, uses(prompt)) for prompt in prompts]
@@ -145,7 +156,7 @@ def _sorted(
     last = [prompt for prompt, used in reversed(sorted_out) if "evaluation" in used and prompt.id not in taken]
     for found, wanted, what, key in (
         (first, data, "D can be made of", "data.size"),
-        (last, evaluation, "can be evaluated on", "sampling.prompts"),
+        (last, evaluation, "can be evaluated on", f"sampling.prompts{more}"),
     ):
         if len(found) < wanted:
             raise SpecError(

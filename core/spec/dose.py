@@ -28,6 +28,9 @@ from windowshift.core.spec.vector_spec import control_name
 
 GOLDEN = 0.6180339887498949
 Unit = Literal["alpha", "dose"]
+Nats = Annotated[Number, Field(ge=-100, le=100)]
+WAYS = ("alpha", "dose", "match", "iso_kl", "sample", "range")
+"""The keys of an entry that say how far to push; each makes a condition of every value, the last two one of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,9 @@ class SteeringDose:
 
     Example i takes ``alphas[i mod n]``; with `span`, a point of the range that goes by i (multiples of
     the golden ratio, so that any stretch of examples covers the range evenly). `match` names the
-    prefix group whose base mean the dose reproduces; the run solves for alpha. `vectors` are names in
-    the spec: the plan puts the jobs that make them in, the run their files, layers and alphas. `control` says
+    prefix group whose base mean the dose reproduces, `iso_kl` the 95th percentile of the KL per token that it has on
+    the base model, in nats, with the sign of the push; the run solves for alpha. `vectors` are names in the spec: the
+    plan puts the jobs that make them in, the run their files, layers and alphas. `control` says
     that its vector is a control of the one that `of` steers along, at the same dose.
     """
 
@@ -46,6 +50,7 @@ class SteeringDose:
     alphas: tuple[float, ...] = ()
     span: tuple[float, float] | None = None
     match: str | None = None
+    iso_kl: float | None = None
     unit: Unit = "alpha"
     tokens: Tokens = "all"
     ablate: bool = False
@@ -75,6 +80,7 @@ class SteeringDose:
             "tokens": self.tokens,
             "ablate": self.ablate,
             "prefix": None if self.prefix is None else beside,
+            **({} if self.iso_kl is None else {"iso_kl": self.iso_kl}),
         }
 
     @property
@@ -83,7 +89,7 @@ class SteeringDose:
         return NoPrefix() if self.prefix is None else self.prefix
 
     def amount(self, index: int) -> float:
-        """The alpha, or dose, of example `index`; a matched one is known to the run alone, and is 1 here."""
+        """The alpha, or dose, of example `index`; one that is solved for is known to the run alone, and is 1 here."""
         if self.span is not None:
             low, high = self.span
             return low + (high - low) * ((index + 0.5) * GOLDEN % 1.0)
@@ -110,6 +116,7 @@ class _Entry(Section):
     alpha: list[Number] | None = None
     dose: list[Number] | None = None
     match: list[str] | None = None
+    iso_kl: list[Nats] | None = None
     sample: list[Number] | None = None
     range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     unit: Unit = "alpha"
@@ -121,19 +128,19 @@ class _Entry(Section):
     source: Annotated[int, Field(ge=0)] | None = None
     name: Annotated[str, Field(min_length=1)] | None = None
 
-    @field_validator("steer", "alpha", "dose", mode="before")
+    @field_validator("steer", "alpha", "dose", "iso_kl", mode="before")
     @classmethod
     def _one_alone(cls, value: object) -> object:
         return value if isinstance(value, list) or value is None else [value]
 
     @model_validator(mode="after")
     def _one_way(self) -> _Entry:
-        ways = [key for key in ("alpha", "dose", "match", "sample", "range") if getattr(self, key) is not None]
+        ways = [key for key in WAYS if getattr(self, key) is not None]
         if self.ablate:
             if ways:
                 raise ValueError(f"ablate: true projects the direction out, so leave '{ways[0]}' away")
         elif len(ways) != 1:
-            raise ValueError("give one of alpha, dose, match, sample, range, or ablate: true")
+            raise ValueError(f"give one of {', '.join(WAYS)}, or ablate: true")
         for key in ways:
             if getattr(self, key) == []:
                 raise ValueError(f"'{key}' must not be empty")
@@ -147,8 +154,11 @@ class _Entry(Section):
             raise ValueError(f"'count' goes with  control: random or orthogonal; of '{self.control}' there is one")
         if (self.control == "layer") != (self.source is not None):
             raise ValueError("'source' is the layer whose direction  control: layer  takes; the two go together")
-        if self.match is not None and len(self.steer) > 1:
-            raise ValueError("match solves for the alpha of one vector: combine several under 'vectors' first")
+        if 0 in (self.iso_kl or ()):
+            raise ValueError("iso_kl is the sign of the push, times nats:  [-1, 1]; no push at all is  alpha: 0")
+        for key in ("match", "iso_kl"):
+            if getattr(self, key) is not None and len(self.steer) > 1:
+                raise ValueError(f"{key} solves for the alpha of one vector: combine several under 'vectors' first")
         return self
 
 
@@ -193,7 +203,10 @@ def _controls(read: _Entry) -> list[tuple[str, ...]]:
 
 
 def _doses(read: _Entry, plain: SteeringDose) -> list[SteeringDose]:
-    """The conditions of an entry, each named by its vector and dose: `length+1`, `length×-0.5`, `length=short`."""
+    """The conditions of an entry, each named by its vector and dose.
+
+    `length+1`, `length×-0.5`, `length=short`, `length:kl+1`.
+    """
     vector = "&".join(plain.vectors)
     tail = ("" if read.tokens == "all" else f"@{read.tokens}") + (f"+{plain.prefix.name}" if plain.prefix else "")
     mark = "×" if read.unit == "dose" else ""
@@ -205,6 +218,7 @@ def _doses(read: _Entry, plain: SteeringDose) -> list[SteeringDose]:
         replace(plain, name=f"{vector}×{value:+g}{tail}", alphas=(value,), unit="dose") for value in read.dose or ()
     ]
     found += [replace(plain, name=f"{vector}={group}{tail}", match=group) for group in read.match or ()]
+    found += [replace(plain, name=f"{vector}:kl{value:+g}{tail}", iso_kl=value) for value in read.iso_kl or ()]
     if read.sample is not None:
         listed = ",".join(f"{value:g}" for value in read.sample)
         found.append(replace(plain, name=f"{vector}{mark}({listed}){tail}", alphas=tuple(map(float, read.sample))))

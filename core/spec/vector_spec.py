@@ -24,7 +24,9 @@ class Calibration(Section):
 
     `doses` are in residual-RMS units and without 0, which is always there; `layers` None takes up to eight,
     evenly spaced. Each (layer, dose) is sampled on `prompts` eval prompts. The dose curve then has `points`
-    alphas on either side of 0, as far as `reach` times the range over which text stayed sound.
+    alphas on either side of 0, as far as `reach` times the range over which text stayed sound. `matching: refined`
+    sweeps with the tokens that the condition pushes, and solves a matched dose anew on `development` prompts, which
+    neither D nor the evaluation has; the KL of `iso_kl` is measured on them too.
     """
 
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
@@ -32,6 +34,8 @@ class Calibration(Section):
     prompts: Count = 16
     points: Annotated[int, Field(ge=2, le=50)] = 6
     reach: Annotated[float, Field(ge=1, le=4, strict=False)] = 1.5
+    matching: Literal["curve", "refined"] = "curve"
+    development: Annotated[int, Field(ge=8, le=100_000)] = 64
 
     @field_validator("doses")
     @classmethod

@@ -34,7 +34,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE jobs (
         n INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,        -- hash of everything that determines the result
-        kind TEXT NOT NULL,             -- generate train evaluate score filter extract sweep dose match
+        kind TEXT NOT NULL,             -- generate train evaluate score filter extract sweep dose match iso_kl
         label TEXT NOT NULL,
         inputs TEXT NOT NULL,           -- JSON: what was hashed
         parents TEXT NOT NULL,          -- JSON list of job ids

@@ -106,7 +106,7 @@ def test_a_prefix_goes_beside_the_push() -> None:
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({}, "give one of alpha, dose, match, sample, range, or ablate: true"),
+        ({}, "give one of alpha, dose, match, iso_kl, sample, range, or ablate: true"),
         ({"alpha": 1, "dose": 1}, "give one of alpha, dose"),
         ({"ablate": True, "alpha": 1}, "leave 'alpha' away"),
         ({"alpha": []}, "'alpha' must not be empty"),

@@ -105,11 +105,11 @@ def test_a_point_that_breaks_the_order_is_pooled_with_its_neighbours() -> None:
 @given(values=st.lists(st.floats(-50, 50), min_size=1, max_size=12), rising=st.booleans())
 def test_monotone_values_are_the_nearest_ones(values: list[float], rising: bool) -> None:
     given_values = np.array(values)
-    found = matching._monotone(given_values, rising)
+    found = matching.monotone(given_values, rising)
     steps = np.diff(found)
     assert (steps >= -1e-9).all() if rising else (steps <= 1e-9).all()
     assert found.sum() == pytest.approx(given_values.sum(), abs=1e-6)
-    again = matching._monotone(found, rising)
+    again = matching.monotone(found, rising)
     assert np.allclose(again, found, atol=1e-9)
     # No monotone sequence is nearer: neither a line of the overall mean nor the sorted values.
     error = float(((found - given_values) ** 2).sum())

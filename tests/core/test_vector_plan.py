@@ -479,3 +479,121 @@ def test_layers_and_doses_go_by_what_scores_them(tiny_llama: Path) -> None:
         assert one.id != other.id, kind
         assert "scored_by" not in one.inputs  # jobs of before there was another scorer keep their ids
     assert {job.id for job in kinds(by_length, "generate")} == {job.id for job in kinds(by_capitals, "generate")}
+
+
+# -- iso-KL, and matching that is refined -----------------------------------------------------------
+
+REFINED = f"{LENGTH[:-1]}, calibrate: {{matching: refined, development: 9}}}}"
+
+
+def of(plan: Plan, label: str) -> Job:
+    (found,) = (job for job in plan.jobs if job.label == label)
+    return found
+
+
+def test_iso_kl_is_solved_on_development_prompts_and_changes_no_other_job(tiny_llama: Path) -> None:
+    few = f"{LENGTH[:-1]}, calibrate: {{development: 9}}}}"
+    steered = "[no_prefix, {steer: length, match: [short]}"
+    without = planned(tiny_llama, few, f"{steered}]")
+    plan = planned(
+        tiny_llama, few, f"{steered}, {{steer: length, iso_kl: [-1, 0.5]}}]", "[no_prefix, {steer: length, iso_kl: 1}]"
+    )
+    assert {job.id for job in without.jobs} <= {job.id for job in plan.jobs}
+    solved = kinds(plan, "iso_kl")
+    assert [(job.inputs["nats"], job.total, job.inputs["backend"]) for job in solved] == [
+        (-1, 1, "local"), (0.5, 1, "local"), (1, 1, "local"),
+    ]  # fmt: skip
+    (own,) = {job.inputs["completions"] for job in solved}
+    made = of(plan, "base on development prompts, to measure KL on")
+    assert made.id == own
+    assert made.inputs["condition"] == {"kind": "none"}
+    drawn = plan.prompts[made.inputs["prompts"]["set"]]
+    assert len(drawn) == made.total == 9
+    others = {
+        prompt.id for key, prompts in plan.prompts.items() for prompt in prompts if key != made.inputs["prompts"]["set"]
+    }
+    assert not {prompt.id for prompt in drawn} & others
+    names = [condition.name for condition in plan.grid.evaluate]
+    assert names[-2:] == ["length:kl-1", "length:kl+0.5"]
+    identities = [json.loads(one) for one in plan.conditions if '"iso_kl"' in one]
+    assert {one["iso_kl"] for one in identities} == {job.id for job in solved}
+    train = next(job for job in kinds(plan, "train") if "length" in job.label)
+    assert {job.id for job in solved if job.inputs["nats"] == 1} <= set(train.parents)
+
+
+def test_a_control_has_a_kl_of_its_own_at_the_layer_of_what_it_controls(tiny_llama: Path) -> None:
+    evaluate = "[no_prefix, {steer: length, iso_kl: 1}, {steer: length, iso_kl: 1, control: random, count: 2}]"
+    plan = planned(tiny_llama, LENGTH, evaluate)
+    solved = kinds(plan, "iso_kl")
+    assert len({job.inputs["vector"] for job in solved}) == 3
+    assert len({json.dumps(job.inputs["layer"]) for job in solved}) == 1
+    assert len({job.inputs["completions"] for job in solved}) == 1
+
+
+def test_a_refined_match_sweeps_the_tokens_that_are_pushed_and_is_solved_anew(tiny_llama: Path) -> None:
+    evaluate = "[short, no_prefix, {steer: length, match: [short]}, {steer: length, match: [short], tokens: response}]"
+    curve, plan = planned(tiny_llama, LENGTH, evaluate), planned(tiny_llama, REFINED, evaluate)
+    assert len(kinds(curve, "sweep")) == 1  # as ever: on all tokens
+    assert {job.id for job in kinds(curve, "match")} & {job.id for job in kinds(plan, "match")}
+    assert [job.inputs.get("tokens") for job in kinds(plan, "sweep")] == [None, "response"]
+    last = [job for job in kinds(plan, "match") if "refines" in job.inputs]
+    assert [job.label for job in last] == [
+        "alpha of length that matches short, refined", "alpha of length that matches short on response tokens, refined",
+    ]  # fmt: skip
+    used = {json.loads(one)["match"] for one in plan.conditions if '"steering"' in one}
+    assert used == {job.id for job in last}
+    taken = {
+        prompt.id
+        for prompts in (plan.prompts[key] for key in (place(plan, "evaluation"), place(plan, "data")))
+        for prompt in prompts
+    }
+    for job in last:
+        near, target = (next(one for one in plan.jobs if one.id == job.inputs[key]) for key in ("curve", "target"))
+        assert (near.kind, near.total, near.inputs["for"]) == ("dose", 7 * 9, "refine")
+        assert near.inputs["prompts"] == target.inputs["prompts"]
+        assert not {prompt.id for prompt in plan.prompts[near.inputs["prompts"]["set"]]} & taken
+
+
+def place(plan: Plan, use: str) -> str:
+    """The set of prompts that jobs for a use take."""
+    (found,) = {job.inputs["prompts"]["set"] for job in plan.jobs if job.inputs.get("for") == use}
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "says"),
+    [
+        ("[no_prefix, {steer: length, iso_kl: 0}]", "no push at all is  alpha: 0"),
+        ("[no_prefix, {steer: length, iso_kl: []}]", "'iso_kl' must not be empty"),
+        ("[no_prefix, {steer: length, iso_kl: 1, alpha: 1}]", "give one of alpha, dose, match, iso_kl, sample, range"),
+        ("[no_prefix, {steer: [length, length], iso_kl: 1}]", "iso_kl solves for the alpha of one vector"),
+        ("[no_prefix, {steer: length, iso_kl: 1000}]", "iso_kl"),
+        ("[no_prefix, {steer: length, iso_kl: much}]", "iso_kl"),
+        ("[no_prefix, {steer: lenght, iso_kl: 1}]", "there is no vector 'lenght': did you mean 'length'?"),
+    ],
+)
+def test_an_iso_kl_that_cannot_be_is_refused_in_one_sentence(tiny_llama: Path, evaluate: str, says: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        planned(tiny_llama, LENGTH, evaluate)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_prompts_for_development_are_said(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text("\n".join(json.dumps({"prompt": f"Why {n}?"}) for n in range(20)))
+    text = spec_text(tiny_llama, REFINED, "[no_prefix, {steer: length, iso_kl: 1}]", "[no_prefix]", "")
+    text = text.replace("prompts: microworld", "prompts: few.jsonl")
+    with pytest.raises(SpecError, match=r"has 20 distinct prompts, but the spec needs 21 .*calibrate\.development, 9"):
+        plan_spec(parse_spec(text), text, tmp_path)
+
+
+class Unmeasured(LocalBackend):
+    """Backend local without KL."""
+
+    diverge = None  # type: ignore[assignment] - as if it had none
+
+
+def test_a_backend_that_measures_no_kl_is_refused(tiny_llama: Path) -> None:
+    text = spec_text(tiny_llama, LENGTH, "[no_prefix, {steer: length, iso_kl: 1}]", "[no_prefix]", "")
+    with pytest.raises(SpecError, match="iso_kl of vector 'length': backend 'local' does not tell how far"):
+        make_plan(parse_spec(text), text, Path(), {"local": Unmeasured()})

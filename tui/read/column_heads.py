@@ -50,4 +50,6 @@ def _parted(name: str, entry: Mapping[str, Any]) -> tuple[str, str]:
         return "", name
     if entry.get("match") and rest.startswith("="):
         return f"{vector} =", rest[1:]
+    if entry.get("iso_kl") and rest.startswith(":kl"):
+        return f"{vector} KL", rest[3:]
     return vector, rest

@@ -38,6 +38,7 @@ def _words(reader: Reader, jobs: Sequence[JobRow], entry: Mapping[str, Any] | No
     said = [_vector(reader, jobs, name, fired.get(name), entry) for name in entry.get("vectors", ())]
     tail = [f"{entry.get('tokens', 'all')} tokens"]
     tail += [f"matched to {entry['match']}"] if entry.get("match") else []
+    tail += [f"KL {entry['iso_kl']:+g} nats"] if entry.get("iso_kl") else []
     tail += ["behind a prefix"] if entry.get("prefix") else []
     return f"{' and '.join(said)} · {', '.join(tail)}"
 

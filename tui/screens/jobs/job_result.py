@@ -34,6 +34,8 @@ def result_lines(job: JobRow) -> list[str]:
         lines.append(_curve(found))
     elif job.kind == "match" and found.get("alpha") is not None:
         lines.append(_match(found))
+    elif job.kind == "iso_kl" and found.get("alpha") is not None:
+        lines.append(_iso_kl(found))
     lines += [_proof(one) for one in found.get("fired", ())]
     return lines
 
@@ -53,6 +55,14 @@ def _match(found: Mapping[str, Any]) -> str:
     interval = formats.interval(target["low"], target["high"])
     alpha = f"alpha {_number(found['alpha'])} [{low}, {high}] at layer {found['layer']}, dose {_number(found['dose'])}"
     return f"{alpha}: mean {formats.plain(target['value'])} {interval} under {found['group']}, n {target['n']}"
+
+
+def _iso_kl(found: Mapping[str, Any]) -> str:
+    low, high = ("not measured" if found[end] is None else _number(found[end]) for end in ("alpha_low", "alpha_high"))
+    dose = "" if found["dose"] is None else f", dose {_number(found['dose'])}"
+    kl = f"95th percentile of KL {found['kl']['value']:.3g} nats a token"
+    where = f"{found['kl']['n']:,} tokens of {found['prompts']} completions"
+    return f"alpha {_number(found['alpha'])} [{low}, {high}] at layer {found['layer']}{dose}: {kl}, {where}"
 
 
 def _proof(one: Mapping[str, Any]) -> str:

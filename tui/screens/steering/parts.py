@@ -26,7 +26,7 @@ PARTS: tuple[SteeringPart, ...] = ("vectors", "cosines", "layers", "doses", "mat
 MADE_BY: dict[SteeringPart, tuple[JobKind, ...]] = {
     "layers": ("sweep",),
     "doses": ("dose",),
-    "matches": ("match",),
+    "matches": ("match", "iso_kl"),
 }
 """The jobs whose troubles a part tells; vectors tell their own."""
 
@@ -88,13 +88,15 @@ def _blocks(part: SteeringPart, shown: Shown) -> list[Block]:
         blocks = steering_blocks.sweep_blocks(sweep, behaviour) if sweep else [Line(_no_sweep(found, name), "dim")]
     elif part == "doses":
         curves = found.curves(name)
-        blocks = [block for curve in curves for block in steering_blocks.curve_blocks(curve, behaviour)]
+        blocks = [block for curve in curves for block in steering_blocks.curve_blocks(curve, behaviour, results)]
         blocks = blocks or [Line(_no_curve(found, name), "dim")]
     elif part == "matches":
         own = tuple(one for one in results.matches if one.vector == name)
-        blocks = (
-            steering_blocks.match_blocks(own, behaviour) if own else [Line(f"No dose of '{name}' is matched.", "dim")]
-        )
+        kls = tuple(one for one in results.iso_kl if one.vector == name)
+        blocks = [
+            *(steering_blocks.match_blocks(own, behaviour, results) if own else ()),
+            *(steering_blocks.iso_kl_blocks(kls, behaviour) if kls else ()),
+        ] or [Line(f"No dose of '{name}' is matched.", "dim")]
     elif part == "controls":
         none = [Line("No control is evaluated: a spec takes  vectors: {random: {control: random, of: NAME}}", "dim")]
         blocks = steering_blocks.control_blocks(results.controls, behaviour) if results.controls else none
