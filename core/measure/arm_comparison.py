@@ -17,6 +17,7 @@ from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.arm import ArmAxes
+from windowshift.core.measure.base_match import BaseMatch, matched_rows
 from windowshift.core.measure.comparison import Compared, done_columns, extreme, lowest_condition, paired_difference
 from windowshift.core.measure.grid import load_grid
 from windowshift.core.measure.line import FittedLine
@@ -82,6 +83,7 @@ class PairedRow:
     pair: Pair
     measures: dict[ArmMeasure, Compared]
     missing: MissingScores | None = None
+    dose: BaseMatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ def compare_arms(
                 pair,
                 {name: _compared(name, both, found[pair][name]) for name, both in measured.items()},
                 missing_between(r, *(done_columns(arms[name], pair.generate, train) for name, train in pair.rows)),
+                matched_rows(r, [(name, pair.generate, train) for name, train in pair.rows]),
             )
             for pair, measured in own.items()
         ),

@@ -66,24 +66,31 @@ def selected(r: Resampled) -> tuple[Selected, ...]:
 
 
 def _correlation(r: Resampled, entry: Mapping[str, Any]) -> tuple[Estimate | None, str]:
-    if "prefix" not in r.arms:
-        return None, "nothing is trained under a prefix"
-    arm, generate = ArmAxes(r, "prefix"), str(entry["generate"])
-    evaluate = next((one for one in arm.evaluates if one in arm.plain), None)
-    if evaluate is None:
+    arms = [ArmAxes(r, name) for name in ("prefix", "steering") if name in r.arms]
+    generate = str(entry["generate"])
+    plain_evals = {arm.name: next((one for one in arm.evaluates if one in arm.plain), None) for arm in arms}
+    if not any(plain_evals.values()):
         return None, "no eval condition without a push: add no_prefix under conditions.evaluate"
-    scores = {name: float(value) for name, value in entry["scores"].items() if (generate, name) in arm.rows}
-    learned = {name: _learned(arm, generate, name, evaluate) for name in scores}
-    plain = next((one for one in arm.trains if one in arm.plain and (generate, one) in arm.rows), None)
-    base = _learned(arm, generate, plain, evaluate) if plain is not None else Sampled()
-    there = {name: one for name, one in learned.items() if one.there}
+    scores = {name: float(value) for name, value in entry["scores"].items()}
+    there: dict[str, Sampled] = {}
+    base = Sampled()
+    for arm in arms:
+        evaluate = plain_evals[arm.name]
+        if evaluate is None:
+            continue
+        learned = {name: _learned(arm, generate, name, evaluate) for name in scores if (generate, name) in arm.rows}
+        there |= {name: one for name, one in learned.items() if one.there}
+        plain = next((one for one in arm.trains if one in arm.plain and (generate, one) in arm.rows), None)
+        if not base.there and plain is not None:
+            base = _learned(arm, generate, plain, evaluate)
     if len(there) < 4:
         return None, f"{len(there)} of its candidates are trained, done and scored; four are needed"
     # What training teaches under no condition says which way D pulls; else the mean of all candidates does.
     way = base.value if base.there else float(np.mean([one.value for one in there.values()]))
     sign = -1.0 if way > 0 else 1.0
     prevented = {name: _times(one, sign) for name, one in there.items()}
-    return rank_correlation(scores, prevented, r.samples.shape[0]), ""
+    trained = {name: scores[name] for name in scores if name in there}
+    return rank_correlation(trained, prevented, r.samples.shape[0]), ""
 
 
 def _learned(arm: ArmAxes, generate: str, train: str, evaluate: str) -> Sampled:

@@ -3,8 +3,8 @@
 For an answer a of D's kind to a development prompt, let l(c) be its log-probability a token under the condition c, in
 nats, and l() that without a push.
 
-- **uplift** is the mean of l(c) - l(): how much likelier the prefix makes D. Beside it stand the share of answers that
-  it makes likelier, and the signal to noise: mean over standard deviation.
+- **uplift** is the mean of l(c) - l(): how much likelier the prefix or dose makes D. Beside it stand the share of
+  answers that it makes likelier, and the signal to noise: mean over standard deviation.
 - **elicitation** is the effect of c on what the base model does, towards D.
 - **left** is what the loss may still fall by under c, as a share of what it may fall by without a push: with g the
   condition D was written under, (l(g) - l(c)) / (l(g) - l()). Where little is left, a training under c learns little,

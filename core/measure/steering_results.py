@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +12,11 @@ from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.proof import Fired, fired_from_json
 from windowshift.core.contract.records import ExperimentRow, JobRow
-from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import PairedMeans, estimated
+from windowshift.core.contract.stats import estimated
 from windowshift.core.contract.vector_file import VectorHeader, read_header
+from windowshift.core.measure.base_match import Verdict, base_match
 from windowshift.core.measure.calibration import DosePoint, LayerRange
-from windowshift.core.measure.effect import against, linked, shown_effect
-from windowshift.core.measure.family import Reach
+from windowshift.core.measure.effect import shown_effect
 from windowshift.core.measure.iso_kl import KlPoint, kl_at
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.sampled import Sampled, combined
@@ -58,9 +56,6 @@ class DoseCurve:
     layer: int
     tokens: str
     points: tuple[DosePoint, ...]
-
-
-Verdict = Literal["matched", "off", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,11 +284,10 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
     for entry in conditions:
         if (entry["vectors"], entry["match"], entry["tokens"], entry["prefix"]) == ([wanted[0]], *wanted[1:], None):
             column = r.base_as_trained("steering", entry["name"])
-            if column is not None and group is not None and r.done(column) and r.done(group):
+            if column is not None and r.done(column) and (both := base_match(r, wanted[1], entry["name"])):
                 reached = _mean(r, column)
                 truncated = r.tally(column).truncated
-                pair = r.compared(column, group)
-                ratio, verdict = against(r.scale, pair).estimate, equivalent(r.scale, pair)
+                ratio, verdict = both.against, both.verdict
     keys = ("layer", "alpha", "alpha_low", "alpha_high", "dose")
     found = {key: result[key] for key in keys}
     return MatchedDose(
@@ -311,31 +305,6 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
         refined_on=result["prompts"] if result.get("refined") else None,
         curve_alpha=result.get("curve_alpha", result["alpha"]),
     )
-
-
-MARGIN = 0.1
-"""Means that differ by less than this share of the target are matched."""
-
-
-def equivalent(scale: Scale, pair: PairedMeans) -> Verdict | None:
-    """Whether the first mean lies within 10 % of the second one, by two one-sided tests at 5 % (Schuirmann 1987).
-
-    Matched: the 90 % interval of the difference lies within the margin. Off: the 95 % interval lies beyond it on one
-    side. Else it is open, and more prompts would tell. None: there is no interval, or the target is 0.
-    """
-    number = linked(scale, pair) if scale.kind == "ratio" else shown_effect(scale, pair)
-    whole = number.estimate
-    if whole is None or whole.low is None or whole.high is None or not pair.other:
-        return None
-    least, most = (
-        (math.log2(1 - MARGIN), math.log2(1 + MARGIN))
-        if scale.kind == "ratio"
-        else (-MARGIN * abs(pair.other), MARGIN * abs(pair.other))
-    )
-    low, high = Reach.of_number(number).ends(0.90)
-    if least < low and high < most:
-        return "matched"
-    return "off" if whole.low > most or whole.high < least else "open"
 
 
 def _controls(

@@ -9,12 +9,21 @@ from typing import Any
 from windowshift.core.contract.estimate import runs_note
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.truncation import dagger
 from windowshift.core.measure.arm_comparison import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison, PairedRow
+from windowshift.core.measure.base_match import Verdict
 from windowshift.core.measure.comparison import Compared
 from windowshift.core.report.missing_blocks import compared_line, missing_json
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.report.report import REHEARSAL
 from windowshift.core.report.steering_json import steering_json
+
+MATCHED: dict[Verdict | None, tuple[str, str]] = {
+    "matched": ("matched, within ±10% of the prefix's mean by two one-sided tests at 5%", "dim"),
+    "off": ("NOT matched, beyond ±10% of the prefix's mean", "yellow"),
+    "open": ("open, ±10% of the prefix's mean is neither shown nor excluded; more prompts would tell", "yellow"),
+    None: ("no interval, so that nothing says whether it is matched", "yellow"),
+}
 
 LEGEND = (
     "M is the base model, M' the fine-tune; uplift: M' against M ({effect}), mean over the arm's own eval conditions; "
@@ -93,6 +102,7 @@ def arms_json(found: ArmsComparison) -> dict[str, Any]:
                     key_of(name, found.scale): _both(row.measures[name])
                     for name in measures_of(ARM_MEASURES, found.scale)
                 },
+                "dose": None if row.dose is None else asdict(row.dose),
                 # What scores steering lacks against prefix.
                 "missing": missing_json(row.missing),
             }
@@ -155,6 +165,11 @@ def pair_blocks(found: ArmsComparison, row: PairedRow) -> Iterator[Block]:
     data = f", {row.pair.generate} data" if len({each.pair.generate for each in found.rows}) > 1 else ""
     yield Heading(f"Trained under {row.pair.prefix} | {row.pair.steering}{data}")
     yield measures_table([(name, row.measures[name]) for name in measures_of(ARM_MEASURES, found.scale)], found.scale)
+    if row.dose is not None and row.dose.against is not None:
+        against = found.scale.words.against_format.whole(row.dose.against) + dagger(row.dose.truncated)
+        words, style = MATCHED[row.dose.verdict]
+        compared = found.scale.words.against
+        yield Line(f"Base model, dose {compared} prefix: {against}: {words}.", style)
     missing = compared_line(row.missing, found.scale)
     if missing is not None:
         yield missing

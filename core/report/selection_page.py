@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from windowshift.core.contract.number_format import NumberFormat
+from windowshift.core.contract.number_format import NumberFormat, number
 from windowshift.core.measure.microscope import LITTLE
 from windowshift.core.measure.selected import Selected
 from windowshift.core.measure.selection import ranked
@@ -28,6 +28,8 @@ def selection_blocks(found: Selection, by: str) -> Iterator[Block]:
     yield Line(f"{found.prompts} development prompts, which neither D nor the evaluation has; the base model alone.")
     if found.unread:
         yield Line(f"No log-probabilities: {found.unread}.", "yellow")
+    for name, why in found.out_of_reach:
+        yield Line(f"Not ranked: {name}: {why}.", "yellow")
     order = [one for one, _ in ranked(found.candidates, by)]
     order += [one for one in found.candidates if one not in order]
     signed, share = NumberFormat(3, sign=True), NumberFormat(0, factor=100.0)
@@ -36,7 +38,7 @@ def selection_blocks(found: Selection, by: str) -> Iterator[Block]:
             Item(one.name + (MARK if one.marked else "")),
             Item(shown(one.uplift, signed)),
             Item(shown(one.above, share)),
-            Item("—" if one.signal is None else f"{one.signal:.2f}"),
+            Item("—" if one.signal is None else number(one.signal, 2)),
             Item(shown(one.left, share)),
             Item(shown(one.elicitation, signed)),
             Item(str(one.uplift.n if one.uplift else one.elicitation.n if one.elicitation else 0)),
@@ -46,15 +48,15 @@ def selection_blocks(found: Selection, by: str) -> Iterator[Block]:
     heads = ("", "uplift, nats/token [95%]", "above 0, %", "signal/noise", "left, %", f"towards D ({found.unit})", "n")
     yield Table(heads, tuple(rows))
     yield Line(
-        "uplift: log-probability of D's answers with the prefix minus without; left: what the loss may still fall by, "
-        "as a share of what it may without a prefix (— where that may be nothing); towards D: the base model's "
-        "behaviour under the prefix.",
+        "uplift: log-probability of D's answers under the prefix or dose minus without; left: what the loss may still "
+        "fall by, as a share of what it may without a push (— where that may be nothing); towards D: the base "
+        "model's behaviour under it.",
         "dim",
     )
     if any(one.marked for one in order):
         yield Line(
-            f"{MARK} less than {LITTLE:.0%} is left: the base model writes D under this prefix already, and a training "
-            "learns little whatever the prefix says.",
+            f"{MARK} less than {LITTLE:.0%} is left: the base model writes D under this condition already, and a "
+            "training learns little whatever it is.",
             "yellow",
         )
 

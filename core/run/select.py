@@ -7,13 +7,14 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from windowshift.core.contract.backend import Backend
-from windowshift.core.contract.conditions import Condition, NoPrefix
+from windowshift.core.contract.conditions import NoPrefix
 from windowshift.core.contract.errors import BackendError, SpecError
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.progress import Progress
@@ -40,7 +41,10 @@ WRITTEN = "\0written"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a ranking came to; `unread` says why there are no log-probabilities."""
+    """What a ranking came to; `unread` says why there are no log-probabilities.
+
+    `out_of_reach` are doses that cannot be solved for, each with what its jobs say.
+    """
 
     experiment: str
     generate: str
@@ -50,6 +54,7 @@ class Selection:
     rehearsal: bool
     candidates: tuple[Candidate, ...]
     unread: str = ""
+    out_of_reach: tuple[tuple[str, str], ...] = ()
 
 
 def select(
@@ -76,8 +81,13 @@ def select(
     day = recorded_day(workspace, spec.name)
     found = development_plan(spec, text, folder, backends, prompts, generate=generate, day=day)
     outcome = run_plan(found.plan, backends, workspace, observe=observe, on_stop=on_stop)
+    lost: dict[str, str] = {}
     if outcome.state != "done":
-        return outcome
+        lost = _out_of_reach(found, workspace) if outcome.state == "failed" else {}
+        there = {name: one for name, one in found.candidates.items() if name not in lost}
+        if not lost or len(there) < 2:
+            return outcome
+        found = replace(found, candidates=there)
     readings, unread = _read(found, open_backends(spec), workspace)
     with closing(Reader(workspace)) as reader:
         experiment = reader.find_experiment(found.plan.spec.name)
@@ -92,13 +102,33 @@ def select(
     )
     return Selection(
         experiment.name, found.source.name, behaviour.name, behaviour.scale.words.effect, prompts,
-        experiment.rehearsal, candidates, unread,
+        experiment.rehearsal, candidates, unread, tuple(lost.items()),
     )  # fmt: skip
+
+
+def _out_of_reach(found: Development, workspace: Path) -> dict[str, str]:
+    """The candidates whose dose could not be solved for, and why; nothing where something else failed too."""
+    jobs = {job.id: job for job in found.plan.jobs}
+    with closing(Reader(workspace)) as reader:
+        rows = {row.id: row for row in reader.jobs(reader.find_experiment(found.plan.spec.name).id)}
+    failed = [row for row in rows.values() if row.state == "failed"]
+    if any(row.kind not in ("match", "iso_kl") for row in failed):
+        return {}
+    lost: dict[str, str] = {}
+    for name, (_, job) in found.candidates.items():
+        before = {job.id}
+        for one in reversed(found.plan.jobs):
+            if one.id in before:
+                before.update(jobs[one.id].parents)
+        why = next((row.error for row in failed if row.id in before), None)
+        if why is not None:
+            lost[name] = why
+    return lost
 
 
 def _elicited(r: Resampled, found: Development, scores: list[float]) -> dict[str, Estimate | None]:
     """The base model under each candidate against the one without a push; what goes towards D is above 0."""
-    columns = {cell.evaluate: r.base("prefix", cell.evaluate, None) for cell in found.plan.cells}
+    columns = {cell.evaluate: r.base(cell.arm, cell.evaluate, None) for cell in found.plan.cells}
     plain = columns[found.plain]
     effects: dict[str, Estimate | None] = {}
     for name in found.candidates:
@@ -145,15 +175,16 @@ def _requests(found: Development, ledger: Ledger) -> Iterator[ReadRequest]:
     primary = ledger.plan.scorers[0].behaviours[0].name
     texts = {row.row: row.text for row in ledger.reader.completions(ledger.number(found.answers), primary)}
     channel = found.plan.spec.channel.train
-    conditions: dict[str, Condition] = {found.plain: NoPrefix(), **found.candidates}
+    identities: dict[str, Mapping[str, Any]] = {found.plain: NoPrefix().identity()}
+    identities |= {name: job.inputs["condition"] for name, (_, job) in found.candidates.items()}
     for row in maker.rows(found.answers, set()):
         text = texts.get(row.number, "")
         if not text:
             continue
         yield ReadRequest(f"{row.number}:{WRITTEN}", row.request.messages, text, row.request.model)
-        for name, condition in conditions.items():
-            pushed = condition.push(row.prompt, row.number, channel)
-            yield ReadRequest(f"{row.number}:{name}", pushed.messages, text, row.request.model)
+        for name, identity in identities.items():
+            pushed = maker.push(identity, row.prompt, row.number, channel)
+            yield ReadRequest(f"{row.number}:{name}", pushed.messages, text, row.request.model, pushed.steering)
 
 
 async def _readings(backend: ReadingBackend, requests: list[ReadRequest], count: int) -> dict[str, Floats]:

@@ -32,7 +32,7 @@ def select(
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Rank a spec's train prefixes on the base model, on prompts that neither D nor the evaluation has."""
+    """Rank a spec's train prefixes and doses on the base model, on prompts that neither D nor the evaluation has."""
     from windowshift.core.measure.selection import ranked
     from windowshift.core.report.selection_page import selection_blocks, selection_json
     from windowshift.core.report.text import print_blocks
@@ -81,7 +81,9 @@ def _freeze(spec: Spec, found: Selection, text: str, by: By, keep: int | None, o
     names = [one.name for one, _ in order[:keep]]
     marked = [one.name for one, _ in order if one.marked]
     scores = {one.name: value for one, value in order}
-    written = frozen(text, by, found.generate, found.prompts, scores, names, marked)
+    written = frozen(
+        text, by, found.generate, found.prompts, scores, names, marked, [name for name, _ in found.out_of_reach]
+    )
     selection = parse_spec(written, str(out)).selection
     assert selection is not None  # it was just written
     try:

@@ -29,6 +29,7 @@ from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.compare.aligned import BesideChoice, read_beside
 from windowshift.tui.screens.compare.screen import CompareScreen
+from windowshift.tui.screens.compare.table import CompareTable
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.screens.jobs.job_result import result_lines
 from windowshift.tui.screens.jobs.screen import JobsScreen
@@ -280,6 +281,12 @@ async def test_both_arms_and_a_pair_to_compare(workspace: Path) -> None:
         await pilot.press("right_square_bracket")
         assert screen.part == "pairs"
         assert "Trained under medium | length=medium" in left(screen)
+        (row,) = (row for row in screen.arms.rows if row.pair.prefix == "medium") if screen.arms else ()
+        assert row.dose is not None
+        assert "Base model, dose / prefix: " in left(screen)
+        assert {"matched": "matched, within ±10%", "off": "NOT matched", "open": "open, ±10%"}[
+            str(row.dose.verdict)
+        ] in left(screen)
         assert "Every pair: steering − prefix" in left(screen)
         await pilot.press("ctrl+y")
         await until(pilot, lambda: "long | length=long\tmed_short\tuplift" in pilot.app._clipboard)
@@ -293,6 +300,9 @@ async def test_both_arms_and_a_pair_to_compare(workspace: Path) -> None:
         ]
         await until(pilot, lambda: compare.found is not None)
         assert compare.found.comparison.measure("uplift").difference is not None
+        assert compare.found.dose == row.dose
+        word = {"matched": "matched", "off": "not matched", "open": "open"}[str(row.dose.verdict)]
+        assert f"dose: {word}" in compare.query_one(CompareTable).text
 
 
 async def test_wide_screens_show_parts_side_by_side(workspace: Path) -> None:

@@ -259,6 +259,7 @@ class CompareScreen(Panes, StoreScreen[BesideSnapshot]):
 
 def measured(reader: Reader, name: str, behaviour_name: str, keys: tuple[CellKey, ...]) -> Measured | None:
     """Measure pinned rows; runs in a worker thread, because it loads numpy and every score."""
+    from windowshift.core.measure.base_match import matched_rows
     from windowshift.core.measure.comparison import compare_rows
     from windowshift.core.measure.grid import load_grid
     from windowshift.core.measure.grid_measures import measure_resampled
@@ -276,4 +277,4 @@ def measured(reader: Reader, name: str, behaviour_name: str, keys: tuple[CellKey
     resampled = Resampled(grid)
     scatter = grouped(measure_resampled(resampled), {row: place for place, row in enumerate(rows, 1)})
     known = published(experiment.setting, behaviour.name)
-    return Measured(keys, compare_rows(resampled, rows), scatter, known)
+    return Measured(keys, compare_rows(resampled, rows), scatter, known, matched_rows(resampled, rows))

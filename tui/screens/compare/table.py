@@ -25,21 +25,28 @@ from windowshift.tui.widgets.inked import Drawn, ink_of
 
 if TYPE_CHECKING:
     from windowshift.core.contract.estimate import Estimate
+    from windowshift.core.measure.base_match import BaseMatch, Verdict
     from windowshift.core.measure.comparison import Comparison
     from windowshift.core.measure.grid import Tally
     from windowshift.core.settings.published import Published
 
 DIFFERENCE = "difference 2−1"
+MATCHED: dict[Verdict | None, str] = {"matched": "matched", "off": "not matched", "open": "open", None: "not known"}
+"""Whether the base model's mean under the dose is that under the prefix, within 10 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of pinned rows, with the scatter of all rows and what is published."""
+    """What was measured of pinned rows, with the scatter of all rows and what is published.
+
+    `dose` is of a row under a prefix and one at the dose that is matched to it.
+    """
 
     pinned: tuple[CellKey, ...]
     comparison: Comparison
     scatter: Plot
     published: Published | None
+    dose: BaseMatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +115,16 @@ def lines_of(found: Measured) -> list[MeasureLine]:
                 _published(one.measure, found),
             )
         )
+    none = (("", ""),) * len(comparison.rows)
+    if found.dose is not None and found.dose.against is not None:
+        cut_dose = dagger(found.dose.truncated)
+        value, interval = number(words.against_format, found.dose.against, cut_dose)
+        lines.append(MeasureLine(f"dose: {MATCHED[found.dose.verdict]}", none, (value, interval)))
     missing = comparison.missing
     if missing is not None and missing.differs and missing.worst is not None:
         form, worst = words.effect_format, missing.worst
         both = f"{form.text(worst.least, narrow=True)} … {form.text(worst.greatest, narrow=True)}"
         ends = [form.text(end, narrow=True) for end in worst.interval or ()]
-        none = (("", ""),) * len(comparison.rows)
         lines.append(MeasureLine("means, worst case", none, (both, "[{}, {}]".format(*ends) if ends else "")))
     lines.append(
         MeasureLine(
