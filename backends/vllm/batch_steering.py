@@ -185,8 +185,9 @@ class BatchSteering:
                 of_prompt = max(0, min(request.prompt, before + count) - before)
                 slot.in_prompts += of_prompt
                 slot.in_responses += count - of_prompt
-                positions = np.arange(before, before + count)
-                entries[start : start + count] = (number << RECIPE_SHIFT) + IN_PROMPT * (positions < request.prompt)
+                own = number << RECIPE_SHIFT
+                entries[start : start + of_prompt] = own | IN_PROMPT
+                entries[start + of_prompt : start + count] = own
                 if number not in seen:
                     seen.add(number)
                     slot.passes += 1

@@ -2,7 +2,7 @@
 
 It is one node of the model's graph, which neither a compiler looks into nor a captured graph leaves out. What it reads
 and tallies lies in a worker's `PushTable`, as attention's cache lies outside of the graph too: a compiled graph holds
-nothing but the number of the layer. On CUDA it is one kernel (`push_kernel`), elsewhere these tensor operations.
+nothing but the layer's number. On CUDA it is one kernel (`push_kernel`), on a CPU tensor operations (`push_rounds`).
 """
 
 from __future__ import annotations
@@ -10,15 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from windowshift.backends.vllm.push_table import (
-    ABLATES,
-    IN_PROMPT,
-    IS_FIRST,
-    ON_PROMPT,
-    ON_RESPONSE,
-    RECIPE_SHIFT,
-    PushTable,
-)
+from windowshift.backends.vllm.push_rounds import rounds_of
+from windowshift.backends.vllm.push_table import PushTable
 
 _table: PushTable | None = None  # a worker process has one model
 
@@ -65,6 +58,9 @@ def _fitting(hidden: Tensor, residual: Tensor) -> PushTable | None:
             f"a layer gave out {list(hidden.shape)} and {list(residual.shape)}, not twice [tokens, {table.width}]"
         )
         return None
+    if {hidden.dtype, residual.dtype} != {table.dtype}:
+        table.problem = f"a layer gave out {hidden.dtype} and {residual.dtype}, not twice {table.dtype}"
+        return None
     if len(hidden) > len(table.tokens):
         table.problem = f"a pass had {len(hidden)} tokens, and room is for {len(table.tokens)}"
         return None
@@ -73,38 +69,5 @@ def _fitting(hidden: Tensor, residual: Tensor) -> PushTable | None:
 
 def push_rows(table: PushTable, hidden: Tensor, residual: Tensor, layer: int) -> None:
     """The operator in tensor operations: one round for every push that a token has at this layer."""
-    tokens = table.tokens[: len(hidden)]
-    rows = tokens.nonzero().squeeze(1)
-    marks = tokens[rows]
-    recipes = marks >> RECIPE_SHIFT
-    line, end = table.starts[recipes, layer], table.starts[recipes, layer + 1]
-    while True:
-        there = line < end
-        if not bool(there.any()):
-            return
-        _round(table, hidden, residual, rows[there], marks[there], line[there])
-        line = line + 1
-
-
-def _round(table: PushTable, hidden: Tensor, residual: Tensor, rows: Tensor, marks: Tensor, line: Tensor) -> None:
-    table.calls.index_add_(0, line, (marks & IS_FIRST).ne(0).to(table.calls.dtype))
-    kind = table.kinds[line]
-    wanted = torch.where((marks & IN_PROMPT).ne(0), kind & ON_PROMPT, kind & ON_RESPONSE).ne(0)
-    rows, line, kind = rows[wanted], line[wanted], kind[wanted]
-    if not len(rows):
-        return
-    stream = hidden[rows] + residual[rows]
-    wide = torch.promote_types(stream.dtype, torch.float32)
-    ablates = (kind & ABLATES).ne(0)
-    alpha = table.alphas[line].masked_fill(ablates, 1.0)
-    # The product of two numbers of the model's own width is what a hand-written hook computes too.
-    delta = (alpha[:, None] * table.directions[table.places[line]]).to(stream.dtype)
-    along = (stream * delta).sum(-1)
-    changed = stream + torch.where(ablates, -along, 1.0)[:, None] * delta
-    asked = torch.where(ablates, along.abs().to(table.norms.dtype), table.norms[line])
-    moved = torch.linalg.vector_norm(changed - stream, dim=-1, dtype=wide)
-    touched = moved.gt(0) | ablates  # a stream may happen to be orthogonal already
-    size = torch.linalg.vector_norm(stream, dim=-1, dtype=wide)
-    measures = torch.stack([one.to(table.tally.dtype) for one in (touched, moved, asked, size)])
-    table.tally.index_add_(1, line, measures)
-    hidden[rows], residual[rows] = changed, residual.new_zeros(())
+    for one in rounds_of(table).get(layer, ()):
+        one.push(table, hidden, residual)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from windowshift.core.contract.errors import BackendError
 from windowshift.steering.recipe import Push
+
+if TYPE_CHECKING:
+    from windowshift.backends.vllm.push_rounds import PushRound
 
 MEASURES = 4
 """Rows of the tally: tokens changed, and the sums of change norms, asked norms and stream norms over them."""
@@ -69,6 +72,8 @@ class PushTable:
         self.layers, self.width, self.dtype = layers, width, dtype
         self.problem = ""
         self.in_use = False  # whether a token of the pass at hand is steered
+        self.rounds: dict[int, list[PushRound]] | None = None  # what it does, where no kernel finds that out
+        self._last: NDArray[np.int32] | None = None  # the entries that the rounds are made of
         self._device = device
         with torch.inference_mode(False):
             wide = torch.promote_types(dtype, torch.float32)
@@ -91,6 +96,7 @@ class PushTable:
         self._lines = _Room(0, LINES)
         self._directions = _Room(0, DIRECTIONS)
         self._known: dict[str, tuple[int, int]] = {}  # a direction by its content: its place, and lines that use it
+        self._last = None
 
     def add(self, pushes: Sequence[Push]) -> Place:
         """Take in a recipe.
@@ -107,6 +113,7 @@ class PushTable:
                 f"more is steered at once than a vLLM worker has room for ({RECIPES - 1} steerings, {LINES} pushes, "
                 f"{DIRECTIONS} directions): evaluate fewer vectors, doses or groups in one run"
             )
+        self._last = None
         place = Place(self._numbers.take(1), self._lines.take(len(ordered)), ordered)
         counts = np.bincount([push.layer for push in ordered], minlength=self.layers)
         self.starts[place.number] = self._tensor(place.first + np.concatenate(([0], np.cumsum(counts))))
@@ -147,6 +154,8 @@ class PushTable:
 
         A device's copy is queued behind the passes before, from memory that stays untouched until it is done.
         """
+        if self._last is None or not np.array_equal(tokens, self._last):
+            self.rounds, self._last = None, tokens
         source = torch.from_numpy(tokens)
         if self._device.type != "cpu":
             source = source.pin_memory()

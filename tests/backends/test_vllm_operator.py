@@ -212,6 +212,29 @@ def test_what_is_no_stream_is_left_alone_and_told(
     assert said in table.problem
 
 
+def test_a_stream_of_another_precision_is_left_alone_and_told(table: PushTable) -> None:
+    table.begin(entries((4, table.add([one_push()]), False)))
+    push(torch.zeros(4, WIDTH).half(), torch.zeros(4, WIDTH), 1)
+    assert "torch.float16 and torch.float32, not twice torch.float32" in table.problem
+
+
+def test_the_same_tokens_again_are_pushed_by_what_is_asked_then(table: PushTable) -> None:
+    """Steps of decoding look alike, and share what a layer does; another recipe in the same room must not."""
+    place = table.add([one_push(alpha=1.0)])
+    found = []
+    for alpha in (None, None, 3.0):
+        if alpha is not None:
+            table.remove(place)
+            assert table.add([one_push(alpha=alpha)]).number == place.number
+        before, after = streams(2), [part.clone() for part in streams(2)]
+        table.begin(entries((2, place, False)))
+        push(*after, 1)
+        table.end()
+        found.append(float((after[0] - before[0] - before[1]).norm()))
+    assert found[1] == found[0]
+    assert found[2] == pytest.approx(3 * found[0], rel=1e-5)
+
+
 # -- the batches of a runner -----------------------------------------------------------------------
 
 
