@@ -1,4 +1,4 @@
-"""Backend `vllm` beside backend `local`: evaluating a 7 × 7 grid with 7 adapters, completions a second."""
+"""Backend `vllm` beside backend `local` over a grid with 7 adapters; steered beside plain; compiled beside eager."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from tests.vllm_server import ARGUMENTS, EXTENSION, KEY, MICROWORLD, vllm_serving
 
 from bench.measurement import Measurement, median
 from bench.steering import LARGE, random_llama
 from windowshift.backends.local.backend import LocalBackend
+from windowshift.backends.local.model_folder import identify, model_size
 from windowshift.backends.vllm.backend import VllmBackend
 from windowshift.core.contract.backend import Backend
-from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
+from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.training import Example, Sft, Trained, TrainJob
+from windowshift.core.contract.vector_file import Provenance
 from windowshift.core.settings.world import example_prompts
 from windowshift.core.spec import registry
+from windowshift.steering.vector import SteeringVector
 
+STEERED = 0.9
+"""Of the tokens a second without steering, at least."""
 SERVER = (
     "--enable-lora", "--max-loras", "7", "--max-lora-rank", "8", "--max-num-seqs", "128",
     "--worker-extension-cls", EXTENSION,
 )  # fmt: skip
+# Without adapters, with which vLLM compiles nothing on a CPU; and each pass reads its prompts, steered or not.
+PLAIN_SERVER = ("--no-enable-prefix-caching", "--max-num-seqs", "128", "--worker-extension-cls", EXTENSION)
+STARTING_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,7 @@ def measure_vllm(folder: Path, small: bool) -> Iterator[Measurement]:
     try:
         for load in loads:
             yield from _measure(folder / f"adapters-{load.model.name}", load)
+            yield from _measure_steering(folder, load)
     finally:
         del os.environ["VLLM_API_KEY"]
 
@@ -68,6 +78,62 @@ def _measure(folder: Path, load: Load) -> Iterator[Measurement]:
         note=f"{load.name}, {cells} completions of at most {load.max_tokens} tokens, 7 adapters, {load.runs} runs",
     )
     yield Measurement("  prefix cache hit rate", 100 * rate, "%", better="higher", note="blocks of 32 tokens")
+
+
+def _measure_steering(folder: Path, load: Load) -> Iterator[Measurement]:
+    """Tokens a second of the base model, with and without a push of every token, by turns; eager, then compiled."""
+    more = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+    eager: dict[str, list[float]] = {}
+    for name, arguments in (("eager", ARGUMENTS), ("compiled", [one for one in ARGUMENTS if one != "--enforce-eager"])):
+        starting = {"key": KEY, "model": load.model, "seconds": STARTING_SECONDS}
+        with vllm_serving(*arguments, *PLAIN_SERVER, **starting, **more) as address:  # type: ignore[arg-type]
+            found = asyncio.run(_steered(folder, address.base_url, load))
+        plain, steered = median(found["plain"]), median(found["steered"])
+        eager = eager or found
+        yield Measurement(
+            f"steered at vLLM, {name}",
+            steered / plain,
+            "×",
+            better="higher",
+            target=STEERED,
+            against="plain",
+            note=f"{load.name}, all tokens, {steered:.0f} and {plain:.0f} tokens a second, {load.runs} runs",
+        )
+    yield Measurement(
+        "tokens a second at vLLM, compiled",
+        plain,
+        "/s",
+        better="higher",
+        baseline=median(eager["plain"]),
+        against="eager",
+        note=f"{load.name}, plain, without adapters",
+    )
+
+
+async def _steered(folder: Path, address: str, load: Load) -> dict[str, list[float]]:
+    base = "microworld" if load.model == MICROWORLD else str(load.model)
+    vllm = VllmBackend({"base_url": address})
+    way = (Steering(str(_vector(folder / f"{load.model.name}.safetensors", base)), 0.05),)
+    plain = _cells(Model(base), load)
+    asked = {"plain": plain, "steered": [replace(one, steering=way, group="steered") for one in plain]}
+    rates: dict[str, list[float]] = {"plain": [], "steered": []}
+    for run in range(load.runs + 1):
+        for name, requests in asked.items():
+            start = time.perf_counter()
+            tokens = await _answered(vllm, requests)
+            if run:  # the first one loads and warms up
+                rates[name].append(tokens / (time.perf_counter() - start))
+    await vllm.aclose()
+    return rates
+
+
+def _vector(path: Path, base: str) -> Path:
+    """A direction of drawn numbers, for the layer in the middle."""
+    size = model_size(base)
+    numbers = np.random.default_rng(0).normal(size=(size.layers, size.width))
+    own = Provenance(base, identify(base).fingerprint, "random")
+    SteeringVector.make("drawn", numbers, own, layer=size.layers // 2).save(path, force=True)
+    return path
 
 
 def make_llama(folder: Path) -> Path:
@@ -122,23 +188,36 @@ async def _adapters(local: LocalBackend, base: str, folder: Path) -> list[str]:
 
 def _grid(base: str, adapters: Sequence[str], load: Load) -> list[GenerateRequest]:
     """Every adapter under the seven evaluation conditions of setting `length`."""
-    conditions = registry.setting("length").conditions()
-    texts = example_prompts(load.prompts)
+    return [
+        replace(one, key=f"{number}-{one.key}")
+        for number, adapter in enumerate(adapters)
+        for one in _cells(Model(base, adapter=adapter), load)
+    ]
+
+
+def _cells(model: Model, load: Load) -> list[GenerateRequest]:
+    """One model under the seven evaluation conditions of setting `length`."""
     sampling = Sampling(1.0, 1.0, load.max_tokens)
     found = []
-    for adapter in adapters:
-        for condition in conditions.values():
-            for row, text in enumerate(texts):
-                pushed = condition.push(Prompt("", text), row, "user")
-                key = str(len(found))
-                found.append(GenerateRequest(key, pushed.messages, Model(base, adapter=adapter), sampling, row))
+    for condition in registry.setting("length").conditions().values():
+        for row, text in enumerate(example_prompts(load.prompts)):
+            pushed = condition.push(Prompt("", text), row, "user")
+            found.append(GenerateRequest(str(len(found)), pushed.messages, model, sampling, row))
     return found
 
 
 async def _answer(backend: Backend, requests: Sequence[GenerateRequest]) -> float:
-    """Completions a second; one that failed ends the measurement."""
+    """Completions a second."""
     start = time.perf_counter()
+    await _answered(backend, requests)
+    return len(requests) / (time.perf_counter() - start)
+
+
+async def _answered(backend: Backend, requests: Sequence[GenerateRequest]) -> int:
+    """How many tokens were drawn; a completion that failed ends the measurement."""
+    tokens = 0
     async for completion in backend.generate(requests):
         if completion.error is not None:
             raise RuntimeError(completion.error)
-    return len(requests) / (time.perf_counter() - start)
+        tokens += completion.tokens
+    return tokens
