@@ -73,9 +73,8 @@ class ServerEngine:
             found = self._http.look("/collective_rpc", {"method": "windowshift_about", "args": ["null"]})
         except EngineError as error:
             raise self._cannot_steer(error) from None
-        results = found.get("results")
-        for result in results if isinstance(results, list) else ():
-            if isinstance(result, dict) and "error" in result:
+        for result in self._workers(found):
+            if "error" in result:
                 said = self._http.redactor.said(result["error"])
                 raise EngineError(f"the vLLM server at {self._address} cannot steer: {said}")
 
@@ -134,17 +133,18 @@ class ServerEngine:
                     raise BrokenAnswerError("its log-probabilities are of another number of tokens")
         except BrokenAnswerError as error:
             raise self._http.broken(str(error)) from None
-        shown = self._http.redactor.said
-        if said.model != name:
-            raise EngineError(
-                f"the vLLM server answered with the model '{shown(said.model, 120)}' in place of '{name}'"
-            )
+        self._check_model(said.model, name)
         if choice.finish_reason not in ("stop", "length"):
-            raise EngineError(f"the vLLM server ended a request with '{shown(choice.finish_reason, 60)}'")
+            ended = self._http.redactor.said(choice.finish_reason, 60)
+            raise EngineError(f"the vLLM server ended a request with '{ended}'")
         return EngineAnswer(tuple(choice.token_ids), choice.finish_reason == "stop", drawn)
 
     async def score(self, model: str, ids: Sequence[int], first: int) -> list[float]:
-        """Log-probabilities of ids that are given."""
+        """Log-probabilities of ids that are given.
+
+        Raises:
+            EngineError: the server refused, or answered with another model than the base model.
+        """
         body = {
             "model": model,
             "prompt": list(ids),
@@ -155,7 +155,9 @@ class ServerEngine:
         }
         found = await self._http.json("POST", "/v1/completions", body)
         try:
-            entries = read(ScoredAnswer, found).choices[0].prompt_logprobs
+            said = read(ScoredAnswer, found)
+            self._check_model(said.model, model)
+            entries = said.choices[0].prompt_logprobs
             if len(entries) != len(ids):
                 raise BrokenAnswerError("its log-probabilities are of another number of tokens")
             scores = []
@@ -197,10 +199,7 @@ class ServerEngine:
             )
         except EngineError as error:
             raise self._cannot_steer(error) from None
-        results = found.get("results")
-        if not isinstance(results, list) or not all(isinstance(one, dict) for one in results) or not results:
-            raise self._http.broken("its workers answered nothing")
-        return [{key: self._without_keys(value) for key, value in one.items()} for one in results]
+        return [{key: self._without_keys(value) for key, value in one.items()} for one in self._workers(found)]
 
     async def cache_counts(self) -> CacheCounts | None:
         """The counters of the prefix cache, from the server's metrics."""
@@ -213,6 +212,22 @@ class ServerEngine:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    def _check_model(self, said: str, name: str) -> None:
+        if said != name:
+            shown = self._http.redactor.said(said, 120)
+            raise EngineError(f"the vLLM server answered with the model '{shown}' in place of '{name}'")
+
+    def _workers(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What each worker said; a server whose workers say nothing steers nothing.
+
+        Raises:
+            EngineError: it is no list of what workers say.
+        """
+        results = found.get("results")
+        if not isinstance(results, list) or not all(isinstance(one, dict) for one in results) or not results:
+            raise self._http.broken("its workers answered nothing")
+        return results
 
     def _without_keys(self, value: object, depth: int = 4) -> object:
         """What a worker says, its sentences without the key; what is nested deeper than any of its answers is none."""

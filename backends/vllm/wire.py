@@ -73,6 +73,7 @@ class ScoredChoice(Said):
 class ScoredAnswer(Said):
     """What came of a text that was scored."""
 
+    model: Name
     choices: Annotated[list[ScoredChoice], OneChoice]
 
 

@@ -207,3 +207,37 @@ async def test_what_workers_say_is_read_without_the_key_and_not_too_deep(tiny_ll
                 with pytest.raises(EngineError, match=said):
                     await engine.call("x", "null")
             await engine.aclose()
+
+
+async def test_a_text_is_scored_by_the_base_model_or_not_at_all(tiny_llama: Path) -> None:
+    from windowshift.backends.vllm.engine import EngineError
+    from windowshift.backends.vllm.options import VllmOptions
+    from windowshift.backends.vllm.server import ServerEngine
+
+    choice = {"prompt_logprobs": [None, {"5": {"logprob": -0.5}}]}
+    for model, said in (("m", None), ("other", "answered with the model 'other' in place of 'm'"), (None, "model")):
+        body = {"choices": [choice], **({} if model is None else {"model": model})}
+        with serving(tiny_llama, lambda asked, body=body: Reply(body)) as server:  # type: ignore[misc]
+            engine = ServerEngine(VllmOptions.parse({"base_url": server.base_url}))
+            if said is None:
+                assert await engine.score("m", [4, 5], 1) == [-0.5]
+            else:
+                with pytest.raises(EngineError, match=said):
+                    await engine.score("m", [4, 5], 1)
+            await engine.aclose()
+
+
+@pytest.mark.parametrize("results", [None, [], "yes", [None], [12], [[]], {"error": "no"}])
+def test_a_server_whose_workers_say_nothing_does_not_steer(tiny_llama: Path, results: Any) -> None:
+    """The plan asks before anything is trained: an answer that says nothing is no yes."""
+
+    def reply(asked: Asked) -> Reply:
+        if asked.path.endswith("/collective_rpc"):
+            return Reply({"results": results})
+        return Reply({"error": "a name is wanted"}, 400)  # an order to load an adapter
+
+    with scripted(reply) as server:
+        backend = VllmBackend({"base_url": server.base_url})
+        backend.check(str(tiny_llama), None)
+        with pytest.raises(BackendError, match="workers answered nothing"):
+            backend.check(str(tiny_llama), None, steered=True)
