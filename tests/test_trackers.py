@@ -22,7 +22,7 @@ from windowshift import tracker_process
 from windowshift.core.contract.errors import MissingExtraError, SpecError
 from windowshift.core.store.reader import Reader
 from windowshift.tracker_process import Follower, Journal, main
-from windowshift.trackers import Table, TrackedRun, trackers
+from windowshift.trackers import TrackedRun, TrackedTable, trackers
 from windowshift.tracking import Tracking
 
 
@@ -86,7 +86,7 @@ def test_losses_and_done_cells_are_told_with_n_interval_and_the_rehearsal_mark(w
     assert (first["cell/n"], first["cell/missing"], first["cell/rehearsal"]) == (summary.n, summary.missing, True)
     assert first["cell/interval"] == "95 %, over prompts, of one training run"
     table = kept.rows[-2][1]["cells"]
-    assert isinstance(table, Table)
+    assert isinstance(table, TrackedTable)
     assert len(table.rows) == len(done) * len(LENGTHS)
     assert kept.rows[-1][1] == {"state": "interrupted", "cells_done": len(done)}
     assert kept.ended == ["interrupted"]

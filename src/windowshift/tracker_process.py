@@ -27,7 +27,7 @@ from windowshift.core.contract.records import CellRow, ExperimentRow
 from windowshift.core.contract.redaction import Redactor
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.reader import Reader
-from windowshift.trackers import TRACKERS, Table, TrackedRun, Tracker, Value
+from windowshift.trackers import TRACKERS, TrackedRun, TrackedTable, Tracker, Value
 
 POLL_SECONDS = 2.0
 LOCK_SECONDS = 60.0
@@ -48,7 +48,7 @@ class Told:
         whole: the digest of the table of all cells, or the state, where it is one of these.
     """
 
-    values: dict[str, Value | Table]
+    values: dict[str, Value | TrackedTable]
     along: str | None = None
     loss: tuple[int, int] | None = None
     cell: tuple[str, str] | None = None
@@ -57,7 +57,7 @@ class Told:
     def to_json(self, step: int) -> str:
         """One line of the journal."""
         values = {
-            name: {"columns": value.columns, "rows": value.rows} if isinstance(value, Table) else value
+            name: {"columns": value.columns, "rows": value.rows} if isinstance(value, TrackedTable) else value
             for name, value in self.values.items()
         }
         own = {"along": self.along, "loss": self.loss, "cell": self.cell, "whole": self.whole}
@@ -67,7 +67,9 @@ class Told:
     def from_json(cls, entry: dict[str, Any]) -> Told:
         """The entry of a line."""
         values = {
-            name: Table(tuple(value["columns"]), tuple(map(tuple, value["rows"]))) if isinstance(value, dict) else value
+            name: TrackedTable(tuple(value["columns"]), tuple(map(tuple, value["rows"])))
+            if isinstance(value, dict)
+            else value
             for name, value in entry["values"].items()
         }
         loss, cell, whole = (tuple(entry[key]) if key in entry else None for key in ("loss", "cell", "whole"))
@@ -279,7 +281,10 @@ class Follower:
             for event in reader.job_events(job.n, "loss", after=journal.losses.get(job.n, 0)):
                 label = self._redact(job.label)
                 along = f"examples/{label}"
-                values: dict[str, Value | Table] = {f"loss/{label}": event.data["loss"], along: event.data["examples"]}
+                values: dict[str, Value | TrackedTable] = {
+                    f"loss/{label}": event.data["loss"],
+                    along: event.data["examples"],
+                }
                 yield Told(values, along, loss=(job.n, event.id))
             if job.state == "done":
                 self._drained.add(job.n)
@@ -289,7 +294,7 @@ class Follower:
             key = f"{row[0]}:{cell.id}"
             digest = _digest(row)
             if journal.cells.get(key) != digest:
-                values: dict[str, Value | Table] = {
+                values: dict[str, Value | TrackedTable] = {
                     f"cell/{column}": self._without_keys(value) for column, value in zip(_COLUMNS, row, strict=True)
                 }
                 values |= {"cell/interval": INTERVAL, "cell/rehearsal": found.rehearsal}
@@ -301,7 +306,7 @@ class Follower:
         rows = tuple(row for _, row in _done_cells(reader, found))
         if rows and self._journal.whole.get("table") != _digest(rows):
             shown = tuple(tuple(self._without_keys(value) for value in row) for row in rows)
-            told.append(Told({"cells": Table(_COLUMNS, shown)}, whole=("table", _digest(rows))))
+            told.append(Told({"cells": TrackedTable(_COLUMNS, shown)}, whole=("table", _digest(rows))))
         if self._journal.whole.get("state") != state or told:
             told.append(Told({"state": state, "cells_done": found.cells_done}, whole=("state", state)))
         return told

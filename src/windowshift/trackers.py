@@ -22,7 +22,7 @@ Value = float | int | str | bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TrackedTable:
     """What is told as a table: its columns, and rows of as many values."""
 
     columns: tuple[str, ...]
@@ -59,7 +59,7 @@ class Tracker(Protocol):
     def known(self) -> int | None:
         """The highest step that the tracker has of a resumed run; None where it cannot tell."""
 
-    def log(self, step: int, values: Mapping[str, Value | Table], along: str | None = None) -> None:
+    def log(self, step: int, values: Mapping[str, Value | TrackedTable], along: str | None = None) -> None:
         """Tell some values; steps rise. `along` is the one of them that the others are drawn over."""
 
     def end(self, state: str) -> None:
@@ -107,7 +107,7 @@ class WeightsAndBiases:
         """As `Tracker.known`: the server's, which offline is not there to be asked."""
         return None if self._offline() else int(self._run.starting_step) - 1
 
-    def log(self, step: int, values: Mapping[str, Value | Table], along: str | None = None) -> None:
+    def log(self, step: int, values: Mapping[str, Value | TrackedTable], along: str | None = None) -> None:
         """As `Tracker.log`."""
         import wandb
 
@@ -117,7 +117,7 @@ class WeightsAndBiases:
                 self._run.define_metric(name, step_metric=along)
         told = {
             name: wandb.Table(columns=list(value.columns), data=[list(row) for row in value.rows])
-            if isinstance(value, Table)
+            if isinstance(value, TrackedTable)
             else value
             for name, value in values.items()
         }
@@ -161,13 +161,13 @@ class Trackio:
         """As `Tracker.known`."""
         return self._last
 
-    def log(self, step: int, values: Mapping[str, Value | Table], along: str | None = None) -> None:  # noqa: ARG002
+    def log(self, step: int, values: Mapping[str, Value | TrackedTable], along: str | None = None) -> None:  # noqa: ARG002
         """As `Tracker.log`; in trackio's dashboard a person chooses what curves are drawn over."""
         import trackio
 
         told = {
             name: trackio.Table(columns=list(value.columns), data=[list(row) for row in value.rows])
-            if isinstance(value, Table)
+            if isinstance(value, TrackedTable)
             else value
             for name, value in values.items()
         }
