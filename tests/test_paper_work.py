@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sqlite3
+import subprocess
 import zipfile
 from contextlib import closing
 from dataclasses import replace
@@ -18,11 +19,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.generated_store import generate_store
+from tests.rated_store import rate_store
 from windowshift.__main__ import screens_asked_for
 from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE, CellRow
 from windowshift.core.plan.estimate import estimate
+from windowshift.core.report.blocks import report_blocks
 from windowshift.core.report.bundle import LEFT_OUT, _cells, make_bundle, opened
 from windowshift.core.report.latex import escape, latex
 from windowshift.core.report.page import Heading, Item, Line, Table
@@ -79,6 +82,7 @@ def test_a_report_as_latex(workspace: Path) -> None:
         assert len({row.replace(r"\&", "").count("&") for row in rows}) == 1
     # Nothing that pdfLaTeX does not know by itself.
     assert not set(re.findall(r"[^\x00-\x7f]", text)) - {"é"}
+    assert r"\windowshiftletter{" not in text.split("\n\n", 1)[1]
     # Every number of the Markdown report is in it.
     markdown = CliRunner().invoke(app, ["report", "med-short", "-w", str(workspace), "--markdown"]).stdout
     numbers = re.compile(r"\d+\.\d+")
@@ -111,6 +115,42 @@ def test_a_key_in_an_address_of_the_spec_is_in_no_bundle(workspace: Path, tmp_pa
         assert b"https://gw.example/[key]/v1" in archive.read("spec.yaml")
     with opened(tmp_path / "b.zip") as found, closing(Reader(found)) as reader:
         assert compare(reader.connection) == []
+
+
+NASTY = (
+    r"a_b & 100% of $x$ #1 {y} \input{z} ~^ <|> −1 ²",
+    "[0.1, 0.2] begins with a bracket",
+    "* begins with a star",
+    "’single’ “double” • ½ ∞ √ ÷ ∗ †",
+    "ÀÿñöœŁ",
+    "中文 русский ελληνικά हिन्दी 🐝 ́",
+    "\x1b[31m\u202e\u200b\ufeff\x00",
+    "",
+)
+
+
+@pytest.mark.slow
+def test_latex_compiles(workspace: Path, tmp_path: Path) -> None:
+    """With a LaTeX that stops at the first error: reports of both arms and of rates, and whatever a name may have."""
+    if shutil.which("pdflatex") is None:
+        pytest.fail("no LaTeX is installed: apt-get install texlive-latex-recommended (`.ci/run` does)")
+    generate_store(tmp_path / "both", prompts=8, data_size=6, steering=True).close()
+    rate_store(tmp_path / "rates").close()
+    pages = []
+    for folder in (workspace, tmp_path / "both", tmp_path / "rates"):
+        with closing(Reader(folder)) as reader:
+            name = reader.experiments()[-1].name
+        pages.append(latex(report_blocks(report(folder, name), None)))
+    rows = tuple((Item(name), Item(other)) for name in NASTY for other in NASTY)
+    tables = [Table((name, name), rows) for name in NASTY]
+    pages.append(latex([*(Heading(name, 2) for name in NASTY), *(Line(name, "bold") for name in NASTY), *tables]))
+    whole = "\n".join([r"\documentclass{article}", r"\usepackage{booktabs,graphicx}", r"\begin{document}", *pages])
+    (tmp_path / "page.tex").write_text(f"{whole}\n\\listoftables\n\\end{{document}}\n", encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
+    for _ in range(2):  # the second reads what the first wrote down of captions
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+        assert done.returncode == 0, done.stdout[-3000:]
+    assert (tmp_path / "page.pdf").stat().st_size > 10_000
 
 
 def test_a_bundle_has_what_another_person_needs(workspace: Path, bundle: Path) -> None:

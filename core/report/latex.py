@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from windowshift.core.contract import sanitise
@@ -33,20 +34,37 @@ _SPECIAL = {
     "‖": r"$\Vert$",
     "α": r"$\alpha$",
     "′": r"$'$",
-    "†": r"\dag{}",
+    "†": r"$\dagger$",  # not \dag: in text it is a bitmap where LaTeX has only its first fonts
     "…": r"\ldots{}",
     "–": "--",
     "—": "---",
     "◆": r"$\diamond$",
+    "∞": r"$\infty$",
+    "√": r"$\surd$",
+    "÷": r"$\div$",
+    "∗": r"$\ast$",
+    "•": r"$\bullet$",
+    "½": r"$\frac{1}{2}$",
+    "¼": r"$\frac{1}{4}$",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
     "\u00a0": "~",
 }
 _WORDS = str.maketrans(_SPECIAL)
-PACKAGES = "% needs \\usepackage{booktabs,graphicx} and, with pdfLaTeX, UTF-8 (the default since 2018)"
+_OTHER = re.compile(r"[^\x00-\x7fÀ-ÅÇ-ÏÑ-ÖØ-Ýà-åç-ïñ-öø-ýÿ]")
+"""What pdfLaTeX has no letter for by itself."""
+HEAD = """\
+% needs \\usepackage{booktabs,graphicx} and, with pdfLaTeX, UTF-8 (the default since 2018)
+% A letter that pdfLaTeX has not is its code point there; XeLaTeX and LuaLaTeX show it, in a font that has it.
+\\ifdefined\\windowshiftletter\\else\\protected\\def\\windowshiftletter#1#2{\\ifdefined\\Umathchar#2\\else[U+#1]\\fi}\\fi"""
 
 
 def escape(text: str) -> str:
     """A text as LaTeX shows it, whatever stands in it."""
-    return sanitise.line(text, len(text)).translate(_WORDS)
+    shown = sanitise.line(text, len(text)).translate(_WORDS)
+    return _OTHER.sub(lambda found: f"\\windowshiftletter{{{ord(found[0]):04X}}}{{{found[0]}}}", shown)
 
 
 def latex(blocks: Iterable[Block]) -> str:
@@ -55,7 +73,7 @@ def latex(blocks: Iterable[Block]) -> str:
     A table stands in a `table` of its own, no wider than the text; its caption is the heading above it, and the line
     below it its note.
     """
-    parts = [PACKAGES]
+    parts = [HEAD]
     caption = ""
     for block in blocks:
         if isinstance(block, Heading):
@@ -70,8 +88,8 @@ def latex(blocks: Iterable[Block]) -> str:
 
 
 def _table(table: Table, caption: str) -> str:
-    heads = " & ".join(escape(head.replace("\n", " ")) for head in table.heads)
-    rows = [" & ".join(escape(item.text) for item in row) + r" \\" for row in table.rows]
+    heads = _row(head.replace("\n", " ") for head in table.heads)
+    rows = [_row(item.text for item in row) for row in table.rows]
     return "\n".join(
         [
             r"\begin{table}[htbp]",
@@ -80,7 +98,7 @@ def _table(table: Table, caption: str) -> str:
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             f"\\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}",
             r"\toprule",
-            f"{heads} \\\\",
+            heads,
             r"\midrule",
             *rows,
             r"\bottomrule",
@@ -88,3 +106,9 @@ def _table(table: Table, caption: str) -> str:
             r"\end{table}",
         ]
     )
+
+
+def _row(cells: Iterable[str]) -> str:
+    # What ends the row above would take a bracket or a star for an argument of its own.
+    line = " & ".join(map(escape, cells))
+    return f"{{}}{line} \\\\" if line.startswith(("[", "*")) else f"{line} \\\\"
