@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +21,7 @@ from inspect_ai.model import GenerateConfig, get_model
 from inspect_ai.scorer import includes
 from typer.testing import CliRunner
 
+from tests.chromium import page
 from tests.plugged import installed
 from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError
@@ -157,7 +163,12 @@ def test_every_cell_is_a_log_that_inspect_reads(workspace: Path, tmp_path: Path)
             assert log.samples is not None
             assert cell.summary is not None
             score = next(one for one in log.results.scores if one.name == "colours")
-            assert score.metrics["mean"].value == pytest.approx(cell.summary.mean)
+            summary = cell.summary
+            assert {name: metric.value for name, metric in score.metrics.items()} == pytest.approx(
+                {"mean": summary.mean, "low": summary.low, "high": summary.high}
+            )
+            assert score.metadata is not None
+            assert (score.metadata["n"], score.metadata["interval"][-12:]) == (3, "over prompts")
             assert (score.scored_samples, score.unscored_samples) == (3, 0)
             rows = reader.completions(cell.job, "colours")
             assert [sample.output.completion for sample in log.samples] == [row.text for row in rows]
@@ -294,3 +305,40 @@ def test_a_default_scale_is_a_rate() -> None:
     assert behaviour_of(ScorerSection.model_validate({"inspect": "a/b"})).scale == Scale.from_json("rate")
     with pytest.raises(ValueError, match="'regex' takes no 'args'"):
         ScorerSection.model_validate({"name": "x", "regex": "a", "args": {}})
+
+
+@pytest.mark.slow
+async def test_inspect_view_shows_the_cells_in_a_browser(workspace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "logs"
+    told = CliRunner().invoke(app, ["export", "asked", "-w", str(workspace), "--out", str(out), "--inspect"])
+    assert told.exit_code == 0, told.output
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "inspect"), "view", "--log-dir", str(out), "--port", str(port)]
+    view = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT, start_new_session=True)
+    try:
+        assert view.stdout is not None
+        while b"Running on" not in (line := await asyncio.wait_for(view.stdout.readline(), 60)):
+            assert line, "inspect view ended at once"
+        async with page(tmp_path / "profile") as shown:
+            text = ""
+
+            async def see(address: str, *wanted: str) -> None:
+                nonlocal text
+                await shown.command("Page.navigate", url=f"http://127.0.0.1:{port}/{address}")
+                for _ in range(600):
+                    text = str(await shown.evaluate("document.body ? document.body.innerText : ''"))
+                    if all(one in text for one in wanted):
+                        return
+                    await asyncio.sleep(0.1)
+                raise AssertionError(f"{wanted} did not come into view: {text[:2000]}")
+
+            await see("", "asked/")
+            log = sorted(out.glob("*.eval"))[-1]
+            found = read_eval_log(str(log))
+            assert found.samples is not None
+            said = found.samples[0].output.completion
+            await see(f"#/logs/{log.name}/samples", "Name colour", " ".join(said.split())[:20])
+    finally:
+        os.killpg(view.pid, signal.SIGKILL)
+        await view.communicate()

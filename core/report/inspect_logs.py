@@ -77,9 +77,10 @@ def _log(reader: Reader, experiment: ExperimentRow, cell: CellRow) -> EvalLog:
     scores = []
     for behaviour in experiment.behaviours:
         summary = reader.summary(cell.job, behaviour.name)
-        n, mean = (summary.n, summary.mean) if summary is not None else (0, None)
+        n = 0 if summary is None else summary.n
         missing = len(samples) - n
-        metrics = {} if mean is None else {"mean": EvalMetric(name="mean", value=mean)}
+        ends = {} if summary is None else {"mean": summary.mean, "low": summary.low, "high": summary.high}
+        metrics = {name: EvalMetric(name=name, value=value) for name, value in ends.items() if value is not None}
         scores.append(
             EvalScore(
                 name=behaviour.name,
@@ -87,7 +88,12 @@ def _log(reader: Reader, experiment: ExperimentRow, cell: CellRow) -> EvalLog:
                 scored_samples=n,
                 unscored_samples=missing,
                 metrics=metrics,
-                metadata={"unit": behaviour.unit, "n": n, "missing": missing},
+                metadata={
+                    "unit": behaviour.unit,
+                    "n": n,
+                    "missing": missing,
+                    "interval": "low and high are the ends of the 95 % interval, over prompts",
+                },
             )
         )
     return EvalLog(
@@ -146,7 +152,7 @@ def _samples(reader: Reader, experiment: ExperimentRow, cell: CellRow) -> Iterat
             messages=[*asked, *([] if failed else [output.message])],
             output=ModelOutput(model=experiment.model, error=row.error) if failed else output,
             scores={
-                name: Score(value=one.score, metadata=dict(one.evidence) if one.evidence else None)
+                name: Score(value=one.score, answer=row.text, metadata=dict(one.evidence) if one.evidence else None)
                 for name, one in zip(names, rows, strict=False)
                 if one.score is not None
             },
