@@ -255,6 +255,8 @@ def make_plan(
         rehearsal,
     )
     scorers = (*ruled, *judges)
+    if scorers and isinstance(scorers[0], SoundnessScorer):  # where judges alone score, theirs is shown and matched
+        scorers = (*scorers[1:], scorers[0])
     measured = [behaviour for scorer in scorers for behaviour in scorer.behaviours]
     if measured and (primary := primary_of(measured)) != measured[0]:
         raise SpecError(

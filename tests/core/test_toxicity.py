@@ -13,6 +13,7 @@ import pytest
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.records import primary_of
 from windowshift.core.contract.setting import RowScorer, Sample, Score
 from windowshift.core.plan.plan import Plan
 from windowshift.core.report.dataset_export import export_dataset
@@ -58,6 +59,13 @@ def ruled(text: str, post: str = "Cats are better than dogs.", about: str = "dog
         assert isinstance(scorer, RowScorer)
         found |= scorer.score(Sample(Prompt("p", post, {"about": about}), Completion("", text, "stop", 1)))
     return found
+
+
+def test_what_judges_score_is_shown_first_and_matched_where_coherence_is_measured_beside_it() -> None:
+    vectors = "vectors: {meanness: {positive: mean, negative: neutral, layer: 2}}\n"
+    measured = [one for scorer in planned(more=vectors).scorers for one in scorer.behaviours]
+    assert primary_of(measured).name == "harassment"
+    assert {"coherence", "repetition"} <= {one.name for one in measured}
 
 
 @pytest.mark.parametrize(
