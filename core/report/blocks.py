@@ -31,6 +31,7 @@ from windowshift.core.report.preflight_blocks import preflight_blocks
 from windowshift.core.report.report import REHEARSAL, Report
 from windowshift.core.report.restricted_blocks import restricted_blocks
 from windowshift.core.report.selection_page import selected_blocks
+from windowshift.core.report.solved_alone_blocks import solved_alone_blocks
 from windowshift.core.report.steering_blocks import steering_blocks
 from windowshift.core.report.truncated_rows import cut_cells, row_dagger
 
@@ -53,6 +54,7 @@ def report_blocks(report: Report, width: int | None) -> list[Block]:
         if arm.generates:
             blocks += fit_blocks(report, arm)
         blocks += _course(arm)
+    blocks += solved_alone_blocks(report.alone, report.behaviour.scale)
     blocks += steering_blocks(report.steering, report.behaviour)
     blocks += guard_blocks(report.guards, width)
     blocks += _gaps(report)

@@ -33,9 +33,11 @@ from windowshift.core.measure.measures import (
 from windowshift.core.measure.resampled import Key, Resampled
 from windowshift.core.measure.restricted import restricted
 from windowshift.core.measure.selected import Selected, selected
+from windowshift.core.measure.solved_alone import SolvedAlone, solved_alone
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
 from windowshift.core.report.missing_blocks import missing_json, missing_notes
 from windowshift.core.report.report_html import report_html
+from windowshift.core.report.solved_alone_blocks import solved_alone_json
 from windowshift.core.report.steering_json import steering_json
 from windowshift.core.settings.published import Published, published
 from windowshift.core.store.reader import Reader
@@ -50,7 +52,7 @@ class Report:
     `tally` counts the completions of all cells; `failed_jobs` has (label, error). `guards` are there with the primary
     behaviour. `preflights` are what pilots came to, and `looks` those of runs that stop by rule, oldest first.
     `restricted` has the cells again in restricted means up to `limit`, where scores are lower bounds of what was cut
-    off; nothing where nothing was.
+    off; nothing where nothing was. `alone` has wrong claims again, among the problems that a model solves alone.
     """
 
     experiment: ExperimentRow
@@ -68,6 +70,7 @@ class Report:
     looks: tuple[Look, ...] = ()
     restricted: Mapping[Key, CellMeasure] = field(default_factory=dict)
     limit: float | None = None
+    alone: tuple[SolvedAlone, ...] = ()
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -104,6 +107,7 @@ class Report:
             "cells": [_cell(cell, arm.scale, self) for arm in self.measures.arms.values() for cell in arm.seed_cells],
             "steering": steering_json(self.steering) if self.steering else None,
             "guards": [_guard(one) for one in self.guards],
+            "solved_alone": [solved_alone_json(one) for one in self.alone],
             "published": None if self.published is None else asdict(self.published),
         }
 
@@ -132,6 +136,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         looks = tuple(reader.looks(experiment.id))
         first = chosen == primary_of(experiment.behaviours)
         guards = guard_results(reader, experiment, resamples) if first else ()
+        alone = solved_alone(reader, experiment, grid, resamples)
     # Several cells may share a job; its completions count once. The tallies go on with those of references.
     jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=False)}
     measures = measure_resampled(resampled)
@@ -153,6 +158,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         looks,
         {cell.key: cell for cell in bounded_cells if cell.mean is not None},
         bounded.limit if bounded else None,
+        alone,
     )
 
 
