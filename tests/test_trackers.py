@@ -130,18 +130,19 @@ def test_a_journal_whose_last_line_was_cut_off_goes_on(workspace: Path) -> None:
 
 def test_keys_are_in_nothing_that_a_tracker_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "verysecretvalue42")
-    name = "verysecretvalue42"
+    name, gateway = "verysecretvalue42", "https://gw.example/9f86d081884c7d65/v1"
     writer = generate_store(tmp_path, name="med-short", prompts=2, data_size=4)
     with writer.batch() as connection:
         connection.execute("UPDATE jobs SET label = 'train with ' || ?", (name,))
         connection.execute(
-            "UPDATE experiments SET spec = 'key: sk-abcdefghijklmnop0123 ' || ?, model = ?", (name, name)
+            f"UPDATE experiments SET spec = 'key: sk-abcdefghijklmnop0123 {gateway} ' || ?, model = ?", (name, name)
         )
         connection.execute("UPDATE cells SET evaluate = evaluate || ?", (name,))
     writer.close()
     kept = follow(tmp_path, Kept(), "done")
     told = f"{kept.runs} {kept.rows} {next((tmp_path / 'tracking').glob('*.jsonl')).read_text()}"
     assert "loss/train with [key]" in told
+    assert "https://gw.example/[key]/v1" in told
     assert "verysecret" not in told
     assert "sk-abcdef" not in told
 

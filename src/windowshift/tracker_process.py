@@ -24,7 +24,7 @@ from filelock import FileLock
 
 import windowshift
 from windowshift.core.contract.records import CellRow, ExperimentRow
-from windowshift.core.contract.redaction import Redactor
+from windowshift.core.contract.redaction import Redactor, without_keys_in_urls
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.reader import Reader
 from windowshift.trackers import TRACKERS, TrackedRun, TrackedTable, Tracker, Value
@@ -176,7 +176,7 @@ class Follower:
         self._tracker, self._name, self._workspace, self._experiment = tracker, name, workspace, experiment
         self._journal: Journal | None = None
         self._drained: set[int] = set()
-        self._redact = Redactor(_keys()).redact
+        self._redactor = Redactor(_keys())
 
     def look(self) -> None:
         """Tell what is new.
@@ -216,6 +216,9 @@ class Follower:
             journal = self._journal or self._read_journal(found)
             self._journal, self._drained = journal, set()
             return journal.step - journal.sent + len(self._new(reader, found))
+
+    def _redact(self, text: str) -> str:
+        return without_keys_in_urls(self._redactor.redact(text))
 
     def _without_keys(self, value: Value) -> Value:
         return self._redact(value) if isinstance(value, str) else value
