@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.reference import commands, options, pages, sections, variables
 from typer.testing import CliRunner
 
+from tests.chromium import page
 from windowshift.cli import app
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.reader import Reader
@@ -82,26 +88,72 @@ def test_every_page_of_the_site_is_there() -> None:
     assert all((ROOT / "docs" / name).is_file() for name in named if not name.startswith("reference/"))
 
 
-@pytest.mark.slow
-def test_mkdocs_builds_the_site(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("built") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "site" / "reference" / "spec.html").read_text(encoding="utf-8")
-    assert "learning_rate" in page
-    assert 'href="#sftsection"' in page
-    assert (tmp_path / "site" / "grid.svg").is_file()
+    return folder
 
 
-def test_every_behaviour_that_the_first_page_offers_is_one() -> None:
-    page = ROOT / "docs" / "first-figure.md"
-    spec = next(text for _, title, text in blocks(page) if title == "first.yaml")
-    own = next(line for line in spec.splitlines() if "tells_a_tale" in line)
-    offered = re.findall(r"`(\{name: .*?\})`", page.read_text(encoding="utf-8"))
-    assert len(offered) >= 5
-    for line in offered:
-        (scorer,) = parse_spec(spec.replace(own, f"  - {line}"), page.name).scorers
-        assert scorer.role == "primary"
+@pytest.mark.slow
+def test_mkdocs_builds_the_site(built: Path) -> None:
+    text = (built / "reference" / "spec.html").read_text(encoding="utf-8")
+    assert "learning_rate" in text
+    assert 'href="#sftsection"' in text
+    assert (built / "grid.svg").is_file()
+
+
+@pytest.fixture(scope="module")
+def site(built: Path) -> Iterator[str]:
+    """The address of the built site."""
+    handler = partial(QuietHandler, directory=str(built))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.slow
+async def test_a_browser_finds_its_way_from_the_first_page_to_the_first_figure(site: str, tmp_path: Path) -> None:
+    async with page(tmp_path / "profile") as shown:
+
+        async def text(part: str = "document.body") -> str:
+            return str(await shown.evaluate(f"({part} || {{}}).innerText || ''"))
+
+        async def see(wanted: str, part: str = "document.body") -> None:
+            for _ in range(600):
+                if wanted in await text(part):
+                    return
+                await asyncio.sleep(0.05)
+            raise AssertionError(f"{wanted} did not come into view: {(await text(part))[:1000]}")
+
+        await shown.command("Page.navigate", url=site)
+        await see("What does supervised fine-tuning teach")
+        assert await shown.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+        link = "[...document.querySelectorAll('article a')].find(one => one.innerText == 'a figure of your own')"
+        await shown.evaluate(f"{link}.click()")
+        await see("tells_a_tale", "document.querySelector('article')")
+        assert (await shown.evaluate("location.pathname")) == "/first-figure.html"
+        # The search, which is the site's own: it finds a key of the spec in the reference.
+        await shown.evaluate("document.querySelector('input.md-search__input').focus()")
+        await shown.command("Input.insertText", text="learning_rate")
+        await see("SftSection", "document.querySelector('.md-search-result__list')")
+        addresses = set(shown.requested.values())
+        assert addresses
+        assert {
+            one for one in addresses if not one.startswith((site, "data:", "blob:"))
+        } == set()  # nothing from elsewhere
 
 
 @pytest.mark.slow
