@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from windowshift.backends.vllm import push_table as push_table_module
+from windowshift.backends.vllm import worker_extension
 from windowshift.backends.vllm.batch_steering import BatchSteering
 from windowshift.backends.vllm.decoder_layers import install_pushes
 from windowshift.backends.vllm.engine import SLOT
@@ -88,12 +91,12 @@ def test_it_pushes_the_tokens_that_asked_and_leaves_the_others_to_the_bit(table:
     for row, pushes, prompt in ((2, first, True), (5, first, False), (8, second[:1], False), (9, second[:1], False)):
         torch.testing.assert_close(after[0][row], steered(pushes, before[0][row] + before[1][row], prompt))
         assert not after[1][row].any()
-    done, its = table.read([one, other])
+    done, second_done = table.read([one, other])
     assert (done[0].calls, done[0].tokens, done[1].tokens) == (1, 4.0, 4.0)
     assert done[0].moved == pytest.approx(done[0].wanted) == pytest.approx(4 * 0.5 * np.linalg.norm(first[1].direction))
     assert done[1].moved == pytest.approx(done[1].wanted, rel=1e-5)
-    assert (its[0].calls, its[0].tokens) == (1, 2.0)
-    assert (its[1].calls, its[1].tokens) == (0, 0.0)  # layer 2 was not run
+    assert (second_done[0].calls, second_done[0].tokens) == (1, 2.0)
+    assert (second_done[1].calls, second_done[1].tokens) == (0, 0.0)  # layer 2 was not run
 
 
 def test_a_pass_without_requests_finds_nothing_of_the_pass_before(table: PushTable) -> None:
@@ -357,3 +360,42 @@ def test_slots_are_opened_all_or_none(steering: tuple[Runner, Any, BatchSteering
 def test_an_engine_that_shows_layers_a_part_of_a_step_is_refused(parallel: dict[str, Any], said: str) -> None:
     with pytest.raises(BackendError, match=said):
         BatchSteering(Runner(), configuration(**parallel))
+
+
+# -- the worker --------------------------------------------------------------------------------------
+
+
+def test_a_worker_steers_its_model_as_soon_as_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it runs for the first time; a worker whose model cannot be steered says why, and serves on."""
+
+    class Worker:
+        """vLLM's, which the extension is made a base of."""
+
+        model_runner: Any
+        vllm_config: Any
+
+        def load_model(self, layer: type[nn.Module], *, load_dummy_weights: bool = False) -> str:
+            self.model_runner = Runner()
+            self.model_runner.model.layers = nn.ModuleList(layer() for _ in range(LAYERS))
+            self.vllm_config = configuration()
+            return "loaded"
+
+    monkeypatch.setitem(sys.modules, "vllm.v1.worker.gpu_worker", SimpleNamespace(Worker=Worker))
+    for _ in range(2):  # the second time changes nothing
+        worker_extension._steer_what_is_loaded()
+    extended: Any = type("Extended", (Worker, worker_extension.SteeringWorker), {})
+    order = json.dumps({"s": [to_json(one_push())]})
+    try:
+        worker = extended()
+        assert "generate with  backend: local" in worker.windowshift_open(order)["error"]  # it did not go through here
+        assert worker.load_model(LlamaDecoderLayer, load_dummy_weights=False) == "loaded"
+        assert worker.windowshift_open(order) == {"layers": LAYERS, "width": WIDTH}
+        worker.model_runner.execute_model(step({"a": 5}, {"a": 0}, {"a": "s"}))
+        (done,) = worker.windowshift_close(json.dumps(["s"]))["s"]["pushes"]
+        assert (done["calls"], done["tokens"]) == (1, 5)
+        assert "no layer 9" in worker.windowshift_open(json.dumps({"t": [to_json(one_push(9))]}))["error"]
+        other = extended()
+        assert other.load_model(Layer) == "loaded"
+        assert "class 'Layer' have not been tried" in other.windowshift_about("null")["error"]
+    finally:
+        use_table(None)
