@@ -214,6 +214,7 @@ def _check_config(config: Any) -> None:
     parts = {
         "dual-batch overlap (--enable-dbo)": config.parallel_config.use_ubatching,
         "prefill context parallelism": config.parallel_config.prefill_context_parallel_size > 1,
+        "--kv-sharing-fast-prefill": config.cache_config.kv_sharing_fast_prefill,
     }
     for name, used in parts.items():
         if used:

@@ -279,6 +279,7 @@ def configuration(**parallel: Any) -> Any:
                 "use_ubatching": False, **parallel,
             }
         ),
+        cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
         scheduler_config=SimpleNamespace(max_num_batched_tokens=32),
         compilation_config=SimpleNamespace(cudagraph_capture_sizes=[]),
         speculative_config=None,
