@@ -1,11 +1,12 @@
 """Conditions: how a model is pushed. One type, several kinds.
 
-A kind is one class with `Condition`'s members and one entry in `windowshift.core.spec.condition_kinds`.
+A kind is one class with `Condition`'s members and one entry in `windowshift.core.spec.condition_kinds`; one whose chat
+is more than a phrase beside the prompt has an entry in `AGAIN` too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Protocol
@@ -168,10 +169,22 @@ def asked_again(
     identity: Mapping[str, Any], phrase: str | None, prompt: Prompt, channel: Channel
 ) -> tuple[Message, ...]:
     """The chat that a stored completion answers, from what its job has of the condition and the phrase that it had."""
-    if identity.get("kind") == "empty_system":
-        return (Message("system", ""), *prompt.messages)
+    if (again := AGAIN.get(str(identity.get("kind")))) is not None:
+        return again(identity, phrase, prompt, channel)
     group = identity.get("prefix") or identity  # a steering dose has the prefix beside it
     return prefixed(phrase, prompt, channel, slot=group.get("slot", ""), after=group.get("after", False))
+
+
+def _empty_system(
+    identity: Mapping[str, Any], phrase: str | None, prompt: Prompt, channel: Channel
+) -> tuple[Message, ...]:
+    del identity, phrase, channel  # it is the same chat whatever they are
+    return (Message("system", ""), *prompt.messages)
+
+
+Again = Callable[[Mapping[str, Any], str | None, Prompt, Channel], tuple[Message, ...]]
+AGAIN: dict[str, Again] = {"empty_system": _empty_system}
+"""The chat of kinds whose chat is more than a phrase beside the prompt, from what a stored job has of the condition."""
 
 
 @cache

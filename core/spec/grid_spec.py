@@ -257,7 +257,7 @@ def _resolve(entry: ConditionEntry, names: Mapping[str, Condition], folder: Path
     for key, reader in KINDS.items():
         if key in entry:
             unknown = set(map(str, entry)) - {key, "name"}
-            if unknown and key == "phrases":
+            if unknown and key != "steer":  # which has keys of its own, and looks at them
                 raise SpecError(f"{where}: unknown key '{min(unknown)}'{did_you_mean(min(unknown), [key, 'name'])}")
             return reader(entry, where)
     known, keys = ", ".join([*KINDS, *MADE, "mix", "stages"]), ", ".join(map(str, entry)) or "nothing"

@@ -13,16 +13,6 @@ from textual.widgets import Static
 from windowshift.tui.text import actions
 from windowshift.tui.widgets.inked import ink_of
 
-TITLES = {
-    "experiments": "Experiments",
-    "grid": "Grid",
-    "cell": "Cell",
-    "completion": "Completion",
-    "compare": "Compare",
-    "plots": "Plots",
-    "jobs": "Jobs",
-}
-
 
 class HelpScreen(ModalScreen[None]):
     """A panel over the screen that it explains."""
@@ -36,7 +26,7 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Lay out the panel."""
         with VerticalScroll(id="help", can_focus=False) as panel:
-            panel.border_title = f"Keys · {TITLES.get(self.screen_name, self.screen_name)}"
+            panel.border_title = f"Keys · {self.screen_name.capitalize()}"
             panel.border_subtitle = "Esc closes"
             yield Static(self.text(), id="help-text", markup=False)
 

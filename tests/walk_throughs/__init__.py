@@ -1,0 +1,1 @@
+"""What CONTRIBUTING adds to windowshift as examples: a condition, a scorer, a screen."""
