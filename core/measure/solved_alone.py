@@ -19,7 +19,7 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import CellRow, ExperimentRow
 from windowshift.core.contract.stats import RESAMPLES, Floats
 from windowshift.core.measure.grid import Grid, load_grid
-from windowshift.core.measure.measurement import measure_cells
+from windowshift.core.measure.grid_measures import measure_cells
 from windowshift.core.measure.resampled import Key, Resampled
 from windowshift.core.settings.sycophancy.problems import claims_wrongly, problem_of
 from windowshift.core.settings.sycophancy.setting import CAPABILITY, SYCOPHANCY
