@@ -79,31 +79,32 @@ def encode(value: Any, depth: int = 0) -> Any:
     if depth > 64:
         raise ValueError("the value is nested too deeply")
     deeper = depth + 1
-    kind = type(value)
+    kind = type(value)  # what it says of itself, its class included, may be another
     if value is None or kind is bool:
         return value
-    if isinstance(value, bool):
-        return bool(value)
-    if isinstance(value, int):
-        number = int(value)
+    if issubclass(kind, int):
+        number = int.__int__(value)
         return number if -(2**53) < number < 2**53 else {"int": hex(number)}
-    if isinstance(value, float):
-        return {"float": float.hex(float(value))}
-    if isinstance(value, complex):
-        return {"complex": [float.hex(value.real), float.hex(value.imag)]}
-    if isinstance(value, str):
+    if issubclass(kind, float):
+        return {"float": float.hex(value)}
+    if issubclass(kind, complex):
+        plain = complex.__complex__(value)
+        return {"complex": [float.hex(plain.real), float.hex(plain.imag)]}
+    if issubclass(kind, str):
         return str.__str__(value)
-    if isinstance(value, (bytes, bytearray)):
-        return {"bytearray" if isinstance(value, bytearray) else "bytes": bytes(value).hex()}
-    if isinstance(value, tuple):
+    if issubclass(kind, bytes):
+        return {"bytes": bytes.hex(value)}
+    if issubclass(kind, bytearray):
+        return {"bytearray": bytearray.hex(value)}
+    if issubclass(kind, tuple):
         return {"tuple": [encode(item, deeper) for item in tuple.__iter__(value)]}
-    if isinstance(value, list):
+    if issubclass(kind, list):
         return {"list": [encode(item, deeper) for item in list.__iter__(value)]}
-    if isinstance(value, frozenset):
+    if issubclass(kind, frozenset):
         return {"frozenset": [encode(item, deeper) for item in frozenset.__iter__(value)]}
-    if isinstance(value, set):
+    if issubclass(kind, set):
         return {"set": [encode(item, deeper) for item in set.__iter__(value)]}
-    if isinstance(value, dict):
+    if issubclass(kind, dict):
         return {"dict": [[encode(key, deeper), encode(item, deeper)] for key, item in dict.items(value)]}
     if kind is range:
         return {"range": [encode(value.start), encode(value.stop), encode(value.step)]}
@@ -179,8 +180,26 @@ def main() -> None:
             data = data[write(replies, data) :]
 
 
+_SAME_HASH = 100
+
+
+def hashed(items: list[Any]) -> list[Any]:
+    """Items of a set or keys of a dict, unless so many have the same hash that to put them together takes for ever."""
+    counts: dict[int, int] = {}
+    for item in items:
+        number = hash(item)
+        counts[number] = counts.get(number, 0) + 1
+    if counts and max(counts.values()) > _SAME_HASH:
+        raise ValueError("a set or dict in which more than 100 items have the same hash")
+    return items
+
+
 def decode(value: Any) -> Any:
-    """The inverse of `encode`, for the process that runs no candidate."""
+    """The inverse of `encode`, for the process that runs no candidate.
+
+    A candidate chooses what stands here, and no limit but the reply's size holds where it is read: whatever is built
+    of it takes time and memory in proportion to that size. ValueError, TypeError and their kind: it is no value.
+    """
     if not isinstance(value, dict):
         return value
     ((kind, body),) = value.items()
@@ -193,9 +212,13 @@ def decode(value: Any) -> Any:
     if kind in ("bytes", "bytearray"):
         return bytes.fromhex(body) if kind == "bytes" else bytearray.fromhex(body)
     if kind in ("tuple", "list", "set", "frozenset"):
-        return {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[kind](map(decode, body))
+        items = [decode(item) for item in body]
+        return {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[kind](
+            hashed(items) if kind in ("set", "frozenset") else items
+        )
     if kind == "dict":
-        return {decode(key): decode(item) for key, item in body}
+        keys = hashed([decode(key) for key, _ in body])
+        return dict(zip(keys, [decode(item) for _, item in body], strict=True))
     if kind == "range":
         return range(*map(decode, body))
     import collections
@@ -209,8 +232,11 @@ def decode(value: Any) -> Any:
         return datetime.timedelta(*body)
     if kind in ("date", "datetime", "time"):
         return getattr(datetime, kind).fromisoformat(body)
-    if kind in ("Decimal", "Fraction"):
-        return {"Decimal": decimal.Decimal, "Fraction": fractions.Fraction}[kind](body)
+    if kind == "Decimal":
+        return decimal.Decimal(body)
+    if kind == "Fraction":  # by its parts: of '1e999999999' it would make all the digits
+        top, _, bottom = body.partition("/")
+        return fractions.Fraction(int(top), int(bottom or 1))
     raise ValueError("a value of a type that is not plain: " + str(body))
 
 

@@ -42,6 +42,33 @@ def test_what_is_right_passes_and_what_is_wrong_fails(checker: Checker) -> None:
     assert wrong.passes(TESTS[:1]) is True
 
 
+SAME_HASH = """import json, os, sys
+def f(a, b):
+    frame = sys._getframe()
+    while 'replies' not in frame.f_locals: frame = frame.f_back
+    items = [{'int': hex(i * (2 ** 61 - 1))} for i in range(1, 15000)]
+    body = {'set': items} if a == 2 else {'dict': [[item, 0] for item in items]}
+    data = json.dumps({'token': frame.f_locals['request']['token'], 'value': body}).encode() + b'\\n'
+    while data: data = data[os.write(frame.f_locals['replies'], data):]
+"""
+
+
+def test_a_value_that_takes_for_ever_to_put_together_is_none(checker: Checker) -> None:
+    found = checker.check(SAME_HASH, ["assert f(2, 3) == 5"]).tests + checker.check(SAME_HASH, [TESTS[1]]).tests
+    assert [(one.outcome, "same hash" in one.got) for one in found] == [("failed", True)] * 2
+
+
+@pytest.mark.parametrize("where", ["seen = {}", "/tmp/seen"])
+def test_the_same_question_is_never_asked_twice_of_one_process(checker: Checker, where: str) -> None:
+    if where == "seen = {}":
+        code = "seen = set()\ndef f(a, b):\n    first = not seen\n    seen.add(1)\n    return 6 if first else a + b"
+    else:
+        code = f"import os\ndef f(a, b):\n    first = not os.path.exists('{where}')\n    open('{where}', 'w').close()\n"
+        code += "    return 6 if first else a + b"
+    tests = ["assert f(2, 3) == 6", "assert f(10, 4) == 14", "assert f(2, 3) == 5"]
+    assert [one.outcome for one in checker.check(code, tests).tests] == ["passed", "passed", "failed"]
+
+
 # Each of these tries to pass without computing the sum.
 CHEATS = {
     "leaves with success": "import sys\nsys.exit(0)",
@@ -115,6 +142,48 @@ CHEATS = {
     "answers for the other": "n = [14, 5]\ndef f(a, b): return n.pop()",
     "lies about its items": "class L(list):\n    def __iter__(self): return iter([5])\ndef f(a, b): return L()",
     "lowers recursion": "import sys\nsys.setrecursionlimit(20)\ndef f(a, b): return 0",
+    "makes a fraction of all digits": "class Fraction:\n    def __str__(self): return '1e99999999999'\n"
+    "Fraction.__module__ = 'fractions'\ndef f(a, b): return Fraction()",
+    "makes a decimal of all digits": "from decimal import Decimal\ndef f(a, b): return Decimal('1e999999999')",
+    "makes an endless range": "def f(a, b): return range(10 ** 30)",
+    "says that it is an int": "class I:\n    __class__ = int\n    def __int__(self): return 5\ndef f(a, b): return I()",
+    "says that it is true": "class I:\n    __class__ = bool\n    def __bool__(self): return True\n"
+    "def f(a, b): return I()",
+    "an int that is another": "class I(int):\n    def __int__(self): return 5\n    __index__ = __trunc__ = __int__\n"
+    "def f(a, b): return I(0)",
+    "a float that is another": "class F(float):\n    def __float__(self): return 5.0\ndef f(a, b): return F(0)",
+    "a str that is another": "class S(str):\n    def __str__(self): return '5'\ndef f(a, b): return S('0')",
+    "bytes that are others": "class B(bytes):\n    def __bytes__(self): return b'5'\ndef f(a, b): return B(b'0')",
+    "a dict that is another": "class D(dict):\n    def items(self): return [(5, 5)]\ndef f(a, b): return D()",
+    "a class of classes that agrees": "class M(type):\n    def __instancecheck__(self, o): return True\n"
+    "    def __eq__(self, o): return True\n    __hash__ = type.__hash__\nclass A(metaclass=M): pass\ndef f(a, b): return A()",
+    "swaps code by the collector": "import gc, types\ndef f(a, b):\n    for o in gc.get_objects():\n"
+    "        if isinstance(o, types.FunctionType) and o.__name__ == 'encode':\n"
+    "            o.__code__ = (lambda value, depth=0: True).__code__\n    return 0",
+    "changes what refers to it": "import gc\ndef f(a, b):\n    for o in gc.get_referrers(f):\n"
+    "        if isinstance(o, dict): o['value'] = True\n    return 0",
+    "traces its caller": "import sys\ndef seen(frame, event, arg):\n    if 'reply' in frame.f_locals:\n"
+    "        frame.f_locals['reply']['value'] = True\n    return seen\nsys.settrace(seen)\nframe = sys._getframe()\n"
+    "while frame:\n    frame.f_trace = seen\n    frame = frame.f_back\ndef f(a, b): return 0",
+    "changes what 5 is": "import ctypes\ndef f(a, b):\n    ctypes.memmove(id(0) + 24, id(5) + 24, 4)\n    return 1 - 1",
+    "leaves by an alarm": "import signal\ndef leave(*_): raise SystemExit(0)\nsignal.signal(signal.SIGALRM, leave)\n"
+    "signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)\ndef f(a, b): return 0",
+    "answers in a child": "import os\ndef f(a, b): return 5 if os.fork() == 0 else 0",
+    "answers from a thread": "import json, os, threading\ndef go():\n    for d in range(3, 20):\n        try:\n"
+    "            asked = json.loads(os.read(d, 4096))\n            for e in range(3, 20):\n                os.write(e, json.dumps("
+    "{'token': asked['token'], 'value': True}).encode() + b'\\n')\n        except Exception: pass\n"
+    "threading.Thread(target=go, daemon=True).start()\ndef f(a, b): return 0",
+    "replaces the encoder": "import json.encoder\njson.encoder.JSONEncoder.encode = lambda s, o: '{\"value\": true}'\n"
+    "def f(a, b): return 0",
+    "hooks imports": "import sys\nclass H:\n    def find_spec(self, *a): raise SystemExit(0)\n"
+    "sys.meta_path.insert(0, H())\ndef f(a, b): return 0",
+    "leaves in a destructor": "import os\nclass A:\n    def __del__(self): os._exit(0)\ndef f(a, b):\n    A()\n    return 0",
+    "stops itself": "import os, signal\ndef f(a, b): os.kill(os.getpid(), signal.SIGSTOP)",
+    "reduces to what is wanted": "class R:\n    def __reduce__(self): return (int, ('5',))\ndef f(a, b): return R()",
+    "lies about its day": "class date:\n    def isoformat(self): return {'float': float.hex(5.0)}\n"
+    "date.__module__ = 'datetime'\ndef f(a, b): return date()",
+    "reads its descriptors": "import os\ndef f(a, b):\n    return ''.join(os.readlink('/proc/self/fd/' + d) for d in "
+    "os.listdir('/proc/self/fd') if os.path.lexists('/proc/self/fd/' + d))",
     "uses a signal": "import signal\nsignal.alarm(1)\ndef f(a, b):\n    while True: pass",
 }
 
