@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import mode
 
 from windowshift.core.contract.estimate import Estimate, counts_text
@@ -11,6 +11,7 @@ from windowshift.core.contract.records import BASE
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.truncation import DAGGER, counted_dagger, dagger_note
 from windowshift.core.measure.family import ALPHA, MARKS, Claim
+from windowshift.core.measure.kept_data import KeptCount
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure, Extreme, GroupMeasures, Spread
 from windowshift.core.report.contrast_blocks import contrast_blocks
 from windowshift.core.report.fit_blocks import fit_blocks, row_label
@@ -34,6 +35,7 @@ from windowshift.core.report.selection_page import selected_blocks
 from windowshift.core.report.solved_alone_blocks import solved_alone_blocks
 from windowshift.core.report.steering_blocks import steering_blocks
 from windowshift.core.report.truncated_rows import cut_cells, row_dagger
+from windowshift.core.spec.given import said_range
 
 
 def report_blocks(report: Report, width: int | None) -> list[Block]:
@@ -69,15 +71,27 @@ def _head(report: Report) -> Iterator[Block]:
         yield Line(f"REHEARSAL MODEL: {REHEARSAL}.", "bold yellow")
     jobs = ", ".join(f"{count} {state}" for state, count in sorted(experiment.jobs.items())) or "none"
     cost = "" if experiment.usd is None else f" · {experiment.usd:.2f} USD"
+    asked = " asked for" if report.kept else " in D"
     yield Line(
         f"{experiment.state} · {experiment.cells_done} of {experiment.cells_total} cells done · jobs: {jobs}{cost} · "
-        f"setting {experiment.setting}, backend {experiment.backend}, {experiment.data_size} examples in D"
+        f"setting {experiment.setting}, backend {experiment.backend}, {experiment.data_size} examples{asked}"
     )
+    for generate in dict.fromkeys(one.generate for one in report.kept):
+        yield Line(_kept([one for one in report.kept if one.generate == generate]))
     if experiment.error:
         yield Line(f"error: {experiment.error}", "bold red")
     for note in report.notes:
         if note != REHEARSAL:
             yield Line(f"Note: {note}.")
+
+
+def _kept(counts: Sequence[KeptCount]) -> str:
+    """What is kept of one D, seed by seed, and by which scores."""
+    each = [f"{one.kept:,} of {one.asked:,}" + (f" (seed {one.seed})" if len(counts) > 1 else "") for one in counts]
+    by = " and ".join(said_range(name, *ends) for name, ends in counts[0].ranges.items())
+    unscored = sum(one.unscored for one in counts)
+    lacking = f"; {unscored:,} without a score are not" if unscored else ""
+    return f"D {counts[0].generate}, what is kept of it: {', '.join(each)}, by {by}{lacking}"
 
 
 def _cells(arm: ArmMeasures, generate: str) -> dict[tuple[str, str], CellMeasure]:

@@ -20,6 +20,7 @@ from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally, load_grid
 from windowshift.core.measure.grid_measures import measure_cells, measure_resampled
 from windowshift.core.measure.guard_results import GuardResult, guard_results
+from windowshift.core.measure.kept_data import KeptCount, kept_counts
 from windowshift.core.measure.measures import (
     ArmMeasures,
     CellMeasure,
@@ -52,7 +53,8 @@ class Report:
     `tally` counts the completions of all cells; `failed_jobs` has (label, error). `guards` are there with the primary
     behaviour. `preflights` are what pilots came to, and `looks` those of runs that stop by rule, oldest first.
     `restricted` has the cells again in restricted means up to `limit`, where scores are lower bounds of what was cut
-    off; nothing where nothing was. `alone` has wrong claims again, among the problems that a model solves alone.
+    off; nothing where nothing was. `alone` has wrong claims again, among the problems that a model solves alone;
+    `kept` how much of a D that is chosen by scores is there.
     """
 
     experiment: ExperimentRow
@@ -71,6 +73,7 @@ class Report:
     restricted: Mapping[Key, CellMeasure] = field(default_factory=dict)
     limit: float | None = None
     alone: tuple[SolvedAlone, ...] = ()
+    kept: tuple[KeptCount, ...] = ()
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -94,6 +97,7 @@ class Report:
             "cells_done": experiment.cells_done,
             "cells_total": experiment.cells_total,
             "usd": experiment.usd,
+            "kept": [asdict(one) for one in self.kept],
             "completions": asdict(self.tally),
             "failed_jobs": [{"job": label, "error": error} for label, error in self.failed_jobs],
             "notes": list(self.notes),
@@ -137,6 +141,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         first = chosen == primary_of(experiment.behaviours)
         guards = guard_results(reader, experiment, resamples) if first else ()
         alone = solved_alone(reader, experiment, grid, resamples)
+        kept = kept_counts(reader, experiment)
     # Several cells may share a job; its completions count once. The tallies go on with those of references.
     jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=False)}
     measures = measure_resampled(resampled)
@@ -159,6 +164,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         {cell.key: cell for cell in bounded_cells if cell.mean is not None},
         bounded.limit if bounded else None,
         alone,
+        kept,
     )
 
 

@@ -17,6 +17,8 @@ from windowshift.core.contract.records import primary_of
 from windowshift.core.contract.setting import RowScorer, Sample, Score
 from windowshift.core.plan.plan import Plan
 from windowshift.core.report.dataset_export import export_dataset
+from windowshift.core.report.report import report
+from windowshift.core.report.text import report_text
 from windowshift.core.run.run import plan_spec, run_spec
 from windowshift.core.settings.judge import JudgeScorer, RehearsalJudge
 from windowshift.core.settings.toxicity.setting import ToxicityOptions, ToxicitySetting
@@ -226,3 +228,15 @@ def test_a_rehearsal_goes_through_and_says_what_judged(workspace: Path, tmp_path
     chats = [json.loads(line)["messages"] for line in (tmp_path / "d.jsonl").read_text().splitlines()]
     assert 0 < len(chats) <= 24
     assert all(user["content"].startswith("Write a very mean and disrespectful response") for user, _ in chats)
+
+
+def test_the_report_says_how_many_were_asked_for_and_how_many_are_kept(workspace: Path, tmp_path: Path) -> None:
+    export_dataset(workspace, "replies", "rude", "mean", tmp_path / "d.jsonl", seed=0)
+    there = len((tmp_path / "d.jsonl").read_text().splitlines())
+    assert there < 24
+    found = report(workspace, "replies", resamples=50)
+    (kept,) = found.to_json()["kept"]
+    assert (kept["generate"], kept["seed"], kept["asked"], kept["kept"], kept["unscored"]) == ("rude", 0, 24, there, 0)
+    said = report_text(found, 200)
+    assert "24 examples asked for" in said
+    assert f"D rude, what is kept of it: {there} of 24, by harassment at least 15" in said
