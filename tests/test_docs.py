@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from windowshift.core.spec import registry
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("assets", "backends", "core", "docs", "src", "steering", "tests", "tui")
 CORE = {path.name for path in (ROOT / "core").iterdir() if path.is_dir()}
@@ -44,3 +46,28 @@ def test_no_reference_to_a_document_that_is_not_there() -> None:
         assert "design section" not in text, path
         for name in re.findall(r"\bdocs/[\w/-]+\.(?:md|ipynb)\b", text):
             assert (ROOT / name).exists(), f"{path} names {name}"
+
+
+RULES = "instruction_following"  # a guard: its rules differ from the published ones, which is a table of its own
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/settings").glob("*.md")), ids=lambda page: page.stem)
+def test_the_page_of_a_setting_has_its_spec_figure_published_numbers_and_differences(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"^```yaml\n(?:.*\n)*?(?:setting|guards):", text, re.MULTILINE), "a spec"
+    drawn = re.findall(r"^!\[[^]]+\]\(([\w-]+\.svg)\)$", text, re.MULTILINE)
+    assert drawn, "the figure of its rehearsal"
+    assert [name for name in drawn if not (page.parent / name).is_file()] == []
+    heads = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert "The rehearsal" in heads
+    assert "Published" in heads
+    differs = "Where the verifiers differ from the published ones" if page.stem == RULES else "What differs here"
+    assert differs in heads
+    rehearsal = text.split("## The rehearsal")[1].split("\n## ")[0]
+    assert re.search(r"\[[^\]]*\d, [^\]]*\d\]|±", rehearsal), "numbers with intervals"
+    assert re.search(r"\bn \d|prompts", rehearsal), "n"
+
+
+def test_every_setting_that_ships_has_a_page() -> None:
+    pages = {page.stem for page in (ROOT / "docs/settings").glob("*.md")}
+    assert set(registry.names(registry.SETTINGS)) <= pages | {"plugin"}
