@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from windowshift.core.contract.errors import SandboxError
 from windowshift.core.sandbox.assertion import Assertion, imported_names, read_assertion
 from windowshift.core.sandbox.confinement import CandidateLimits
 from windowshift.core.sandbox.inside import decode
-from windowshift.core.sandbox.session import Session
+from windowshift.core.sandbox.session import CallResult, Session
 
 TestOutcome = Literal["passed", "failed", "error", "unknown"]
 _REMEMBERED = 20_000
@@ -196,17 +196,29 @@ class _Judge:
     def _evaluate(self, test: Assertion, values: Sequence[Any], got: str, setup: str) -> TestResult:
         named = {f"value_{number}": value for number, value in enumerate(values)}
         with self._lock:
-            if self._session is None:
-                self._session = Session(self._limits)
-            answer = self._session.ask("fresh", f"bool({test.whole})", setup=[setup], values=named)
-            if not answer.alive:
-                self._session.close()
-                self._session = None
+            fresh = self._session is None
+            answer = self._ask(test, named, setup)
+            if not fresh and not answer.alive:
+                # What went before may have been too much for it, or the thread that started it has ended, and it with
+                # it (--die-with-parent): that says nothing about this test.
+                answer = self._ask(test, named, setup)
         if answer.error is None:
             return TestResult(test.text, "passed" if answer.value is True else "failed", got)
         if answer.error.startswith("NameError"):
             return TestResult(test.text, "unknown", f"the test cannot be decided: {answer.error}")
         return TestResult(test.text, "failed", f"{got} ({answer.error})")
+
+    def _ask(self, test: Assertion, named: Mapping[str, Any], setup: str) -> CallResult:
+        """Have a test evaluated; a program that ran out of memory, or gives no answer, is asked nothing more."""
+        if self._session is None:
+            self._session = Session(self._limits)
+        answer = self._session.ask("fresh", f"bool({test.whole})", setup=[setup], values=named)
+        if answer.error is not None and answer.error.startswith("MemoryError"):
+            answer = CallResult(None, answer.error, False)
+        if not answer.alive:
+            self._session.close()
+            self._session = None
+        return answer
 
     def close(self) -> None:
         """End the program that evaluates."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -56,6 +57,14 @@ def f(a, b):
 def test_a_value_that_takes_for_ever_to_put_together_is_none(checker: Checker) -> None:
     found = checker.check(SAME_HASH, ["assert f(2, 3) == 5"]).tests + checker.check(SAME_HASH, [TESTS[1]]).tests
     assert [(one.outcome, "same hash" in one.got) for one in found] == [("failed", True)] * 2
+
+
+def test_what_decides_tests_outlives_the_thread_that_started_it(checker: Checker) -> None:
+    tests = ["assert int(f(2, 3)) == 5"]
+    for number in range(3):  # each batch of a scorer has threads of its own
+        code = f"def f(a, b): return a + b + 0.0  # {number}"
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(checker.check, code, tests).result().passes(tests) is True
 
 
 @pytest.mark.parametrize("where", ["seen = {}", "/tmp/seen"])
