@@ -118,7 +118,7 @@ async def _steered(folder: Path, address: str, load: Load) -> dict[str, list[flo
     asked = {"plain": plain, "steered": [replace(one, steering=way, group="steered") for one in plain]}
     rates: dict[str, list[float]] = {"plain": [], "steered": []}
     for run in range(load.runs + 1):
-        for name, requests in asked.items():
+        for name, requests in list(asked.items())[:: 1 if run % 2 else -1]:
             start = time.perf_counter()
             tokens = await _answered(vllm, requests)
             if run:  # the first one loads and warms up
