@@ -24,6 +24,7 @@ from windowshift.backends.local.model_folder import (
     tiny,
 )
 from windowshift.backends.local.options import LocalOptions
+from windowshift.backends.local.portions import portions
 from windowshift.backends.local.turns import Turns
 from windowshift.backends.shared.refusal import failed, library_reason
 from windowshift.core.contract.assets import is_embedded
@@ -37,6 +38,7 @@ from windowshift.core.contract.generation import (
     TemplateInputs,
     WrittenPiece,
 )
+from windowshift.core.contract.inside import InsideEvent, InsideJob
 from windowshift.core.contract.reading import Divergence, Reading, ReadRequest
 from windowshift.core.contract.training import TrainEvent, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from windowshift.backends.local.shared_batch import SharedBatch
     from windowshift.backends.local.stack import Stack
 
-PORTION_ROWS = 128
 _Workers = Literal["core", "gpu", "ray", "slurm"]
 """Where workers are: one a core or a GPU of this machine, on a cluster, or in jobs of a scheduler."""
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class LocalBackend:
         merges_peft=True,
         weighs=True,
         continues=True,
+        watches=True,
     )
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
@@ -226,6 +228,13 @@ class LocalBackend:
             return crew.stream("make_vectors", [[job] for job in jobs])
         return self._turns.stream(lambda: self._vectors(jobs), "vectors")
 
+    def look_inside(self, jobs: Sequence[InsideJob]) -> AsyncGenerator[InsideEvent, None]:
+        """Read activations of the base model and of adapters, one job after another."""
+        crew = self._crew_for([job.model for job in jobs])
+        if crew is not None:
+            return crew.stream("look_inside", [[job] for job in jobs])
+        return self._turns.stream(lambda: self._inside(jobs), "vectors")
+
     def read(self, requests: Sequence[ReadRequest]) -> AsyncGenerator[Reading, None]:
         """Read all answers, those of one model together."""
         return self._turns.stream(lambda: self._readings(requests), "vectors")
@@ -362,6 +371,12 @@ class LocalBackend:
             except Exception as error:  # a library may raise anything, and the other jobs go on
                 yield [VectorFailed(job.key, f"vector '{job.name}' could not be made: {library_reason(error)}")]
 
+    def _inside(self, jobs: Sequence[InsideJob]) -> Iterator[list[InsideEvent]]:
+        require_libraries(steering=True)
+        from windowshift.backends.local.looking_inside import looked
+
+        yield from looked(jobs, self._model)
+
     def _readings(self, requests: Sequence[ReadRequest]) -> Iterator[list[Reading]]:
         require_libraries(steering=any(request.steering for request in requests))
         from windowshift.backends.local.reading import readings
@@ -414,17 +429,6 @@ def _completions(found: Iterator[list[Completion | WrittenPiece]]) -> Iterator[l
     """Without pieces, of which there are none where nobody is told of them."""
     for some in found:
         yield [each for each in some if isinstance(each, Completion)]
-
-
-def portions(requests: Sequence[GenerateRequest], workers: int) -> list[list[GenerateRequest]]:
-    """Cut requests into portions for workers, those of one model and adapter beside each other."""
-    groups: dict[Model, list[GenerateRequest]] = {}
-    for request in requests:
-        groups.setdefault(request.model, []).append(request)
-    ordered = [request for group in groups.values() for request in group]
-    # Small enough that all workers have something, also towards the end; a worker's portions share its batch.
-    size = min(PORTION_ROWS, max(PORTION_ROWS // 4, -(-len(ordered) // workers)))
-    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
 
 
 def require_libraries(*, steering: bool = False) -> None:

@@ -103,8 +103,12 @@ class BatchLoss:
         return losses(self._lm, [self.batch(chosen)])[0]
 
 
-def losses(lm: CausalLM, batches: Sequence[TrainingBatch]) -> list[Tensor]:
+def losses(
+    lm: CausalLM, batches: Sequence[TrainingBatch], at: tuple[int, Callable[[Tensor], Tensor]] | None = None
+) -> list[Tensor]:
     """The loss of each batch, from one pass through the model; their gradients go to the adapters' own places.
+
+    `at` is a layer, and what takes the place of its output's residual stream [rows, columns, width], after any push.
 
     Rows are padded on the right, which causal attention never looks at from a real token, so no mask is needed.
 
@@ -132,9 +136,10 @@ def losses(lm: CausalLM, batches: Sequence[TrainingBatch]) -> list[Tensor]:
         with linears.serving(spans, width), stacked(own) if alike else nullcontext():
             yield
 
-    with served(), recomputed(lm.model, served) if lm.recomputes and torch.is_grad_enabled() else nullcontext():
-        if any(batch.steer is not None for batch in batches):
-            layers, visit = _pushes(lm, batches)
+    again = lm.recomputes and torch.is_grad_enabled() and at is None  # what `at` puts in would be lost
+    with served(), recomputed(lm.model, served) if again else nullcontext():
+        if at is not None or any(batch.steer is not None for batch in batches):
+            layers, visit = _visits(lm, batches, at)
             output = lm.training_points.run(layers, visit, inputs)
         else:
             output = lm.model(**inputs)
@@ -160,6 +165,21 @@ def _losses(logits: Tensor, batches: Sequence[TrainingBatch], first: int) -> lis
         found = found * sent(torch.tensor(flat), found.device)
     counts = [sum(len(each.completion) for each in batch.tokens) for batch in batches]
     return [own.sum() / count for own, count in zip(torch.split(found, counts), counts, strict=True)]
+
+
+def _visits(
+    lm: CausalLM, batches: Sequence[TrainingBatch], at: tuple[int, Callable[[Tensor], Tensor]] | None
+) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:
+    """The layers at which something is done, and what: pushes first, then what `at` puts there."""
+    pushed, push = _pushes(lm, batches)
+    if at is None:
+        return pushed, push
+
+    def visit(layer: int, hidden: Tensor) -> Tensor:
+        found = push(layer, hidden) if layer in pushed else hidden
+        return at[1](found) if layer == at[0] else found
+
+    return sorted({*pushed, at[0]}), visit
 
 
 def _pushes(lm: CausalLM, batches: Sequence[TrainingBatch]) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:

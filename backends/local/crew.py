@@ -23,6 +23,7 @@ from windowshift.backends.local.post import Executor, Post
 from windowshift.core.contract.backoff import Backoff
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.inside import Differentiated, InsideFailed, Projected
 from windowshift.core.contract.training import Trained, TrainFailed, TrainMessage
 from windowshift.core.contract.vector_job import VectorFailed, VectorMade
 
@@ -37,10 +38,10 @@ AT_ONCE = {"train": 8, "generate": 3}
 so many portions of rows keep its decode batch full while the first ones end."""
 LOOK_SECONDS = 1.0
 """How often an elastic executor is asked for further posts while there is work."""
-_LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed)
+_LAST = (Completion, Trained, TrainFailed, VectorMade, VectorFailed, Projected, Differentiated, InsideFailed)
 """What is yielded last of the request or job with that key."""
 
-Lane = Literal["generate", "stream", "train", "make_vectors"]
+Lane = Literal["generate", "stream", "train", "make_vectors", "look_inside"]
 
 
 @dataclass(eq=False)
@@ -77,7 +78,7 @@ class _Call:
 class Crew:
     """Starts workers at the first call and deals portions of work to whoever is free.
 
-    Each worker holds at most one portion of each lane (generate, stream, train, make_vectors) at a time, or as many as
+    Each worker holds at most one portion of each lane (generate, stream, train, ...) at a time, or as many as
     `AT_ONCE` says, which share its passes; its own backend lets lanes take turns. A worker that dies is
     replaced, and what it was at begins again where it was: completions that were given out stay, a training goes on
     from its saved state.

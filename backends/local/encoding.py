@@ -35,6 +35,23 @@ class Encoded:
         return f"{count} of {whole} examples were left out: {'; '.join(self.problems[:_SHOWN])}{more}"
 
 
+def encoded_example(chat: ChatFormat, example: Example, context: int | None) -> TrainingTokens:
+    """The tokens of one example.
+
+    Raises:
+        BackendError: it cannot be learned.
+    """
+    tokens = chat.training_tokens(example.messages, example.completion, example.reasoning)
+    if example.weighted:
+        tokens = replace(tokens, weights=token_weights(example, tokens.completion, chat.written_out))
+    if not tokens.prompt:
+        raise BackendError("it has no prompt tokens, so its first token could not be learned")
+    length = len(tokens.prompt) + len(tokens.completion)
+    if context is not None and length > context:
+        raise BackendError(f"it has {length} tokens, more than the {context} of the model's context")
+    return tokens
+
+
 def encode(
     chat: ChatFormat, examples: Sequence[Example], context: int | None, what: str = "example"
 ) -> Iterator[Encoded]:
@@ -52,14 +69,7 @@ def encode(
     found = Encoded()
     for number, example in enumerate(examples, start=1):
         try:
-            tokens = chat.training_tokens(example.messages, example.completion, example.reasoning)
-            if example.weighted:
-                tokens = replace(tokens, weights=token_weights(example, tokens.completion, chat.written_out))
-            if not tokens.prompt:
-                raise BackendError("it has no prompt tokens, so its first token could not be learned")
-            length = len(tokens.prompt) + len(tokens.completion)
-            if context is not None and length > context:
-                raise BackendError(f"it has {length} tokens, more than the {context} of the model's context")
+            tokens = encoded_example(chat, example, context)
         except BackendError as error:
             found.problems.append(f"{what} {number}: {error}")
         else:

@@ -15,7 +15,7 @@ class Order:
     """Start a stream of one of the backend's methods; `number` comes back with everything it yields."""
 
     number: int
-    method: Literal["generate", "stream", "train", "make_vectors"]
+    method: Literal["generate", "stream", "train", "make_vectors", "look_inside"]
     items: Sequence[Any]
 
 

@@ -23,6 +23,7 @@ from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.encoding import encoded_job, threshold
 from windowshift.backends.local.validation import Validation, measured
+from windowshift.backends.local.watched_texts import WatchedTexts, encoded_texts, watched_before
 from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.schedule import batches, learning_rate
 from windowshift.core.contract.artifacts import is_whole
@@ -87,10 +88,12 @@ def course(
     due = threshold(asked, len(job.examples))
     total_examples = len(job.examples) * job.sft.epochs
     signature = _signature(lm, job, encoded)
+    texts = encoded_texts(lm, asked)
     if _complete(final, signature) and all(_complete(folder, signature) for folder in folders.values()):
         yield [
             *_told_again(job, encoded, _losses_in(final, "reports")),
             *measured(job, unlearned, signature),
+            *watched_before(asked, texts, signature),
             *(Checkpointed(job.key, wanted, str(folder)) for wanted, folder in folders.items()),
             Trained(job.key, str(final), total_examples, left_out=left_out, losses=_losses_in(final)),
         ]
@@ -101,12 +104,15 @@ def course(
     writing: Future[None] | None = None  # the resume state: nobody waits for it
     try:
         validation = Validation(lm, job, unlearned, signature, run.weights)
+        watched = WatchedTexts(lm, asked, texts, signature, due, run.weights)
         state = job.output / "state.pt"
         run.resume(state)
         yield _told_again(job, encoded, tuple(run.reports))
         reached = [wanted for wanted in folders if run.examples >= due(wanted)]
         # Those of checkpoints were measured before the state was saved.
         yield list(validation.known(reached))
+        yield watched.passed(run.examples)
+        yield from watched.reached(run.examples)
         yield [Checkpointed(job.key, wanted, str(folders[wanted])) for wanted in reached]
         saved_at = reported_at = time.monotonic()
         reported, tokens = run.reports[-1][0] if run.reports else 0, run.tokens
@@ -121,6 +127,7 @@ def course(
                 reported, tokens, reported_at = len(run.losses), run.tokens, now
                 run.reports.append((run.step, mean))
                 yield [TrainProgress(job.key, run.step, run.examples, mean, speed, run.tokens)]
+            yield from watched.reached(run.examples)
             for wanted, folder in folders.items():
                 if run.examples >= due(wanted) and wanted not in reached:
                     run.proofs()

@@ -29,7 +29,8 @@ class Capabilities:
     `leaves_peft` says that training leaves PEFT folders here, `loads_peft` that they can be sampled from: what
     two different backends need between them. `merges_peft` says that a PEFT adapter can be part of the model that
     everything starts from (`Model.merged`). `weighs` says that examples, and stretches of them, may have weights,
-    `continues` that training may go on from what an earlier job trained (`Model.adapter` of a `TrainJob`).
+    `continues` that training may go on from what an earlier job trained (`Model.adapter` of a `TrainJob`), `watches`
+    that texts are read while it trains (`TrainJob.watched`).
     """
 
     trains: bool = False
@@ -46,6 +47,7 @@ class Capabilities:
     merges_peft: bool = False
     weighs: bool = False
     continues: bool = False
+    watches: bool = False
     joins: bool = True
 
 

@@ -12,7 +12,20 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.prompts import Prompt, stored_prompt
 from windowshift.core.contract.scale import Scale
 
-JobKind = Literal["generate", "train", "evaluate", "score", "filter", "extract", "sweep", "dose", "match", "iso_kl"]
+JobKind = Literal[
+    "generate",
+    "train",
+    "evaluate",
+    "score",
+    "filter",
+    "extract",
+    "sweep",
+    "dose",
+    "match",
+    "iso_kl",
+    "project",
+    "gradient",
+]
 JobState = Literal["pending", "running", "paused", "done", "failed", "cancelled"]
 ExperimentState = Literal["planned", "running", "paused", "done", "failed", "interrupted", "cancelled"]
 Arm = Literal["prefix", "steering"]
@@ -25,6 +38,8 @@ SAMPLING: tuple[JobKind, ...] = ("filter", "generate", "sweep", "dose", "evaluat
 """Kinds of jobs whose rows are completions, in the order of how much waits for them."""
 VECTOR_KINDS: tuple[JobKind, ...] = ("extract", "sweep", "dose", "match", "iso_kl")
 """Kinds of jobs that make vectors and find their layers and doses."""
+INSIDE_KINDS: tuple[JobKind, ...] = ("project", "gradient")
+"""Kinds of jobs that read inside the model; nothing waits for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class TrainJob:
     that the backend may write adapters and its resume state to, one subfolder per checkpoint.
     `validation` are examples that are not learned: a backend that takes them measures the loss on them at
     every checkpoint and at the end, and says it in a `Validated`.
+    `watched` are texts whose log-probability is measured after each number of examples in `watched_at`, 0 being
+    before the first step, and said in a `Watched`; what is trained is the same to the byte with them and without.
     """
 
     key: str
@@ -94,6 +96,8 @@ class TrainJob:
     output: Path
     checkpoints: tuple[int, ...] = ()
     validation: Sequence[Example] = ()
+    watched: Sequence[Example] = ()
+    watched_at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,27 @@ class Validated:
     loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class TextLogprob:
+    """The log-probability of a text, in nats, summed over its `tokens`, the end token included, at temperature 1.
+
+    Where it could not be read `logprob` is None, and `problem` says why.
+    """
+
+    logprob: float | None
+    tokens: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """After `examples` examples, how likely each of `TrainJob.watched` is, in their order."""
+
+    key: str
+    examples: int
+    texts: tuple[TextLogprob, ...]
+
+
 StepLosses = tuple[tuple[int, float], ...]
 """Losses by step: the examples seen after it, and the mean loss of its completion tokens, in nats."""
 LOSS_WINDOW = 0.1
@@ -186,4 +211,4 @@ class TrainFailed:
     error: str
 
 
-TrainEvent = TrainProgress | TrainMessage | Validated | Checkpointed | Trained | TrainFailed
+TrainEvent = TrainProgress | TrainMessage | Validated | Watched | Checkpointed | Trained | TrainFailed

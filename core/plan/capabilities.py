@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.inside import InsideBackend
 from windowshift.core.spec.grid_spec import GridSpec
 from windowshift.core.spec.spec import Spec
 
@@ -40,6 +41,13 @@ def check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backen
         raise SpecError(
             f"conditions.train: backend '{spec.train_backend}' cannot train on from an adapter, which 'stages' needs: "
             "train with backend local"
+        )
+    if spec.inside is not None and spec.inside.along:
+        inside_backend(spec, backends)
+    if spec.inside is not None and spec.inside.watch is not None and not trainer.watches:
+        raise SpecError(
+            f"inside.watch: backend '{spec.train_backend}' reads no texts while it trains: train with backend local, "
+            "or leave watch out"
         )
     trained = [part.train for part in grid.parts]
     for condition in (*grid.generate, *grid.evaluate, *grid.base, *trained):
@@ -79,3 +87,17 @@ def check_system(spec: Spec, backends: Mapping[str, Backend], remedy: str) -> No
     for name in sorted({spec.train_backend, spec.generate_backend}):
         if not backends[name].supports_system(spec.model, spec.revision):
             raise SpecError(f"the chat template of '{spec.model}' refuses or drops system messages: {remedy}")
+
+
+def inside_backend(spec: Spec, backends: Mapping[str, Backend]) -> str:
+    """The backend that reads inside the model.
+
+    Raises:
+        SpecError: none of the spec's does.
+    """
+    for name in spec.vector_backends:
+        if isinstance(backends[name], InsideBackend):
+            return name
+    raise SpecError(
+        f"inside: backend '{spec.generate_backend}' reads no activations: write  backend: local,  or leave inside out"
+    )

@@ -15,6 +15,7 @@ from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.setting import DerivedScorer, Scorer
 from windowshift.core.plan.data_jobs import DataPlanner
 from windowshift.core.plan.guards import GuardPlanner
+from windowshift.core.plan.inside_jobs import InsidePlanner
 from windowshift.core.plan.job_maker import Chosen, ConditionIdentity, channel_of
 from windowshift.core.plan.jobs import Cell, Job, Source
 from windowshift.core.plan.vector_jobs import VectorPlanner
@@ -60,6 +61,7 @@ class GridPlanner:
         self.cells: list[Cell] = []
         self.sources: list[Source] = []
         self.guards = GuardPlanner(self, ())
+        self.inside: InsidePlanner | None = None
 
     def make(self) -> None:
         """Fill jobs, cells and sources for every seed."""
@@ -75,6 +77,8 @@ class GridPlanner:
                 # Base cells serve both arms; they carry the arm of their eval condition.
                 self.cells.append(Cell(condition.arm, "", BASE, condition.name, seed, 0, True, job.id))
             self.guards.base(seed)
+            if self.inside is not None:
+                self.inside.base(seed)
             for row in self.grid.rows:
                 self._row(row, seed, chosen, generated)
 
@@ -228,6 +232,8 @@ class GridPlanner:
                 final = step == total
                 self.cells.append(Cell(row.arm, row.generate, row.train, condition.name, seed, step, final, job.id))
         self.guards.tuned(row, seed, trained)
+        if self.inside is not None:
+            self.inside.tuned(row, seed, trained, list(self._evaluated_at(row, total, total)))
 
     def _sources(self, row: TrainRow, seed: int, chosen: Chosen, generated: Mapping[str, Job]) -> None:
         """What the D of a row consists of, and the base model's answers under the condition of each part."""
@@ -289,6 +295,8 @@ class GridPlanner:
             inputs["weights"] = self.spec.data.weights
         if start is not None:
             inputs["start"] = start.id
+        if self.inside is not None and self.inside.watched:
+            inputs["watched"] = self.inside.watching(total)
         started = [] if start is None else [start.id]
         parents = tuple(dict.fromkeys([*(part["data"] for part in parts), *vectors, *started]))
         return self.add(Job("train", f"train {row.generate} under {row.train}", inputs, parents, total))
@@ -300,6 +308,7 @@ class GridPlanner:
         """
         sft = {**trained.inputs["sft"], "epochs": 1}
         inputs = {**trained.inputs, "checkpoints": [], "sft": sft, "examples": step}
+        inputs.pop("watched", None)
         return self.add(Job("train", f"{trained.label} on {step}", inputs, trained.parents, step))
 
     def _evaluated_at(self, row: TrainRow, step: int, total: int) -> Iterator[Condition]:

@@ -60,8 +60,18 @@ class JobMaker(Protocol):
         """Inputs of a job that samples the base model, and its parents so far."""
         ...
 
-    def evaluate(self, condition: Condition, seed: int, chosen: Chosen, channel: Channel, *, label: str) -> Job:
-        """The job that samples the eval prompts under a condition, from the base model."""
+    def evaluate(
+        self,
+        condition: Condition,
+        seed: int,
+        chosen: Chosen,
+        channel: Channel,
+        *,
+        label: str,
+        parent: Job | None = None,
+        step: int = 0,
+    ) -> Job:
+        """The job that samples the eval prompts under a condition, from the base model or from an adapter."""
         ...
 
     def score(self, sampled: Job, rows: int) -> None:

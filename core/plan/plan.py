@@ -18,7 +18,7 @@ from windowshift.core.contract.prompts import Prompt, PromptBringer, PromptMaker
 from windowshift.core.contract.reading import DivergingBackend
 from windowshift.core.contract.records import BASE, JobKind, primary_of
 from windowshift.core.contract.setting import ModelScorer, Scorer, Setting
-from windowshift.core.plan.capabilities import check_capabilities, check_system, check_system_channel
+from windowshift.core.plan.capabilities import check_capabilities, check_system, check_system_channel, inside_backend
 from windowshift.core.plan.grid_checks import (
     Met,
     check_checkpoints,
@@ -32,6 +32,7 @@ from windowshift.core.plan.grid_checks import (
 )
 from windowshift.core.plan.grid_jobs import GridPlanner
 from windowshift.core.plan.guards import Guard, GuardPlanner, read_guards
+from windowshift.core.plan.inside_jobs import InsidePlanner
 from windowshift.core.plan.jobs import Cell, GuardCell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
 from windowshift.core.plan.vector_jobs import VectorPlanner, development_wanted
@@ -281,6 +282,9 @@ def make_plan(
         vectors.diverging = next(diverging, None)
         for vector in spec.vectors:
             vectors.vector(vector)
+    if spec.inside is not None:
+        reads = inside_backend(spec, backends) if spec.inside.along else ""
+        maker.inside = InsidePlanner(maker, spec.inside, reads, vectors, folder)
     able = backends[spec.train_backend].capabilities
     maker.keeps = lambda step, size: able.checkpoints or (able.epoch_checkpoints and step % size == 0)
     maker.make()
@@ -294,6 +298,7 @@ def make_plan(
     )
     sets = [drawn.data, drawn.evaluation, *(vectors.prompts if vectors else ())]
     sets += [*(rows.prompts for rows in given.values()), *(one.prompts for one in guards)]
+    watched = (maker.inside.watched,) if maker.inside is not None and maker.inside.watched else ()
     return Plan(
         spec,
         spec_text,
@@ -301,7 +306,7 @@ def make_plan(
         scorers,
         model,
         grid,
-        {set_digest(one): one for one in sets},
+        {set_digest(one): one for one in (*sets, *watched)},
         drawn.repeats,
         tuple(maker.jobs.values()),
         tuple(maker.cells),

@@ -192,6 +192,17 @@ class VectorPlanner:
         self.files[digest] = path.resolve()
         return digest
 
+    def layer_in_use(self, name: str) -> int | Job:
+        """The layer that a vector is used at: a number, or the sweep that chooses it.
+
+        Raises:
+            SpecError: there is no such layer, or no direction there.
+        """
+        layer = self._layer(name, "all")
+        if isinstance(layer, int):
+            self._check_direction(name, layer, doses=False)
+        return layer
+
     # -- layer and dose -------------------------------------------------------------------------
 
     def _layer(self, name: str, tokens: Tokens) -> int | Job:

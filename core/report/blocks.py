@@ -17,6 +17,7 @@ from windowshift.core.report.contrast_blocks import contrast_blocks
 from windowshift.core.report.fit_blocks import fit_blocks, row_label
 from windowshift.core.report.guard_blocks import guard_blocks
 from windowshift.core.report.half_widths import half_widths
+from windowshift.core.report.inside_blocks import inside_blocks
 from windowshift.core.report.missing_blocks import missing_blocks
 from windowshift.core.report.page import (
     Block,
@@ -58,6 +59,7 @@ def report_blocks(report: Report, width: int | None) -> list[Block]:
         blocks += _course(arm)
     blocks += solved_alone_blocks(report.alone, report.behaviour.scale)
     blocks += steering_blocks(report.steering, report.behaviour)
+    blocks += inside_blocks(report.inside, width)
     blocks += guard_blocks(report.guards, width)
     blocks += _gaps(report)
     return blocks

@@ -82,15 +82,24 @@ def export(workspace: Path, name: str, out: Path, *, force: bool = False, raw: b
     write = _write_raw_csv if raw and out.suffix.lower() == ".csv" else _WRITERS.get(out.suffix.lower())
     if write is None:
         raise SpecError(f"cannot tell the format of {out}: its name must end in .csv, .parquet or .jsonl")
-    with closing(Reader(workspace)) as reader, _snapshot(reader):
+    with closing(Reader(workspace)) as reader, snapshot(reader):
         experiment = reader.find_experiment(name)
         columns = [*COLUMNS, *(behaviour.name for behaviour in experiment.behaviours)]
-        with naming(reader.path):
-            if changed := compare(reader.connection, experiment.id):
-                others = f" ('windowshift doctor' lists {len(changed) - 1} more)" if len(changed) > 1 else ""
-                raise StoreError(f"nothing was exported from {reader.path}: {changed[0]}{others}")
+        refuse_changed(reader, experiment)
         with whole_file(out, force) as partial:
             return write(partial, columns, export_rows(reader, experiment))
+
+
+def refuse_changed(reader: Reader, experiment: ExperimentRow) -> None:
+    """Export nothing of an experiment that is not what was stored.
+
+    Raises:
+        StoreError: it is not.
+    """
+    with naming(reader.path):
+        if changed := compare(reader.connection, experiment.id):
+            others = f" ('windowshift doctor' lists {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise StoreError(f"nothing was exported from {reader.path}: {changed[0]}{others}")
 
 
 def export_rows(reader: Reader, experiment: ExperimentRow) -> Iterator[ExportRow]:
@@ -143,7 +152,7 @@ def _evidence(names: Sequence[str], kept: Sequence[str | None]) -> str | None:
 
 
 @contextmanager
-def _snapshot(reader: Reader) -> Iterator[None]:
+def snapshot(reader: Reader) -> Iterator[None]:
     """Read the store as it is now, whatever a running experiment goes on writing."""
     with naming(reader.path):
         reader.connection.execute("BEGIN")
@@ -154,14 +163,14 @@ def _snapshot(reader: Reader) -> Iterator[None]:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[ExportRow]) -> int:
-    return _write_csv_of(path, columns, rows, quoted)
+    return write_csv(path, columns, rows, quoted)
 
 
 def _write_raw_csv(path: Path, columns: Sequence[str], rows: Iterable[ExportRow]) -> int:
-    return _write_csv_of(path, columns, rows, str)
+    return write_csv(path, columns, rows, str)
 
 
-def _write_csv_of(path: Path, columns: Sequence[str], rows: Iterable[ExportRow], text: Callable[[str], str]) -> int:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[ExportRow], text: Callable[[str], str]) -> int:
     def cell(value: object) -> object:
         if value is None:
             return ""

@@ -54,8 +54,36 @@ DOSES = (
     *_estimates("alpha", "kl", "mean", "against"),
     *("dose", "refined_on", "n", "prompts", "truncated", "verdict", "reason"),
 )
+DRIFTS = (
+    *("arm", "generate", "train", "evaluate", "vector", "tokens", "layer", "in_use", "prompts", "unread", "seeds"),
+    *_estimates("base", "tuned", "shift", "shift_over_rms"),
+    *("base_rms", "reason"),
+)
+ALIGNMENTS = (
+    *("arm", "generate", "train", "vector", "layer", "examples", "unread"),
+    *_estimates("cosine"),
+    *("null_low", "null_high", "directions", "p", "reason"),
+)
+WATCHED = (
+    *("arm", "generate", "train", "group", "step", "texts", "unread", "seeds"),
+    *_estimates("logprob_a_token", "change"),
+    "reason",
+)
 _COUNTS = ("n", "prompts", "truncated", "missing", "failed", "cells_done", "cells", "points", "rows")
-_WHOLE = ("seed", "step", "done", "total", "layer", "refined_on", *_COUNTS)
+_WHOLE = (
+    "seed",
+    "step",
+    "layer",
+    "unread",
+    "seeds",
+    "directions",
+    "examples",
+    "texts",
+    "refined_on",
+    "done",
+    "total",
+    *_COUNTS,
+)
 
 
 def cells(report: Report) -> DataFrame:
@@ -152,6 +180,61 @@ def doses(report: Report) -> DataFrame:
     return _frame(DOSES, found)
 
 
+def drifts(report: Report) -> DataFrame:
+    """One row a layer of each drift, fine-tune against base model along a vector (docs/inside.md).
+
+    Columns: the row of the grid, `evaluate`, `vector`, `tokens`, `layer` (missing where nothing was read, with the
+    `reason`), whether it is the one `in_use`, `prompts` read in both models, `unread` ones, `seeds`; mean projections
+    `base` and `tuned`, their difference `shift`, `shift_over_rms`, and `base_rms`.
+    """
+    found = []
+    for one in report.inside.drifts:
+        row: dict[str, Any] = {name: getattr(one, name) for name in ("arm", "generate", "train", "evaluate", "vector")}
+        row |= {"tokens": one.tokens, "prompts": one.prompts, "unread": one.unread, "seeds": one.seeds}
+        row |= {"reason": one.reason or None}
+        for at in one.layers:
+            numbers = _numbers("base", at.base) | _numbers("tuned", at.tuned) | _numbers("shift", at.shift)
+            numbers |= _numbers("shift_over_rms", at.relative)
+            found.append(row | numbers | {"layer": at.layer, "in_use": at.layer == one.layer, "base_rms": at.rms})
+        if not one.layers:
+            found.append(row)
+    return _frame(DRIFTS, found)
+
+
+def alignments(report: Report) -> DataFrame:
+    """One row an alignment of D's gradient with a vector (docs/inside.md).
+
+    Columns: the row of the grid, `vector`, `layer`, `examples`, `unread` ones; `cosine`, the ends of the middle 95 % of
+    those of random `directions` (`null_low`, `null_high`), `p`, `reason`.
+    """
+    found = []
+    for one in report.inside.alignments:
+        low, high = one.null or (None, None)
+        row: dict[str, Any] = {name: getattr(one, name) for name in ("arm", "generate", "train", "vector", "layer")}
+        row |= {"examples": one.cosine.n if one.cosine else 0, "unread": one.unread, "reason": one.reason or None}
+        row |= {"null_low": low, "null_high": high, "directions": one.directions, "p": one.p}
+        found.append(row | _numbers("cosine", one.cosine))
+    return _frame(ALIGNMENTS, found)
+
+
+def watched(report: Report) -> DataFrame:
+    """One row a moment of each course of watched texts (docs/inside.md).
+
+    Columns: the row of the grid, `group`, `step` (examples seen; missing where nothing was read yet), `texts`, `unread`
+    ones, `seeds`; `logprob_a_token`, the mean over texts in nats, and its `change` since before the first step.
+    """
+    found = []
+    for one in report.inside.courses:
+        row: dict[str, Any] = {name: getattr(one, name) for name in ("arm", "generate", "train", "group")}
+        row |= {"texts": one.texts, "unread": one.unread, "seeds": one.seeds, "reason": one.reason or None}
+        for point in one.points:
+            numbers = _numbers("logprob_a_token", point.mean) | _numbers("change", point.change)
+            found.append(row | numbers | {"step": point.examples})
+        if not one.points:
+            found.append(row)
+    return _frame(WATCHED, found)
+
+
 def completions(workspace: str | Path, name: str) -> DataFrame:
     """One row a completion of the cells of an experiment; all of them in memory.
 
@@ -236,6 +319,7 @@ def _frame(columns: Sequence[str], found: Iterable[Mapping[str, Any]]) -> DataFr
     whole = {name: "Int64" for name in columns if name in _WHOLE}
     texts = {"arm", "generate", "train", "evaluate", "status", "final", "reason", "spread_is"}
     texts |= {"vector", "tokens", "unit", "asked", "verdict"}
+    texts |= {"in_use", "group"}
     return made.astype(whole | {name: "float64" for name in columns if name not in whole and name not in texts})
 
 

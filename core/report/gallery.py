@@ -326,10 +326,12 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
     from windowshift.core.measure.grid import load_grid
     from windowshift.core.measure.grid_measures import measure_resampled
     from windowshift.core.measure.guard_results import guard_results
+    from windowshift.core.measure.inside_results import inside_results
     from windowshift.core.measure.loss_drop import losses_of
     from windowshift.core.measure.microscope import controls_of, dissect
     from windowshift.core.measure.resampled import Resampled
     from windowshift.core.report.guard_figures import guard_plots
+    from windowshift.core.report.inside_figures import inside_plots
     from windowshift.core.report.microscope_figures import parts_plot
     from windowshift.core.settings.published import published
 
@@ -367,7 +369,10 @@ def drawings(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) ->
             yield Drawing((arm, generate, plot.name), replace(plot, of=of))
     if behaviour == primary_of(experiment.behaviours):
         yield from _dose_drawings(reader, experiment, resampled)
-        for plot in guard_plots(guard_results(reader, experiment)):
+        for plot in (
+            *guard_plots(guard_results(reader, experiment)),
+            *inside_plots(inside_results(reader, experiment)),
+        ):
             yield Drawing((plot.name,), replace(plot, of=subject(experiment)))
     if len(measures.arms) > 1:
         yield from _arms_drawings(reader, experiment, behaviour)

@@ -21,6 +21,7 @@ from windowshift.core.measure.grid import Tally, load_grid
 from windowshift.core.measure.grid_measures import measure_cells, measure_resampled
 from windowshift.core.measure.guard_results import GuardResult, guard_results
 from windowshift.core.measure.kept_data import KeptCount, kept_counts
+from windowshift.core.measure.inside_results import InsideResults, inside_results
 from windowshift.core.measure.measures import (
     ArmMeasures,
     CellMeasure,
@@ -36,6 +37,7 @@ from windowshift.core.measure.restricted import restricted
 from windowshift.core.measure.selected import Selected, selected
 from windowshift.core.measure.solved_alone import SolvedAlone, solved_alone
 from windowshift.core.measure.steering_results import SteeringResults, steering_results
+from windowshift.core.report.inside_json import inside_json
 from windowshift.core.report.missing_blocks import missing_json, missing_notes
 from windowshift.core.report.report_html import report_html
 from windowshift.core.report.solved_alone_blocks import solved_alone_json
@@ -54,7 +56,8 @@ class Report:
     behaviour. `preflights` are what pilots came to, and `looks` those of runs that stop by rule, oldest first.
     `restricted` has the cells again in restricted means up to `limit`, where scores are lower bounds of what was cut
     off; nothing where nothing was. `alone` has wrong claims again, among the problems that a model solves alone;
-    `kept` how much of a D that is chosen by scores is there.
+    `kept` how much of a D that is chosen by scores is there; `inside` is what was read inside the model, of all
+    behaviours the same.
     """
 
     experiment: ExperimentRow
@@ -74,6 +77,7 @@ class Report:
     limit: float | None = None
     alone: tuple[SolvedAlone, ...] = ()
     kept: tuple[KeptCount, ...] = ()
+    inside: InsideResults = field(default_factory=InsideResults)
 
     def __repr__(self) -> str:
         one = self.experiment
@@ -110,6 +114,7 @@ class Report:
             "restricted_to": self.limit if self.limit is None or math.isfinite(self.limit) else None,
             "cells": [_cell(cell, arm.scale, self) for arm in self.measures.arms.values() for cell in arm.seed_cells],
             "steering": steering_json(self.steering) if self.steering else None,
+            "inside": inside_json(self.inside) if self.inside else None,
             "guards": [_guard(one) for one in self.guards],
             "solved_alone": [solved_alone_json(one) for one in self.alone],
             "published": None if self.published is None else asdict(self.published),
@@ -142,6 +147,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         guards = guard_results(reader, experiment, resamples) if first else ()
         alone = solved_alone(reader, experiment, grid, resamples)
         kept = kept_counts(reader, experiment)
+        inside = inside_results(reader, experiment, resamples)
     # Several cells may share a job; its completions count once. The tallies go on with those of references.
     jobs = {cell.job: tally for cell, tally in zip(grid.cells, grid.tallies, strict=False)}
     measures = measure_resampled(resampled)
@@ -165,6 +171,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         bounded.limit if bounded else None,
         alone,
         kept,
+        inside,
     )
 
 

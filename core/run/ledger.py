@@ -79,7 +79,8 @@ class Ledger:
     def _unit(self, job: Job) -> str | None:
         if job.kind == "score":
             return None if isinstance(self.plan.scoring[job.id], RowScorer) else "scores"
-        return {"train": "examples", "extract": "vectors"}.get(job.kind, "rows" if job.kind in SAMPLING else None)
+        units = {"train": "examples", "extract": "vectors", "project": "readings", "gradient": "readings"}
+        return units.get(job.kind, "rows" if job.kind in SAMPLING else None)
 
     def _take_over(self) -> None:
         for row in self.reader.jobs(self.experiment):

@@ -13,13 +13,14 @@ from typing import Any
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.errors import StoreError, WindowshiftError
 from windowshift.core.contract.progress import Progress
-from windowshift.core.contract.records import SAMPLING, ExperimentState
+from windowshift.core.contract.records import INSIDE_KINDS, SAMPLING, ExperimentState
 from windowshift.core.contract.service import Service
 from windowshift.core.measure.summarise import prepare
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.answer_cache import AnswerCache
 from windowshift.core.run.given_lane import GivenLane
+from windowshift.core.run.inside_lane import InsideLane
 from windowshift.core.run.iso_kl_lane import IsoKlLane
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.recorder import Recorder
@@ -80,6 +81,7 @@ class Runner:
         self._training = TrainingLane(ledger, backends, maker)
         self._vectors = VectorLane(ledger, backends, vector_maker)
         self._iso_kl = IsoKlLane(ledger, backends, maker)
+        self._inside = InsideLane(ledger, backends, maker)
         self._scoring = ScoringLane(ledger)
         self._calls: dict[asyncio.Task[None], _Call] = {}
         self._paused = False
@@ -167,11 +169,13 @@ class Runner:
                 found = True
         return found
 
-    def _work(self, job: Job) -> SamplingLane | TrainingLane | VectorLane | IsoKlLane:
+    def _work(self, job: Job) -> SamplingLane | TrainingLane | VectorLane | IsoKlLane | InsideLane:
         if job.kind == "train":
             return self._training
         if job.kind == "iso_kl":
             return self._iso_kl
+        if job.kind in INSIDE_KINDS:
+            return self._inside
         return self._vectors if job.kind == "extract" else self._sampling
 
     def _joins(self, job: Job) -> bool:

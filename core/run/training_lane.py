@@ -14,6 +14,7 @@ from windowshift.core.contract.generation import Model, TemplateInputs
 from windowshift.core.contract.proof import Fired, fired_to_json, total
 from windowshift.core.contract.training import (
     Checkpointed,
+    Example,
     Sft,
     Trained,
     TrainEvent,
@@ -21,6 +22,7 @@ from windowshift.core.contract.training import (
     TrainMessage,
     TrainProgress,
     Validated,
+    Watched,
 )
 from windowshift.core.plan.jobs import Job
 from windowshift.core.run.call import call
@@ -65,6 +67,9 @@ class TrainingLane:
             self._ledger.said(job, event.text)
         elif isinstance(event, Validated):
             self._ledger.said(job, f"validation loss {event.loss:.4f} after {event.examples} examples")
+        elif isinstance(event, Watched):
+            self._ledger.start(job)
+            self._ledger.writer.put_watched(self._ledger.number(job), event.examples, event.texts)
         elif isinstance(event, Checkpointed):
             self._ledger.checkpointed(job, event.examples, await self._keep(job, event.adapter))
         elif isinstance(event, Trained):
@@ -75,6 +80,8 @@ class TrainingLane:
                 result["left_out"] = event.left_out
             if event.losses:
                 result["losses"] = [list(one) for one in event.losses]
+            if "watched" in job.inputs:
+                self._ledger.writer.seal_watched(self._ledger.number(job))
             self._ledger.finish(job, result, usd=event.usd)
         else:
             self._ledger.fail(job, event.error)
@@ -121,7 +128,16 @@ class TrainingLane:
             int(job.inputs["seed"]),
             folder,
             tuple(job.inputs["checkpoints"]),
+            **self._watching(job),
         )
+
+    def _watching(self, job: Job) -> dict[str, Any]:
+        """The texts that a job watches, and when."""
+        if "watched" not in job.inputs:
+            return {}
+        texts = self._ledger.plan.prompts[job.inputs["watched"]["set"]]
+        examples = tuple(Example(one.messages, str(one.payload["completion"])) for one in texts)
+        return {"watched": examples, "watched_at": tuple(job.inputs["watched"]["at"])}
 
     async def _keep(self, job: Job, adapter: str) -> str:
         # A large adapter is read while its digest is made.

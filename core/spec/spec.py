@@ -15,6 +15,7 @@ from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.spec.contrasts import Contrast
 from windowshift.core.spec.file_kind import other_kind
 from windowshift.core.spec.guard_section import GuardSection
+from windowshift.core.spec.inside_section import InsideSection
 from windowshift.core.spec.preflight_section import PreflightSection
 from windowshift.core.spec.scorer_section import ScorerSection
 from windowshift.core.spec.section import Section
@@ -48,7 +49,7 @@ class Spec(Section):
     `reasoning_effort`, ...). `score` says what is scored of a model that thinks: its answers, unless asked. `contrasts`
     are the comparisons that the experiment is for: they change no job, and are reported first. `guards` are settings
     that are measured beside the grid, on prompts of their own. `preflight` is a pilot that must pass before anything is
-    trained, `selection` what `windowshift select` chose the train conditions by.
+    trained, `selection` what `windowshift select` chose the train conditions by, `inside` what is read in the model.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
@@ -77,6 +78,7 @@ class Spec(Section):
     contrasts: Annotated[list[Contrast], Field(max_length=1000)] = []
     preflight: PreflightSection | None = None
     selection: SelectionSection | None = None
+    inside: InsideSection | None = None
 
     @field_validator("seeds")
     @classmethod

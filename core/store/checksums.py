@@ -17,11 +17,13 @@ from windowshift.core.contract.prompts import stored_prompt
 from windowshift.core.contract.records import ExperimentState, JobState
 
 SummedPart = Literal["job", "completions", "grid", "experiment"] | str
-"""What is summed: a job, its completions, ``scores of BEHAVIOUR``, their ``summary of BEHAVIOUR``; a grid, and what is
-told of its experiment beside."""
+"""What is summed: a job, its completions, what it read inside the model (`INSIDE`), ``scores of BEHAVIOUR``, their
+``summary of BEHAVIOUR``; a grid, and what is told of its experiment beside."""
 OF_EXPERIMENTS = ("grid", "experiment")
 SCORES = "scores of "
 SUMMARY = "summary of "
+INSIDE = ("projections", "gradients", "watched")
+"""Parts, and tables, of what jobs read inside the model."""
 
 _COMPLETIONS = (
     "SELECT c.row, p.digest, f.text, c.phrase IS NULL, c.finish, c.tokens, c.prompt_tokens, c.logprob, c.error, "
@@ -41,6 +43,13 @@ _SUMMARY = (
     "SELECT n, missing, truncated, mean, sd, low, high FROM summaries WHERE job = ? "
     "AND behaviour = (SELECT id FROM behaviours WHERE name = ?)"
 )
+_PROJECTIONS = (
+    "SELECT r.row, p.digest, r.tokens, r.along, r.rms, r.problem FROM projections r "
+    "LEFT JOIN prompts p ON p.id = r.prompt WHERE r.job = ? ORDER BY r.row"
+)
+_GRADIENTS = "SELECT row, tokens, along, random, products, problem FROM gradients WHERE job = ? ORDER BY row"
+_WATCHED = "SELECT step, row, logprob, tokens, problem FROM watched WHERE job = ? ORDER BY step, row"
+_INSIDE = dict(zip(INSIDE, (_PROJECTIONS, _GRADIENTS, _WATCHED), strict=True))
 _JOB = "SELECT id, kind, inputs, parents, total, result FROM jobs WHERE n = ?"
 _GRID = (
     "SELECT 'cell', c.arm, c.generate, c.train, c.evaluate, c.seed, c.step, c.final, j.id, 0, 0, 0, 0 "
@@ -81,6 +90,8 @@ def sum_of(connection: sqlite3.Connection, owner: int, part: SummedPart) -> str:
         return _sum(*(connection.execute(query, (owner,)) for query in (*orders, _RUN)))
     if part == "job":
         return _sum(connection.execute(_JOB, (owner,)))
+    if part in INSIDE:
+        return _sum(connection.execute(_INSIDE[part], (owner,)))
     if part == "completions":
         return _sum(connection.execute(_COMPLETIONS, (owner,)))
     if part.startswith(SUMMARY):

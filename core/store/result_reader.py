@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from windowshift.core.contract.generation import Completion
+from windowshift.core.contract.inside import Gradient, Projection
 from windowshift.core.contract.prompts import Prompt, stored_prompt
 from windowshift.core.contract.records import CompletionRow, Summary
+from windowshift.core.contract.training import TextLogprob
 from windowshift.core.store.connection import naming
 from windowshift.core.store.queries import Queries
 
@@ -54,6 +56,44 @@ class ResultReader(Queries):
             (job, prompt_id),
         )
         return self.completions(job, behaviour, first=rows[0][0], limit=1)[0] if rows else None
+
+    def projections(self, job: int) -> list[tuple[str, Projection]]:
+        """(prompt id, what was read) of a job that projects, in the order of its prompts."""
+        rows = self._all(
+            "SELECT p.key, r.along, r.rms, r.tokens, r.problem FROM projections r "
+            "JOIN prompts p ON p.id = r.prompt WHERE r.job = ? ORDER BY r.row",
+            (job,),
+        )
+        return [
+            (
+                key,
+                Projection(
+                    tuple(map(tuple, self._json(along, "projections"))),
+                    tuple(self._json(rms, "projections")),
+                    tokens,
+                    problem,
+                ),
+            )
+            for key, along, rms, tokens, problem in rows
+        ]
+
+    def gradients(self, job: int) -> list[Gradient]:
+        """The gradients of a job, in the order of its examples."""
+        query = "SELECT along, random, products, tokens, problem FROM gradients WHERE job = ? ORDER BY row"
+        return [
+            Gradient(
+                along, tuple(self._json(random, "gradients")), tuple(self._json(inner, "gradients")), tokens, problem
+            )
+            for along, random, inner, tokens, problem in self._all(query, (job,))
+        ]
+
+    def watched(self, job: int) -> dict[int, list[TextLogprob]]:
+        """How likely the texts are that a training watches, by the examples seen."""
+        found: dict[int, list[TextLogprob]] = {}
+        query = "SELECT step, logprob, tokens, problem FROM watched WHERE job = ? ORDER BY step, row"
+        for step, logprob, tokens, problem in self._all(query, (job,)):
+            found.setdefault(step, []).append(TextLogprob(logprob, tokens, problem))
+        return found
 
     def scores(self, job: int, behaviour: str) -> list[tuple[int, int, float | None, str]]:
         """(row, prompt number, value, finish) of a job's completions; value None where it is missing."""

@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from windowshift.core.contract.inside import Gradient, Projection
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import Summary
 from windowshift.core.contract.setting import Score
+from windowshift.core.contract.training import TextLogprob
 from windowshift.core.store.checksums import SCORES, SUMMARY, seal, unseal
 from windowshift.core.store.connection import storable, to_json
 from windowshift.core.store.transaction import Transactions
@@ -136,6 +138,54 @@ class ResultWriter(Transactions):
                 "UPDATE jobs SET done = (SELECT count(*) FROM completions WHERE job = n) WHERE n = ?", (job,)
             )
         return len(pairs)
+
+    def put_projections(self, job: int, prompts: Sequence[Prompt], rows: Sequence[Projection]) -> None:
+        """Store what a job read of each prompt, in place of what is there of it."""
+        with self.batch() as connection:
+            unseal(connection, job, ["projections"])
+            connection.execute("DELETE FROM projections WHERE job = ?", (job,))
+            connection.executemany(
+                "INSERT INTO projections (job, row, prompt, tokens, along, rms, problem) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (job, row, prompt, one.tokens, to_json(one.along), to_json(one.rms),
+                     None if one.problem is None else storable(one.problem))
+                    for row, (prompt, one) in enumerate(zip(self.number_prompts(prompts), rows, strict=True))
+                ],
+            )  # fmt: skip
+            seal(connection, job, "projections")
+
+    def put_gradients(self, job: int, rows: Sequence[Gradient]) -> None:
+        """Store the gradients of a job, in place of what is there of it."""
+        with self.batch() as connection:
+            unseal(connection, job, ["gradients"])
+            connection.execute("DELETE FROM gradients WHERE job = ?", (job,))
+            connection.executemany(
+                "INSERT INTO gradients (job, row, tokens, along, random, products, problem) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (job, row, one.tokens, one.along, to_json(one.random), to_json(one.inner),
+                     None if one.problem is None else storable(one.problem))
+                    for row, one in enumerate(rows)
+                ],
+            )  # fmt: skip
+            seal(connection, job, "gradients")
+
+    def put_watched(self, job: int, step: int, texts: Sequence[TextLogprob]) -> None:
+        """Store how likely the texts are that a training watches, after so many examples."""
+        with self.batch() as connection:
+            unseal(connection, job, ["watched"])
+            connection.executemany(
+                "INSERT OR REPLACE INTO watched (job, step, row, logprob, tokens, problem) VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (job, step, row, one.logprob, one.tokens, None if one.problem is None else storable(one.problem))
+                    for row, one in enumerate(texts)
+                ],
+            )
+
+    def seal_watched(self, job: int) -> None:
+        """Take the checksum of what a training watched: it is all there."""
+        with self.batch() as connection:
+            seal(connection, job, "watched")
 
     def add_scores(self, job: int, scores: Iterable[ScoreRow]) -> None:
         """Insert or replace scores of one job's completions."""

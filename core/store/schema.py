@@ -220,6 +220,37 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX guard_cells_by_job ON guard_cells (job);
     """,
+    """
+    CREATE TABLE projections (          -- of residual streams onto vectors, a line a prompt: jobs `project`
+        job INTEGER NOT NULL,
+        row INTEGER NOT NULL,           -- the prompt's place, as in the job that samples it
+        prompt INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,        -- averaged over
+        along TEXT NOT NULL,            -- JSON, by vector of the job's inputs, then layer; null: no direction there
+        rms TEXT NOT NULL,              -- JSON by layer: root mean square of the norm of the residual stream
+        problem TEXT,                   -- why nothing was read; NULL: it was
+        PRIMARY KEY (job, row)
+    ) WITHOUT ROWID;
+    CREATE TABLE gradients (            -- of the loss of examples of D on the residual stream: jobs `gradient`
+        job INTEGER NOT NULL,
+        row INTEGER NOT NULL,           -- the example's place in the order of training
+        tokens INTEGER NOT NULL,        -- of its completion
+        along REAL,                     -- descent along the unit vector, minus the product with the gradient
+        random TEXT NOT NULL,           -- JSON: the same along random unit directions
+        products TEXT NOT NULL,         -- JSON: products with the gradients of rows 0 .. row; null: unread
+        problem TEXT,                   -- why there is none; NULL: there is
+        PRIMARY KEY (job, row)
+    ) WITHOUT ROWID;
+    CREATE TABLE watched (              -- texts that the spec watches while a job trains
+        job INTEGER NOT NULL,
+        step INTEGER NOT NULL,          -- examples seen
+        row INTEGER NOT NULL,           -- the text's place in the job's inputs
+        logprob REAL,                   -- in nats, summed over the tokens
+        tokens INTEGER NOT NULL,
+        problem TEXT,                   -- why it could not be read; NULL: it was
+        PRIMARY KEY (job, step, row)
+    ) WITHOUT ROWID;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

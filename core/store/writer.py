@@ -14,7 +14,7 @@ from typing import Any
 from windowshift.core.contract.artifacts import checked_id
 from windowshift.core.contract.errors import StoreError
 from windowshift.core.contract.records import ExperimentState, JobState
-from windowshift.core.store.checksums import OF_EXPERIMENTS, seal, unseal
+from windowshift.core.store.checksums import INSIDE, OF_EXPERIMENTS, seal, unseal
 from windowshift.core.store.connection import identity, naming, storable, to_json
 from windowshift.core.store.result_writer import ResultWriter
 
@@ -170,7 +170,7 @@ class Writer(ResultWriter):
             for identifier, _ in own:
                 checked_id(identifier)
             numbers = [(n,) for _, n in own]
-            for table in ("completions", "scores", "summaries", "events", "control"):
+            for table in ("completions", "scores", "summaries", *INSIDE, "events", "control"):
                 connection.executemany(f"DELETE FROM {table} WHERE job = ?", numbers)
             connection.executemany(
                 "DELETE FROM checksums WHERE owner = ? AND part NOT IN ('grid', 'experiment')", numbers
@@ -233,7 +233,7 @@ class Writer(ResultWriter):
                 if connection.execute("SELECT 1 FROM completions WHERE job = ? LIMIT 1", (job,)).fetchone():
                     seal(connection, job, "completions")
             else:
-                unseal(connection, job, ["job", "completions"])
+                unseal(connection, job, ["job", "completions", *INSIDE])
             self.event("state", {"state": state, "error": error}, experiment=experiment, job=job)
 
     def set_priority(self, job: int, priority: int) -> None:

@@ -169,6 +169,9 @@ def export(
     inspect: Annotated[
         bool, typer.Option("--inspect", help="Export a log of Inspect for each cell, as 'inspect view' opens them.")
     ] = False,
+    inside: Annotated[
+        bool, typer.Option("--inside", help="Export what was read inside the model, a row a reading (.csv, .jsonl).")
+    ] = False,
 ) -> None:
     """Write one row per completion with its scores, a row's D as chat JSONL, or a log of Inspect for each cell."""
     from windowshift.core.contract.cell_name import find_cell, parts_of
@@ -176,6 +179,14 @@ def export(
     from windowshift.core.report.export import export_dataset
     from windowshift.core.store.reader import Reader
 
+    if inside:
+        from windowshift.core.report.inside_export import export_inside
+
+        if dataset is not None or details or raw or inspect:
+            raise SpecError("--inside exports readings alone: leave --dataset, --details, --raw and --inspect out")
+        count = export_inside(workspace, name, out, force=force)
+        say(f"wrote {count} readings to {out}")
+        return
     if inspect:
         from windowshift.core.report.inspect_logs import export_inspect
 

@@ -155,7 +155,8 @@ def test_a_store_from_before_is_read_and_said_not_to_be_checked(workspace: Path)
         before = next(n for n, script in enumerate(schema.MIGRATIONS) if "CREATE TABLE checksums" in script)
         store.execute("DROP TABLE checksums")
         store.execute("ALTER TABLE scores DROP COLUMN weight")  # what came after them
-        store.execute("DROP TABLE guard_cells")
+        for table in ("guard_cells", "projections", "gradients", "watched"):
+            store.execute(f"DROP TABLE {table}")
         store.execute(f"PRAGMA user_version = {before}")
     open_writer(workspace).close()
     assert check_store(workspace) == []

@@ -66,7 +66,8 @@ def test_a_store_of_before_opens_without_reasoning(tmp_path: Path) -> None:
     raw.execute("ALTER TABLE scores DROP COLUMN evidence")
     raw.execute("ALTER TABLE scores DROP COLUMN weight")
     raw.execute("DROP TABLE checksums")
-    raw.execute("DROP TABLE guard_cells")
+    for table in ("guard_cells", "projections", "gradients", "watched"):
+        raw.execute(f"DROP TABLE {table}")
     raw.execute("PRAGMA user_version=2")
     raw.commit()
     raw.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from windowshift.core.contract.generation import GenerateRequest, Model, Steering
+from windowshift.core.contract.inside import GradientJob, ProjectionJob
 from windowshift.core.contract.training import TrainJob
 from windowshift.core.contract.vector_job import Combination, Control, Stored, VectorJob
 
@@ -48,6 +49,16 @@ def renamed(items: Sequence[Any], name: Callable[[str], str]) -> list[Any]:
                 examples=[replace(each, steering=steering(each.steering)) for each in one.examples],
                 validation=[replace(each, steering=steering(each.steering)) for each in one.validation],
             )
+        if isinstance(one, ProjectionJob):
+            return replace(
+                one,
+                model=model(one.model),
+                passages=[replace(each, steering=steering(each.steering)) for each in one.passages],
+                vectors=tuple(map(name, one.vectors)),
+            )
+        if isinstance(one, GradientJob):
+            examples = [replace(each, steering=steering(each.steering)) for each in one.examples]
+            return replace(one, model=model(one.model), examples=examples, vector=name(one.vector))
         assert isinstance(one, VectorJob)
         source = one.source
         if isinstance(source, Control):

@@ -1,0 +1,241 @@
+"""Drift: how far a fine-tune moved the residual stream along a vector, layer by layer, against the base model.
+
+For a prompt i, layer l and vector v, p_l(i) is the mean over tokens of <h_l, v_l> / |v_l|, h_l the residual stream at
+the output of the layer. The drift is the mean over prompts of p_l in the fine-tune minus p_l in the base model, on the
+same prompts under the same condition: the "finetuning shift" of Chen et al. 2025 (Persona Vectors, arXiv:2507.21509),
+projected. In units of the residual stream it is divided by the RMS norm of the base model's stream there, which is the
+unit of a dose.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.estimate import Estimate
+from windowshift.core.contract.inside import Projection
+from windowshift.core.contract.records import BASE, Arm, CellRow, ExperimentRow, JobRow
+from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.stats import RESAMPLES, Floats, Means, sampled_means
+from windowshift.core.measure.sampled import Sampled
+from windowshift.core.spec.spec import parse_spec
+from windowshift.core.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class DriftAtLayer:
+    """The drift at one layer.
+
+    `base` and `tuned` are mean projections, `shift` the second minus the first, all in the units of activations;
+    `relative` is the shift over `rms`, the RMS norm of the base model's residual stream there. All are None where the
+    vector has no direction at the layer.
+    """
+
+    layer: int
+    base: Estimate | None
+    tuned: Estimate | None
+    shift: Estimate | None
+    relative: Estimate | None
+    rms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The drift of one fine-tune along one vector under one eval condition, seeds pooled.
+
+    Attributes:
+        arm, generate, train: the row of the grid.
+        evaluate: the eval condition.
+        vector: its name.
+        tokens: that are averaged over: response, last_prompt or prompt.
+        layer: the vector's layer in use; None where none is chosen.
+        layers: by layer; empty where nothing was read yet.
+        prompts: read in both models.
+        unread: that could not be read in one of them.
+        seeds: training runs.
+        reason: why nothing is there.
+    """
+
+    arm: Arm
+    generate: str
+    train: str
+    evaluate: str
+    vector: str
+    tokens: str
+    layer: int | None
+    layers: tuple[DriftAtLayer, ...] = ()
+    prompts: int = 0
+    unread: int = 0
+    seeds: int = 0
+    reason: str = ""
+
+    def at(self, layer: int | None) -> DriftAtLayer | None:
+        """The drift at a layer; None where it is not there."""
+        return next((one for one in self.layers if one.layer == layer), None)
+
+
+_Rows = Sequence[tuple[str, Projection]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was read of one model: the job, and its rows once it is done."""
+
+    job: JobRow
+    rows: _Rows
+
+
+def drifts(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES) -> tuple[Drift, ...]:
+    """Measure the drifts of an experiment, in the order of its grid; empty where it reads none."""
+    jobs = {job.id: job for job in reader.jobs(experiment.id)}
+    readings = {reading_key(job): job for job in jobs.values() if job.kind == "project"}
+    if not readings:
+        return ()
+    known: dict[str, _Reading] = {}
+
+    def read(job: JobRow) -> _Reading:
+        if job.id not in known:
+            known[job.id] = _Reading(job, reader.projections(job.n) if job.state == "done" else ())
+        return known[job.id]
+
+    by_number = {job.n: job for job in jobs.values()}
+    layers = layers_in_use(reader, experiment, list(jobs.values()))
+    pairs: dict[tuple[Arm, str, str, str], list[tuple[_Reading, _Reading]]] = {}
+    for cell in reader.cells(experiment.id, ""):
+        if cell.train == BASE or not cell.final:
+            continue
+        answers = by_number[cell.job]
+        tuned = readings.get(reading_key(answers, trainer(answers, jobs)))
+        base = readings.get(reading_key(answers, None))
+        if tuned is not None and base is not None:
+            pairs.setdefault(_row(cell), []).append((read(base), read(tuned)))
+    return tuple(
+        one
+        for row, runs in pairs.items()
+        for place, vector in enumerate(runs[0][1].job.inputs["vectors"])
+        for one in [_drift(row, runs, place, str(jobs[vector].inputs["name"]), layers, resamples)]
+    )
+
+
+def _row(cell: CellRow) -> tuple[Arm, str, str, str]:
+    return cell.arm, cell.generate, cell.train, cell.evaluate
+
+
+def trainer(answers: JobRow, jobs: Mapping[str, JobRow]) -> str | None:
+    """The training whose adapter gave some answers; None: the base model did."""
+    return next((one for one in reversed(answers.parents) if jobs[one].kind == "train"), None)
+
+
+def reading_key(job: JobRow, trained: str | None = None) -> str:
+    """What a reading and the answers beside it have in common."""
+    inputs = job.inputs
+    own = inputs.get("trained") if job.kind == "project" else trained
+    return json.dumps([own, *(inputs.get(key) for key in ("condition", "channel", "prompts"))], sort_keys=True)
+
+
+def _drift(
+    row: tuple[Arm, str, str, str],
+    runs: Sequence[tuple[_Reading, _Reading]],
+    place: int,
+    vector: str,
+    layers: Mapping[str, int],
+    resamples: int,
+) -> Drift:
+    named = (*row, vector, str(runs[0][1].job.inputs["tokens"]), layers.get(vector))
+    missing = next((one.job for run in runs for one in run if one.job.state != "done"), None)
+    if missing is not None:
+        why = missing.error or ("not read yet" if missing.state in ("pending", "running") else missing.state)
+        return Drift(*named, reason=f"{missing.label}: {why}")
+    base, tuned, prompts, unread = _arrays(runs, place)
+    if not prompts:
+        return Drift(*named, unread=unread, reason="no prompt could be read in both models")
+    sizes = _rms([run[0].rows for run in runs])
+    found = [
+        _at_layer(layer, base[:, :, layer], tuned[:, :, layer], sizes[layer], resamples) for layer in range(len(sizes))
+    ]
+    return Drift(*named, tuple(found), prompts, unread, len(runs))
+
+
+def _arrays(runs: Sequence[tuple[_Reading, _Reading]], place: int) -> tuple[Floats, Floats, int, int]:
+    """Projections (runs, prompts, layers) of both models, NaN where one lacks a prompt; prompts read, and unread."""
+    prompts = list(dict.fromkeys(key for run in runs for key, _ in run[0].rows))
+    at = {key: number for number, key in enumerate(prompts)}
+    layers = max((len(one.rms) for run in runs for reading in run for _, one in reading.rows), default=0)
+    found = np.full((2, len(runs), len(prompts), layers), np.nan)
+    for number, run in enumerate(runs):
+        for side, reading in enumerate(run):
+            for key, one in reading.rows:
+                if one.problem is None and key in at:
+                    found[side, number, at[key]] = [np.nan if value is None else value for value in one.along[place]]
+    asked = sum(len(run[0].rows) for run in runs)
+    read = np.isfinite(found).any(axis=-1).all(axis=0)  # by run and prompt, in both models
+    found[:, ~read] = np.nan
+    return found[0], found[1], int(read.any(axis=0).sum()), asked - int(read.sum())
+
+
+def _rms(readings: Sequence[_Rows]) -> list[float]:
+    """The RMS norm of the base model's residual stream at each layer, over the tokens of all prompts."""
+    rows = [one for rows in readings for _, one in rows if one.problem is None]
+    tokens = sum(one.tokens for one in rows)
+    squares = np.sum([np.square(one.rms) * one.tokens for one in rows], axis=0)
+    return [math.sqrt(value / tokens) for value in squares]
+
+
+def _at_layer(layer: int, base: Floats, tuned: Floats, rms: float, resamples: int) -> DriftAtLayer:
+    sides = [_mean(values, resamples, trained) for values, trained in ((base, 0), (tuned, 1), (tuned - base, 1))]
+    before, after, shift = sides
+    relative = shift.of(lambda values: values / rms) if rms > 0 else Sampled(reason="the stream is 0")
+    return DriftAtLayer(layer, before.estimate, after.estimate, shift.estimate, relative.estimate, rms)
+
+
+def _mean(values: Floats, resamples: int, trained: int) -> Sampled:
+    """The mean over runs and prompts of (runs, prompts), with that of each run."""
+    there = np.isfinite(values)
+    if not there.any():
+        return Sampled(reason="the vector has no direction here")
+    sums, counts = np.where(there, values, 0.0), there.astype(np.float64)
+    means = sampled_means(
+        Scale.difference(), np.vstack([sums.sum(0), *sums]), np.vstack([counts.sum(0), *counts]), resamples
+    )
+    whole, *each = (_sampled(means, number, bool(trained)) for number in range(1 + len(values)))
+    if len(each) < 2 or not trained or not all(one.there for one in each):
+        return whole
+    return Sampled(whole.value, whole.draws, whole.n, whole.prompts, whole.trained, ends=whole.ends, runs=tuple(each))
+
+
+def _sampled(means: Means, row: int, trained: bool) -> Sampled:
+    return Sampled(
+        float(means.values[row]),
+        means.draws[:, row],
+        int(means.n[row]),
+        int(means.prompts[row]),
+        trained,
+        ends=(float(means.low[row]), float(means.high[row])),
+    )
+
+
+def layers_in_use(reader: Reader, experiment: ExperimentRow, jobs: Sequence[JobRow]) -> dict[str, int]:
+    """The layer of each vector that its spec names or a sweep chose; a control's is that of what it controls."""
+    swept = {str(job.result["vector"]): int(job.result["layer"]) for job in jobs if "ranges" in job.result}
+    try:
+        named = parse_spec(reader.spec_text(experiment.id)).vectors
+    except SpecError:  # of another version
+        named = {}
+    return dict(_layers(named, swept))
+
+
+def _layers(named: Mapping[str, object], swept: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    for name in named:
+        at: str | None = name
+        while at is not None:
+            entry = named.get(at)
+            layer = getattr(entry, "layer", None)
+            if isinstance(layer, int) or at in swept:
+                yield name, layer if isinstance(layer, int) else swept[at]
+                break
+            at = getattr(entry, "of", None)

@@ -1,0 +1,157 @@
+"""Watched texts: how likely a model finds texts that a spec names, while it is trained on others.
+
+A text's number is its log-probability over its tokens, in nats a token, so that long and short texts count alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from windowshift.core.contract.estimate import Estimate
+from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.records import BASE, Arm, ExperimentRow, JobRow
+from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.stats import RESAMPLES, Floats, sampled_means
+from windowshift.core.contract.training import TextLogprob
+from windowshift.core.measure.sampled import Sampled
+from windowshift.core.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedPoint:
+    """The texts of a group after so many examples.
+
+    `mean` is over texts, of their log-probability in nats a token; `change` is minus that before the first step, paired
+    by text. Both are None where no text could be read, or not yet.
+    """
+
+    examples: int
+    mean: Estimate | None
+    change: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedCourse:
+    """How likely the texts of one group were in the training of one row of the grid, seeds pooled.
+
+    Attributes:
+        arm, generate, train: the row.
+        group: of the texts; empty for those without one.
+        points: by examples seen, so far.
+        texts: in the group.
+        unread: of these, that could not be read, with the first one's reason in `reason`.
+        seeds: training runs.
+        reason: why texts, or all points, are missing; empty where nothing is.
+    """
+
+    arm: Arm
+    generate: str
+    train: str
+    group: str
+    points: tuple[WatchedPoint, ...]
+    texts: int
+    unread: int
+    seeds: int
+    reason: str = ""
+
+
+def watched_courses(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES) -> tuple[WatchedCourse, ...]:
+    """Measure what an experiment watches, in the order of its grid; empty where it watches nothing."""
+    jobs = {job.id: job for job in reader.jobs(experiment.id)}
+    by_number = {job.n: job for job in jobs.values()}
+    rows: dict[tuple[Arm, str, str], dict[int, JobRow]] = {}
+    for cell in reader.cells(experiment.id, ""):
+        if cell.train == BASE or not cell.final:
+            continue
+        trained = [jobs[one] for one in by_number[cell.job].parents if jobs[one].kind == "train"]
+        if trained and "watched" in trained[-1].inputs:
+            rows.setdefault((cell.arm, cell.generate, cell.train), {})[cell.seed] = trained[-1]
+    sets: dict[str, list[Prompt]] = {}
+    found: list[WatchedCourse] = []
+    for row, runs in rows.items():
+        digest = next(iter(runs.values())).inputs["watched"]["set"]
+        if digest not in sets:
+            sets[digest] = [prompt for _, prompt in reader.prompt_set(digest)]
+        found += courses_of([reader.watched(run.n) for run in runs.values()], list(runs.values()), row, sets[digest],
+                            resamples)  # fmt: skip
+    return tuple(found)
+
+
+def courses_of(
+    runs: Sequence[Mapping[int, Sequence[TextLogprob]]],
+    jobs: Sequence[JobRow],
+    row: tuple[Arm, str, str],
+    texts: Sequence[Prompt],
+    resamples: int = RESAMPLES,
+) -> list[WatchedCourse]:
+    """The course of each group of texts.
+
+    Args:
+        runs: what each training run read, by examples seen.
+        jobs: the jobs of these runs.
+        row: arm, generation and train condition.
+        texts: what is watched.
+        resamples: of the bootstrap.
+    """
+    found = []
+    groups = [str(one.payload.get("group", "")) for one in texts]
+    for group in dict.fromkeys(groups):
+        places = [place for place, own in enumerate(groups) if own == group]
+        problems = [
+            text.problem
+            for steps in runs
+            for read in steps.values()
+            for place, text in enumerate(read)
+            if place in places and text.problem is not None
+        ]
+        unread = {
+            place
+            for steps in runs
+            for read in steps.values()
+            for place, text in enumerate(read)
+            if place in places and text.logprob is None
+        }
+        steps = sorted(set(runs[0]).intersection(*runs[1:]))
+        begun = [_values(run.get(0), places) for run in runs]
+        points = []
+        for step in steps:
+            values = np.stack([_values(run[step], places) for run in runs])
+            mean = _mean(values, resamples)
+            change = _mean(values - np.stack(begun), resamples) if step and 0 in steps else Sampled()
+            points.append(WatchedPoint(step, mean.estimate, change.estimate))
+        reason = problems[0] if problems else ""
+        if not points:
+            first = next((one for one in jobs if one.state != "done"), jobs[0])
+            reason = first.error or f"nothing was read yet: '{first.label}' is {first.state}"
+        found.append(WatchedCourse(*row, group, tuple(points), len(places), len(unread), len(runs), reason))
+    return found
+
+
+def _values(read: Sequence[TextLogprob] | None, places: Sequence[int]) -> Floats:
+    """Log-probabilities a token, NaN where there is none."""
+    if read is None:
+        return np.full(len(places), np.nan)
+    chosen = [read[place] for place in places]
+    return np.array([np.nan if one.logprob is None or not one.tokens else one.logprob / one.tokens for one in chosen])
+
+
+def _mean(values: Floats, resamples: int) -> Sampled:
+    """The mean over runs and texts of (runs, texts), with that of each run."""
+    there = np.isfinite(values)
+    if not there.any():
+        return Sampled(reason="no text could be read")
+    sums, counts = np.where(there, values, 0.0), there.astype(np.float64)
+    means = sampled_means(
+        Scale.difference(), np.vstack([sums.sum(0), *sums]), np.vstack([counts.sum(0), *counts]), resamples
+    )
+    whole, *each = (
+        Sampled(
+            float(means.values[row]), means.draws[:, row], int(means.n[row]), int(means.prompts[row]), trained=True,
+            ends=(float(means.low[row]), float(means.high[row])),
+        )
+        for row in range(1 + len(values))
+    )  # fmt: skip
+    return replace(whole, runs=tuple(each)) if len(each) > 1 and all(one.there for one in each) else whole

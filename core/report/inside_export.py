@@ -1,0 +1,149 @@
+"""Export of what was read inside the model: one row a reading, before any mean is taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.records import BASE, ExperimentRow, JobRow
+from windowshift.core.contract.whole_file import whole_file
+from windowshift.core.measure.drift import reading_key, trainer
+from windowshift.core.report.csv_text import quoted
+from windowshift.core.report.export import refuse_changed, snapshot, write_csv
+from windowshift.core.store.reader import Reader
+
+COLUMNS = (
+    *("what", "job", "arm", "generate", "train", "evaluate", "seed", "vector", "layer", "step"),
+    *("row", "prompt_id", "prompt", "completion", "group", "value", "rms", "tokens", "missing"),
+)
+"""`what` is `projection`, `gradient` or `watched`, and `value` what was read: the projection onto the unit vector at
+`layer`, minus the product of the gradient with it, the log-probability in nats. `row` is the place of the prompt, of
+the example in the order of training, or of the text; `rms` is the norm of the stream there. `train` is `base` for the
+base model. `missing` says why there is no value.
+"""
+ReadingRow = tuple[Any, ...]
+
+
+def export_inside(workspace: Path, name: str, out: Path, *, force: bool = False) -> int:
+    """Write one row per reading of an experiment; return the rows.
+
+    Args:
+        workspace: the folder.
+        name: of the experiment.
+        out: a file that ends in .csv or .jsonl; written whole or not at all.
+        force: overwrite a file that is there.
+
+    Raises:
+        SpecError: another ending, no such experiment, it reads nothing inside the model, or the file is there already.
+        StoreError: what the store holds is not what was stored.
+    """
+    if out.suffix.lower() not in (".csv", ".jsonl"):
+        raise SpecError(f"readings are written as .csv or .jsonl: {out} must end so")
+    with closing(Reader(workspace)) as reader, snapshot(reader):
+        experiment = reader.find_experiment(name)
+        refuse_changed(reader, experiment)
+        jobs = reader.jobs(experiment.id)
+        if not any(job.kind in ("project", "gradient") or "watched" in job.inputs for job in jobs):
+            raise SpecError(f"experiment '{name}' reads nothing inside the model: its spec has no  inside:")
+        rows = inside_rows(reader, experiment, jobs)
+        with whole_file(out, force) as partial:
+            if out.suffix.lower() == ".csv":
+                return write_csv(partial, COLUMNS, rows, quoted)
+            count = 0
+            with partial.open("w", encoding="utf-8", newline="\n") as file:
+                for row in rows:
+                    file.write(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
+                    count += 1
+            return count
+
+
+def inside_rows(reader: Reader, experiment: ExperimentRow, jobs: list[JobRow]) -> Iterator[ReadingRow]:
+    """The rows of an export, job by job: `COLUMNS`."""
+    by_id = {job.id: job for job in jobs}
+    places = _places(reader, experiment, by_id)
+    by_number = {job.n: job for job in jobs}
+    asked = {
+        reading_key(by_number[cell.job], trainer(by_number[cell.job], by_id)): cell.evaluate
+        for cell in reader.cells(experiment.id, "")
+        if cell.final
+    }
+    for job in jobs:
+        if job.kind == "project":
+            yield from _projections(reader, job, by_id, places, asked)
+        elif job.kind == "gradient":
+            yield from _gradients(reader, job, by_id, places)
+        elif "watched" in job.inputs:
+            yield from _watched(reader, job, places)
+
+
+_Place = tuple[str | None, str | None, str, int | None]
+"""Arm, generation and train condition, and seed, of a training; of the base model its name alone."""
+
+
+def _places(reader: Reader, experiment: ExperimentRow, by_id: Mapping[str, JobRow]) -> dict[str, _Place]:
+    """Where each training stands in the grid, by the job's id."""
+    by_number = {job.n: job for job in by_id.values()}
+    found: dict[str, _Place] = {}
+    for cell in reader.cells(experiment.id, ""):
+        for parent in by_number[cell.job].parents if cell.train != BASE else ():
+            if by_id[parent].kind == "train":
+                found.setdefault(parent, (cell.arm, cell.generate, cell.train, cell.seed))
+    return found
+
+
+def _named(job: JobRow, by_id: Mapping[str, JobRow]) -> str:
+    return str(by_id[job.inputs["vector"]].inputs["name"])
+
+
+def _projections(
+    reader: Reader,
+    job: JobRow,
+    by_id: Mapping[str, JobRow],
+    places: Mapping[str, _Place],
+    asked: Mapping[str, str],
+) -> Iterator[ReadingRow]:
+    names = [str(by_id[vector].inputs["name"]) for vector in job.inputs["vectors"]]
+    trained = job.inputs.get("trained")
+    place = (None, None, BASE, None) if trained is None else places.get(trained, (None, None, "", None))
+    evaluate = asked.get(reading_key(job))
+    for row, (key, one) in enumerate(reader.projections(job.n)):
+        told: tuple[Any, ...] = (row, key, None, None, None)
+        if one.problem is not None:
+            yield ("projection", job.id, *place[:3], evaluate, place[3], None, None, None, *told, None, None, 0,
+                   one.problem)  # fmt: skip
+            continue
+        for name, values in zip(names, one.along, strict=True):
+            for layer, (value, rms) in enumerate(zip(values, one.rms, strict=True)):
+                why = "the vector has no direction here" if value is None else None
+                yield ("projection", job.id, *place[:3], evaluate, place[3], name, layer, None, *told, value, rms,
+                       one.tokens, why)  # fmt: skip
+
+
+def _gradients(
+    reader: Reader, job: JobRow, by_id: Mapping[str, JobRow], places: Mapping[str, _Place]
+) -> Iterator[ReadingRow]:
+    own = {key: job.inputs.get(key) for key in ("parts", "seed", "sft", "weights", "start")}
+    place: _Place = next(
+        (at for name, at in places.items() if all(by_id[name].inputs.get(key) == own[key] for key in own)),
+        (None, None, "", None),
+    )
+    layer = job.inputs["layer"]
+    if not isinstance(layer, int):
+        layer = by_id[layer["sweep"]].result.get("layer")
+    for row, one in enumerate(reader.gradients(job.n)):
+        yield ("gradient", job.id, *place[:3], None, place[3], _named(job, by_id), layer, 0, row, None, None, None,
+               None, one.along, None, one.tokens, one.problem)  # fmt: skip
+
+
+def _watched(reader: Reader, job: JobRow, places: Mapping[str, _Place]) -> Iterator[ReadingRow]:
+    place = places.get(job.id, (None, None, "", None))
+    texts = [prompt for _, prompt in reader.prompt_set(job.inputs["watched"]["set"])]
+    for step, read in reader.watched(job.n).items():
+        for row, (text, one) in enumerate(zip(texts, read, strict=True)):
+            told = (row, text.id, text.text, text.payload["completion"], text.payload.get("group"))
+            yield ("watched", job.id, *place[:3], None, place[3], None, None, step, *told, one.logprob, None,
+                   one.tokens, one.problem)  # fmt: skip

@@ -1,0 +1,635 @@
+"""What a spec asks to be read inside the model: planned, run, stored, measured and shown, on a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from windowshift.cli import app
+from windowshift.core.contract.errors import SpecError, StoreError
+from windowshift.core.contract.inside import Gradient
+from windowshift.core.contract.records import JobRow
+from windowshift.core.measure.alignment import alignment
+from windowshift.core.measure.drift import drifts
+from windowshift.core.measure.inside_results import InsideResults
+from windowshift.core.plan.plan import Plan
+from windowshift.core.report import frames
+from windowshift.core.report.export import export
+from windowshift.core.report.figures import write_figures
+from windowshift.core.report.inside_export import export_inside
+from windowshift.core.report.report import report
+from windowshift.core.report.text import report_text
+from windowshift.core.run.run import plan_spec, run_spec
+from windowshift.core.spec.spec import parse_spec
+from windowshift.core.store.connection import store_path
+from windowshift.core.store.integrity import check_store
+from windowshift.core.store.reader import Reader
+
+SPEC = """\
+name: inside
+model: {model}
+backend: {backend}
+{options}
+prompts: microworld
+conditions:
+  generate: [med_short]
+  train: [long, no_prefix]
+  evaluate: [long, no_prefix]
+{vectors}
+data: {{size: 8}}
+sft: {{rank: 2, learning_rate: 2e-2, batch_size: 4}}
+sampling: {{prompts: 6, max_tokens: 8}}
+seeds: [0, 1]
+{more}
+"""
+VECTORS = """\
+vectors:
+  length: {positive: long, negative: short, prompts: 6, tokens: last_prompt, layer: 1}
+  noise: {control: random, of: length}
+"""
+WATCH = """\
+  watch:
+    every: 4
+    texts:
+      - {prompt: "Are bees warm?", completion: "Yes.", group: facts}
+      - {prompt: "How do bees keep warm?", completion: "They gather in a ball.", group: facts}
+      - {file: TEXTS}
+"""
+DRIFT = "inside:\n  drift: {conditions: [no_prefix]}\n"
+GRADIENT = "  gradient: {examples: 6, random: 20}\n"
+TEXTS = (
+    {"prompt": "And rivers?", "completion": "They run."},
+    {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Rain?"},
+                  {"role": "assistant", "content": "It falls."}]},
+)  # fmt: skip
+
+
+def text_of(model: Path | str, more: str = DRIFT, **changes: str) -> str:
+    settings = {"backend": "local", "options": "backend_options: {workers: 1}", "vectors": VECTORS}
+    return SPEC.format(model=model, more=more, **(settings | changes))
+
+
+def planned(model: Path | str, more: str = DRIFT, **changes: str) -> Plan:
+    text = text_of(model, more, **changes)
+    return plan_spec(parse_spec(text), text, Path())
+
+
+def kinds(plan: Plan, kind: str) -> list[Any]:
+    return [job for job in plan.jobs if job.kind == kind]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A spec that reads everything."""
+    texts = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    texts.write_text("".join(json.dumps(one) + "\n" for one in TEXTS), encoding="utf-8")
+    return text_of(tiny_llama, DRIFT + GRADIENT + WATCH.replace("TEXTS", str(texts)))
+
+
+@pytest.fixture(scope="module")
+def finished(whole: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of a finished run; copy before changing."""
+    folder = tmp_path_factory.mktemp("inside")
+    outcome = run_spec(parse_spec(whole), whole, folder, folder / "ws")
+    assert outcome.state == "done", outcome
+    return folder / "ws"
+
+
+@pytest.fixture
+def workspace(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "ws"))
+
+
+def jobs(workspace: Path) -> list[JobRow]:
+    with closing(Reader(workspace)) as reader:
+        experiment = reader.experiment("inside")
+        assert experiment is not None
+        return list(reader.jobs(experiment.id))
+
+
+def stored(workspace: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(store_path(workspace))) as store:
+        return store.execute(
+            "SELECT j.id, p.row, p.tokens, p.along, p.rms, p.problem FROM projections p JOIN jobs j ON j.n = p.job "
+            "ORDER BY 1, 2"
+        ).fetchall()
+
+
+# -- the plan ---------------------------------------------------------------------------------------
+
+
+def test_jobs_beside_it_are_those_of_a_spec_without_it(tiny_llama: Path) -> None:
+    without, beside = planned(tiny_llama, ""), planned(tiny_llama)
+    assert {job.id for job in without.jobs} == {job.id for job in beside.jobs if job.kind != "project"}
+    readings = kinds(beside, "project")
+    assert len(readings) == 1 + 2 * 2  # the base model once for both seeds, and two fine-tunes of each
+    assert not {job.id for job in readings}.intersection(parent for job in beside.jobs for parent in job.parents)
+
+
+def test_what_is_read_determines_the_job(tiny_llama: Path) -> None:
+    def ids(more: str) -> set[str]:
+        return {job.id for job in kinds(planned(tiny_llama, f"inside: {more}"), "project")}
+
+    plain = ids("{drift: {prompts: 4}}")
+    for other in (
+        "{drift: {prompts: 5}}",
+        "{drift: {prompts: 4, tokens: prompt}}",
+        "{vectors: [noise], drift: {prompts: 4}}",
+        "{drift: {prompts: 4, conditions: [long]}}",
+    ):
+        assert not plain & ids(other), other
+    # Answers are read after those who gave them.
+    plan = planned(tiny_llama, "inside: {drift: {prompts: 4, tokens: response}}")
+    order = {job.id: place for place, job in enumerate(plan.jobs)}
+    for job in kinds(plan, "project"):
+        assert job.inputs["answers"] in job.parents
+        assert all(order[parent] < order[job.id] for parent in job.parents)
+
+
+def test_gradients_are_of_the_training_that_they_stand_before(tiny_llama: Path) -> None:
+    plan = planned(tiny_llama, "inside: {gradient: {examples: 6}}")
+    by_id = {job.id: job for job in plan.jobs}
+    taken, trained = kinds(plan, "gradient"), kinds(plan, "train")
+    assert len(taken) == len(trained) == 4  # two rows of two seeds; of controls only where they are named
+    for job in taken:
+        assert any(all(job.inputs[key] == one.inputs[key] for key in ("parts", "seed", "sft")) for one in trained)
+        assert (job.inputs["layer"], job.inputs["examples"], job.total) == (1, 6, 6)
+        assert not {"train", "evaluate"} & {by_id[parent].kind for parent in job.parents}
+    named = planned(tiny_llama, "inside: {gradient: {}, vectors: [length, noise]}")
+    assert len(kinds(named, "gradient")) == 8
+    swept = planned(tiny_llama, "inside: {gradient: {}}", vectors=VECTORS.replace(", layer: 1", ""))
+    for job in kinds(swept, "gradient"):
+        assert job.inputs["layer"]["sweep"] in job.parents
+    assert {job.id for job in planned(tiny_llama, "").jobs} == {job.id for job in plan.jobs} - {job.id for job in taken}
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("inside: {gradient: {random: 9}}", "inside.gradient.random"),
+        ("inside: {gradient: {examples: 1}}", "inside.gradient.examples"),
+        ("inside: {}", "say what is to be read"),
+        ("inside: {drift: {conditions: [longg]}}", "inside.drift.conditions: 'longg' is not among .* 'long'"),
+        ("inside: {drift: {conditions: []}}", "inside.drift.conditions"),
+        (
+            "inside: {vectors: [lenght], drift: {}}",
+            "inside.vectors: there is no vector 'lenght': did you mean 'length'",
+        ),
+        ("inside: {drift: {prompts: 7}}", "inside.drift.prompts is 7, but sampling.prompts is 6"),
+        ("inside: {drift: {tokens: answer}}", "inside.drift.tokens"),
+        ("inside: {drfit: {}}", "unknown key 'drfit' in inside: did you mean 'drift'"),
+    ],
+)
+def test_a_bad_section_is_one_sentence(tiny_llama: Path, more: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says) as caught:
+        planned(tiny_llama, more)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_vectors_there_is_nothing_to_read_along(tiny_llama: Path) -> None:
+    with pytest.raises(SpecError, match="inside: there is no vector to read along: add  vectors:"):
+        planned(tiny_llama, vectors="")
+
+
+def test_a_backend_without_activations_is_refused_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with pytest.raises(SpecError, match="inside: backend 'openai' reads no activations: write  backend: local"):
+        planned("gpt-4.1", backend="openai", options="", vectors="")
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        ("texts: []", "inside.watch.texts"),
+        ("texts: [{prompt: a}]", "give a prompt and its completion, or a file of them"),
+        ("texts: [{prompt: a, completion: b, file: c}]", "give a prompt and its completion, or a file of them"),
+        ("texts: [{file: none.jsonl}]", r"inside.watch.texts\[0\]: there is no completions file at none.jsonl"),
+        ("texts: [{prompt: a, completion: ''}]", "inside.watch.texts"),
+        (
+            "every: 8, texts: [{prompt: a, completion: b}]",
+            "inside.watch.every is 8, but training ends after 8 examples",
+        ),
+        ("texts: [{prompt: a, completion: b}]}, vectors: [length", "'vectors' are for drift and gradient"),
+    ],
+)
+def test_bad_texts_to_watch_are_one_sentence(tiny_llama: Path, texts: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says) as caught:
+        planned(tiny_llama, f"inside: {{watch: {{{texts}}}}}".replace("[length}}", "[length]}"))
+    assert "\n" not in str(caught.value)
+
+
+def test_watched_texts_are_a_part_of_a_training_only_where_they_are_set(tiny_llama: Path) -> None:
+    one = "inside: {watch: {texts: [{prompt: a, completion: b}]}}"
+    without, beside = planned(tiny_llama, ""), planned(tiny_llama, one)
+    assert all("watched" not in job.inputs for job in without.jobs)
+    for job in kinds(beside, "train"):
+        assert job.inputs["watched"]["at"] == [0, 4, 8]  # whole batches of four
+    trains = [
+        {job.id for job in kinds(planned(tiny_llama, more), "train")}
+        for more in ("", one, one.replace("b}", "c}"), one.replace("watch: {", "watch: {every: 4, "))
+    ]
+    assert not trains[0] & trains[1]
+    assert not trains[1] & trains[2]  # another text
+    assert trains[1] == trains[3]  # every 4 are the same moments
+
+
+# -- the run ----------------------------------------------------------------------------------------
+
+
+def test_every_reading_is_stored_and_summed(finished: Path) -> None:
+    readings = [job for job in jobs(finished) if job.kind == "project"]
+    assert [job.state for job in readings] == ["done"] * 5
+    rows = stored(finished)
+    assert len(rows) == 5 * 6
+    for _, _, tokens, along, rms, problem in rows:
+        assert (tokens, problem) == (1, None)
+        assert np.isfinite(json.loads(along)).all()
+        assert np.shape(json.loads(along)) == (2, 2)  # by vector, then layer
+        assert min(json.loads(rms)) > 0
+    assert check_store(finished) == []
+
+
+def test_a_changed_reading_is_named_and_not_exported(workspace: Path) -> None:
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute("UPDATE projections SET along = replace(along, '1', '2') WHERE row = 2")
+    assert any("has projections that are not what was stored" in one for one in check_store(workspace))
+    with pytest.raises(StoreError, match="nothing was exported from"):
+        export(workspace, "inside", workspace / "out.csv")
+
+
+def test_readings_that_are_missing_are_made_again_to_the_byte(workspace: Path, whole: str) -> None:
+    before = stored(workspace)
+    lost = [job for job in jobs(workspace) if job.kind == "project"][2:]
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        for job in lost:
+            store.execute("UPDATE jobs SET state = 'running' WHERE n = ?", (job.n,))
+            store.execute("DELETE FROM projections WHERE job = ?", (job.n,))
+            store.execute("DELETE FROM checksums WHERE owner = ? AND part IN ('job', 'projections')", (job.n,))
+    assert run_spec(parse_spec(whole), whole, workspace.parent, workspace).state == "done"
+    assert stored(workspace) == before
+    assert check_store(workspace) == []
+
+
+def test_watched_texts_are_stored_at_every_moment_and_summed(finished: Path) -> None:
+    trained = [job for job in jobs(finished) if job.kind == "train"]
+    assert len(trained) == 4
+    with closing(Reader(finished)) as reader:
+        for job in trained:
+            read = reader.watched(job.n)
+            assert list(read) == [0, 4, 8]
+            assert all(len(texts) == 4 and all(one.logprob is not None for one in texts) for texts in read.values())
+            assert [one.tokens for one in read[0]] == [one.tokens for one in read[8]]
+            assert reader.watched(trained[0].n)[0] == read[0]  # the base model, whatever is to be trained
+            assert read[0] != read[8]
+        (digest,) = {job.inputs["watched"]["set"] for job in trained}
+        prompts = [prompt for _, prompt in reader.prompt_set(digest)]
+    assert [dict(one.payload) for one in prompts] == [
+        {"completion": "Yes.", "group": "facts"},
+        {"completion": "They gather in a ball.", "group": "facts"},
+        {"completion": "They run."},
+        {"completion": "It falls."},
+    ]
+    assert [turn.role for turn in prompts[3].messages] == ["system", "user"]
+
+
+def test_gradients_are_stored_and_summed(workspace: Path) -> None:
+    taken = [job for job in jobs(workspace) if job.kind == "gradient"]
+    assert [job.state for job in taken] == ["done"] * 4
+    with closing(Reader(workspace)) as reader:
+        for job in taken:
+            rows = reader.gradients(job.n)
+            assert [len(one.inner) for one in rows] == [1, 2, 3, 4, 5, 6]
+            assert all(len(one.random) == 20 and one.along is not None and one.tokens > 0 for one in rows)
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute("UPDATE gradients SET along = along / 2 WHERE row = 3")
+    assert any("has gradients that are not what was stored" in one for one in check_store(workspace))
+
+
+def test_a_changed_log_probability_is_named(workspace: Path) -> None:
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute("UPDATE watched SET logprob = logprob / 2 WHERE step = 4 AND row = 1")
+    assert any("has watched that are not what was stored" in one for one in check_store(workspace))
+
+
+# -- the measures -----------------------------------------------------------------------------------
+
+
+def by_hand(workspace: Path, train: str, vector: int, layer: int) -> tuple[float, float]:
+    """The drift over both seeds, and over the RMS norm of the base model's stream, of the rows in the store."""
+    found = {job.id: job for job in jobs(workspace)}
+    with closing(Reader(workspace)) as reader:
+        read = {
+            job.id: [row for _, row in reader.projections(job.n)] for job in found.values() if job.kind == "project"
+        }
+    (base,) = (rows for name, rows in read.items() if "trained" not in found[name].inputs)
+    shifts = []
+    for name, rows in read.items():
+        trained = found[name].inputs.get("trained")
+        if trained and found[trained].label == f"train med_short under {train}":
+            shifts += [
+                (after.along[vector][layer] or 0.0) - (before.along[vector][layer] or 0.0)
+                for before, after in zip(base, rows, strict=True)
+            ]
+    rms = float(np.sqrt(np.mean([row.rms[layer] ** 2 for row in base])))
+    return float(np.mean(shifts)), float(np.mean(shifts)) / rms
+
+
+def test_a_drift_is_the_mean_difference_over_prompts(finished: Path) -> None:
+    with closing(Reader(finished)) as reader:
+        experiment = reader.find_experiment("inside")
+        found = drifts(reader, experiment, resamples=400)
+    assert [(one.train, one.vector) for one in found] == [
+        ("long", "length"), ("long", "noise"), ("no_prefix", "length"), ("no_prefix", "noise"),
+    ]  # fmt: skip
+    for one in found:
+        assert (one.layer, one.tokens, one.evaluate, one.prompts, one.seeds) == (1, "last_prompt", "no_prefix", 6, 2)
+        for at in one.layers:
+            shift, relative = by_hand(finished, one.train, ["length", "noise"].index(one.vector), at.layer)
+            assert at.shift is not None
+            assert at.relative is not None
+            assert at.base is not None
+            assert at.tuned is not None
+            assert at.shift.value == pytest.approx(shift, rel=1e-9)
+            assert at.shift.value == pytest.approx(at.tuned.value - at.base.value, rel=1e-6, abs=1e-9)
+            assert at.relative.value == pytest.approx(relative, rel=1e-9)
+            assert at.shift.interval is not None
+            assert at.shift.interval[0] < at.shift.value < at.shift.interval[1]
+            assert (at.shift.n, at.shift.prompts, at.shift.seeds) == (12, 6, 2)
+            assert at.base.seeds == 0
+
+
+def test_what_is_missing_is_shown_as_missing_with_its_reason(workspace: Path) -> None:
+    readings = [job for job in jobs(workspace) if job.kind == "project" and "trained" in job.inputs]
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute("UPDATE jobs SET state = 'failed', error = 'no memory' WHERE n = ?", (readings[0].n,))
+        store.execute(
+            "UPDATE projections SET problem = 'it has 9 tokens', along = '[]', rms = '[]', tokens = 0 "
+            "WHERE job = ? AND row = 1",
+            (readings[1].n,),
+        )
+        store.execute("DELETE FROM checksums")
+    found = report(workspace, "inside", resamples=200)
+    by_train = {one.train: one for one in found.inside.drifts if one.vector == "length"}
+    assert by_train["long"].layers == ()
+    assert by_train["long"].reason == "inside med_short: long, under no_prefix: no memory"
+    other = by_train["no_prefix"]
+    assert (other.prompts, other.unread) == (6, 1)  # the prompt is read in the other run
+    assert all(at.shift is not None and at.shift.n == 11 for at in other.layers)
+    text = report_text(found, 200)
+    assert "long: no drift: inside med_short: long, under no_prefix: no memory" in text
+    assert "no_prefix: 1 prompts could not be read, and are left out." in text
+
+
+def test_the_report_has_it_as_text_and_as_json(finished: Path) -> None:
+    found = report(finished, "inside", resamples=200)
+    text = " ".join(report_text(found, 200).split())
+    assert "Inside the model: drift along length, under no_prefix" in text
+    assert "layer 1 (in use)" in text
+    assert "long (6)" in text
+    data = found.to_json()["inside"]["drifts"]
+    assert {(one["train"], one["vector"]) for one in data} == {
+        (train, vector) for train in ("long", "no_prefix") for vector in ("length", "noise")
+    }
+    layer = data[0]["layers"][1]
+    assert layer["shift_ci95"][0] < layer["shift"] < layer["shift_ci95"][1]
+    assert layer["shift_over_rms"] == pytest.approx(layer["shift"] / layer["base_rms"])
+    assert (data[0]["prompts"], data[0]["seeds"], data[0]["unread"]) == (6, 2, 0)
+    for form in ("--latex", "--markdown"):
+        done = CliRunner().invoke(app, ["report", "inside", "--workspace", str(finished), form])
+        assert done.exit_code == 0, done.output
+        assert "drift along length" in done.stdout
+
+
+def test_an_experiment_without_it_says_nothing_of_it(finished: Path) -> None:
+    found = report(finished, "inside", resamples=200)
+    without = dataclasses.replace(found, inside=InsideResults())
+    assert without.to_json()["inside"] is None
+    assert "Inside the model" not in report_text(without, 120)
+
+
+def test_an_alignment_is_the_cosine_of_the_summed_gradient(finished: Path) -> None:
+    found = report(finished, "inside", resamples=400)
+    assert [(one.train, one.vector, one.layer) for one in found.inside.alignments] == [
+        ("long", "length", 1), ("no_prefix", "length", 1),
+    ]  # fmt: skip
+    by_id = {job.id: job for job in jobs(finished)}
+    conditions = {
+        json.dumps(job.inputs["parts"], sort_keys=True): job.label for job in by_id.values() if job.kind == "train"
+    }
+    with closing(Reader(finished)) as reader:
+        for one in found.inside.alignments:
+            values, nulls = [], []
+            for job in by_id.values():
+                label = conditions.get(json.dumps(job.inputs.get("parts"), sort_keys=True))
+                if job.kind != "gradient" or label != f"train med_short under {one.train}":
+                    continue
+                rows = reader.gradients(job.n)
+                whole = sum(
+                    (1 if i == j else 2) * (row.inner[j] or 0) for i, row in enumerate(rows) for j in range(i + 1)
+                )
+                values.append(sum(row.along or 0 for row in rows) / np.sqrt(whole))
+                nulls.append(np.sum([row.random for row in rows], axis=0) / np.sqrt(whole))
+            assert len(values) == 2
+            assert one.cosine is not None
+            assert one.cosine.value == pytest.approx(np.mean(values), rel=1e-9)
+            assert one.cosine.interval is not None
+            assert one.cosine.interval[0] < one.cosine.value < one.cosine.interval[1]
+            assert one.cosine.n == 12
+            null = np.mean(nulls, axis=0)
+            assert one.null == pytest.approx(tuple(np.percentile(null, [2.5, 97.5])))
+            assert one.p == pytest.approx((1 + (np.abs(null) >= abs(one.cosine.value)).sum()) / 21)
+            assert (one.directions, one.unread, one.reason) == (20, 0, "")
+    text = " ".join(report_text(found, 200).split())
+    assert "does the gradient of D point along length at layer 1?" in text
+    data = found.to_json()["inside"]["alignments"]
+    assert data[0]["cosine_ci95"] is not None
+    assert data[0]["random_directions"] == 20
+
+
+def synthetic(seed: int, n: int = 40, width: int = 64, push: float = 0.3) -> list[Gradient]:
+    """Gradients around a mean that points partly along the first axis."""
+    rng = np.random.default_rng(seed)
+    mean = np.full(width, push * np.sqrt(0.75 / (width - 1)))
+    mean[0] = push / 2
+    drawn = -(mean + rng.normal(scale=0.3, size=(n, width)))
+    sides = np.random.default_rng(99).normal(size=(30, width))
+    sides /= np.linalg.norm(sides, axis=1, keepdims=True)
+    products = drawn @ drawn.T
+    return [
+        Gradient(float(-one[0]), tuple(-(sides @ one)), tuple(products[row, : row + 1]), 5)
+        for row, one in enumerate(drawn)
+    ]
+
+
+def test_the_interval_of_an_alignment_holds_the_truth_of_other_draws() -> None:
+    row: Any = ("prefix", "d", "t")
+    truth = np.mean([_cosine(synthetic(1000 + seed)) for seed in range(200)])
+    held = 0
+    for seed in range(100):
+        one = alignment(row, "v", 0, [synthetic(seed)], resamples=300).cosine
+        assert one is not None
+        assert one.low is not None
+        assert one.high is not None
+        held += one.low <= truth <= one.high
+    assert held >= 88
+
+
+def _cosine(rows: list[Gradient]) -> float:
+    whole = sum((1 if i == j else 2) * (row.inner[j] or 0.0) for i, row in enumerate(rows) for j in range(i + 1))
+    return float(sum(row.along or 0.0 for row in rows) / np.sqrt(whole))
+
+
+def test_examples_without_a_gradient_are_counted_and_left_out() -> None:
+    row: Any = ("prefix", "d", "t")
+    rows = synthetic(3, n=5)
+    lacking = [*rows[:2], Gradient(problem="too long"), *rows[2:]]
+    shifted = [
+        one if place < 2 or one.problem else dataclasses.replace(one, inner=(*one.inner[:2], None, *one.inner[2:]))
+        for place, one in enumerate(lacking)
+    ]
+    whole, part = (alignment(row, "v", 0, [each], resamples=200) for each in (rows, shifted))
+    assert part.cosine == whole.cosine
+    assert (part.unread, whole.unread) == (1, 0)
+    nothing = alignment(row, "v", 0, [[Gradient(0.0, (0.0,) * 10, (0.0,), 3)]], resamples=50)
+    assert nothing.cosine is None
+    assert nothing.reason == "the gradient is 0: nothing is to be learned"
+
+
+def test_a_course_is_the_mean_over_texts_by_token(finished: Path) -> None:
+    found = report(finished, "inside", resamples=400).inside.courses
+    assert [(one.train, one.group, one.texts) for one in found] == [
+        ("long", "facts", 2), ("long", "", 2), ("no_prefix", "facts", 2), ("no_prefix", "", 2),
+    ]  # fmt: skip
+    with closing(Reader(finished)) as reader:
+        for course in found:
+            runs = [
+                reader.watched(job.n)
+                for job in jobs(finished)
+                if job.kind == "train" and job.label == f"train med_short under {course.train}"
+            ]
+            assert (len(runs), course.seeds, course.unread, course.reason) == (2, 2, 0, "")
+            places = (0, 1) if course.group else (2, 3)
+            assert [point.examples for point in course.points] == [0, 4, 8]
+            means = {
+                step: np.mean([(run[step][at].logprob or 0) / run[step][at].tokens for run in runs for at in places])
+                for step in (0, 4, 8)
+            }
+            for point in course.points:
+                assert point.mean is not None
+                assert point.mean.value == pytest.approx(means[point.examples], rel=1e-9)
+                assert (point.mean.n, point.mean.prompts, point.mean.seeds) == (4, 2, 2)
+                if point.examples:
+                    assert point.change is not None
+                    change = means[point.examples] - means[0]
+                    assert point.change.value == pytest.approx(change, rel=1e-6)
+                    assert point.change.interval is not None
+                else:
+                    assert point.change is None
+    text = " ".join(report_text(report(finished, "inside", resamples=200), 200).split())
+    assert "watched texts: facts, in nats a token, while each row trains" in text
+    data = report(finished, "inside", resamples=200).to_json()["inside"]["watched"]
+    assert [point["examples"] for point in data[0]["points"]] == [0, 4, 8]
+    assert data[0]["points"][2]["change_ci95"] is not None
+
+
+def test_a_text_that_cannot_be_read_is_counted_and_said(workspace: Path) -> None:
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute("UPDATE watched SET logprob = NULL, tokens = 0, problem = 'it is too long' WHERE row = 0")
+        store.execute("DELETE FROM checksums")
+    found = report(workspace, "inside", resamples=200)
+    course = next(one for one in found.inside.courses if one.group == "facts")
+    assert (course.texts, course.unread, course.reason) == (2, 1, "it is too long")
+    assert course.points[0].mean is not None
+    assert course.points[0].mean.interval is None  # one text alone has no interval
+    assert "1 of 2 texts could not be read: it is too long." in report_text(found, 200)
+
+
+def test_a_training_that_tells_nothing_yet_has_a_reason(workspace: Path) -> None:
+    trained = next(job for job in jobs(workspace) if job.kind == "train")
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute("DELETE FROM watched WHERE job = ?", (trained.n,))
+        store.execute("UPDATE jobs SET state = 'pending' WHERE n = ?", (trained.n,))
+        store.execute("DELETE FROM checksums")
+    found = report(workspace, "inside", resamples=200)
+    course = next(one for one in found.inside.courses if one.train == "long")
+    assert course.points == ()
+    assert course.reason == "nothing was read yet: 'train med_short under long' is pending"
+    assert "long: no log-probability: nothing was read yet" in report_text(found, 200)
+
+
+# -- what goes out ----------------------------------------------------------------------------------
+
+
+def test_figures_show_what_was_read_with_its_n(finished: Path, tmp_path: Path) -> None:
+    out = write_figures(finished, "inside", tmp_path, formats=["csv"])
+    named = {path.name: path.read_text(encoding="utf-8") for path in out.written}
+    for name, says in (
+        ("drift_length_under_no_prefix.csv", "long (n 6)"),
+        ("drift_noise_under_no_prefix.csv", "no_prefix (n 6)"),
+        ("gradient_length.csv", "length (n 12 examples)"),
+        ("watched_facts.csv", "long (n 2 texts)"),
+        ("watched.csv", "long (n 2 texts)"),
+    ):
+        assert says in named[name]
+    found = report(finished, "inside").inside
+    rows = [line.split(",") for line in named["drift_length_under_no_prefix.csv"].splitlines() if "long (n 6)" in line]
+    drift = next(one for one in found.drifts if (one.train, one.vector) == ("long", "length"))
+    relative = [at.relative.value for at in drift.layers if at.relative is not None]
+    assert [float(row[3]) / 100 for row in rows] == pytest.approx(relative, rel=1e-4)
+
+
+def test_frames_have_a_row_a_layer_an_alignment_and_a_moment(finished: Path) -> None:
+    found = report(finished, "inside", resamples=200)
+    drift, aligned, watch = frames.drifts(found), frames.alignments(found), frames.watched(found)
+    assert (len(drift), len(aligned), len(watch)) == (4 * 2, 2, 4 * 3)
+    assert list(drift.columns) == list(frames.DRIFTS)
+    assert list(aligned.columns) == list(frames.ALIGNMENTS)
+    assert list(watch.columns) == list(frames.WATCHED)
+    assert drift.in_use.sum() == 4
+    assert (drift.shift_low < drift["shift"]).all()
+    assert (aligned.directions == 20).all()
+    assert watch.change.isna().sum() == 4  # before the first step there is none
+
+
+def test_every_reading_is_exported(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "inside.jsonl"
+    assert export_inside(finished, "inside", out) == 5 * 6 * 2 * 2 + 4 * 6 + 4 * 3 * 4
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    read = [row for row in rows if row["what"] == "projection"]
+    assert {(row["train"], row["evaluate"], row["seed"]) for row in read} == {
+        ("base", "no_prefix", None),
+        *((train, "no_prefix", seed) for train in ("long", "no_prefix") for seed in (0, 1)),
+    }
+    kept = {row[0]: json.loads(row[3]) for row in stored(finished) if row[1] == 0}
+    for row in read:
+        if row["row"] == 0:
+            assert row["value"] == kept[row["job"]][["length", "noise"].index(row["vector"])][row["layer"]]
+    texts = [row for row in rows if row["what"] == "watched" and row["step"] == 0]
+    assert {(row["completion"], row["group"]) for row in texts} == {
+        ("Yes.", "facts"), ("They gather in a ball.", "facts"), ("They run.", None), ("It falls.", None),
+    }  # fmt: skip
+    done = CliRunner().invoke(app, ["export", "inside", "-w", str(finished), "--inside", "-o", str(tmp_path / "a.csv")])
+    assert done.exit_code == 0, done.output
+    assert "wrote 192 readings" in done.output
+    with pytest.raises(SpecError, match=r"readings are written as .csv or .jsonl"):
+        export_inside(finished, "inside", tmp_path / "a.parquet")
+
+
+def test_an_experiment_without_readings_exports_none(workspace: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute(
+            "DELETE FROM experiment_jobs WHERE job IN (SELECT n FROM jobs WHERE kind IN ('project', 'gradient'))"
+        )
+        store.execute("UPDATE jobs SET inputs = replace(inputs, 'watched', 'wotched')")
+        store.execute("DELETE FROM checksums")
+    with pytest.raises(SpecError, match="'inside' reads nothing inside the model: its spec has no  inside:"):
+        export_inside(workspace, "inside", tmp_path / "none.csv")
