@@ -157,7 +157,8 @@ def _cosines(rows: Sequence[Gradient], resamples: int, seed: int) -> tuple[Sampl
         norms = np.einsum("re,ef,rf->r", weights, apart, weights) + weights @ own
         with np.errstate(invalid="ignore", divide="ignore"):
             found = (weights @ along) / np.sqrt(norms)
-        draws[start : start + len(weights)] = np.where(norms > 0, found, np.nan)
+        # A corrected norm may be shorter than what lies along the vector; no cosine is beyond 1.
+        draws[start : start + len(weights)] = np.where(norms > 0, np.clip(found, -1.0, 1.0), np.nan)
         start += len(weights)
     size = float(np.sqrt(norm))
     return Sampled(float(along.sum()) / size, draws, len(there)), random.sum(0) / size

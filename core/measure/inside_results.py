@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from windowshift.core.contract.records import ExperimentRow
 from windowshift.core.contract.stats import RESAMPLES
@@ -23,11 +23,20 @@ class InsideResults:
     def __bool__(self) -> bool:
         return bool(self.drifts or self.alignments or self.courses)
 
+    def along(self, vector: str) -> InsideResults:
+        """What was read along one vector."""
+        return InsideResults(
+            tuple(one for one in self.drifts if one.vector == vector),
+            tuple(one for one in self.alignments if one.vector == vector),
+        )
+
+
+def inside_along(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES) -> InsideResults:
+    """Measure what was read along vectors alone."""
+    return InsideResults(drifts(reader, experiment, resamples), alignments(reader, experiment, resamples))
+
 
 def inside_results(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES) -> InsideResults:
     """Measure what was read; what is not there yet is there with its reason."""
-    return InsideResults(
-        drifts(reader, experiment, resamples),
-        alignments(reader, experiment, resamples),
-        watched_courses(reader, experiment, resamples),
-    )
+    along = inside_along(reader, experiment, resamples)
+    return replace(along, courses=watched_courses(reader, experiment, resamples))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from windowshift.core.contract.records import Event, JobRow, JobState
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of, read_experiment
+
+if TYPE_CHECKING:
+    from windowshift.core.measure.watched import WatchedCourse
 
 Losses = tuple[tuple[int, float], ...]
 """(examples seen, loss) of a training job."""
@@ -23,6 +27,7 @@ class JobsSnapshot:
 
     `cells` has the cell that a job fills, and the behaviour by which it is shown: the primary one, or a guard's.
     `device` is what the job whose log is shown made of an accelerator, by its last report; empty where it has none.
+    `watched` is how likely the texts are that it watches.
     """
 
     experiment: ExperimentView
@@ -32,6 +37,7 @@ class JobsSnapshot:
     log_of: int | None
     cells: dict[int, tuple[CellKey, str]]
     device: str = ""
+    watched: tuple[WatchedCourse, ...] = ()
 
 
 def read_jobs(
@@ -63,7 +69,18 @@ def read_jobs(
         for behaviour in first.values()
         for cell in reversed(reader.cells(view.row.id, behaviour))
     }
-    return JobsSnapshot(view, jobs, losses, log[-LOG_LINES:], chosen, cells, device_words(events))
+    watched = next((read_watched(reader, job) for job in jobs if job.n == chosen), ())
+    return JobsSnapshot(view, jobs, losses, log[-LOG_LINES:], chosen, cells, device_words(events), watched)
+
+
+def read_watched(reader: Reader, job: JobRow) -> tuple[WatchedCourse, ...]:
+    """Return how likely the texts are that a training watches; nothing where it watches none."""
+    if job.kind != "train" or "watched" not in job.inputs:
+        return ()
+    from windowshift.core.measure.watched import courses_of
+
+    texts = [prompt for _, prompt in reader.prompt_set(job.inputs["watched"]["set"])]
+    return tuple(courses_of([reader.watched(job.n)], [job], ("prefix", "", job.label), texts))
 
 
 def device_words(events: Sequence[Event]) -> str:

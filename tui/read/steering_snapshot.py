@@ -13,6 +13,7 @@ from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of,
 
 if TYPE_CHECKING:
     from windowshift.core.measure.arm_comparison import Pair
+    from windowshift.core.measure.inside_results import InsideResults
     from windowshift.core.measure.steering_results import DoseCurve, LayerSweep, SteeringResults, VectorLine
     from windowshift.core.measure.vector_cosines import Cosines
 
@@ -48,12 +49,14 @@ class VectorCosines:
 class SteeringSnapshot:
     """What the steering of an experiment came to so far.
 
-    `rows` name a cell of every trained row, of which there are `seeds` training runs.
+    `rows` name a cell of every trained row, of which there are `seeds` training runs. `inside` is what was read along
+    the vectors inside the model.
     """
 
     experiment: ExperimentView
     behaviour: Behaviour
     results: SteeringResults
+    inside: InsideResults
     cosines: dict[str, VectorCosines]
     unfinished: tuple[Unfinished, ...]
     rows: dict[tuple[str, str, str], CellKey]
@@ -92,6 +95,7 @@ def read_steering(reader: Reader, name: str) -> SteeringSnapshot | None:
     The doses are of the experiment's first behaviour, which they were measured and matched on.
     """
     from windowshift.core.measure.grid import load_grid
+    from windowshift.core.measure.inside_results import inside_along
     from windowshift.core.measure.resampled import Resampled
     from windowshift.core.measure.steering_results import steering_results
 
@@ -113,7 +117,8 @@ def read_steering(reader: Reader, name: str) -> SteeringSnapshot | None:
         row = (cell.arm, cell.generate, cell.train)
         if cell.train != BASE and cell.final and (row not in rows or cell.evaluate in neutral):
             rows[row] = CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
-    return SteeringSnapshot(view, behaviour, results, _cosines(results), unfinished, rows, trained_seeds(cells))
+    inside, seeds = inside_along(reader, view.row), trained_seeds(cells)
+    return SteeringSnapshot(view, behaviour, results, inside, _cosines(results), unfinished, rows, seeds)
 
 
 def _cosines(results: SteeringResults) -> dict[str, VectorCosines]:

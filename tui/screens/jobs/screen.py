@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from windowshift.core.contract import sanitise
-from windowshift.core.contract.records import VECTOR_KINDS, Event, JobRow
+from windowshift.core.contract.records import INSIDE_KINDS, VECTOR_KINDS, Event, JobRow
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.job_snapshot import JobsSnapshot, Losses, folded, read_jobs
 from windowshift.tui.read.pace import pace
@@ -28,12 +28,13 @@ from windowshift.tui.widgets.experiment_line import experiment_line, model_line
 from windowshift.tui.widgets.headline import Headline
 from windowshift.tui.widgets.line_list import LineList
 from windowshift.tui.widgets.loss_curve import LossCurve
+from windowshift.tui.widgets.watched_curve import WatchedCurve
 
 ONLY = ("all", "unfinished", "failed")
 
 
 class JobsScreen(ListScreen[JobsSnapshot]):
-    """One line a job; below it the loss curve and the log of the one under the cursor."""
+    """One line a job; below it the loss curve, watched texts and the log of the one under the cursor."""
 
     SCREEN_NAME = "jobs"
     BINDINGS = actions.bindings("jobs")
@@ -52,7 +53,9 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         yield JobList()
         yield FilterLine()
         with Horizontal(id="job-detail"):
-            yield LossCurve()
+            with Vertical(id="job-curves"):
+                yield LossCurve()
+                yield WatchedCurve()
             yield Static("", id="log", markup=False)
 
     @property
@@ -162,7 +165,8 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         if found.log_of != job.n:
             self.reload()  # the filter or the cursor brought another job under it
         self.query_one(LossCurve).show(found.losses.get(job.n, ()))
-        self.query_one(LossCurve).display = job.kind == "train"
+        self.query_one("#job-curves").display = job.kind == "train"
+        self.query_one(WatchedCurve).show(found.watched if found.log_of == job.n else ())
         events = found.log if found.log_of == job.n else ()
         room = max(1, self.query_one("#job-detail").size.height - 3 - bool(job.error) - len(result_lines(job)))
         self.put(
@@ -205,7 +209,7 @@ class JobsScreen(ListScreen[JobsSnapshot]):
         filled = found.cells.get(job.n)
         if job.n <= 0:
             self.action_fold()
-        elif job.kind in VECTOR_KINDS:
+        elif job.kind in (*VECTOR_KINDS, *INSIDE_KINDS):
             self.shift.open("steering", self.experiment)
         elif filled is None:
             self.app.notify(f"A {job.kind} job fills no cell of the grid.", markup=False)

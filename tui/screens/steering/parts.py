@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from windowshift.core.measure.steering_results import SteeringResults
     from windowshift.core.report.page import Block
 
-SteeringPart = Literal["vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs"]
+SteeringPart = Literal["vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs", "inside"]
 PARTS: tuple[SteeringPart, ...] = ("vectors", "cosines", "layers", "doses", "matches", "controls", "arms", "pairs")
+"""What every experiment that steers has; one that reads inside the model has `inside` behind them."""
 MADE_BY: dict[SteeringPart, tuple[JobKind, ...]] = {
     "layers": ("sweep",),
     "doses": ("dose",),
@@ -46,6 +47,11 @@ class Shown:
         """The chosen matched pair."""
         rows = self.arms.rows if self.arms else ()
         return rows[self.pair % len(rows)] if rows else None
+
+
+def parts_of(found: SteeringSnapshot) -> tuple[SteeringPart, ...]:
+    """Return the parts that an experiment has."""
+    return (*PARTS, "inside") if found.inside else PARTS
 
 
 def part_lines(part: SteeringPart, shown: Shown, width: int, ink: Ink, *, few_colours: bool = False) -> list[Pieces]:
@@ -101,6 +107,8 @@ def _blocks(part: SteeringPart, shown: Shown) -> list[Block]:
         none = [Line("No control is evaluated: a spec takes  vectors: {random: {control: random, of: NAME}}", "dim")]
         blocks = steering_blocks.control_blocks(results.controls, behaviour) if results.controls else none
         blocks = [*blocks, *_proofs(results)]
+    elif part == "inside":
+        blocks = _inside(found, name)
     elif shown.arms is None:
         blocks = [Line(shown.waiting, "dim")]
     elif part == "arms" or shown.paired is None:
@@ -108,6 +116,16 @@ def _blocks(part: SteeringPart, shown: Shown) -> list[Block]:
     else:
         blocks = [*arm_comparison_page.pair_blocks(shown.arms, shown.paired), *_every_pair(shown.arms)]
     return list(blocks)
+
+
+def _inside(found: SteeringSnapshot, name: str) -> list[Block]:
+    """What was read along a vector."""
+    from windowshift.core.report.inside_blocks import inside_blocks
+    from windowshift.core.report.page import Line
+
+    own = found.inside.along(name)
+    none: list[Block] = [Line(f"Nothing is read along '{name}': inside.vectors of the spec leaves it out.", "dim")]
+    return list(inside_blocks(own, None)) if own else none
 
 
 def _no_sweep(found: SteeringSnapshot, name: str) -> str:

@@ -20,7 +20,7 @@ from windowshift.core.report.gallery import coherence_plot, dose_plot
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.freed_memory import give_back
 from windowshift.tui.read.steering_snapshot import SteeringSnapshot, read_steering
-from windowshift.tui.screens.steering.parts import PARTS, Shown, SteeringPart, part_lines, part_table, stacked
+from windowshift.tui.screens.steering.parts import PARTS, Shown, SteeringPart, part_lines, part_table, parts_of, stacked
 from windowshift.tui.screens.store_screen import StoreScreen
 from windowshift.tui.text import actions
 from windowshift.tui.text.pieces import Pieces
@@ -34,11 +34,14 @@ from windowshift.tui.widgets.sheet import Sheet
 if TYPE_CHECKING:
     from windowshift.core.measure.arm_comparison import ArmsComparison
 
-NARROW: tuple[tuple[tuple[SteeringPart, ...], tuple[SteeringPart, ...]], ...] = tuple(((part,), ()) for part in PARTS)
+NARROW: tuple[tuple[tuple[SteeringPart, ...], tuple[SteeringPart, ...]], ...] = tuple(
+    ((part,), ()) for part in (*PARTS, "inside")
+)
 WIDE: tuple[tuple[tuple[SteeringPart, ...], tuple[SteeringPart, ...]], ...] = (
     (("vectors",), ("cosines", "layers")),
     (("doses",), ("matches", "controls")),
     (("pairs", "arms"), ()),
+    (("inside",), ()),
 )
 """Which parts stand side by side, on screens of this width or more."""
 WIDE_FROM = 140
@@ -131,7 +134,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         shown = Shown(found, self.vector, self.arms, self._waiting, self.pair)
         left, right = next(page for page in self._pages if self.part in (*page[0], *page[1]))
         self.query_one("#steering-right").display = bool(right)
-        self.query_one("#dose-figures").display = "doses" in left
+        self.query_one("#dose-figures").display = "doses" in left or "inside" in left
         self._figures(found, self.vector)
         for place, parts in (("left", left), ("right", right)):
             subject = (parts, self.vector, self.pair if "pairs" in parts else 0)
@@ -144,7 +147,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
 
     def _controls(self, found: SteeringSnapshot, vector: str, ink: Ink) -> list[tuple[Pieces, Pieces]]:
         parts: Pieces = [(" ", ink.dim)]
-        for one in PARTS:
+        for one in parts_of(found):
             parts += [(one, ink.accent if one == self.part else ink.dim), ("  ", ink.dim)]
         around = ("‹ ", " ›") if len(found.names) > 1 else ("", "")
         layer = found.layer(vector)
@@ -164,6 +167,8 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
             self.query_one(place, Picture).show(plot)
 
     def _plots(self, found: SteeringSnapshot, vector: str) -> tuple[Plot, Plot]:
+        if self.part == "inside":
+            return inside_plots_of(found, vector)
         curve = next(iter(found.curves(vector)), None)
         if curve is None:
             note = f"no dose curve of '{sanitise.line(vector, 40)}'"
@@ -222,7 +227,10 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
             self.show(self.snapshot)
 
     def _turn(self, by: int) -> None:
-        self.part = PARTS[(PARTS.index(self.part) + by) % len(PARTS)]
+        if self.snapshot is None:
+            return
+        parts = parts_of(self.snapshot)
+        self.part = parts[(parts.index(self.part) + by) % len(parts)]
         self._show_again()
 
     def action_next(self) -> None:
@@ -266,12 +274,13 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         self.shift.open("compare", self.experiment)
 
     def action_export(self) -> None:
-        """Write the dose-response to files."""
+        """Write the dose-response to files; of what was read inside the model, the drift."""
         if self.snapshot is None or self.vector is None:
             return
         from windowshift.core.report.figure import subject
 
-        of = subject(self.snapshot.experiment.row, "base model", f"vector {self.vector}")
+        what = () if self.part == "inside" else ("base model",)
+        of = subject(self.snapshot.experiment.row, *what, f"vector {self.vector}")
         plot = replace(self._plots(self.snapshot, self.vector)[0], of=of)
         self.shift.write_figure(plot, self.experiment, self.vector, plot.name)
 
@@ -304,3 +313,15 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         """Go to the bottom."""
         for sheet in self.query(Sheet):
             sheet.scroll_end(animate=False)
+
+
+def inside_plots_of(found: SteeringSnapshot, vector: str) -> tuple[Plot, Plot]:
+    """Return the first drift along a vector, and the gradient's alignment with it."""
+    from windowshift.core.report.inside_figures import alignment_plot, drift_plot
+
+    own, name = found.inside.along(vector), sanitise.line(vector, 40)
+    under = [one for one in own.drifts if one.evaluate == own.drifts[0].evaluate]
+    nothing = f"no drift along '{name}' was asked for", f"no gradient along '{name}' was asked for"
+    drift = drift_plot(under) if under else Plot("drift", nothing[0], note=nothing[0])
+    aligned = alignment_plot(own.alignments) if own.alignments else Plot("gradient", nothing[1], note=nothing[1])
+    return drift, aligned
