@@ -27,9 +27,13 @@ def untrained_jobs(plan: Plan) -> frozenset[str]:
 
 
 def jobs_of_row(plan: Plan, row: ArmRow) -> frozenset[str]:
-    """All that a row takes: its cells of every seed and checkpoint, those of guards, and what they wait for."""
+    """All that a row takes: its cells of every seed and checkpoint, those of guards, and what they wait for.
+
+    What is read inside its fine-tunes is a part of it.
+    """
     cells = [*plan.cells, *(one.cell for one in plan.guard_cells)]
-    return plan.needed([one.job for one in cells if ArmRow(one.arm, one.generate, one.train) == row])
+    found = plan.needed([one.job for one in cells if ArmRow(one.arm, one.generate, one.train) == row])
+    return found | plan.needed([job.id for job in plan.jobs if job.inputs.get("trained") in found])
 
 
 def rows_of_contrasts(plan: Plan) -> tuple[ArmRow, ...]:

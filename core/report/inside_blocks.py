@@ -168,6 +168,34 @@ def shown_layers(drift: Drift) -> list[int]:
     return sorted({*few(there, MOST_LAYERS)} | {layer for layer in there if layer == drift.layer})
 
 
+def inside_lines(found: InsideResults) -> Iterator[str]:
+    """Everything of one experiment in a sentence each, with n and interval; of drifts, those at the layer in use."""
+    for one in found.drifts:
+        at = one.at(one.layer) or (one.layers[-1] if one.layers else None)
+        name = f"drift of {row_name(one, found.drifts)} along {one.vector}, under {one.evaluate}"
+        if at is None or at.relative is None:
+            yield f"{name}: none: {one.reason or 'the vector has no direction at its layer'}"
+        else:
+            value = RELATIVE.whole(at.relative)
+            yield f"{name}, at layer {at.layer}: {value} % of the stream's RMS norm (n {one.prompts} prompts)"
+    for each in found.alignments:
+        name = f"cosine of the gradient of D with {each.vector}, {row_name(each, found.alignments)}"
+        if each.cosine is None or each.null is None:
+            yield f"{name}: none: {each.reason}"
+        else:
+            ends = " to ".join(number(end, 3) for end in each.null)
+            yield f"{name}: {COSINE.whole(each.cosine)} (n {each.cosine.n} examples; 95 % of random ones: {ends})"
+    for course in found.courses:
+        group = f" {course.group}" if course.group else ""
+        name = f"watched texts{group}, {row_name(course, found.courses)}"
+        last = course.points[-1] if course.points else None
+        if last is None or last.change is None:
+            yield f"{name}: none: {course.reason or 'no text could be read'}"
+        else:
+            texts = course.texts - course.unread
+            yield f"{name}: {CHANGE.whole(last.change)} nats a token after {last.examples} examples (n {texts} texts)"
+
+
 def row_name(one: OfRow, others: Sequence[OfRow]) -> str:
     """A row of the grid, with its arm and D where they are not the same for all."""
     arm = [one.arm] if len({each.arm for each in others}) > 1 else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from windowshift.core.contract.html_table import html_page
 from windowshift.core.contract.records import BASE
 from windowshift.core.measure.measures import ArmMeasures, CellMeasure
+from windowshift.core.report.inside_blocks import inside_lines
 
 if TYPE_CHECKING:
     from windowshift.core.report.report import Report
@@ -22,6 +23,7 @@ def report_html(report: Report) -> str:
     lines = [f"{experiment.state}, {experiment.cells_done} of {experiment.cells_total} cells done"]
     lines += [f"Note: {note}." for note in report.notes]
     lines += [f"failed: {label}: {error}" for label, error in report.failed_jobs]
+    lines += inside_lines(report.inside)
     rows = [row for arm in report.measures.arms.values() for row in _rows(arm)]
     return html_page(f"{experiment.name}: {behaviour.name}{unit} on {experiment.model}", lines, HEADS, rows)
 

@@ -283,6 +283,7 @@ async def test_an_interrupted_training_goes_on_watching_to_the_byte(tuned: Tuned
     assert watched_in(await train(part)) == whole  # a finished one tells all again
 
 
+@pytest.mark.slow
 async def test_a_text_that_cannot_be_read_stays_missing_with_its_reason(tuned: Tuned, tmp_path: Path) -> None:
     long = Example((Message("user", "word " * 400),), "Yes.")
     found = watched_in(await train(watching(tuned, tmp_path, watched=(TEXTS[0], long, TEXTS[1]))))
@@ -338,7 +339,10 @@ def by_autograd(tuned: Tuned, example: Example, layer: int, adapter: str | None 
     return torch.autograd.grad(loss, shift)[0]
 
 
-@pytest.mark.parametrize(("layer", "of"), [(0, "base"), (1, "base"), (0, "adapter")])
+@pytest.mark.parametrize(
+    ("layer", "of"),
+    [pytest.param(0, "base", marks=pytest.mark.slow), pytest.param(1, "base", marks=pytest.mark.slow), (0, "adapter")],
+)
 async def test_gradients_are_those_of_a_shift_of_the_stream(tuned: Tuned, layer: int, of: str) -> None:
     adapter = tuned.adapter if of == "adapter" else None
     steered = dataclasses.replace(LEARNED[0], steering=(Steering(tuned.vectors[0], 1.5, layer, "response"),))

@@ -22,6 +22,7 @@ from windowshift.core.measure.alignment import alignment
 from windowshift.core.measure.drift import drifts
 from windowshift.core.measure.inside_results import InsideResults
 from windowshift.core.plan.plan import Plan
+from windowshift.core.plan.rows import ArmRow, jobs_of_row, untrained_jobs
 from windowshift.core.report import frames
 from windowshift.core.report.export import export
 from windowshift.core.report.figures import write_figures
@@ -633,3 +634,22 @@ def test_an_experiment_without_readings_exports_none(workspace: Path, tmp_path: 
         store.execute("DELETE FROM checksums")
     with pytest.raises(SpecError, match="'inside' reads nothing inside the model: its spec has no  inside:"):
         export_inside(workspace, "inside", tmp_path / "none.csv")
+
+
+def test_a_notebook_shows_it_with_n_and_interval(finished: Path) -> None:
+    found = report(finished, "inside", resamples=200)
+    page = found._repr_html_()
+    assert "drift of long along length, under no_prefix, at layer 1: " in page
+    assert "(n 6 prompts)" in page
+    assert "cosine of the gradient of D with length, long: " in page
+    assert "(n 12 examples; 95 % of random ones: " in page
+    assert "watched texts facts, no_prefix: " in page
+    assert "nats a token after 8 examples (n 2 texts)" in page
+
+
+def test_a_row_takes_what_is_read_inside_its_fine_tunes(tiny_llama: Path) -> None:
+    plan = planned(tiny_llama)
+    rows = jobs_of_row(plan, ArmRow("prefix", "med_short", "long"))
+    read = {job.id: job.label for job in kinds(plan, "project")}
+    assert {label for name, label in read.items() if name in rows} == {"inside med_short: long, under no_prefix"}
+    assert {label for name, label in read.items() if name in untrained_jobs(plan)} == {"inside base, under no_prefix"}
