@@ -11,6 +11,7 @@ from torch import Tensor
 
 from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.causal_lm import CausalLM
+from windowshift.backends.local.row_adapters import RowAdapter
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.inside import Passage, Projected, Projection, ProjectionJob
 from windowshift.core.contract.vector_job import ExtractTokens
@@ -66,7 +67,9 @@ def project(lm: CausalLM, job: ProjectionJob) -> Iterator[list[Projected]]:
         else:
             found[place] = row
     for batch in _batches(rows, 1 if lm.exact else BATCH_TOKENS):
-        for row, read in zip(batch, _read(lm, job.model.adapter, batch, units, steer), strict=True):
+        # Loaded before the inference mode begins: a tensor that is made in it can never be trained.
+        adapter = None if job.model.adapter is None else lm.row_adapters.load(AdapterFile.at(job.model.adapter))
+        for row, read in zip(batch, _read(lm, adapter, batch, units, steer), strict=True):
             found[row.place] = read
         yield []
     if steer is not None:
@@ -123,7 +126,7 @@ def _batches(rows: Sequence[_Row], most: int) -> Iterator[list[_Row]]:
 
 @torch.inference_mode()
 def _read(
-    lm: CausalLM, adapter: str | None, batch: Sequence[_Row], units: Tensor, steer: Intervention | None
+    lm: CausalLM, adapter: RowAdapter | None, batch: Sequence[_Row], units: Tensor, steer: Intervention | None
 ) -> list[Projection]:
     width = max(len(row.ids) for row in batch)
     # Padding on the right, with the row's first token: causal attention never looks at it.
@@ -152,9 +155,8 @@ def _read(
         squares[:, layer] = (exact.square().sum(-1) * shares).sum(1)
         return changed
 
-    every = None if adapter is None else lm.row_adapters.load(AdapterFile.at(adapter))
     inputs: dict[str, Any] = {"input_ids": padded, "use_cache": False}
-    with lm.row_adapters.serving([every]):
+    with lm.row_adapters.serving([adapter]):
         lm.base()  # nothing else is in force
         lm.sampling_points.run(range(layers), visit, inputs, stop=True)
     there = (units.abs().sum(-1) > 0).T.tolist()  # by vector, then layer

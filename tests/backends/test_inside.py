@@ -18,6 +18,7 @@ from tests.backend_contract import ending, gather, job
 from tests.backends.test_steered_backend import OPTIONS, hand_pushed, opened, subject_of, vector
 from tests.tiny_models import build
 from windowshift.backends.local.backend import LocalBackend
+from windowshift.backends.local.cluster.named_files import named_files, renamed
 from windowshift.backends.local.residual_gradient import random_directions
 from windowshift.core.contract.generation import Message, Model, Steering
 from windowshift.core.contract.inside import (
@@ -162,6 +163,46 @@ async def test_a_push_is_in_the_stream_that_is_read(tuned: Tuned) -> None:
     size = float(SteeringVector.load(tuned.vectors[0]).norms[0])
     assert moved - before == pytest.approx(2.0 * size, rel=1e-5)
     assert rows[1] == (await projected(tuned, "last_prompt", [PASSAGES[1]]))[0]  # whatever is read beside it
+
+
+async def test_a_model_that_shares_its_weights_reads_passages_together(tuned: Tuned) -> None:
+    pushed = dataclasses.replace(PASSAGES[1], steering=(Steering(tuned.vectors[0], 2.0, 0, "all"),))
+    wanted = projection(tuned, "response", [PASSAGES[0], pushed, PASSAGES[2]], adapter=tuned.adapter)
+    shared = LocalBackend({**OPTIONS, "dtype": "float32"})
+    try:
+        (event,) = await gather(shared.look_inside([wanted]))
+        again, gradient = await gather(shared.look_inside([wanted, gradients(tuned)]))  # nothing is left behind
+    finally:
+        await shared.aclose()
+    assert isinstance(gradient, Differentiated), gradient
+    assert event == again
+    (alone,) = await look(wanted)
+    assert isinstance(event, Projected)
+    assert isinstance(alone, Projected)
+    for one, other in zip(event.rows, alone.rows, strict=True):
+        assert one.along[0] == pytest.approx(other.along[0], rel=1e-3, abs=1e-4)
+        assert one.rms == pytest.approx(other.rms, rel=1e-4)
+
+
+@pytest.mark.slow
+async def test_workers_read_the_same_to_the_byte(tuned: Tuned) -> None:
+    jobs = (
+        projection(tuned, "response", adapter=tuned.adapter),
+        dataclasses.replace(projection(tuned, "prompt"), key="q"),
+        GradientJob("g", Model(str(tuned.folder)), TEXTS, SFT, 3, tuned.vectors[0], 0, 12),
+    )
+    alone = {one.key: one for one in await look(*jobs)}
+    crew = LocalBackend({**OPTIONS, "workers": 2})
+    try:
+        assert {one.key: one for one in await gather(crew.look_inside(jobs))} == alone
+    finally:
+        await crew.aclose()
+    files = named_files(jobs)
+    assert set(files) == {tuned.adapter, *tuned.vectors}
+    elsewhere = renamed(jobs, lambda path: f"/there{path}")
+    assert [one.vectors for one in elsewhere[:2]] == [tuple(f"/there{path}" for path in tuned.vectors)] * 2
+    assert elsewhere[0].model.adapter == f"/there{tuned.adapter}"
+    assert elsewhere[2].vector == f"/there{tuned.vectors[0]}"
 
 
 async def test_what_cannot_be_read_stays_missing_with_its_reason(tuned: Tuned) -> None:
