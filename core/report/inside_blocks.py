@@ -70,7 +70,7 @@ def alignment_blocks(found: Sequence[Alignment]) -> Iterator[Block]:
         if one.reason:
             yield Line(f"{row_name(one, found)}: no cosine: {one.reason}", "red")
         elif one.unread:
-            yield Line(f"{row_name(one, found)}: {one.unread} examples have no gradient, and are left out.", "yellow")
+            yield Line(f"{row_name(one, found)}: {_left_out(one.unread, 'example')} had no gradient.", "yellow")
 
 
 def watched_blocks(found: Sequence[WatchedCourse], width: int | None) -> Iterator[Block]:
@@ -159,13 +159,17 @@ def drift_blocks(found: Sequence[Drift], width: int | None) -> Iterator[Block]:
         if one.reason:
             yield Line(f"{row_name(one, found)}: no drift: {one.reason}", "red")
         elif one.unread:
-            yield Line(f"{row_name(one, found)}: {one.unread} prompts could not be read, and are left out.", "yellow")
+            yield Line(f"{row_name(one, found)}: {_left_out(one.unread, 'prompt')} could not be read.", "yellow")
 
 
 def shown_layers(drift: Drift) -> list[int]:
     """A few layers, evenly spaced, with the one in use among them."""
     there = [one.layer for one in drift.layers if one.shift is not None]
     return sorted({*few(there, MOST_LAYERS)} | {layer for layer in there if layer == drift.layer})
+
+
+def _left_out(count: int, what: str) -> str:
+    return f"{count} {what}{' is' if count == 1 else 's are'} left out, which"
 
 
 def inside_lines(found: InsideResults) -> Iterator[str]:

@@ -387,7 +387,7 @@ def test_what_is_missing_is_shown_as_missing_with_its_reason(workspace: Path) ->
     assert all(at.shift is not None and at.shift.n == 11 for at in other.layers)
     text = report_text(found, 200)
     assert "long: no drift: inside med_short: long, under no_prefix: no memory" in text
-    assert "no_prefix: 1 prompts could not be read, and are left out." in text
+    assert "no_prefix: 1 prompt is left out, which could not be read." in text
 
 
 def test_the_report_has_it_as_text_and_as_json(finished: Path) -> None:
@@ -653,3 +653,53 @@ def test_a_row_takes_what_is_read_inside_its_fine_tunes(tiny_llama: Path) -> Non
     read = {job.id: job.label for job in kinds(plan, "project")}
     assert {label for name, label in read.items() if name in rows} == {"inside med_short: long, under no_prefix"}
     assert {label for name, label in read.items() if name in untrained_jobs(plan)} == {"inside base, under no_prefix"}
+
+
+STEERED = """\
+name: inside
+model: {model}
+backend_options: {{workers: 1}}
+prompts: microworld
+conditions:
+  generate: [med_short]
+  train:
+    - long
+    - {{steer: length, alpha: 1}}
+    - {{stages: [{{train: short}}, {{train: no_prefix}}], name: two}}
+  evaluate: [no_prefix, {{steer: length, alpha: 1}}]
+vectors:
+  length: {{positive: long, negative: short, prompts: 6, layer: 1}}
+data: {{size: 8}}
+sft: {{rank: 2, learning_rate: 2e-2, batch_size: 4}}
+sampling: {{prompts: 5, max_tokens: 8, samples: 2}}
+checkpoints: {{every: 4}}
+inside:
+  drift: {{conditions: [no_prefix, length+1], tokens: response, prompts: 4}}
+  gradient: {{examples: 6}}
+  watch: {{texts: [{{prompt: a, completion: b}}, {{prompt: c, completion: d}}]}}
+"""
+
+
+@pytest.mark.slow
+def test_doses_stages_checkpoints_and_responses_are_read_too(tiny_llama: Path, tmp_path: Path) -> None:
+    text = STEERED.format(model=tiny_llama)
+    assert run_spec(parse_spec(text), text, tmp_path, tmp_path / "ws").state == "done"
+    found = report(tmp_path / "ws", "inside", resamples=200).inside
+    rows = [("prefix", "long"), ("steering", "length+1"), ("prefix", "two")]
+    assert [(one.arm, one.train) for one in found.drifts] == [row for row in rows for _ in range(2)]
+    assert {one.evaluate for one in found.drifts} == {"no_prefix", "length+1"}
+    assert all((one.prompts, one.unread, one.reason) == (4, 0, "") for one in found.drifts)
+    assert [(one.arm, one.train) for one in found.alignments] == rows
+    assert all(one.cosine is not None and one.layer == 1 for one in found.alignments)
+    assert [(one.arm, one.train, [point.examples for point in one.points]) for one in found.courses] == [
+        (*row, [0, 4, 8]) for row in rows
+    ]
+    base = [one.points[0].mean for one in found.courses]
+    assert base[0] == base[1]  # the base model
+    assert base[2] != base[0]  # what the first stage made of it
+    by_id = {job.id: job for job in jobs(tmp_path / "ws")}
+    taken = [job for job in by_id.values() if job.kind == "gradient"]
+    assert sum("start" in job.inputs for job in taken) == 1
+    pushed = [job for job in by_id.values() if job.kind == "project" and job.label.endswith("length+1")]
+    answers = {by_id[job.inputs["answers"]].inputs["condition"]["kind"] for job in pushed}
+    assert answers == {"steering"}
