@@ -20,8 +20,8 @@ from windowshift.core.measure.family import Claim
 from windowshift.core.measure.grid import Tally, load_grid
 from windowshift.core.measure.grid_measures import measure_cells, measure_resampled
 from windowshift.core.measure.guard_results import GuardResult, guard_results
-from windowshift.core.measure.kept_data import KeptCount, kept_counts
 from windowshift.core.measure.inside_results import InsideResults, inside_results
+from windowshift.core.measure.kept_data import KeptCount, kept_counts
 from windowshift.core.measure.measures import (
     ArmMeasures,
     CellMeasure,
