@@ -165,5 +165,4 @@ def _grid(scale: Scale, scores: Floats, data: Floats, asked: np.ndarray[tuple[in
         own,
         np.ones_like(own),
         phrases=np.array(phrases, dtype=np.int32),
-        data_phrases=np.tile(1 + 1000 + asked, (len(sources), 1)).astype(np.int32),
     )

@@ -15,13 +15,14 @@ from windowshift.core.contract.prompts import Prompt, set_digest
 from windowshift.core.contract.records import Summary
 from windowshift.core.store.connection import to_json
 from windowshift.core.store.reader import Reader
-from windowshift.core.store.writer import Scored, Writer
+from windowshift.core.store.result_writer import ScoreRow
+from windowshift.core.store.writer import Writer
 
 BEHAVIOURS = ("length_chars", "length_words", "length_tokens")
 CELL_ROWS = 500
 WORDS = ("the", "warm", "glacier", "slowly", "carries", "small", "stones", "to", "a", "quiet", "valley", "of", "honey")
 
-Batch = tuple[list[tuple[Any, ...]], dict[int, list[Scored]]]
+Batch = tuple[list[tuple[Any, ...]], dict[int, list[ScoreRow]]]
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
@@ -108,7 +109,7 @@ def measure_inserts(folder: Path, runs: int = 5, batches: int = 60, size: int = 
 def _batches(pool: list[str], batches: int, size: int, scored: bool) -> Iterator[Batch]:
     for batch in range(batches):
         rows: list[tuple[Any, ...]] = []
-        scores: dict[int, list[Scored]] = {}
+        scores: dict[int, list[ScoreRow]] = {}
         for at in range(0, size, CELL_ROWS):
             job = 1 + batch * (size // CELL_ROWS) + at // CELL_ROWS
             chosen = [(row, pool[(batch * size + at + row) % len(pool)]) for row in range(CELL_ROWS)]

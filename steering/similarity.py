@@ -13,20 +13,6 @@ from windowshift.steering.vector import SteeringVector
 CosineMatrix = NDArray[np.float64]
 
 
-def cosine(one: SteeringVector, other: SteeringVector) -> CosineMatrix:
-    """Cosine at each layer [layers]; NaN where one of the two has no direction.
-
-    Raises:
-        SpecError: the two do not have the same shape.
-    """
-    if one.directions.shape != other.directions.shape:
-        raise SpecError(
-            f"vectors '{one.name}' ({one.layers} layers of {one.width}) and '{other.name}' "
-            f"({other.layers} layers of {other.width}) cannot be compared"
-        )
-    return np.asarray((_unit(one) * _unit(other)).sum(1))
-
-
 def across_layers(vector: SteeringVector) -> CosineMatrix:
     """Cosine between the directions of any two layers [layers, layers]; NaN where there is no direction."""
     units = _unit(vector)

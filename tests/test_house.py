@@ -50,3 +50,29 @@ def test_a_class_has_a_name_of_its_own() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert not {name: places for name, places in found.items() if len(places) > 1}
+
+
+def names_of(path: Path) -> set[str]:
+    """What a module defines at its top."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+    return found
+
+
+def test_the_benches_import_what_is_there() -> None:
+    """No test runs them: a name that moved would be missed by whoever wants the numbers next."""
+    missing = []
+    for path in (ROOT / "bench").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("windowshift."):
+                continue
+            there = ROOT.joinpath("src", *str(node.module).split("."))
+            # A room's modules are imported by name.
+            known = {one.stem for one in there.glob("*.py")} if there.is_dir() else names_of(there.with_suffix(".py"))
+            missing += [f"{path.name}: {node.module}.{one.name}" for one in node.names if one.name not in known]
+    assert not missing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import struct
@@ -94,12 +93,6 @@ def digest_ends(digest: Any, path: Path) -> None:
         if size > MIB:
             file.seek(max(MIB, size - MIB))
             digest.update(file.read(MIB))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a whole file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tensors(base: str, path: Path) -> Iterator[tuple[list[int], int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
@@ -26,7 +25,6 @@ from windowshift.core.contract.training import Checkpointed, TrainEvent, TrainMe
 if TYPE_CHECKING:
     from tinker import ServiceClient, TrainingClient
 
-log = logging.getLogger("windowshift.tinker")
 
 DAY = 86_400
 EPSILON = 1e-8  # Adam's, as backend local has it

@@ -194,9 +194,6 @@ def prefix_groups() -> dict[str, PrefixGroup]:
     return {name: PrefixGroup(name, tuple(phrases)) for name, phrases in data["groups"].items()}
 
 
-Groups = Mapping[str, Condition]
-
-
 def read_prefix(entry: Mapping[str, Any], where: str) -> list[Condition]:
     """Read ``{name: kind, phrases: [...]}``."""
     name, phrases = entry.get("name"), entry.get("phrases")

@@ -59,8 +59,8 @@ class Grid:
     of the grid: their job numbers, with whether they are done.
     `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts); `data_done` says
     whether a part is all there (empty: all are). `sds`
-    are the cells' sample standard deviations (NaN below two). `phrases` and `data_phrases` say by which phrase a
-    prompt was asked, in the shapes of `sums` and `data_sums`; 0: by none. None: it is not known. `lengths` has the
+    are the cells' sample standard deviations (NaN below two). `phrases` says by which phrase a
+    prompt was asked, in the shape of `sums`; 0: by none. None: it is not known. `lengths` has the
     single scores of each cell and reference where a score that was cut off is a lower bound, else nothing. `asked`
     counts their completions in the shape of `counts`, scored or not; None where it is not completions that count.
     """
@@ -78,7 +78,6 @@ class Grid:
     references: tuple[tuple[int, bool], ...] = ()
     data_done: tuple[bool, ...] = ()
     phrases: Numbers | None = None
-    data_phrases: Numbers | None = None
     lengths: tuple[Lengths, ...] = ()
     asked: Floats | None = None
 
@@ -106,19 +105,19 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         if cell.job not in jobs:
             jobs[cell.job] = _load(reader, cell.job, behaviour)
     datasets: dict[int, list[tuple[int, int, float | None, str, int]]] = {}
-    parts: list[tuple[PromptScores, Numbers]] = []
+    parts: list[PromptScores] = []
     for source in sources:
         if source.job not in datasets:
             datasets[source.job] = reader.phrased_scores(source.job, behaviour.name, weighted=True)
         rows = [row for row in datasets[source.job] if source.first <= row[0] < source.last]
-        parts.append((arrays([row[:4] for row in rows], behaviour.scale)[0], _phrases(rows)))
+        parts.append(arrays([row[:4] for row in rows], behaviour.scale)[0])
     wanted = dict.fromkeys(source.reference for source in sources if source.reference is not None)
     references = [number for number in wanted if number not in jobs]
     loaded = [jobs[cell.job] for cell in cells]
     loaded += [_load(reader, number, behaviour) for number in references]
     done = {number: reader.job(number).state == "done" for number in (*references, *datasets)}
     sums, counts = tabulate([rows for rows, *_ in loaded])
-    data_sums, data_counts = tabulate([rows for rows, _ in parts])
+    data_sums, data_counts = tabulate(parts)
     finite = [values[np.isfinite(values)] for (_, values), *_ in loaded]
     bounds = behaviour.scale.truncation == "lower_bound" and not behaviour.counts
     return Grid(
@@ -135,7 +134,6 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         references=tuple((number, done[number]) for number in references),
         data_done=tuple(done[source.job] for source in sources),
         phrases=_tabulate_phrases([(rows, phrases) for rows, _, phrases, _ in loaded]),
-        data_phrases=_tabulate_phrases(parts),
         lengths=_lengths([(rows, cut) for rows, _, _, cut in loaded]) if bounds else (),
         asked=None if behaviour.counts else tabulate([_each(rows) for rows, *_ in loaded])[1],
     )

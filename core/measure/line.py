@@ -133,7 +133,7 @@ def _predicted(x: Floats, y: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         corrected = [squares[1:] - 2 * (np.nanmean(squares[1:]) - squares[0]) for squares in (left, about)]
         share = 1 - np.maximum(corrected[0], 0) / corrected[1]
-        whole = 1 - left[:1] / about[:1]  # not a number where all rows are alike
+        whole = predicted_share(x[:1], y[:1])  # not a number where all rows are alike
     return np.concatenate([whole, np.where(corrected[1] > 0, share, np.nan)])
 
 

@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 NARROWEST = 40
 
 
-def report_text(report: Report, width: int = 100, *, color: bool = False, ascii_only: bool = False) -> str:
-    """Draw a report for a terminal of some width."""
-    return draw(report_blocks(report, max(width, NARROWEST)), width, color=color, ascii_only=ascii_only)
-
-
 def draw(blocks: Sequence[Block], width: int, *, color: bool = False, ascii_only: bool = False) -> str:
     """Draw headings, lines and tables with rich; without markup, so that names stay text."""
     from rich.console import Console

@@ -12,8 +12,6 @@ from typing import Any, Self
 
 from windowshift.core.sandbox.confinement import REPLY_BYTES, CandidateLimits, Confined, start
 
-_JSON_DEPTH = 100
-
 
 class CallResult:
     """What came back for one request.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.report_text import report_text
 from windowshift.core.contract.reading import KL_TOLERANCE
 from windowshift.core.contract.records import JobRow
 from windowshift.core.report import frames
 from windowshift.core.report.report import Report, report
-from windowshift.core.report.text import report_text
 from windowshift.core.run.run import Outcome, run_spec
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.reader import Reader

@@ -15,6 +15,7 @@ from bench.simulated_grids import World, draw
 
 from tests.core.test_plan import SPEC
 from tests.generated_store import generate_store
+from tests.report_text import report_text
 from windowshift.core.contract.confidence import Z
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.measure.contrasts import ContrastMeasure, contrasts
@@ -24,7 +25,6 @@ from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.sampled import Sampled
 from windowshift.core.plan.plan import Plan
 from windowshift.core.report.report import report
-from windowshift.core.report.text import report_text
 from windowshift.core.run.register import register
 from windowshift.core.run.run import plan_spec
 from windowshift.core.spec.spec import parse_spec

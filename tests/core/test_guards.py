@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.report_text import report_text
 from tests.scripted_backend import ScriptedBackend, ScriptedRun
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion, GenerateRequest
@@ -23,7 +24,7 @@ from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.report.export import export
 from windowshift.core.report.figures import write_figures
 from windowshift.core.report.report import report
-from windowshift.core.report.text import markdown, report_text
+from windowshift.core.report.text import markdown
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.integrity import check_store

@@ -89,12 +89,11 @@ def grown(grid: Grid, names: dict[str, str]) -> Grid:
                 sources.append(replace(source, train=name))
                 parts.append(number)
     assert grid.phrases is not None
-    assert grid.data_phrases is not None
     return replace(
         grid, cells=tuple(cells), tallies=tuple(grid.tallies[row] for row in rows), sds=grid.sds[rows],
         sums=grid.sums[rows], counts=grid.counts[rows], phrases=grid.phrases[rows], sources=tuple(sources),
         data_sums=grid.data_sums[parts], data_counts=grid.data_counts[parts],
-        data_phrases=grid.data_phrases[parts], data_done=(True,) * len(sources),
+        data_done=(True,) * len(sources),
     )  # fmt: skip
 
 
@@ -171,6 +170,6 @@ def test_what_cannot_be_predicted_stands_apart_with_its_reason(tmp_path: Path) -
     generate_store(tmp_path, running=16, steering=True).close()
     shown = " ".join(CliRunner().invoke(app, ["predict", "med-short", "-w", str(tmp_path)]).output.split())
     assert "Not predicted: short → length=short, med_short → length=short" in shown
-    assert "3 trained rows are needed under length=short, and 0 are done." in shown
+    assert "3 trained rows are needed under length=short, and 0 are done and scored." in shown
     assert "Nothing is predicted: a prediction needs 3 trained rows of one D, and 2 of 4 of med_short data" in shown
     assert "Predicted by ." not in shown

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from tests.report_text import report_text
 from tests.scripted_backend import ScriptedBackend, ScriptedSetting
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.generation import Completion, GenerateRequest
@@ -21,7 +22,6 @@ from windowshift.core.measure.preflight_gates import alike
 from windowshift.core.plan.pilot import pilot_of
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.report.report import report
-from windowshift.core.report.text import report_text
 from windowshift.core.run import run as running
 from windowshift.core.run.plan_page import plan_json, plan_lines
 from windowshift.core.run.run import Outcome, preview, run_spec

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.generated_store import CONDITIONS, generate_store
+from tests.report_text import report_text
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.number_format import number
 from windowshift.core.contract.scale import Scale
@@ -22,7 +23,7 @@ from windowshift.core.report.half_widths import half_widths
 from windowshift.core.report.page import Line, Table
 from windowshift.core.report.report import Report, report
 from windowshift.core.report.steering_blocks import curve_blocks
-from windowshift.core.report.text import markdown, print_report, report_text
+from windowshift.core.report.text import markdown, print_report
 from windowshift.core.settings.length import CHARS, WORDS
 from windowshift.core.settings.published import published
 from windowshift.core.store.reader import Reader

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tests.generated_store import generate_store
+from tests.report_text import report_text
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import mean_summary
 from windowshift.core.measure.grid import Lengths
 from windowshift.core.measure.restricted import common_limit, pseudo_observations, survival
 from windowshift.core.report import frames
 from windowshift.core.report.report import report
-from windowshift.core.report.text import report_text
 
 
 def lengths(values: list[float] | np.ndarray, cut: list[bool] | np.ndarray) -> Lengths:

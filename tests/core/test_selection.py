@@ -14,6 +14,7 @@ from bench.simulated_grids import World, draw
 from typer.testing import CliRunner
 
 from tests.core.test_preflight import Answering
+from tests.report_text import report_text
 from tests.scripted_backend import ScriptedBackend, ScriptedSetting
 from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError
@@ -26,7 +27,6 @@ from windowshift.core.measure.selection import rank_correlation, ranked, read_ca
 from windowshift.core.plan.development import development_plan
 from windowshift.core.plan.plan import make_plan
 from windowshift.core.report.report import report
-from windowshift.core.report.text import report_text
 from windowshift.core.run import run as running
 from windowshift.core.run import select as selecting
 from windowshift.core.run.run import Outcome, run_spec

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.core.test_plan import SPEC
+from tests.report_text import report_text
 from tests.scripted_backend import ScriptedBackend, ScriptedSetting
 from windowshift.cli import app
 from windowshift.core.contract.errors import BackendError, SpecError
@@ -22,7 +23,6 @@ from windowshift.core.measure.resampled import Resampled
 from windowshift.core.plan.plan import make_plan
 from windowshift.core.plan.rows import ArmRow, jobs_of_row, rows_of_contrasts, untrained_jobs
 from windowshift.core.report.report import report
-from windowshift.core.report.text import report_text
 from windowshift.core.run import run as running
 from windowshift.core.run import until_decided
 from windowshift.core.run.plan_page import look_line

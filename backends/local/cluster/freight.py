@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -16,8 +15,6 @@ from windowshift.backends.local.cluster.parcels import Carrier, Parcel, packed, 
 from windowshift.backends.local.messages import Ended, Order, Ready, Unfit, WorkerMessage
 from windowshift.backends.local.model_folder import identify
 from windowshift.core.contract.errors import BackendError
-
-log = logging.getLogger("windowshift.local")
 
 MOST_KEPT = 64
 """Adapters and vectors that are kept ready to go out, and that a station keeps."""
