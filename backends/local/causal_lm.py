@@ -350,6 +350,11 @@ def _device(options: LocalOptions, base: str) -> torch.device:
         raise BackendError(f"option 'device' of backend 'local' cannot be '{options.device}'") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BackendError("option 'device' of backend 'local' is 'cuda', but torch sees no CUDA device")
+    if device.type not in ("cpu", "cuda"):  # mps, xpu, ...: nobody has seen that the numbers agree there
+        raise BackendError(
+            f"option 'device' of backend 'local' is '{options.device}', where its numbers were never compared with "
+            "those of a CPU: take  device: cpu  or cuda"
+        )
     return device
 
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -658,3 +659,16 @@ async def test_a_crew_lets_go_at_once_however_early_it_is_asked_to(tiny_llama: P
         assert len(answered) == 300
     finally:
         await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("mps", "is 'mps', where its numbers were never compared with those of a CPU: take  device: cpu  or cuda"),
+        ("xpu:0", "is 'xpu:0', where its numbers were never compared"),
+        ("nonsense", "cannot be 'nonsense'"),
+    ],
+)
+def test_a_device_whose_numbers_nobody_compared_is_refused_by_name(device: str, says: str) -> None:
+    with pytest.raises(BackendError, match=re.escape(says)):
+        load("microworld", None, LocalOptions(device=device))
