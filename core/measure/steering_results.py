@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.estimate import Estimate
@@ -16,10 +14,14 @@ from windowshift.core.contract.stats import estimated
 from windowshift.core.contract.vector_file import VectorHeader, read_header
 from windowshift.core.measure.base_match import Verdict, base_match
 from windowshift.core.measure.calibration import DosePoint, LayerRange
-from windowshift.core.measure.effect import shown_effect
 from windowshift.core.measure.iso_kl import KlPoint, kl_at
 from windowshift.core.measure.resampled import Resampled
-from windowshift.core.measure.sampled import Sampled, combined
+from windowshift.core.measure.vector_controls import (
+    ControlEffect,
+    RandomDirections,
+    control_effects,
+    random_directions,
+)
 from windowshift.core.store.artifact_folder import ArtifactFolder
 from windowshift.core.store.reader import Reader
 
@@ -115,22 +117,6 @@ class IsoKlDose:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlEffect:
-    """What a control vector does to the base model, beside the real one at the same dose.
-
-    Effects are as they are shown of cells, against the base model without a push; `share` is the size of the
-    control's over the size of the real one's.
-    """
-
-    condition: str
-    control: str
-    real: str
-    effect: Estimate | None
-    real_effect: Estimate | None
-    share: Estimate | None
-
-
-@dataclass(frozen=True, slots=True)
 class SteeringResults:
     """Everything; empty where the experiment does not steer.
 
@@ -143,6 +129,7 @@ class SteeringResults:
     matches: tuple[MatchedDose, ...] = ()
     iso_kl: tuple[IsoKlDose, ...] = ()
     controls: tuple[ControlEffect, ...] = ()
+    random: tuple[RandomDirections, ...] = ()
     fired: tuple[tuple[str, Fired], ...] = ()
 
     def __bool__(self) -> bool:
@@ -209,11 +196,14 @@ def steering_results(reader: Reader, experiment: ExperimentRow, resampled: Resam
         if job.id not in refined or job.result["alpha"] is None
     ]
     doses = [_iso_kl(job, conditions, resampled) for job in jobs if job.kind == "iso_kl" and job.result]
+    kinds = {one.name: (str(one.control), one.of) for one in made.vectors if one.of is not None}
+    effects = tuple(control_effects(kinds, resampled))
     return replace(
         made,
         matches=tuple(sorted(matches, key=lambda one: (one.vector, one.tokens, one.target.value))),
         iso_kl=tuple(sorted(doses, key=lambda one: (one.vector, one.tokens, one.nats))),
-        controls=tuple(_controls(made.vectors, conditions, resampled)),
+        controls=effects,
+        random=tuple(random_directions(effects)),
     )
 
 
@@ -307,54 +297,5 @@ def _match(result: Mapping[str, Any], conditions: list[dict[str, Any]], r: Resam
     )
 
 
-def _controls(
-    vectors: tuple[VectorLine, ...], conditions: list[dict[str, Any]], r: Resampled
-) -> Iterator[ControlEffect]:
-    controlled = {one.name: one for one in vectors if one.of is not None}
-    dose = ("alphas", "span", "match", "iso_kl", "unit", "tokens", "ablate", "prefix")
-    once = {entry["name"]: entry for entry in conditions}
-    for entry in once.values():
-        line = controlled.get(entry["vectors"][0]) if len(entry["vectors"]) == 1 else None
-        if line is None:
-            continue
-        real = next(
-            (
-                other
-                for other in conditions
-                if other["vectors"] == [line.of] and all(other.get(key) == entry.get(key) for key in dose)
-            ),
-            None,
-        )
-        own, theirs = _effect(r, entry["name"]), _effect(r, real["name"]) if real else None
-        share = None
-        if own and theirs and theirs.value:
-            share = combined((own, theirs), lambda both: np.abs(both[0] / both[1]), n=own.n, floor=0.0).estimate
-        yield ControlEffect(
-            entry["name"],
-            str(line.control),
-            real["name"] if real else f"no condition has '{line.of}' at this dose",
-            own.estimate if own else None,
-            theirs.estimate if theirs else None,
-            share,
-        )
-
-
 def _mean(r: Resampled, column: int) -> Estimate | None:
     return estimated(r.means[column], r.low[column], r.high[column], int(r.n[column]), int(r.prompts[column]))
-
-
-def _effect(r: Resampled, condition: str) -> Sampled | None:
-    """The base model under a condition against the base model without a push, as it is shown."""
-    column, plain = r.base("steering", condition, None), _plain(r)
-    if column is None or plain is None or not r.done(column) or not r.done(plain):
-        return None
-    return shown_effect(r.scale, r.compared(column, plain))
-
-
-def _plain(r: Resampled) -> int | None:
-    """The column of the base model without a push."""
-    entries = r.grid.experiment.conditions.get("evaluate", [])
-    for entry in entries:
-        if entry.get("kind") == "none" and (found := r.base(entry["arm"], entry["name"], None)) is not None:
-            return found
-    return None

@@ -369,7 +369,9 @@ def development_wanted(spec: Spec, conditions: Iterable[Condition]) -> int:
             continue
         name: str | None = condition.vectors[0]
         entry: VectorSpec | None = None
-        while name is not None:
+        seen: set[str] = set()
+        while name is not None and name not in seen:
+            seen.add(name)
             entry = spec.vectors.get(name) or control_vector(name)
             name = entry.of if entry else None
         tried = entry.calibrate if entry else None

@@ -8,20 +8,19 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.number_format import number
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.truncation import counted_dagger
+from windowshift.core.contract.truncation import counted_dagger, dagger, dagger_note
 from windowshift.core.measure.calibration import DosePoint
 from windowshift.core.measure.steering_results import (
-    ControlEffect,
     DoseCurve,
     IsoKlDose,
     LayerSweep,
     MatchedDose,
     SteeringResults,
 )
+from windowshift.core.measure.vector_controls import FEWEST_DIRECTIONS, RandomDirections
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.settings.soundness import COHERENCE, REPETITION
 
-CONTROL_LIMIT = 0.25
 NOTHING_ELSE = SteeringResults()
 KL_NOTE = "KL: 95th percentile over tokens of KL(steered ‖ base), nats a token"
 BETWEEN = f"{KL_NOTE}, interpolated between the alphas that a search measured"
@@ -41,7 +40,7 @@ def steering_blocks(found: SteeringResults, behaviour: Behaviour) -> Iterator[Bl
     if found.iso_kl:
         yield from iso_kl_blocks(found.iso_kl, behaviour)
     if found.controls:
-        yield from control_blocks(found.controls, behaviour)
+        yield from control_blocks(found, behaviour)
     yield from fired_blocks(found)
 
 
@@ -226,24 +225,94 @@ def _on(tokens: str) -> str:
     return "" if tokens == "all" else f", {tokens} tokens"
 
 
-def control_blocks(controls: tuple[ControlEffect, ...], behaviour: Behaviour) -> Iterator[Block]:
-    """What control vectors do beside the real one."""
-    yield Heading("Controls on the base model, beside the real vector at the same dose")
-    rows, words = [], behaviour.scale.words
-    for one in controls:
-        kept = one.share is not None and one.share.value < CONTROL_LIMIT
+_CONTROL_VERDICTS = {
+    "inert": ("inert", ""),
+    "acts": ("ACTS", "yellow"),
+    "opposite": ("opposite", ""),
+    "open": ("open", "yellow"),
+    None: ("—", "dim"),
+}
+_NULL_VERDICTS = {
+    "beyond": ("beyond them", ""),
+    "within": ("NOT beyond", "yellow"),
+    "open": ("open", "yellow"),
+    "few": (f"fewer than {FEWEST_DIRECTIONS}", "dim"),
+}
+
+
+def control_blocks(found: SteeringResults, behaviour: Behaviour) -> Iterator[Block]:
+    """What control vectors do beside the real one: to the base model, as fine-tunes, and random ones all together."""
+    words = behaviour.scale.words
+    for tuned in (False, True):
+        own = [one for one in found.controls if (one.generate is not None) == tuned]
+        if not own:
+            continue
+        several = len({one.generate for one in own}) > 1
+        yield Heading(
+            "Fine-tunes under controls, without a push, beside those under the real vector at the same dose"
+            if tuned
+            else "Controls on the base model, beside the real vector at the same dose"
+        )
+        rows = []
+        for one in own:
+            word, style = _CONTROL_VERDICTS[one.verdict]
+            mark = dagger(one.truncated)
+            third = shown(one.difference, words.effect_format) if tuned else with_interval(one.share, 2)
+            rows.append(
+                (
+                    Item(f"{one.generate}: {one.condition}" if several else one.condition),
+                    Item(one.control),
+                    Item(shown(one.effect, words.effect_format) + mark),
+                    Item(shown(one.real_effect, words.effect_format, missing=f"— ({one.real})")),
+                    Item(third + (mark if one.share else "")),
+                    Item(word, style),
+                    Item("—" if one.effect is None else str(one.effect.n)),
+                )
+            )
+        third_head = "control − real" if tuned else "share"
+        heads = ("condition", "control", f"effect ({words.effect})", "the real one's", third_head, "verdict", "n")
+        yield Table(heads, tuple(rows))
+        note = (
+            "Effect: the fine-tune against the base model, both without a push; the verdict is of its size over the "
+            "real one's, as above."
+            if tuned
+            else "Share: size of the control's effect over the size of the real one's. The verdict goes by the ends of "
+            "its interval: inert where the upper one is below ¼, acts where the lower one is above; a flipped vector "
+            "is opposite where both effects are surely on two sides of 0."
+        )
+        yield Line(note, "dim")
+        if any(one.truncated for one in own):
+            yield Line(f"{dagger_note(behaviour.scale)}.", "dim")
+    yield from random_blocks(found.random, behaviour)
+
+
+def random_blocks(found: tuple[RandomDirections, ...], behaviour: Behaviour) -> Iterator[Block]:
+    """Each real effect among those of random directions."""
+    if not found:
+        return
+    form = behaviour.scale.words.effect_format
+    yield Heading("Among random directions at the same dose")
+    rows = []
+    for one in found:
+        word, style = _NULL_VERDICTS[one.verdict]
+        label = one.condition if one.generate is None else f"{one.condition}, fine-tune on {one.generate}"
         rows.append(
             (
-                Item(one.condition),
-                Item(one.control),
-                Item(shown(one.effect, words.effect_format)),
-                Item(shown(one.real_effect, words.effect_format, missing=f"— ({one.real})")),
-                Item(with_interval(one.share, 2) if one.share else "—", "" if kept else "yellow"),
+                Item(label),
+                Item(shown(one.effect, form)),
+                Item(f"{form.text(one.mean)} ({form.text(one.low)} … {form.text(one.high)})"),
+                Item(str(one.directions)),
+                Item(f"{one.p:.2g}"),
+                Item(word, style),
             )
         )
-    yield Table(("condition", "control", f"effect ({words.effect})", "the real one's", "share"), tuple(rows))
-    yield Line("Share: size of the control's effect over the size of the real one's; a good control stays below ¼.",
-               "dim")  # fmt: skip
+    yield Table(("condition", "effect", "random: mean (range)", "directions", "rank p", "verdict"), tuple(rows))
+    yield Line(
+        "Range: where 95 of 100 further random directions would lie (t, over directions). The verdict goes by the end "
+        "of the effect's interval that is nearer to it: beyond where it is outside. Rank p: (1 + directions as far "
+        "from their mean) / (1 + directions).",
+        "dim",
+    )
 
 
 def fired_blocks(found: SteeringResults) -> Iterator[Block]:

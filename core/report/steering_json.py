@@ -27,6 +27,7 @@ def steering_json(found: SteeringResults) -> dict[str, Any]:
         "matches": [asdict(one) for one in found.matches],
         "iso_kl": [asdict(one) for one in found.iso_kl],
         "controls": [asdict(one) for one in found.controls],
+        "random": [asdict(one) for one in found.random],
         "fired": [{"job": label, **asdict(one)} for label, one in found.fired],
     }
 

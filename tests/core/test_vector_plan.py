@@ -569,12 +569,15 @@ def place(plan: Plan, use: str) -> str:
         ("[no_prefix, {steer: [length, length], iso_kl: 1}]", "iso_kl solves for the alpha of one vector"),
         ("[no_prefix, {steer: length, iso_kl: 1000}]", "iso_kl"),
         ("[no_prefix, {steer: length, iso_kl: much}]", "iso_kl"),
+        ("[no_prefix, {steer: round, iso_kl: 1}]", "vectors.round is made of itself: round → round"),
         ("[no_prefix, {steer: lenght, iso_kl: 1}]", "there is no vector 'lenght': did you mean 'length'?"),
     ],
 )
 def test_an_iso_kl_that_cannot_be_is_refused_in_one_sentence(tiny_llama: Path, evaluate: str, says: str) -> None:
     with pytest.raises(SpecError) as caught:
-        planned(tiny_llama, LENGTH, evaluate)
+        planned(
+            tiny_llama, f"{LENGTH}\nround: {{control: flipped, of: round}}" if "round" in evaluate else LENGTH, evaluate
+        )
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 

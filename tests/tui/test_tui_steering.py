@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from textual.pilot import Pilot
 
 from tests.generated_steering import LAYER, NOT_MADE, OUT_OF_REACH, alpha_of
 from tests.tui_pilot import app, arrive, screen_text, settle, store, until
+from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.vector_file import read_vector
 from windowshift.core.measure.calibration import DosePoint
-from windowshift.core.measure.steering_results import DoseCurve
+from windowshift.core.measure.iso_kl import KlPoint
+from windowshift.core.measure.steering_results import DoseCurve, IsoKlDose
 from windowshift.core.measure.vector_cosines import cosines_across, cosines_at
 from windowshift.core.report.figure_file import write_plot
 from windowshift.core.report.gallery import coherence_plot, dose_plot
@@ -25,6 +28,7 @@ from windowshift.tui.read import cell_labels
 from windowshift.tui.read.column_heads import column_heads
 from windowshift.tui.read.fits import spread_in
 from windowshift.tui.read.snapshot import CellKey, GridChoice, GridSnapshot, Page, read_experiment, read_grid
+from windowshift.tui.read.steering_snapshot import read_steering
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.screens.compare.aligned import BesideChoice, read_beside
@@ -33,7 +37,7 @@ from windowshift.tui.screens.compare.table import CompareTable
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.screens.jobs.job_result import result_lines
 from windowshift.tui.screens.jobs.screen import JobsScreen
-from windowshift.tui.screens.steering.parts import PARTS
+from windowshift.tui.screens.steering.parts import PARTS, Shown, SteeringPart, part_lines
 from windowshift.tui.screens.steering.screen import SteeringScreen
 from windowshift.tui.text.theme import DARK, ink
 from windowshift.tui.widgets.pane import Pane
@@ -254,6 +258,37 @@ async def test_layers_doses_and_matches(workspace: Path) -> None:
         assert "no dose curve of 'random'" in screen.query_one("#dose-figure", Picture).text
         await pilot.press("left")
         assert "'random' controls 'length' and is used at its layer, 1." in left(screen)
+
+
+def test_doses_of_equal_kl_stand_among_the_matches(workspace: Path) -> None:
+    with closing(Reader(workspace)) as reader:
+        found = read_steering(reader, "med-short")
+    assert found is not None
+    kl = Estimate(1.01, 0.9, 1.2, 512)
+    points = (KlPoint(0.5, 0.1), KlPoint(1.0, 0.4), KlPoint(2.0, 1.6))
+    dose = IsoKlDose("length", "all", 1.0, LAYER, 1.5, 1.4, None, 0.3, kl, 16, points)
+    far = IsoKlDose("length", "all", -9.0, LAYER, None, None, None, None, None, 16, (), "out of reach: at alpha −6")
+    found = replace(found, results=replace(found.results, iso_kl=(far, dose)))
+    shown = Shown(found, "length", None, "", 0)
+
+    def text(part: SteeringPart, width: int = 120) -> str:
+        lines = part_lines(part, shown, width, ink(DARK))
+        return "\n".join("".join(piece for piece, _ in line) for line in lines)
+
+    matches = text("matches")
+    row = next(line for line in matches.splitlines() if "1.50 [1.40, not measured]" in line)
+    assert "1.01 [0.90, 1.20]" in row
+    assert "16, 512" in row
+    assert "out of reach: at alpha −6" in matches
+    # In the dose-response each alpha within what was measured has its KL, and the others none.
+    curve = next(one for one in found.results.curves if one.vector == "length")
+    table = text("doses")
+    assert "KL" in table
+    for point in curve.points:
+        known = found.results.kl_at("length", "all", point.alpha)
+        inside = point.alpha == 0 or 0.5 <= point.alpha <= 2.0
+        assert (known is not None) == inside
+    assert max(map(len, text("matches", 80).splitlines())) <= 80
 
 
 async def test_controls_and_proofs(workspace: Path) -> None:

@@ -105,7 +105,7 @@ def _blocks(part: SteeringPart, shown: Shown) -> list[Block]:
         ] or [Line(f"No dose of '{name}' is matched.", "dim")]
     elif part == "controls":
         none = [Line("No control is evaluated: a spec takes  vectors: {random: {control: random, of: NAME}}", "dim")]
-        blocks = steering_blocks.control_blocks(results.controls, behaviour) if results.controls else none
+        blocks = steering_blocks.control_blocks(results, behaviour) if results.controls else none
         blocks = [*blocks, *_proofs(results)]
     elif part == "inside":
         blocks = _inside(found, name)
