@@ -18,7 +18,14 @@ from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import RESAMPLES
 from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.base_match import BaseMatch, matched_rows
-from windowshift.core.measure.comparison import Compared, done_columns, extreme, lowest_condition, paired_difference
+from windowshift.core.measure.comparison import (
+    Compared,
+    cut_in_cells,
+    done_columns,
+    extreme,
+    lowest_condition,
+    paired_difference,
+)
 from windowshift.core.measure.grid import load_grid
 from windowshift.core.measure.line import FittedLine
 from windowshift.core.measure.measures import Fit
@@ -27,6 +34,7 @@ from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import (
     average,
     by_run,
+    cut_in_data,
     kept,
     mean_effect,
     mean_uplift,
@@ -84,6 +92,8 @@ class PairedRow:
     measures: dict[ArmMeasure, Compared]
     missing: MissingScores | None = None
     dose: BaseMatch | None = None
+    truncated: tuple[int, int] = (0, 0)
+    data_truncated: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +180,7 @@ def compare_arms(
                 {name: _compared(name, both, found[pair][name]) for name, both in measured.items()},
                 missing_between(r, *(done_columns(arms[name], pair.generate, train) for name, train in pair.rows)),
                 matched_rows(r, [(name, pair.generate, train) for name, train in pair.rows]),
+                *_cut(pair, arms),
             )
             for pair, measured in own.items()
         ),
@@ -207,6 +218,16 @@ def _pairs(arms: dict[str, ArmAxes], experiment: ExperimentRow) -> Iterator[Pair
             both_plain = train in arms["prefix"].plain and other in steered.plain
             if both_plain or entries[other].get("match") == train:
                 yield Pair(generate, train, other)
+
+
+def _cut(pair: Pair, arms: dict[str, ArmAxes]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What was cut off behind the measures of a pair, prefix first."""
+    steering, prefix = ((arms[name], train) for name, train in pair.rows)
+    cells, data = (
+        tuple(count(arm, pair.generate, train) for arm, train in (prefix, steering))
+        for count in (cut_in_cells, cut_in_data)
+    )
+    return (cells[0], cells[1]), (data[0], data[1])
 
 
 def _measured(pair: Pair, arms: dict[str, ArmAxes], sounds: dict[str, ArmAxes]) -> dict[ArmMeasure, _Both]:

@@ -19,6 +19,7 @@ from windowshift.core.measure.row_measures import (
     NO_CONDITION,
     by_run,
     cell_change,
+    cut_in_data,
     kept,
     mean_effect,
     mean_uplift,
@@ -53,7 +54,8 @@ class Comparison:
     """Rows side by side.
 
     `lowest` is the eval condition of each row's extreme; `tallies` count its cells. `truncated` counts what was cut
-    off of those and of the base model's under the same conditions, which nearly every measure is against. `missing`
+    off of those and of the base model's under the same conditions, which nearly every measure is against,
+    `data_truncated` what was of D and of the base model under the train condition. `missing`
     says what scores the second row lacks against the first, over the arms' own eval conditions.
     """
 
@@ -63,6 +65,7 @@ class Comparison:
     lowest: tuple[str | None, ...]
     tallies: tuple[Tally, ...]
     truncated: tuple[int, ...] = ()
+    data_truncated: tuple[int, ...] = ()
     missing: MissingScores | None = None
 
     def measure(self, name: MeasureName) -> Compared:
@@ -98,6 +101,7 @@ def compare_rows(r: Resampled, rows: Sequence[RowKey]) -> Comparison:
     lowest: list[str | None] = []
     tallies: list[Tally] = []
     truncated: list[int] = []
+    in_data: list[int] = []
     for name, generate, train in rows:
         arm = arms.get(name)
         if arm is None or (generate, train) not in arm.rows:
@@ -106,11 +110,13 @@ def compare_rows(r: Resampled, rows: Sequence[RowKey]) -> Comparison:
             lowest.append(None)
             tallies.append(Tally(0, 0, 0, 0))
             truncated.append(0)
+            in_data.append(0)
             continue
         place = lowest_condition(arm)
         lowest.append(place)
         tallies.append(_tally(arm, generate, train))
-        truncated.append(tallies[-1].truncated + _tally(arm, generate, BASE).truncated)
+        truncated.append(cut_in_cells(arm, generate, train))
+        in_data.append(cut_in_data(arm, generate, train))
         found: dict[MeasureName, Callable[[int | None], Sampled]] = {
             "train_mean_ratio": partial(surprise, arm, generate, train),
             "uplift": partial(mean_effect, arm, generate, train),
@@ -137,6 +143,7 @@ def compare_rows(r: Resampled, rows: Sequence[RowKey]) -> Comparison:
         tuple(lowest),
         tuple(tallies),
         tuple(truncated),
+        tuple(in_data),
         _missing(r, arms, rows[0], rows[1]) if len(rows) > 1 else None,
     )
 
@@ -172,6 +179,11 @@ def extreme(arm: ArmAxes, generate: str, train: str, evaluate: str | None) -> Sa
     if evaluate is None:
         return Sampled(reason=arm.lacking_of("", BASE, arm.evaluates, None) or NO_CONDITION)
     return by_run(arm, lambda seed: cell_change(arm, generate, train, evaluate, BASE, seed))
+
+
+def cut_in_cells(arm: ArmAxes, generate: str, train: str) -> int:
+    """The completions of a row that were cut off, and of the base model under the same eval conditions."""
+    return _tally(arm, generate, train).truncated + _tally(arm, generate, BASE).truncated
 
 
 def _tally(arm: ArmAxes, generate: str, train: str) -> Tally:

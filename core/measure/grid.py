@@ -58,7 +58,7 @@ class Grid:
     and `tallies` counts the completions of each. References are the base model under train conditions that are no cell
     of the grid: their job numbers, with whether they are done.
     `data_sums` and `data_counts` are the same for the parts of D: (sources, D's prompts); `data_done` says
-    whether a part is all there (empty: all are). `sds`
+    whether a part is all there (empty: all are), `data_cut` how many of its completions were cut off. `sds`
     are the cells' sample standard deviations (NaN below two). `phrases` says by which phrase a
     prompt was asked, in the shape of `sums`; 0: by none. None: it is not known. `lengths` has the
     single scores of each cell and reference where a score that was cut off is a lower bound, else nothing. `asked`
@@ -77,6 +77,7 @@ class Grid:
     data_counts: Floats
     references: tuple[tuple[int, bool], ...] = ()
     data_done: tuple[bool, ...] = ()
+    data_cut: tuple[int, ...] = ()
     phrases: Numbers | None = None
     lengths: tuple[Lengths, ...] = ()
     asked: Floats | None = None
@@ -84,6 +85,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not self.data_done:
             object.__setattr__(self, "data_done", (True,) * len(self.sources))
+        if not self.data_cut:
+            object.__setattr__(self, "data_cut", (0,) * len(self.sources))
 
 
 Numbers = NDArray[np.int32]
@@ -106,11 +109,14 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
             jobs[cell.job] = _load(reader, cell.job, behaviour)
     datasets: dict[int, list[tuple[int, int, float | None, str, int]]] = {}
     parts: list[PromptScores] = []
+    data_cut: list[int] = []
     for source in sources:
         if source.job not in datasets:
             datasets[source.job] = reader.phrased_scores(source.job, behaviour.name, weighted=True)
         rows = [row for row in datasets[source.job] if source.first <= row[0] < source.last]
-        parts.append(arrays([row[:4] for row in rows], behaviour.scale)[0])
+        scored, cut = arrays([row[:4] for row in rows], behaviour.scale)
+        parts.append(scored)
+        data_cut.append(cut)
     wanted = dict.fromkeys(source.reference for source in sources if source.reference is not None)
     references = [number for number in wanted if number not in jobs]
     loaded = [jobs[cell.job] for cell in cells]
@@ -133,6 +139,7 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
         data_counts=data_counts,
         references=tuple((number, done[number]) for number in references),
         data_done=tuple(done[source.job] for source in sources),
+        data_cut=tuple(data_cut),
         phrases=_tabulate_phrases([(rows, phrases) for rows, _, phrases, _ in loaded]),
         lengths=_lengths([(rows, cut) for rows, _, _, cut in loaded]) if bounds else (),
         asked=None if behaviour.counts else tabulate([_each(rows) for rows, *_ in loaded])[1],

@@ -32,6 +32,7 @@ from windowshift.core.measure.resampled import Key, Resampled
 from windowshift.core.measure.row_measures import (
     by_run,
     cell_change,
+    cut_in_data,
     data,
     kept,
     mean_effect,
@@ -229,7 +230,8 @@ class _Measurer:
         )
         shown = ratio.estimate if self.r.scale.kind == "ratio" else None
         reason = next((one.reason for one in (x, y) if not one.there), None)
-        return Point(generate, train, seed, shown, x.estimate, y.estimate, effect.estimate, dataset.estimate, reason)
+        found = (shown, x.estimate, y.estimate, effect.estimate, dataset.estimate)
+        return Point(generate, train, seed, *found, reason, cut_in_data(self.arm, generate, train))
 
     def _lines(self, rows: Sequence[tuple[str, str]], seed: int | None) -> dict[str | None, FittedLine]:
         """The line of the averages, under None, and that of each eval condition."""

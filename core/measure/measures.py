@@ -43,7 +43,7 @@ class Point:
     `x` is how surprising D is under the train condition, base mean under it against the mean of D;
     `y` the uplift averaged over eval conditions; both on the link scale. `ratio` is `train_mean_ratio` (None
     where means do not compare by ratio), `effect` the average of the effects as they are shown, and `data` the
-    mean of D. A row without `y` says why.
+    mean of D. A row without `y` says why. `truncated` counts what was cut off behind `ratio`, `x` and `data`.
     """
 
     generate: str
@@ -55,6 +55,7 @@ class Point:
     effect: Estimate | None
     data: Estimate | None
     reason: str | None
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

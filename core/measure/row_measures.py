@@ -46,6 +46,14 @@ def data(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     return Sampled(float(found.values[0]), found.draws[:, 0], int(found.n[0]), int(found.prompts[0]), ends=ends)
 
 
+def cut_in_data(arm: ArmAxes, generate: str, train: str) -> int:
+    """The completions that were cut off behind how surprising D is: D's, and the base model's as it is trained."""
+    r, parts = arm.resampled, arm.parts(generate, train, None)
+    columns = [r.reference(arm.name, part, None) for part in parts]
+    found = {column for column in columns if column is not None}
+    return sum(r.grid.data_cut[part] for part in parts) + sum(r.tally(column).truncated for column in found)
+
+
 def position(arm: ArmAxes, generate: str, train: str, seed: int | None) -> Sampled:
     """How surprising D is under the train condition: the base model's mean against that of D, on the link scale."""
     r, parts = arm.resampled, arm.parts(generate, train, seed)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 from windowshift.core.contract.estimate import runs_note
 from windowshift.core.contract.number_format import NumberFormat
 from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.truncation import dagger
+from windowshift.core.contract.truncation import dagger, dagger_note
 from windowshift.core.measure.arm_comparison import ARM_MEASURES, AVERAGED, ArmMeasure, ArmsComparison, PairedRow
 from windowshift.core.measure.base_match import Verdict
 from windowshift.core.measure.comparison import Compared
@@ -103,6 +104,8 @@ def arms_json(found: ArmsComparison) -> dict[str, Any]:
                     for name in measures_of(ARM_MEASURES, found.scale)
                 },
                 "dose": None if row.dose is None else asdict(row.dose),
+                "truncated": dict(zip(("prefix", "steering"), row.truncated, strict=True)),
+                "data_truncated": dict(zip(("prefix", "steering"), row.data_truncated, strict=True)),
                 # What scores steering lacks against prefix.
                 "missing": missing_json(row.missing),
             }
@@ -149,7 +152,11 @@ def average_blocks(found: ArmsComparison) -> Iterator[Block]:
         "dim",
     )
     yield Heading(f"Average over {found.averaged} matched {'pair' if found.averaged == 1 else 'pairs'} under a push")
-    yield measures_table([(name, found.average[name]) for name in measures_of(AVERAGED, found.scale)], found.scale)
+    cut = (sum(row.truncated[0] for row in found.rows), sum(row.truncated[1] for row in found.rows))
+    averaged = [(name, found.average[name]) for name in measures_of(AVERAGED, found.scale)]
+    yield measures_table(averaged, found.scale, {}, cut)
+    if any(cut):
+        yield Line(f"{dagger_note(found.scale)}.", "dim")
     change = f", in {words.change.strip()}" if words.change else ""
     link = f"log-odds: the same on the scale of the fit ({words.link}); " if words.two else ""
     yield Line(LEGEND.format(effect=words.effect, link=link, spread=words.spread, change=change), "dim")
@@ -164,7 +171,10 @@ def pair_blocks(found: ArmsComparison, row: PairedRow) -> Iterator[Block]:
     """The measures of one matched pair."""
     data = f", {row.pair.generate} data" if len({each.pair.generate for each in found.rows}) > 1 else ""
     yield Heading(f"Trained under {row.pair.prefix} | {row.pair.steering}{data}")
-    yield measures_table([(name, row.measures[name]) for name in measures_of(ARM_MEASURES, found.scale)], found.scale)
+    shown_measures = [(name, row.measures[name]) for name in measures_of(ARM_MEASURES, found.scale)]
+    yield measures_table(shown_measures, found.scale, {"train_mean_ratio": row.data_truncated}, row.truncated)
+    if any((*row.truncated, *row.data_truncated)):
+        yield Line(f"{dagger_note(found.scale)}.", "dim")
     if row.dose is not None and row.dose.against is not None:
         against = found.scale.words.against_format.whole(row.dose.against) + dagger(row.dose.truncated)
         words, style = MATCHED[row.dose.verdict]
@@ -175,30 +185,44 @@ def pair_blocks(found: ArmsComparison, row: PairedRow) -> Iterator[Block]:
         yield missing
 
 
-def measures_table(rows: list[tuple[ArmMeasure, Compared]], scale: Scale) -> Table:
-    """Measures of both arms, with the difference, paired by prompt."""
+def measures_table(
+    rows: list[tuple[ArmMeasure, Compared]],
+    scale: Scale,
+    behind: Mapping[ArmMeasure, tuple[int, int]] = MappingProxyType({}),
+    truncated: tuple[int, int] = (0, 0),
+) -> Table:
+    """Measures of both arms, with the difference, paired by prompt.
+
+    `truncated` counts what was cut off behind them by arm, `behind` what was where a measure rests on something else.
+    """
     return Table(
         ("measure", "prefix", "steering", "steering − prefix"),
         tuple(
             (
                 Item(label_of(name, scale)),
                 *(
-                    Item(shown(value, format_of(name, scale), missing=f"— ({reason})"), "" if value else "dim")
-                    for value, reason in zip(one.values, one.reasons, strict=True)
+                    Item(shown(value, format_of(name, scale), missing=f"— ({reason})") + mark, "" if value else "dim")
+                    for value, reason, mark in zip(
+                        one.values, one.reasons, _marks(one, behind.get(name, truncated)), strict=True
+                    )
                 ),
-                Item(*_difference(name, one, scale)),
+                Item(*_difference(name, one, scale, dagger(*behind.get(name, truncated)))),
             )
             for name, one in rows
         ),
     )
 
 
-def _difference(name: ArmMeasure, one: Compared, scale: Scale) -> tuple[str, str]:
+def _marks(one: Compared, truncated: tuple[int, int]) -> tuple[str, ...]:
+    return tuple(dagger(cut) if value else "" for value, cut in zip(one.values, truncated, strict=True))
+
+
+def _difference(name: ArmMeasure, one: Compared, scale: Scale, mark: str) -> tuple[str, str]:
     found = one.difference
     if found is None:
         return "—", "dim"
     sure = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
-    return format_of(name, scale, difference=True).whole(found), "bold" if sure else ""
+    return format_of(name, scale, difference=True).whole(found) + mark, "bold" if sure else ""
 
 
 def _both(one: Compared) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from windowshift.core.contract.number_format import NumberFormat, number
-from windowshift.core.contract.truncation import DAGGER, dagger_note
+from windowshift.core.contract.truncation import DAGGER, dagger, dagger_note
 from windowshift.core.measure.measures import ArmMeasures, Fit
 from windowshift.core.report.page import Block, Heading, Item, Line, Table, shown, with_interval
 from windowshift.core.report.report import Report
@@ -36,9 +36,15 @@ def fit_blocks(report: Report, arm: ArmMeasures) -> Iterator[Block]:
         y = words.link_format.whole(point.y) if point.y else (point.reason or "—")
         label = row_label(arm, point.generate, point.train)
         label += row_dagger(arm, point.generate, point.train)
-        rows.append((Item(label), Item(shown(place, words.surprise_format)), Item(y)))
+        rows.append(
+            (
+                Item(label),
+                Item(shown(place, words.surprise_format) + (dagger(point.truncated) if place else "")),
+                Item(y),
+            )
+        )
     yield Table((row_label(arm, "data", "train"), words.surprise, uplift), tuple(rows))
-    cut = any(DAGGER in row[0].text for row in rows)
+    cut = any(DAGGER in item.text for row in rows for item in row)
     yield Line(f"{FIT_LEGEND} {dagger_note(arm.scale)}." if cut else FIT_LEGEND, "dim")
     yield Heading(f"Fit for each eval condition, {arm.arm} arm")
     yield Table(

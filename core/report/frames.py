@@ -42,7 +42,7 @@ ROWS = (
 POINTS = (
     *("arm", "generate", "train", "seed"),
     *_estimates("train_mean_ratio", "x", "y", "effect", "data_mean"),
-    "reason",
+    *("truncated", "reason"),
 )
 FITS = (
     *("arm", "generate", "seed", "evaluate", "points", "rows"),
@@ -117,14 +117,15 @@ def points(report: Report) -> DataFrame:
 
     Columns: `arm`, `generate`, `train`, `seed`, `train_mean_ratio` (None where means do not compare by ratio), `x`
     (how surprising D is under the train condition) and `y` (the uplift averaged over eval conditions), both on the
-    link scale, `effect` (the same average as it is shown), `data_mean` (of D), `reason`.
+    link scale, `effect` (the same average as it is shown), `data_mean` (of D), completions
+    `truncated` behind `x` and `data_mean` (D's, and the base model's under the train condition), `reason`.
     """
     found = []
     for arm in report.measures.arms.values():
         for group in (arm.whole, *arm.by_seed.values()):
             for point in group.points:
                 row: dict[str, Any] = {"arm": arm.arm, "generate": point.generate, "train": point.train}
-                row |= {"seed": point.seed, "reason": point.reason}
+                row |= {"seed": point.seed, "truncated": point.truncated, "reason": point.reason}
                 row |= _numbers("train_mean_ratio", point.ratio) | _numbers("x", point.x) | _numbers("y", point.y)
                 found.append(row | _numbers("effect", point.effect) | _numbers("data_mean", point.data))
     return _frame(POINTS, found)

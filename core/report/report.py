@@ -308,6 +308,7 @@ def _point(point: Point) -> dict[str, Any]:
         "train": point.train,
         "seed": point.seed,
         **_numbers("train_mean_ratio", point.ratio),
+        "data_truncated": point.truncated,
         **_numbers("x", point.x),
         **_numbers("y", point.y),
         **_numbers("effect", point.effect),

@@ -315,11 +315,17 @@ def _summary(
     words = behaviour.scale.words
     spread, surprise = spread_in(grid, row, fits), surprise_in(grid, row, fits)
     known = published.values.get(row.train) if published else None
+    means = "" if spread is None else dagger(*(bool(cut_of(cell, "mean")) for cell in row.own_cells))
+    in_data = "" if surprise is None else dagger(row.cut)
     return (
         middle,
-        Face(words.spread_format.text(spread, narrow=True), kind="pending" if spread is None else "done"),
+        Face(words.spread_format.text(spread, narrow=True), kind="pending" if spread is None else "done", dagger=means),
         Face("" if known is None else words.spread_format.text(known, narrow=True), kind="pending"),
-        Face("" if surprise is None else words.surprise_format.text(surprise, narrow=True), kind="pending"),
+        Face(
+            "" if surprise is None else words.surprise_format.text(surprise, narrow=True),
+            kind="pending",
+            dagger=in_data,
+        ),
     )
 
 

@@ -130,7 +130,7 @@ class GridRow:
     """The cells of one train condition in column order.
 
     `data_mean` is the mean of its D over `data_n` scores, `train_mean` the base model's under the train condition,
-    over `train_n`; None until all of it is there.
+    over `train_n`; None until all of it is there. `cut` counts what was cut off behind both, `data_cut` behind D alone.
 
     The first `own` cells are under eval conditions of the row's arm: its summaries are over those alone.
     """
@@ -142,6 +142,8 @@ class GridRow:
     train_mean: float | None = None
     data_n: int = 0
     train_n: int = 0
+    cut: int = 0
+    data_cut: int = 0
 
     @property
     def own_cells(self) -> tuple[GridCell | None, ...]:
@@ -343,7 +345,7 @@ def _rows(
     columns: Sequence[str],
     own: int,
 ) -> list[GridRow]:
-    data: dict[tuple[int, int, int], list[float] | None] = {}
+    data: dict[tuple[int, int, int], tuple[list[float], int] | None] = {}
     rows = []
     by_train: dict[str, dict[str, CellRow]] = {}
     for cell in shown:
@@ -353,9 +355,10 @@ def _rows(
         scores = [
             _data(reader, part, behaviour, data) for part in {(p.job, p.first, p.last): p for p in parts}.values()
         ]
-        known = [value for part in scores for value in part or ()]
+        known = [value for part in scores if part for value in part[0]]
+        in_data = sum(part[1] for part in scores if part)
         whole = bool(known) and all(part is not None for part in scores)
-        under, n = _train_mean(reader, parts, base, behaviour.name, train)
+        under, n, cut = _train_mean(reader, parts, base, behaviour.name, train)
         rows.append(
             GridRow(
                 train,
@@ -365,36 +368,43 @@ def _rows(
                 data_n=len(known) if whole else 0,
                 train_mean=under,
                 train_n=n,
+                cut=cut + in_data,
+                data_cut=in_data,
             )
         )
     return rows
 
 
 def _data(
-    reader: Reader, part: SourceRow, behaviour: Behaviour, known: dict[tuple[int, int, int], list[float] | None]
-) -> list[float] | None:
-    """The scores of a part of D; None while its job is not done."""
+    reader: Reader,
+    part: SourceRow,
+    behaviour: Behaviour,
+    known: dict[tuple[int, int, int], tuple[list[float], int] | None],
+) -> tuple[list[float], int] | None:
+    """The scores of a part of D, and how many were cut off; None while its job is not done."""
     key = (part.job, part.first, part.last)
     if key not in known:
         known[key] = None
         if reader.job(part.job).state == "done":
             rows = [row for row in reader.weighted_scores(part.job, behaviour.name) if part.first <= row[0] < part.last]
             scores = (behaviour.scale.counted(value, finish) for _, _, value, finish in rows)
-            known[key] = [score for score in scores if score is not None]
+            cut = sum(value is not None and finish == "length" for _, _, value, finish in rows)
+            known[key] = [score for score in scores if score is not None], cut
     return known[key]
 
 
 def _train_mean(
     reader: Reader, parts: Sequence[SourceRow], base: dict[str, CellRow], behaviour: str, train: str
-) -> tuple[float | None, int]:
-    """The base model's mean under the parts' train conditions, weighted by their fractions, and its least n."""
+) -> tuple[float | None, int, int]:
+    """The base model's mean under the parts' train conditions, by their fractions; least n; what was cut off."""
     found = [_reference(reader, part, base, behaviour) for part in parts] or [finished(base.get(train))]
     weights = [part.fraction for part in parts] or [1.0]
     means = [one.mean for one in found if one is not None and one.mean is not None]
     if len(means) < len(found) or not sum(weights):
-        return None, 0
-    n = min(one.n for one in found if one is not None)
-    return sum(weight * mean for weight, mean in zip(weights, means, strict=True)) / sum(weights), n
+        return None, 0, 0
+    there = [one for one in found if one is not None]
+    mean = sum(weight * mean for weight, mean in zip(weights, means, strict=True)) / sum(weights)
+    return mean, min(one.n for one in there), sum(one.truncated for one in there)
 
 
 def _reference(reader: Reader, part: SourceRow, base: dict[str, CellRow], behaviour: str) -> Summary | None:

@@ -99,9 +99,10 @@ def lines_of(found: Measured) -> list[MeasureLine]:
         "cv_kept": f"{words.spread} kept",
         "extreme": _extreme(comparison.lowest),
     }
-    cut = [dagger(count) for count in comparison.truncated]
     lines = []
     for one in comparison.measures:
+        counts = comparison.data_truncated if one.measure == "train_mean_ratio" else comparison.truncated
+        cut = [dagger(count) for count in counts]
         form, difference = formats_of(one.measure, comparison.scale)
         values = tuple(
             number(form, value, mark) if value else (formats.NOTHING, _short(reason))
@@ -111,7 +112,7 @@ def lines_of(found: Measured) -> list[MeasureLine]:
             MeasureLine(
                 labels.get(one.measure, one.measure),
                 values,
-                number(difference, one.difference, dagger(*comparison.truncated[:2])),
+                number(difference, one.difference, dagger(*counts[:2])),
                 _published(one.measure, found),
             )
         )
@@ -245,7 +246,7 @@ class CompareTable(Drawn):
         tall = each < max([self.ONE_LINE, *(len(value) + len(interval) + 2 for value, interval in pairs)])
         for line in shown:
             lines += self._line(line, each, ink, beside=beside, tall=tall)
-        if any(self.found.comparison.truncated):
+        if any((*self.found.comparison.truncated, *self.found.comparison.data_truncated)):
             note: Pieces = [(dagger_note(self.found.comparison.scale, narrow=True), ink.dim)]
             lines += [[(" ", ink.dim), *line] for line in wrapped(note, max(20, width - 2))]
         return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from windowshift.core.contract import sanitise
 from windowshift.core.contract.estimate import ONE_RUN
+from windowshift.core.contract.truncation import dagger
 from windowshift.tui.read import cell_labels
 from windowshift.tui.read.cell_labels import Metric
 from windowshift.tui.read.snapshot import GridSnapshot, name_beside
@@ -38,7 +39,8 @@ def controls(grid: GridSnapshot, metric: Metric, width: int, ink: Ink) -> tuple[
     means = {row.data_mean for row in grid.rows if row.data_mean is not None}
     form = grid.behaviour.scale.words.value_format
     written = grid.behaviour.value_text if width >= UNIT_FROM else form.with_unit
-    data = f"D {written(means.pop(), narrow=True)}, " if len(means) == 1 and grid.together is None else "D "
+    cut = dagger(*(row.data_cut for row in grid.rows))
+    data = f"D {written(means.pop(), narrow=True)}{cut}, " if len(means) == 1 and grid.together is None else "D "
     if grid.experiment.row.data_size:
         data += f"n {grid.experiment.row.data_size}"
     return pieces, [(f"{data} ", ink.dim)]
