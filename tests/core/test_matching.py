@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.vector_file import Provenance, VectorHeader
 from windowshift.core.measure import matching
 from windowshift.core.measure.grid import PromptScores
 from windowshift.core.measure.matching import Match, match
+from windowshift.core.measure.trials import refined_trials
 
 ALPHAS = tuple(float(alpha) for alpha in np.linspace(-3, 3, 13))
 PROMPTS = 40
@@ -212,3 +214,59 @@ def test_the_same_rows_give_the_same_match() -> None:
     points = [rows(40 * math.exp(0.5 * alpha), noise=0.4, rng=rng) for alpha in ALPHAS]
     target = rows(50.0, noise=0.4, rng=rng)
     assert match(ALPHAS, points, target, scale=Scale.ratio()) == match(ALPHAS, points, target, scale=Scale.ratio())
+
+
+def test_a_refinement_goes_round_the_first_solution_as_far_as_its_interval() -> None:
+    header = VectorHeader("v", 1, 4, (2.0,), Provenance("m", "f", "test"), rms=(10.0,))
+    first = {"layer": 0, "alpha": -2.0, "alpha_low": -2.1, "alpha_high": -1.8}
+    trials = refined_trials({"points": 7}, header, first)
+    assert [one.alpha for one in trials] == pytest.approx(
+        [-3.0, -2.666667, -2.333333, -2.0, -1.666667, -1.333333, -1.0]
+    )
+    assert trials[0].dose == pytest.approx(-3.0 * 2 / 10)
+    wide = refined_trials({"points": 5}, header, {**first, "alpha_high": 0.0})
+    assert [one.alpha for one in wide] == pytest.approx([-6.0, -4.0, -2.0, 0.0, 2.0])
+    open_ended = refined_trials({"points": 3}, header, {**first, "alpha_low": None, "alpha_high": None})
+    assert [one.alpha for one in open_ended] == pytest.approx([-3.0, -2.0, -1.0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("prompts", "aim"), [(50, -1.2), (200, 0.9)])
+def test_a_refined_match_holds_the_truth_and_hardly_leans(
+    monkeypatch: pytest.MonkeyPatch, prompts: int, aim: float
+) -> None:
+    """On prompts of its own, at alphas that the first solution chose: neither biases the second."""
+    monkeypatch.setattr(matching, "RESAMPLES", 400)
+    header = VectorHeader("v", 1, 4, (1.0,), Provenance("m", "f", "test"), rms=(1.0,))
+
+    def curve(alpha: float) -> float:
+        return math.exp(4.5 + 1.1 * math.tanh(0.7 * alpha + 0.2))
+
+    held, reached, missed, runs = 0, [], 0, 100
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+
+        def drawn(alphas: Sequence[float], rng: np.random.Generator = rng) -> Match:
+            ease = rng.normal(0, 0.56, prompts)  # another set of prompts each time, the same under every alpha
+
+            def scores(mean: float) -> PromptScores:
+                noise = rng.normal(0, 0.6, prompts)
+                return np.arange(prompts), mean * np.exp(ease + noise - (0.56**2 + 0.6**2) / 2)
+
+            return match(alphas, [scores(curve(alpha)) for alpha in alphas], scores(curve(aim)), scale=Scale.ratio())
+
+        first = drawn(ALPHAS)
+        if first.alpha is None:
+            missed += 1
+            continue
+        solution = {"layer": 0, "alpha": first.alpha, "alpha_low": first.alpha_low, "alpha_high": first.alpha_high}
+        found = drawn([one.alpha for one in refined_trials({"points": 7}, header, solution)])
+        if found.alpha is None:
+            missed += 1
+            continue
+        low, high = found.alpha_low, found.alpha_high
+        held += (low is None or low <= aim) and (high is None or aim <= high)
+        reached.append(curve(found.alpha) / curve(aim))
+    assert missed <= 0.06 * runs
+    assert 0.90 <= held / (runs - missed) <= 1.0
+    assert np.mean(reached) == pytest.approx(1, abs=0.04)

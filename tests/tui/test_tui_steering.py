@@ -272,7 +272,7 @@ def test_doses_of_equal_kl_stand_among_the_matches(workspace: Path) -> None:
     shown = Shown(found, "length", None, "", 0)
 
     def text(part: SteeringPart, width: int = 120) -> str:
-        lines = part_lines(part, shown, width, ink(DARK))
+        lines = part_lines(part, shown, width, ink(DARK.name))
         return "\n".join("".join(piece for piece, _ in line) for line in lines)
 
     matches = text("matches")
