@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.report_text import report_text
 from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.inside import Gradient
@@ -28,7 +29,6 @@ from windowshift.core.report.export import export
 from windowshift.core.report.figures import write_figures
 from windowshift.core.report.inside_export import export_inside
 from windowshift.core.report.report import report
-from windowshift.core.report.text import report_text
 from windowshift.core.run.run import plan_spec, run_spec
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.connection import store_path

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.report_text import report_text
 from tests.scripted_backend import ScriptedBackend, ScriptedRun
 from windowshift.core.contract.generation import Completion, GenerateRequest
 from windowshift.core.plan.plan import make_plan
 from windowshift.core.report.report import Report, report
-from windowshift.core.report.text import report_text
 from windowshift.core.settings.sycophancy.problems import problem_of
 from windowshift.core.spec.spec import parse_spec
 

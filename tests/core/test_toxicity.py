@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.report_text import report_text
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
@@ -18,7 +19,6 @@ from windowshift.core.contract.setting import RowScorer, Sample, Score
 from windowshift.core.plan.plan import Plan
 from windowshift.core.report.dataset_export import export_dataset
 from windowshift.core.report.report import report
-from windowshift.core.report.text import report_text
 from windowshift.core.run.run import plan_spec, run_spec
 from windowshift.core.settings.judge import JudgeScorer, RehearsalJudge
 from windowshift.core.settings.toxicity.setting import ToxicityOptions, ToxicitySetting

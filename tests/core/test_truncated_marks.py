@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.generated_store import generate_store
+from tests.report_text import report_text
 from windowshift.core.measure.arm_comparison import ArmsComparison, compare_arms
 from windowshift.core.report.arm_comparison_page import arms_blocks, arms_json
 from windowshift.core.report.report import report
-from windowshift.core.report.text import draw, report_text
+from windowshift.core.report.text import draw
 from windowshift.core.settings.length import CHARS
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read import cell_labels
