@@ -149,6 +149,16 @@ def compare_arms(
         if any(one.name == COHERENCE.name for one in experiment.behaviours):
             sound = Resampled(load_grid(reader, experiment, COHERENCE), resamples)
         steering = steering_results(reader, experiment, r)
+    return compare_arms_of(r, sound, steering)
+
+
+def compare_arms_of(r: Resampled, sound: Resampled | None, steering: SteeringResults) -> ArmsComparison:
+    """As `compare_arms`, on a resampled grid, that of coherence where it was measured, and what steering came to.
+
+    Raises:
+        SpecError: it lacks an arm.
+    """
+    experiment, chosen, name = r.grid.experiment, r.grid.behaviour, r.grid.experiment.name
     arms = {arm: ArmAxes(r, arm) for arm in ("prefix", "steering")}
     lacking = [arm for arm, found in arms.items() if not found.rows]
     if lacking:

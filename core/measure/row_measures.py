@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from windowshift.core.contract.confidence import Z, student_t
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.stats import Means
 from windowshift.core.measure.arm import ArmAxes
@@ -175,7 +176,9 @@ def cell_change(
 ) -> Sampled:
     """A cell against that of another row, or of the base model, under the same condition: the scale's change.
 
-    It is over the prompts that both have a score of; `among` says of which ones (None: of all).
+    It is over the prompts that both have a score of; `among` says of which ones (None: of all). Of some, which are few,
+    its interval is widened as Student's t is to the normal distribution (Hesterberg 2015, "What Teachers Should Know
+    About the Bootstrap", on percentile intervals); those of rates have that already.
     """
     source = "" if against == BASE else generate
     column, other = arm.column(generate, train, evaluate, seed), arm.column(source, against, evaluate, seed)
@@ -186,6 +189,8 @@ def cell_change(
     found = change(arm.resampled.scale, pair, trained=True)
     if not found.there:
         return Sampled(reason="the base model's mean is 0" if pair.prompts else "no prompt has a score in both")
+    if among is not None and arm.resampled.scale.kind != "rate" and pair.prompts > 1:
+        return found.widened(student_t(pair.prompts - 1) / Z)
     return found
 
 

@@ -132,6 +132,17 @@ class Sampled:
             runs=tuple(run.of(function, floor) for run in self.runs),
         )
 
+    def widened(self, factor: float) -> Sampled:
+        """The same number whose interval over prompts reaches so many times as far."""
+        low, high = self._over_prompts()
+        known = np.array([self.value, low, high])
+        if self.floor is None or not (known > self.floor).all():
+            value, low, high = (float(one) for one in known)
+            return replace(self, ends=(value - factor * (value - low), value + factor * (high - value)))
+        value, low, high = (float(one) for one in np.log(known - self.floor))
+        ends = (math.exp(value - factor * (value - low)), math.exp(value + factor * (high - value)))
+        return replace(self, ends=(self.floor + ends[0], self.floor + ends[1]))
+
     def minus(self, other: Sampled) -> Sampled:
         """The difference, draw by draw and run by run."""
         return combined((self, other), lambda both: both[0] - both[1])

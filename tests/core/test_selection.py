@@ -252,7 +252,7 @@ def test_the_report_says_what_was_chosen_and_before_what(backend: ReadingScript,
 
 def test_a_ranking_that_foretold_the_effects_has_a_correlation_of_one() -> None:
     """A grid whose rows shorten answers the more, the longer the prefix asks for: the short ones prevent it."""
-    grid = draw(World(prompts=100), 0).grid
+    grid = draw(World(prompts=400, off_line=(0.0, 0.0)), 0).grid
     trains = ["short", "med_short", "medium", "long", "very_long"]
 
     def correlation(scores: dict[str, float]) -> tuple[float | None, str]:
