@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-GateName = Literal["jobs", "answers", "base rates", "conditions", "hooks"]
+GateName = Literal["jobs", "answers", "base rates", "conditions", "hooks", "training", "power"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class Gate:
 class Preflight:
     """What a pilot came to, over the first `prompts` prompts of `seeds` seeds.
 
-    `anyway` says that a person had the run go on although gates failed; `at` is when, in Unix seconds.
+    `rows` names what it trained: (arm, generation condition, train condition); nothing where it trained nothing, or a
+    gate failed before. `anyway` says that a person had the run go on although gates failed; `at` is when, in Unix
+    seconds.
     """
 
     at: float
@@ -30,6 +32,7 @@ class Preflight:
     prompts: int
     gates: tuple[Gate, ...]
     anyway: bool = False
+    rows: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def failed(self) -> tuple[Gate, ...]:
@@ -43,4 +46,5 @@ class Preflight:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preflight:
         """The inverse of `to_json`."""
-        return cls(**{**data, "gates": tuple(Gate(**gate) for gate in data["gates"])})
+        rows = tuple((arm, generate, train) for arm, generate, train in data.get("rows", ()))
+        return cls(**{**data, "gates": tuple(Gate(**gate) for gate in data["gates"]), "rows": rows})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,22 @@ class Grid:
         if not self.data_cut:
             object.__setattr__(self, "data_cut", (0,) * len(self.sources))
 
+    def only(self, kept: Callable[[CellRow], bool]) -> Grid:
+        """The grid of some of its cells alone, with all of its references and D."""
+        cells = [number for number, cell in enumerate(self.cells) if kept(cell)]
+        rows = [*cells, *range(len(self.cells), len(self.tallies))]
+        return replace(
+            self,
+            cells=tuple(self.cells[number] for number in cells),
+            tallies=tuple(self.tallies[number] for number in rows),
+            sds=self.sds[cells],
+            sums=self.sums[rows],
+            counts=self.counts[rows],
+            phrases=None if self.phrases is None else self.phrases[rows],
+            lengths=tuple(self.lengths[number] for number in rows) if self.lengths else (),
+            asked=None if self.asked is None else self.asked[rows],
+        )
+
 
 Numbers = NDArray[np.int32]
 Cut = NDArray[np.bool_]
@@ -95,10 +111,11 @@ PromptScores = tuple[NDArray[np.int64], Floats]
 """Prompt numbers and scores (NaN: missing) of some completions."""
 
 
-def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -> Grid:
+def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour, *, piloted: int | None = None) -> Grid:
     """Load every score of an experiment's cells and of the datasets behind them.
 
-    Jobs are read one by one, so that memory holds numbers and never completions.
+    Jobs are read one by one, so that memory holds numbers and never completions. With `piloted` the grid is that of a
+    pilot: only so many first rows of each cell, and a cell that has them counts as done.
     """
     cells = tuple(reader.cells(experiment.id, behaviour.name))
     # A guard's scores are of other prompts than D's: there is nothing to say of how surprising D is.
@@ -106,7 +123,9 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     jobs: dict[int, tuple[PromptScores, Tally, Numbers, Cut]] = {}
     for cell in cells:
         if cell.job not in jobs:
-            jobs[cell.job] = _load(reader, cell.job, behaviour)
+            jobs[cell.job] = _load(reader, cell.job, behaviour, piloted)
+    if piloted is not None:
+        cells = tuple(_piloted(cell, len(jobs[cell.job][3]), piloted) for cell in cells)
     datasets: dict[int, list[tuple[int, int, float | None, str, int]]] = {}
     parts: list[PromptScores] = []
     data_cut: list[int] = []
@@ -146,14 +165,22 @@ def load_grid(reader: Reader, experiment: ExperimentRow, behaviour: Behaviour) -
     )
 
 
-def _load(reader: Reader, job: int, behaviour: Behaviour) -> tuple[PromptScores, Tally, Numbers, Cut]:
-    scores = reader.phrased_scores(job, behaviour.name)
+def _piloted(cell: CellRow, rows: int, wanted: int) -> CellRow:
+    """A cell that is done where its first rows are."""
+    return replace(cell, state="done") if rows and rows >= min(wanted, cell.total) else cell
+
+
+def _load(
+    reader: Reader, job: int, behaviour: Behaviour, first: int | None = None
+) -> tuple[PromptScores, Tally, Numbers, Cut]:
+    scores = [row for row in reader.phrased_scores(job, behaviour.name) if first is None or row[0] < first]
     rows, truncated = arrays([row[:4] for row in scores], behaviour.scale)
     n = int(np.isfinite(rows[1]).sum())
     failed = sum(finish == "failed" for _, _, _, finish, _ in scores)
     tally = Tally(n, truncated, len(scores) - n, failed)
     if behaviour.counts:  # what is tallied are completions all the same
-        scores = reader.phrased_scores(job, behaviour.name, weighted=True)
+        weighted = reader.phrased_scores(job, behaviour.name, weighted=True)
+        scores = [row for row in weighted if first is None or row[0] < first]
         rows = arrays([row[:4] for row in scores], behaviour.scale)[0]
     cut = np.fromiter((row[3] == "length" for row in scores), np.bool_, len(scores))
     return rows, tally, _phrases(scores), cut

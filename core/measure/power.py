@@ -13,7 +13,7 @@ whose interval knows nothing of the runs though they vary all the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -25,6 +25,7 @@ from windowshift.core.measure.arm import ArmAxes
 from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.row_measures import mean_uplift
+from windowshift.core.measure.sampled import Sampled
 
 SEEN = NormalDist().inv_cdf(0.8)
 RUNS = (0.0, 0.05, 0.14)
@@ -43,12 +44,18 @@ class Variances:
         run: between training runs; None: the pilot has one seed, and cannot tell.
         rows: how many rows of the pilot they are from; 0: shipped ones.
         source: where they are from, for people.
+        upper: what `run` lies below at 80 %: a few runs tell it badly, and a grid that is planned with the estimate
+            alone is too small in half of all cases (Browne 1995, "On the use of a pilot sample for sample size
+            determination"); None: `run` is.
+        degrees: of freedom of `run`.
     """
 
     prompt: float
     run: float | None
     rows: int
     source: str
+    upper: float | None = None
+    degrees: int = 0
 
 
 SHIPPED = Variances(DEMO, None, 0, "the shipped demo's variances (lengths on log2, a rehearsal model)")
@@ -86,8 +93,9 @@ def seeds_for(found: Variances, run: float, effect: float, prompts: int) -> int 
 
 
 def power(found: Variances, seeds: int, prompts: int) -> tuple[Power, ...]:
-    """For the pilot's noise between runs, or for none, low and high noise."""
-    runs = RUNS if found.run is None else (found.run,)
+    """For the pilot's noise between runs and its upper limit, or for none, low and high noise."""
+    known = [one for one in (found.run, found.upper) if one is not None]
+    runs = tuple(known) if known else RUNS
     more = ((seeds + 1, prompts), (seeds, 2 * prompts))
     return tuple(
         Power(
@@ -102,10 +110,14 @@ def power(found: Variances, seeds: int, prompts: int) -> tuple[Power, ...]:
 def variances(grids: Iterable[tuple[str, Grid]], resamples: int = 400) -> Variances | None:
     """Those of finished rows of named experiments: medians of prompts' over rows, the mean square of runs'.
 
+    Runs differ by the chance of their completions too, which the resamples know: what the runs' own draws vary by, less
+    what all runs have in common. It is taken out, as in an analysis of variance.
+
     None where there is no finished row with two prompts.
     """
     prompt: list[float] = []
     run: list[tuple[float, int]] = []
+    completions: list[float] = []
     names: dict[str, None] = {}
     for name, grid in grids:
         r = Resampled(grid, resamples)
@@ -120,10 +132,33 @@ def variances(grids: Iterable[tuple[str, Grid]], resamples: int = 400) -> Varian
                     assert one.draws is not None  # it is there
                     prompt.append(float(np.nanstd(one.draws)) * math.sqrt(one.prompts or 1))
                 if len(sound) > 1:
-                    # What the runs differ by holds the chance of their completions too: it is on the safe side.
                     run.append((float(np.var([one.value for one in sound], ddof=1)), len(sound) - 1))
+                    completions.append(_of_completions(mean_uplift(arm, generate, train, None), sound))
     if not prompt:
         return None
     degrees = sum(count for _, count in run)
-    between = math.sqrt(sum(square * count for square, count in run) / degrees) if degrees else None
-    return Variances(float(np.median(prompt)), between, len(prompt), ", ".join(names))
+    if not degrees:
+        return Variances(float(np.median(prompt)), None, len(prompt), ", ".join(names))
+    square = sum(square * count for square, count in run) / degrees
+    chance = float(np.mean(completions))
+    between, upper = (
+        math.sqrt(max(one - chance, 0.0)) for one in (square, square * degrees / _low_chi_square(degrees))
+    )
+    return Variances(float(np.median(prompt)), between, len(prompt), ", ".join(names), upper, degrees)
+
+
+def _of_completions(pooled: Sampled, runs: Sequence[Sampled]) -> float:
+    """The variance of one run that is of its own completions: of its draws, less what all runs have in common."""
+    if not pooled.there or pooled.draws is None:
+        return 0.0
+    whole = float(np.nanvar(pooled.draws))
+    each = float(np.mean([np.nanvar(one.draws) for one in runs if one.draws is not None]))
+    return max(0.0, (each - whole) * len(runs) / (len(runs) - 1))
+
+
+def _low_chi_square(degrees: int) -> float:
+    """The 20 % quantile of chi-square (from three degrees on Wilson and Hilferty 1931, within 1 %)."""
+    if degrees < 3:
+        return (0.0642, 0.4463)[degrees - 1]
+    part = 2 / (9 * degrees)
+    return float(degrees * (1 - part - SEEN * math.sqrt(part)) ** 3)

@@ -1,4 +1,4 @@
-"""The gates of a preflight, from the first completions of the base model and of D."""
+"""The gates of a preflight: from the first completions of the base model and of D, and from the rows it trained."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import numpy as np
 
 from windowshift.core.contract.gates import Gate
 from windowshift.core.contract.proof import fired_from_json
-from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, primary_of
+from windowshift.core.contract.records import BASE, Behaviour, ExperimentRow, JobRow, primary_of
 from windowshift.core.contract.stats import Floats
+from windowshift.core.measure.grid import Grid, load_grid
+from windowshift.core.measure.power import MOST_SEEDS, detectable, seeds_for, variances
+from windowshift.core.settings.soundness import COHERENCE
 from windowshift.core.store.reader import Reader
 
 MOST_MISSING = 0.2
@@ -58,7 +61,7 @@ def preflight_gates(
         The gates `answers`, `base rates` and `conditions`, of the primary behaviour the last two, and `hooks` where
         something is steered.
     """
-    behaviours = [one for one in experiment.behaviours if not one.guard]
+    behaviours = _asked_of_all(experiment)
     primary = primary_of(behaviours)
     parts = list(_parts(reader, experiment, primary, seeds, prompts, samples))
     asked: dict[tuple[int, str], PilotScores] = {}
@@ -75,6 +78,108 @@ def preflight_gates(
     ]
     hooks = _hooks(reader, cells)
     return (*found, *([hooks] if hooks else []))
+
+
+def training_gates(
+    reader: Reader,
+    experiment: ExperimentRow,
+    seeds: Sequence[int],
+    rows: Sequence[tuple[str, str, str]],
+    limit: int,
+    wanted: PowerWanted,
+    scored: Callable[[int], Sequence[str]] | None = None,
+) -> tuple[Gate, ...]:
+    """What the rows show that a pilot trained.
+
+    Args:
+        reader: the store.
+        experiment: whose rows they are.
+        seeds: the seeds of the pilot.
+        rows: (arm, generation condition, train condition).
+        limit: rows of a cell that the pilot has.
+        wanted: what the whole grid is to see.
+        scored: as in `preflight_gates`.
+
+    Returns:
+        The gates `training` and `power`, and `hooks`, over trainings and cells, where something is steered.
+    """
+    behaviours = _asked_of_all(experiment)
+    primary = primary_of(behaviours)
+    cells = [one for one in reader.cells(experiment.id, primary.name) if one.seed in seeds and one.final]
+    tuned = [
+        _Piloted(reader.job(one.job).label, one.evaluate, one.job, limit)
+        for one in cells
+        if (one.arm, one.generate, one.train) in rows
+    ]
+    base = [_Piloted(reader.job(one.job).label, one.evaluate, one.job, limit) for one in cells if one.train == BASE]
+    asked: dict[tuple[int, str], PilotScores] = {}
+    for part in tuned:
+        names = scored(part.number) if scored else [one.name for one in behaviours]
+        for behaviour in behaviours:
+            if behaviour.name in names:
+                asked[part.number, behaviour.name] = _scores(reader, part, behaviour)
+    read = _answers(reader, tuned, behaviours, asked)
+    hooks = _hooks(reader, [*base, *tuned], _trainings(reader, [part.number for part in tuned]))
+    power_gate = _power(piloted_grid(reader, experiment, primary, seeds, rows, limit), primary, wanted)
+    return (Gate("training", read.passed, read.said), power_gate, *([hooks] if hooks else []))
+
+
+@dataclass(frozen=True, slots=True)
+class PowerWanted:
+    """What a grid is to see: its seeds and prompts, and the least effect; None: it is not said."""
+
+    seeds: int
+    prompts: int
+    effect: float | None
+
+
+def _trainings(reader: Reader, cells: Sequence[int]) -> list[JobRow]:
+    """The trainings behind some cells, with those of earlier stages."""
+    found: dict[str, JobRow] = {}
+    waiting = [one for number in cells for one in reader.job(number).parents]
+    while waiting:
+        for number in reader.job_numbers(waiting).values():
+            job = reader.job(number)
+            if job.kind == "train":
+                found[job.id] = job
+        waiting = [one for job in found.values() for one in job.parents if one == job.inputs.get("start")]
+        waiting = [one for one in waiting if one not in found]
+    return list(found.values())
+
+
+def piloted_grid(
+    reader: Reader,
+    experiment: ExperimentRow,
+    behaviour: Behaviour,
+    seeds: Sequence[int],
+    rows: Sequence[tuple[str, str, str]],
+    limit: int,
+) -> Grid:
+    """The grid of a pilot: what it trained of it, and the base model's cells, over its seeds and first rows."""
+    grid = load_grid(reader, experiment, behaviour, piloted=limit)
+    return grid.only(
+        lambda cell: cell.seed in seeds and (cell.train == BASE or (cell.arm, cell.generate, cell.train) in rows)
+    )
+
+
+def _power(grid: Grid, primary: Behaviour, wanted: PowerWanted) -> Gate:
+    """Which effect the grid can see, from what the pilot's runs and prompts differ by."""
+    found = variances([(grid.experiment.name, grid)])
+    if found is None or found.run is None:
+        return Gate("power", wanted.effect is None, "the pilot's rows have no average uplift to tell runs apart by")
+    unit = primary.scale.words.link
+    size = f"{wanted.seeds} seeds × {wanted.prompts} prompts"
+    sees = detectable(found, found.run, wanted.seeds, wanted.prompts)
+    said = f"training runs differ by {found.run:.3f}"
+    if found.upper is not None:
+        most = detectable(found, found.upper, wanted.seeds, wanted.prompts)
+        said += f" (sd, {unit}; below {found.upper:.3f} at 80 %, of {found.degrees} degrees of freedom)"
+        said += f": {size} see a row's average uplift of {sees:.2f} or more 80 times of 100, at that limit {most:.2f}"
+    if wanted.effect is None or sees <= wanted.effect:
+        return Gate("power", True, said)
+    needed = seeds_for(found, found.run, wanted.effect, wanted.prompts)
+    more = f"{needed} seeds" if needed is not None else f"more than {MOST_SEEDS} seeds"
+    return Gate("power", False, f"{said}; an effect of {wanted.effect:g} takes {more} × {wanted.prompts} prompts")
 
 
 def _parts(
@@ -98,6 +203,11 @@ def _parts(
         if number not in seen and "sampling" in reader.job(number).inputs:
             seen.add(number)
             yield _Piloted(reader.job(number).label, "", number, prompts)
+
+
+def _asked_of_all(experiment: ExperimentRow) -> list[Behaviour]:
+    """What every completion is scored by: coherence is asked of some, and guards have prompts of their own."""
+    return [one for one in experiment.behaviours if not one.guard and one.name != COHERENCE.name]
 
 
 def _scores(reader: Reader, part: _Piloted, behaviour: Behaviour) -> PilotScores:
@@ -231,18 +341,25 @@ def _steered(reader: Reader, part: _Piloted) -> bool:
     return bool(vectors) and bool(reader.rows_done(part.number))
 
 
-def _hooks(reader: Reader, cells: Sequence[_Piloted]) -> Gate | None:
+def _hooks(reader: Reader, cells: Sequence[_Piloted], trainings: Sequence[JobRow] = ()) -> Gate | None:
     """Whether everything that is steered has proof that its vector was added; None where nothing is."""
-    steered = [part for part in cells if _steered(reader, part)]
+    steered = [reader.job(part.number) for part in cells if _steered(reader, part)]
+    trained = [
+        job
+        for job in trainings
+        if job.state == "done" and any(part.get("condition", {}).get("vectors") for part in job.inputs["parts"])
+    ]
     silent = [
-        part.label
-        for part in steered
-        if not (fired := fired_from_json(reader.job(part.number).result.get("fired", ())))
+        job.label
+        for job in (*steered, *trained)
+        if not (fired := fired_from_json(job.result.get("fired", ())))
         or any(one.calls < one.calls_asked or not one.tokens for one in fired)
     ]
-    if not steered:
+    if not steered and not trained:
         return None
+    parts = [f"{len(steered)} steered cells"] if steered else []
+    parts += [f"{len(trained)} steered trainings"] if trained else []
     if silent:
-        said = f"{len(silent)} of {len(steered)} steered cells have no proof that their vector was added, e.g. "
+        said = f"{len(silent)} of {' and '.join(parts)} have no proof that their vector was added, e.g. "
         return Gate("hooks", False, f"{said}'{silent[0]}': check the backend, the layer and the tokens")
-    return Gate("hooks", True, f"hooks fired in all {len(steered)} steered cells")
+    return Gate("hooks", True, f"hooks fired in all {' and '.join(parts)}")

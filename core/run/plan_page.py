@@ -9,6 +9,7 @@ from windowshift.core.contract.budget import dollars
 from windowshift.core.contract.looks import Look
 from windowshift.core.plan.cost import Cost
 from windowshift.core.plan.estimate import PlanEstimate
+from windowshift.core.plan.pilot import pilot_of
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.run import Preview
 
@@ -62,14 +63,24 @@ def _pilot_json(found: Preview) -> dict[str, Any] | None:
     section, pilot = found.plan.spec.preflight, found.pilot
     if section is None or pilot is None:
         return None
-    seeds = min(section.seeds, len(found.plan.spec.seeds))
+    seeds = min(section.piloted, len(found.plan.spec.seeds))
+    rows = _piloted_rows(found.plan)
     return {
         "seeds": seeds,
         "prompts": section.prompts,
+        "rows": [list(one) for one in rows],
+        "trainings": len(rows) * seeds,
         "completions": pilot.completions,
+        "examples": pilot.examples,
         "usd": pilot.usd,
         "seconds": pilot.seconds,
     }
+
+
+def _piloted_rows(plan: Plan) -> tuple[tuple[str, str, str], ...]:
+    """The rows that the pilot trains."""
+    pilot = pilot_of(plan)
+    return pilot.training.trained if pilot and pilot.training else ()
 
 
 def _guarded(plan: Plan, guard: str) -> int:
@@ -83,12 +94,20 @@ def cost_lines(found: Preview) -> Iterator[str]:
         yield f"  tokens: {tokens(left.cost)}"
     section, pilot = plan.spec.preflight, found.pilot
     if section is not None and pilot is not None:
-        seeds = min(section.seeds, len(plan.spec.seeds))
+        seeds, rows = min(section.piloted, len(plan.spec.seeds)), _piloted_rows(plan)
+        trained = ""
+        if rows:
+            names = ", ".join(train for _, _, train in rows)
+            trained = (
+                f", and then {len(rows) * seeds} trainings of the grid ({names}), {pilot.examples} examples in all"
+            )
         yield (
             f"  preflight, of this: {seeds} seed{'' if seeds == 1 else 's'} × {section.prompts} prompts of the base "
-            f"model and of D, {pilot.completions} completions; {money(pilot.cost)}, {duration(pilot.seconds)}; "
-            "the rest waits for its gates"
+            f"model and of D{trained}, {pilot.completions} completions; {money(pilot.cost)}, "
+            f"{duration(pilot.seconds)}; the rest waits for its gates"
         )
+        if section.trains and seeds < 2:
+            yield "  note:  the spec has one seed, so that its pilot trains nothing: what runs differ by takes two"
     sources = f" ({'; '.join(found.sources)})" if found.sources and left.usd else ""
     yield f"  cost:  {money(left.cost)}{sources}"
     limits = {name: value for name, value in plan.spec.limits.model_dump().items() if value is not None}

@@ -11,9 +11,10 @@ from typing import Any
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.estimate import ONE_RUN
-from windowshift.core.contract.records import primary_of
-from windowshift.core.measure.grid import load_grid
+from windowshift.core.contract.records import BASE, ExperimentRow, primary_of
+from windowshift.core.measure.grid import Grid, load_grid
 from windowshift.core.measure.power import SHIPPED, Power, Variances, power, seeds_for, variances
+from windowshift.core.measure.preflight_gates import piloted_grid
 from windowshift.core.plan.plan import Plan
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.reader import Reader
@@ -75,8 +76,21 @@ def _pilots(plan: Plan, behaviour: str, workspace: Path) -> Variances | None:
             and one.model == plan.model.label
             and any(known.name == behaviour for known in one.behaviours)
         ]
-        loaded = [(one.name, load_grid(reader, one, one.find_behaviour(behaviour))) for one in alike[:MOST_PILOTS]]
+        loaded = [(one.name, _loaded(reader, one, behaviour)) for one in alike[:MOST_PILOTS]]
     return variances(loaded)
+
+
+def _loaded(reader: Reader, experiment: ExperimentRow, behaviour: str) -> Grid:
+    """An experiment's grid; that of its pilot where only this was trained."""
+    measured = experiment.find_behaviour(behaviour)
+    grid = load_grid(reader, experiment, measured)
+    flown = [one for one in reader.preflights(experiment.id) if one.rows]
+    if not flown or any(cell.state == "done" and cell.train != BASE for cell in grid.cells):
+        return grid
+    last = flown[-1]
+    samples = max((int(reader.job(cell.job).inputs.get("samples") or 1) for cell in grid.cells), default=1)
+    seeds = list(dict.fromkeys(cell.seed for cell in grid.cells))[: last.seeds]
+    return piloted_grid(reader, experiment, measured, seeds, last.rows, last.prompts * samples)
 
 
 def power_lines(page: PowerPage) -> Iterator[str]:
@@ -86,12 +100,20 @@ def power_lines(page: PowerPage) -> Iterator[str]:
     yield f"  from {page.found.source}: sd of a prompt {page.found.prompt:.2f}" + (
         f", of training runs {page.found.run:.3f}" if page.found.run is not None else "; of training runs unknown"
     )
-    for one in page.rows:
+    for number, one in enumerate(page.rows):
         more = ", ".join(f"{seeds} × {prompts}: {effect:.2f}" for seeds, prompts, effect in one.more)
-        yield f"  runs' sd {one.run:.2f}: an effect of {one.effect:.2f} or more ({more})"
+        upper = (
+            f", below which it is at 80 % ({page.found.degrees} degrees of freedom)" if _is_upper(page, number) else ""
+        )
+        yield f"  runs' sd {one.run:.2f}{upper}: an effect of {one.effect:.2f} or more ({more})"
     if page.wanted is not None:
         for one, seeds in zip(page.rows, page.needed, strict=True):
             said = "more than 64 seeds" if seeds is None else f"{seeds} seed{'' if seeds == 1 else 's'}"
             yield f"  to see {page.wanted:g} at a runs' sd of {one.run:.2f}: {said} × {page.prompts} prompts"
     if page.seeds == 1:
         yield f"  with one seed: {ONE_RUN}; a difference that is seen may be one between runs"
+
+
+def _is_upper(page: PowerPage, number: int) -> bool:
+    """Whether a row is of the limit that few runs leave, and not of their estimate."""
+    return page.found.upper is not None and number == 1

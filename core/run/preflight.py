@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.gates import Gate, Preflight
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import ExperimentState
-from windowshift.core.measure.preflight_gates import preflight_gates
+from windowshift.core.measure.preflight_gates import PowerWanted, preflight_gates, training_gates
 from windowshift.core.plan.pilot import Pilot
 from windowshift.core.plan.plan import Plan
 from windowshift.core.run.ledger import Ledger
@@ -28,17 +28,13 @@ async def fly(
 ) -> tuple[Preflight | None, ExperimentState]:
     """Run a pilot, as far as it is not there yet, and look at its gates.
 
-    What it came to is recorded, once; so is that a person had the run go on. That holds for the same gates in later
-    runs too.
+    One that trains does so once the gates on the base model let it, and looks again. What it came to is recorded, once;
+    so is that a person had the run go on. That holds for the same gates in later runs too.
 
     Returns:
         What it came to, None where the run was cancelled meanwhile; and how the pilot's own jobs ended.
     """
-    ledger.pilot = Piloting(pilot.rows)
-    try:
-        state = await Runner(plan, ledger, backends, observe, pilot.jobs).run()
-    finally:
-        ended, ledger.pilot = ledger.pilot, Piloting()
+    state, jobs = await _step(plan, pilot.jobs, pilot.rows, ledger, backends, observe)
     if state == "cancelled":
         return None, state
     experiment = ledger.reader.find_experiment(plan.spec.name)
@@ -56,18 +52,54 @@ async def fly(
         lambda number: scored.get(number, ()),
     )
     before = ledger.reader.preflights(ledger.experiment)
-    found = Preflight(time.time(), len(pilot.seeds), pilot.prompts, (_jobs(pilot, ledger, ended), *gates))
     allowed = {gate.name for one in before if one.anyway for gate in one.failed}
-    passed_over = bool(found.failed) and (anyway or all(gate.name in allowed for gate in found.failed))
-    found = Preflight(found.at, found.seeds, found.prompts, found.gates, passed_over)
+
+    def judged(gates: Sequence[Gate], rows: tuple[tuple[str, str, str], ...] = ()) -> Preflight:
+        failed = [gate.name for gate in gates if not gate.passed]
+        over = bool(failed) and (anyway or allowed.issuperset(failed))
+        return Preflight(time.time(), len(pilot.seeds), pilot.prompts, tuple(gates), over, rows)
+
+    found = judged((jobs, *gates))
+    training = pilot.training
+    if training is not None and (found.anyway or not found.failed):
+        state, further = await _step(plan, training.jobs, training.rows, ledger, backends, observe)
+        if state == "cancelled":
+            return None, state
+        sampling, seeds = plan.spec.sampling, len(plan.spec.seeds)
+        effect = plan.spec.preflight.effect if plan.spec.preflight else None
+        trained = training_gates(
+            ledger.reader, experiment, pilot.seeds, training.trained, pilot.prompts * sampling.samples,
+            PowerWanted(seeds, sampling.prompts, effect), lambda number: scored.get(number, ()),
+        )  # fmt: skip
+        # What was looked at again, with the trainings, stands once.
+        again = {gate.name for gate in trained}
+        kept = (gate for gate in (*(() if jobs.passed else (jobs,)), *gates) if gate.name not in again)
+        found = judged((*([further] if jobs.passed else []), *kept, *trained), training.trained)
     if not before or (before[-1].gates, before[-1].anyway) != (found.gates, found.anyway):
         ledger.writer.event("preflight", found.to_json(), experiment=ledger.experiment)
     return found, state
 
 
-def _jobs(pilot: Pilot, ledger: Ledger, ended: Piloting) -> Gate:
+async def _step(
+    plan: Plan,
+    some: frozenset[str],
+    rows: Mapping[str, int],
+    ledger: Ledger,
+    backends: Mapping[str, Backend],
+    observe: Callable[[Progress], None],
+) -> tuple[ExperimentState, Gate]:
+    """Run some jobs as far as a pilot goes; how that ended, and whether they did what they should."""
+    ledger.pilot = Piloting(rows)
+    try:
+        state = await Runner(plan, ledger, backends, observe, some).run()
+    finally:
+        ended, ledger.pilot = ledger.pilot, Piloting()
+    return state, _jobs(some, ledger, ended)
+
+
+def _jobs(some: frozenset[str], ledger: Ledger, ended: Piloting) -> Gate:
     """Whether the pilot's jobs did what they should."""
-    jobs = [job for job in ledger.plan.jobs if job.id in pilot.jobs]
+    jobs = [job for job in ledger.plan.jobs if job.id in some]
     left = [job for job in jobs if ledger.state(job) != "done" and job.id not in ended.ended]
     if not left:
         return Gate("jobs", True, f"all {len(jobs)} jobs of the pilot did what they should")
@@ -80,4 +112,9 @@ def _jobs(pilot: Pilot, ledger: Ledger, ended: Piloting) -> Gate:
 def stopped_by(found: Preflight) -> str:
     """Why a run ends here, and what to do, in one sentence."""
     gates = "; ".join(f"{gate.name}: {gate.said}" for gate in found.failed)
-    return f"stopped by its preflight, before anything was trained: {gates}. To go on all the same: run --anyway"
+    return f"stopped by its preflight, {when_stopped(found)}: {gates}. To go on all the same: run --anyway"
+
+
+def when_stopped(found: Preflight) -> str:
+    """How far a run had come that its preflight stopped."""
+    return "before the rest was trained" if found.rows else "before anything was trained"

@@ -38,6 +38,7 @@ def run_here(
 
     `notify` is told how it ended, whatever ended it; the trackers of `track` all that came of it.
     """
+    from windowshift.core.run.preflight import when_stopped
     from windowshift.core.run.run import run_spec
     from windowshift.progress_bar import progress_bar
 
@@ -101,7 +102,8 @@ def run_here(
         if not gate.passed:
             say(f"preflight, {gate.name}: {gate.said}", err=True)
     if outcome.stopped:
-        said = "stopped by its preflight before anything was trained; --anyway goes on, and is recorded"
+        when = when_stopped(outcome.preflight) if outcome.preflight else "before anything was trained"
+        said = f"stopped by its preflight {when}; --anyway goes on, and is recorded"
         say(f"{spec.name}: {said}", err=True)
         tell(outcome.state, outcome.exit_code, len(outcome.failures), said)
         return outcome.exit_code

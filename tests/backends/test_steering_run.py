@@ -420,3 +420,29 @@ def test_vectors_says_what_is_wrong(finished: Path, arguments: Sequence[str], sa
     with pytest.raises(SpecError) as caught:
         CliRunner().invoke(app, ["vectors", *arguments, *more], catch_exceptions=False)
     assert says in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_pilot_that_trains_proves_that_hooks_fired_in_training(tmp_path: Path) -> None:
+    """On the embedded model: two seeds of a training without a push, under a prefix and under a dose, then the rest."""
+    text = SPEC.format(name="piloted", doses="[-0.5, 0.5]", layer="1", reach=2)
+    dose = "{steer: length, alpha: 2}"
+    text = text.replace("train: [long, ", "train: [no_prefix, long, ").replace("prompts: 6,", "prompts: 8,")
+    text = text.replace("{steer: length, match: [long]}", dose).replace(", {steer: noise, match: [long]}]", "]")
+    text = re.sub(r"  base: .*\n", "", text)
+    path = tmp_path / "piloted.yaml"
+    path.write_text(f"{text}seeds: [0, 1]\npreflight: {{seeds: 2, prompts: 6}}\n", encoding="utf-8")
+    run = CliRunner().invoke(app, ["run", str(path), "-w", str(tmp_path / "ws"), "--anyway"])
+    assert run.exit_code == 0, run.output
+    with closing(Reader(tmp_path / "ws")) as reader:
+        experiment = reader.find_experiment("piloted")
+        flown = reader.preflights(experiment.id)[-1]
+        trained = [job for job in reader.jobs(experiment.id) if job.kind == "train"]
+    assert [(arm, train) for arm, _, train in flown.rows] == [
+        ("prefix", "no_prefix"), ("prefix", "long"), ("steering", "length+2"),
+    ]  # fmt: skip
+    gates = {gate.name: gate for gate in flown.gates}
+    assert gates["hooks"].passed
+    assert "and 2 steered trainings" in gates["hooks"].said
+    assert "training runs differ by" in gates["power"].said
+    assert {job.state for job in trained} == {"done"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,17 @@ from tests.report_text import report_text
 from tests.scripted_backend import ScriptedBackend, ScriptedSetting
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.generation import Completion, GenerateRequest
-from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.proof import Fired, fired_to_json
+from windowshift.core.contract.records import Behaviour, JobRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Sample, Score, Scorer
-from windowshift.core.measure.preflight_gates import alike
+from windowshift.core.measure.preflight_gates import _hooks, alike
 from windowshift.core.plan.pilot import pilot_of
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.report.report import report
 from windowshift.core.run import run as running
 from windowshift.core.run.plan_page import plan_json, plan_lines
+from windowshift.core.run.power_page import power_lines, power_page
 from windowshift.core.run.run import Outcome, preview, run_spec
 from windowshift.core.settings.length import LengthSetting
 from windowshift.core.spec import registry
@@ -39,7 +41,8 @@ data: {size: 20}
 sampling: {prompts: 16, max_tokens: 12}
 seeds: [0, 1, 2]
 """
-PREFLIGHT = "preflight: {seeds: 2, prompts: 8}\n"
+PREFLIGHT = "preflight: {prompts: 8}\n"
+TRAINED = "preflight: {seeds: 2, prompts: 8}\n"
 
 
 @dataclass
@@ -125,6 +128,112 @@ def test_a_pilot_is_part_of_the_grid_and_changes_no_job() -> None:
     assert sorted(jobs[one].kind for one in pilot.jobs) == ["evaluate"] * 6 + ["generate"] * 2 + ["score"] * 8
     assert {jobs[one].inputs["seed"] for one in pilot.jobs if "seed" in jobs[one].inputs} == {0, 1}
     assert set(pilot.rows.values()) == {8}
+
+
+def test_a_pilot_that_says_its_seeds_trains_rows_of_the_grid() -> None:
+    plain, piloted = planned(GRID), planned(GRID + TRAINED)
+    assert [job.id for job in plain.jobs] == [job.id for job in piloted.jobs]
+    pilot = pilot_of(piloted)
+    assert pilot is not None
+    assert pilot.rows == pilot_of(planned(GRID + PREFLIGHT)).rows  # type: ignore[union-attr] # it has one
+    training = pilot.training
+    assert training is not None
+    assert training.trained == (("prefix", "med_short", "no_prefix"), ("prefix", "med_short", "short"))
+    jobs = {job.id: job for job in piloted.jobs}
+    kinds = [jobs[one].kind for one in training.jobs]
+    assert [kinds.count(kind) for kind in ("generate", "train", "evaluate", "score")] == [2, 4, 12, 14]
+    assert {jobs[one].inputs["seed"] for one in training.jobs if "seed" in jobs[one].inputs} == {0, 1}
+    assert set(training.rows.values()) == {8}
+    assert {jobs[one].kind for one in training.rows} == {"evaluate", "score"}  # D is whole
+    one_seed = pilot_of(planned(GRID.replace("[0, 1, 2]", "[0]") + TRAINED))
+    assert one_seed is not None
+    assert one_seed.training is None
+
+
+def test_a_pilot_trains_first_and_the_run_goes_on_and_nothing_is_done_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    backend = Answering()
+    text = GRID + TRAINED
+    outcome = ran(monkeypatch, tmp_path, backend, text)
+    assert (outcome.state, outcome.exit_code, outcome.stopped) == ("done", 0, False)
+    for kind in ("generate", "train"):
+        asked = [key for one, keys in backend.calls if one == kind for key in keys]
+        assert len(asked) == len(set(asked))
+    assert outcome.preflight is not None
+    assert [gate.name for gate in outcome.preflight.gates] == [
+        "jobs", "answers", "base rates", "conditions", "training", "power",
+    ]  # fmt: skip
+    assert outcome.preflight.rows == (("prefix", "med_short", "no_prefix"), ("prefix", "med_short", "short"))
+    first = next(keys for kind, keys in backend.calls if kind == "train")
+    plan = planned(text)
+    pilot = pilot_of(plan)
+    assert pilot is not None
+    assert pilot.training is not None
+    assert set(first) <= pilot.training.jobs
+    plain = tmp_path / "plain"
+    ran(monkeypatch, plain, Answering(), GRID)
+    assert rows(tmp_path) == rows(plain)
+    assert ran(monkeypatch, tmp_path, Answering(), text).exit_code == 0
+    with closing(Reader(tmp_path)) as reader:  # what the rest of the grid came to has no part in it
+        assert len(reader.preflights(reader.find_experiment("piloted").id)) == 1
+    assert "power: passed: training runs differ by" in report_text(report(tmp_path, "piloted", resamples=50), width=300)
+
+
+def test_power_is_known_from_a_pilot_that_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = GRID + "preflight: {seeds: 2, prompts: 8, effect: 0.000001}\n"
+    backend = Answering()
+    outcome = ran(monkeypatch, tmp_path, backend, text)
+    assert (outcome.exit_code, outcome.stopped) == (3, True)
+    assert outcome.preflight is not None
+    (gate,) = outcome.preflight.failed
+    assert gate.name == "power"
+    assert "an effect of 1e-06 takes more than 64 seeds × 16 prompts" in gate.said
+    assert sum(len(keys) for kind, keys in backend.calls if kind == "train") == 4
+    there = rows(tmp_path)
+    assert there["med_short: short → long", 0] == ("pending", 8)
+    assert there["med_short: short → long", 2] == ("pending", 0)
+    with closing(Reader(tmp_path)) as reader:
+        error = reader.find_experiment("piloted").error or ""
+        assert "before the rest was trained" in error
+    page = power_page(planned(text), tmp_path)
+    assert page.found.source == "piloted"
+    assert page.found.run is not None
+    assert page.found.degrees == 2
+    assert page.found.upper is not None
+    assert page.found.upper >= page.found.run
+    assert len(page.rows) == 2
+    said = "\n".join(power_lines(page))
+    assert "below which it is at 80 % (2 degrees of freedom)" in said
+    again = Answering()
+    assert ran(monkeypatch, tmp_path, again, text).exit_code == 3
+    assert sum(len(keys) for _, keys in again.calls) == 0
+    assert ran(monkeypatch, tmp_path, Answering(), text, anyway=True).exit_code == 0
+
+
+@pytest.mark.parametrize(("calls", "passed"), [((8,), True), ((7,), False), ((), False)])
+def test_a_steered_training_without_a_proof_fails(calls: tuple[int, ...], passed: bool) -> None:
+    fired = [Fired("length", 1, False, 2.0, 2.0, one, 8, 64, 64, 1.0, 1.0) for one in calls]
+    parts = [{"condition": {"vectors": [{"vector": "length"}]}}]
+    job = JobRow(
+        1, "x", "train", "train med_short under length+2", "done", 8, 8, None, None, None, None, None, None,
+        {"parts": parts}, (), {"fired": fired_to_json(fired)},
+    )  # fmt: skip
+    gate = _hooks(Reader.__new__(Reader), (), [job])
+    assert gate is not None
+    assert gate.passed == passed
+    assert ("train med_short under length+2" in gate.said) != passed
+    plain = replace(job, inputs={"parts": [{"condition": {"kind": "none"}}]})
+    assert _hooks(Reader.__new__(Reader), (), [plain]) is None
+
+
+def test_gates_on_the_base_model_stop_before_a_pilot_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    backend = Answering(alike=True)
+    outcome = ran(monkeypatch, tmp_path, backend, GRID + TRAINED)
+    assert outcome.exit_code == 3
+    assert not any(kind == "train" for kind, _ in backend.calls)
+    assert outcome.preflight is not None
+    assert outcome.preflight.rows == ()
 
 
 def test_samples_and_small_grids_have_as_many_rows_as_they_have() -> None:
@@ -241,13 +350,26 @@ def test_a_plan_says_what_the_pilot_takes(monkeypatch: pytest.MonkeyPatch, tmp_p
     shown = plan_json(found)["preflight"]
     assert (shown["seeds"], shown["completions"], shown["usd"]) == (2, 64, 0.0)
     assert plan_json(preview(parse_spec(GRID), GRID, Path(), tmp_path))["preflight"] is None
+    trained = preview(parse_spec(GRID + TRAINED), GRID + TRAINED, Path(), tmp_path)
+    (line,) = [line for line in plan_lines(trained) if "preflight" in line]
+    assert "4 trainings of the grid (no_prefix, short), 80 examples in all" in line
+    assert plan_json(trained)["preflight"] | {"usd": 0, "seconds": 0} == {
+        "seeds": 2, "prompts": 8, "rows": [["prefix", "med_short", one] for one in ("no_prefix", "short")],
+        "trainings": 4, "completions": 184, "examples": 80, "usd": 0, "seconds": 0,
+    }  # fmt: skip
+    one = GRID.replace("[0, 1, 2]", "[0]") + TRAINED
+    assert any(
+        "its pilot trains nothing" in line for line in plan_lines(preview(parse_spec(one), one, Path(), tmp_path))
+    )
     ran(monkeypatch, tmp_path, Answering(alike=True))
     left = preview(parse_spec(text), text, Path(), tmp_path)
     assert left.pilot is not None
     assert left.pilot.completions == 0
 
 
-@pytest.mark.parametrize("entry", ["{seeds: 0}", "{prompts: 0}", "{seed: 1}", "3"])
+@pytest.mark.parametrize(
+    "entry", ["{seeds: 0}", "{prompts: 0}", "{seed: 1}", "3", "{effect: 0.1}", "{seeds: 2, effect: 0}"]
+)
 def test_a_preflight_that_cannot_be_is_one_sentence(entry: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec(f"{GRID}preflight: {entry}\n")
