@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from bench.simulated_microscope import ONLY, draw_trainings
 
 from tests.core.test_measures import grid
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.grid import Grid
 from windowshift.core.measure.loss_drop import TrainingLosses, loss_drop
-from windowshift.core.measure.microscope import Dissection, Microscope, controls_of, dissect
+from windowshift.core.measure.microscope import Dissection, Microscope, PartName, controls_of, dissect
 from windowshift.core.measure.resampled import Resampled
 
 RATE = Scale.rate()
@@ -73,11 +75,41 @@ def seen(found: Grid, drops: Rates, seed: int = 0, resamples: int = 400) -> Diss
     return one
 
 
-@pytest.mark.parametrize("name", list(WORLDS))
-def test_conditionalization_and_inoculation_are_told_apart(name: str) -> None:
-    runs = 100
-    told = [seen(world(WORLDS[name], seed), EQUAL, seed).acts for seed in range(runs)]
-    assert sum(acts == (name,) for acts in told) >= 0.95 * runs
+def told(name: PartName, runs: int, **chance: float) -> Counter[tuple[PartName, ...]]:
+    """What acts, in so many simulated experiments of 200 prompts in which one thing alone does."""
+    world = replace(ONLY[name], **chance)  # type: ignore[arg-type] # its own fields
+    drawn = (draw_trainings(world, seed) for seed in range(runs))
+    return Counter(dissect(Resampled(one.grid, 400), one.losses).dissections[0].acts for one in drawn)
+
+
+NOISE = {"run": 0.2, "loss_run": 0.05}
+"""What trainings of the embedded model of facts differ by, or somewhat more: log-odds, and a share of the loss."""
+
+
+@pytest.mark.parametrize("name", ["conditionalization", "inoculation"])
+def test_conditionalization_and_inoculation_are_told_apart(name: PartName) -> None:
+    assert told(name, 30)[name,] >= 28  # one training, of which no two differ
+    assert told(name, 12, seeds=5, **NOISE)[name,] >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conditionalization", "inoculation"])
+def test_they_are_told_apart_in_95_of_100_experiments_whose_trainings_differ(name: PartName) -> None:
+    assert told(name, 100, seeds=5, **NOISE)[name,] >= 95
+
+
+@pytest.mark.slow
+def test_three_trainings_that_differ_leave_more_open_and_claim_as_little_that_is_false() -> None:
+    for name in ONLY:
+        found = told(name, 60, seeds=3, **NOISE)
+        assert found[name,] >= 0.8 * 60
+        assert 60 - found[name,] - found[()] <= 4
+
+
+@pytest.mark.slow
+def test_one_training_cannot_tell_where_trainings_differ() -> None:
+    """Where trainings differ, one of each takes that for a part: the numbers behind the sentence on every page."""
+    assert told("inoculation", 60, **NOISE)["inoculation",] < 0.7 * 60
 
 
 def test_a_prompt_that_leaves_nothing_to_learn_is_no_inoculation() -> None:
