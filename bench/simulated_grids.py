@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from windowshift.core.contract.confidence import Floats
 from windowshift.core.contract.records import Behaviour, CellRow, ExperimentRow, SourceRow
 from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.stats import ols
 from windowshift.core.measure.grid import Grid, Tally
 
 MEANS = {"short": 60.0, "med_short": 115.0, "medium": 190.0, "long": 370.0, "very_long": 570.0, "no_prefix": 240.0}
@@ -172,7 +173,18 @@ def draw(world: World, seed: int) -> Drawn:
     steered = arms["steering"].means[1:] if world.steered else None
     own = float(means[0, CONDITIONS.index(DATA)])
     own_said = float(said[0, CONDITIONS.index(DATA)])
-    return Drawn(grid, means[0], means[1:], own, said[0], said[1:], own_said, world.slope, scale, steered)
+    slope = _slope(chance, scale, levels)
+    return Drawn(grid, means[0], means[1:], own, said[0], said[1:], own_said, slope, scale, steered)
+
+
+def _slope(chance: _Chance, scale: Scale, levels: Floats) -> float:
+    """The slope of rows that lie on the line: where prompts differ, that of rates is not the one of single prompts."""
+    world, base = chance.world, chance.means(levels, 0.0)
+    away = levels - levels[CONDITIONS.index(DATA)]
+    tuned = chance.means(levels + world.slope * away[:, None], float(np.hypot(world.row_run, world.cell_run)))
+    uplift = scale.linked(tuned, np.inf, base, np.inf).mean(axis=1)
+    surprise = scale.linked(base, np.inf, base[CONDITIONS.index(DATA)], np.inf)
+    return float(ols(surprise, uplift)[0])
 
 
 def _share(odds: Floats) -> Floats:
