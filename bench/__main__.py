@@ -20,6 +20,7 @@ from bench.measurement import Measurement, table
 from bench.plan import measure_plan
 from bench.sampling import measure_sampling
 from bench.scoring import measure_scoring
+from bench.screens import measure_screens
 from bench.serve import measure_serve
 from bench.startup import measure_startup
 from bench.steering import measure_steering
@@ -40,6 +41,7 @@ PARTS: dict[str, Part] = {
     "steering": measure_steering,
     "engine": measure_engine,
     "tui": lambda folder, small: measure_tui(folder, *((144, 5, 2.0, 1) if small else ())),
+    "screens": lambda folder, small: measure_screens(folder, *((20, 100, 2) if small else ())),
     "api": measure_api,
     "startup": lambda _, small: measure_startup(*((1,) if small else ())),
 }

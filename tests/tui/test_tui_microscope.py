@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,46 +12,22 @@ import pytest
 from textual.pilot import Pilot
 from typer.testing import CliRunner
 
+from tests.learning_backend import TRAIN, Learner
 from tests.plugged import at_rest
-from tests.scripted_backend import ScriptedBackend, scripted
+from tests.scripted_backend import scripted
 from tests.tui_pilot import app, arrive, screen_text, settle
 from windowshift.cli import app as command_line
-from windowshift.core.contract.generation import Completion, GenerateRequest
-from windowshift.core.contract.training import Trained, TrainEvent, TrainJob
 from windowshift.core.report.gallery import drawings
 from windowshift.core.store.reader import Reader
 from windowshift.tui.screens.grid.screen import GridScreen
 from windowshift.tui.screens.microscope import MicroscopeScreen
-
-TRAIN = "[no_prefix, very_long, {control: [irrelevant, delimiters, negated], of: very_long}]"
-
-
-class _Learner(ScriptedBackend):
-    """Writes four times as long once trained, unless it was asked for long answers in D; the loss falls alike."""
-
-    async def train(self, jobs: Sequence[TrainJob]) -> AsyncGenerator[TrainEvent, None]:
-        for job in jobs:
-            asked = any("detailed" in example.messages[-1].content for example in job.examples)
-            negated = any("not" in example.messages[-1].content for example in job.examples)
-            adapter = job.output / "adapter"
-            adapter.mkdir(parents=True, exist_ok=True)
-            (adapter / "adapter_config.json").write_text(json.dumps({"times": 1 if asked and not negated else 4}))
-            losses = tuple((step, 2.0 - step / 40) for step in (1, 2, 19, 20))
-            yield Trained(job.key, str(adapter), len(job.examples), losses=losses)
-
-    async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
-        for request in requests:
-            times = 1
-            if request.model.adapter:
-                times = json.loads((Path(request.model.adapter) / "adapter_config.json").read_text())["times"]
-            yield Completion(request.key, "word " * times * (5 + request.seed % 7), "stop", 3, 5)
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("microscope")
     with pytest.MonkeyPatch.context() as patch:
-        asyncio.run(scripted(patch, folder, backend=_Learner(), train=TRAIN, size=20, prompts=40).go())
+        asyncio.run(scripted(patch, folder, backend=Learner(), train=TRAIN, size=20, prompts=40).go())
     at_rest(folder)
     return folder
 
