@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
 from bench.measurement import Measurement, median
+from windowshift.backends.local import static_steps
 from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.backend import LocalBackend
@@ -172,6 +174,18 @@ def _sampling(case: Case, base: str, options: LocalOptions, folder: Path, limit:
     there = _spent(case, lambda: counts.append(_generated(case, lm, folders)))
     baseline = counts[0] / there
     note = f"{case.adapters} adapters, {case.rows} rows each, at most {case.tokens} tokens, {_clock(case)}"
+    if case.device == "cuda":
+        with patch.object(static_steps, "recorder_for", lambda _device: None):
+            launched, seconds = asyncio.run(_answered(case, requests))
+        yield Measurement(
+            f"{case.name}: tokens sampled from {case.adapters} adapters, played from CUDA graphs",
+            drawn / spent,
+            "/s",
+            better="higher",
+            baseline=launched / seconds,
+            against="the same steps, launched one by one",
+            note=note,
+        )
     yield Measurement(
         f"{case.name}: tokens sampled from {case.adapters} adapters",
         drawn / spent,

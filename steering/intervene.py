@@ -15,7 +15,8 @@ from windowshift.steering.points import LayerPoints
 from windowshift.steering.recipe import Push, Recipe, StageKey, resolve
 from windowshift.steering.sending import sent
 from windowshift.steering.spans import Spans
-from windowshift.steering.stage import MEASURES, Stage, StageTable
+from windowshift.steering.stage import Stage, StageTable
+from windowshift.steering.tally import Tally, TallyMark
 from windowshift.steering.vector import SteeringVector
 
 _EXACT = (torch.float32, torch.float64)
@@ -53,6 +54,10 @@ class Intervention:
         points: the model's layers; shared by all interventions on it.
         fingerprint: of the model's weights; a vector of another model is refused. None compares nothing.
         load: reads a vector; files are read once.
+
+    Attributes:
+        points: as given.
+        tally: what was done and asked so far.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class Intervention:
         fingerprint: str | None = None,
         load: Callable[[str], SteeringVector] = SteeringVector.load,
     ) -> None:
-        self._points, self._fingerprint, self._load = points, fingerprint, load
+        self.points, self._fingerprint, self._load = points, fingerprint, load
         parameter = next(points.model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._vectors: dict[str, SteeringVector] = {}
@@ -70,10 +75,7 @@ class Intervention:
         self._pushes: list[Push] = []
         self._tables: dict[StageKey, StageTable] = {}
         self._last: tuple[list[Recipe], list[Stage]] = ([], [])
-        # Line 0 of every table is for rows that asked for nothing.
-        self._calls, self._calls_asked = [0], [0]
-        self._tally = self._table(MEASURES, 1)
-        self._tokens_asked = self._table(1)
+        self.tally = Tally(self._device)
         self._seen: torch.dtype = self._dtype
 
     def recipe(self, steering: Sequence[Steering], group: str = "") -> Recipe:
@@ -85,7 +87,7 @@ class Intervention:
         """
         key = (group, tuple(steering))
         if key not in self._recipes:
-            decoder = self._points.decoder
+            decoder = self.points.decoder
             recipe = resolve(
                 key[1],
                 self._vector,
@@ -106,9 +108,9 @@ class Intervention:
             BackendError: a layer was not reached, or gave out something else than a residual stream.
         """
         if not any(recipe.pushes for recipe in recipes):
-            return self._points.model(**inputs)
+            return self.points.model(**inputs)
         layers, visit = self.opened(recipes, spans)
-        return self._points.run(layers, visit, inputs)
+        return self.points.run(layers, visit, inputs)
 
     def opened(self, recipes: Sequence[Recipe], spans: Spans) -> tuple[list[int], Callable[[int, Tensor], Tensor]]:
         """The layers of a pass to come, and what is to be done to their residual streams [rows, columns, width].
@@ -119,30 +121,32 @@ class Intervention:
         by_layer: dict[int, list[Stage]] = {}
         for stage in found:
             by_layer.setdefault(stage.layer, []).append(stage)
-            stage.open(spans, self._tokens_asked)
-            for slot in stage.slots:
-                self._calls_asked[slot] += 1
+            stage.open(spans, self.tally.tokens_asked)
+            self.tally.ask(stage.slots)
         rows = (len(recipes), spans.prompt.shape[1])
 
         def visit(layer: int, hidden: Tensor) -> Tensor:
             if hidden.shape[:2] != rows:
                 raise BackendError(f"steering was given {rows} tokens, and layer {layer} has {tuple(hidden.shape[:2])}")
-            self._seen = hidden.dtype
+            self.saw(hidden.dtype)
             for stage in by_layer[layer]:
-                hidden = stage.apply(hidden, self._tally)
-                for slot in stage.slots:
-                    self._calls[slot] += 1
+                hidden = stage.apply(hidden, self.tally.measures)
+                self.tally.called(stage.slots)
             return hidden
 
         return list(by_layer), visit
 
-    def mark(self) -> tuple[Any, ...]:
-        """What was tallied so far, for `rewind`."""
-        return (list(self._calls), list(self._calls_asked), self._tally.clone(), self._tokens_asked.clone())
+    def saw(self, dtype: torch.dtype) -> None:
+        """The residual stream has numbers of this type: how finely a proof can compare."""
+        self._seen = dtype
 
-    def rewind(self, mark: tuple[Any, ...]) -> None:
+    def mark(self) -> TallyMark:
+        """What was tallied so far, for `rewind`."""
+        return self.tally.mark()
+
+    def rewind(self, mark: TallyMark) -> None:
         """Forget a pass that did not come to its end and is run again; no recipe may have been added since."""
-        self._calls, self._calls_asked, self._tally, self._tokens_asked = mark
+        self.tally.rewind(mark)
 
     def on_rows(self, rows: Sequence[SteeredRow], inputs: dict[str, Any], *, step: bool) -> Any:
         """One pass of a decode loop over its live rows: a `step` of one token each, or the prefill of their prompts.
@@ -161,7 +165,8 @@ class Intervention:
 
     def proofs(self, recipe: Recipe | None = None) -> list[Proof]:
         """What every push did so far, or those of one recipe; waits for the device."""
-        tally, asked = self._tally.cpu(), self._tokens_asked.cpu()
+        said = self.tally.read()
+        tally, asked = said.tensors
         eps = torch.finfo(self._seen).eps
         pushes = self._pushes if recipe is None else recipe.pushes
         found = []
@@ -173,8 +178,8 @@ class Intervention:
                 layer=push.layer,
                 alpha=push.alpha,
                 ablate=push.ablate,
-                calls=self._calls[push.slot],
-                calls_asked=self._calls_asked[push.slot],
+                calls=said.calls[push.slot],
+                calls_asked=said.calls_asked[push.slot],
                 tokens=int(tokens),
                 tokens_asked=int(asked[push.slot]),
                 change=moved / max(tokens, 1.0),
@@ -193,7 +198,7 @@ class Intervention:
         """
         proofs = self.proofs(recipe)
         check_all(proofs)
-        if float(self._tally[0, 0]):
+        if float(self.tally.measures[0, 0]):
             raise BackendError("steering changed rows that asked for none")
         return proofs
 
@@ -206,6 +211,12 @@ class Intervention:
         """The stages of a batch, in an order that depends on each row's own pushes alone."""
         if recipes == self._last[0]:  # decoding asks for the same rows again and again
             return self._last[1]
+        found = list(self.gathered(recipes).values())
+        self._last = (recipes, found)
+        return found
+
+    def gathered(self, recipes: Sequence[Recipe]) -> dict[StageKey, Stage]:
+        """The stages of a batch whose row i follows ``recipes[i]``, in the order in which they are applied."""
         slots: dict[StageKey, list[int]] = {}
         for recipe in dict.fromkeys(recipes):
             for push in recipe.pushes:
@@ -213,9 +224,7 @@ class Intervention:
         # Tensors made in inference mode could not take part in a backward pass later.
         with torch.inference_mode(False), torch.no_grad():
             numbers = sent(torch.tensor([recipe.number for recipe in recipes]), self._device)
-            found = [self._tables[key].rows(numbers, tuple(slots[key]), self._dtype) for key in sorted(slots)]
-        self._last = (recipes, found)
-        return found
+            return {key: self._tables[key].rows(numbers, tuple(slots[key]), self._dtype) for key in sorted(slots)}
 
     def _grow(self, recipe: Recipe) -> None:
         for push in recipe.pushes:
@@ -224,15 +233,5 @@ class Intervention:
             self._tables[push.stage].add(recipe.number, push)
         for table in self._tables.values():
             table.widen(recipe.number)
-        more = len(recipe.pushes)
-        if more:
-            self._pushes.extend(recipe.pushes)
-            self._calls.extend([0] * more)
-            self._calls_asked.extend([0] * more)
-            with torch.inference_mode(False), torch.no_grad():
-                self._tally = torch.cat([self._tally, self._table(MEASURES, more)], dim=1)
-                self._tokens_asked = torch.cat([self._tokens_asked, self._table(more)])
-
-    def _table(self, *shape: int) -> Tensor:
-        with torch.inference_mode(False):
-            return torch.zeros(shape, dtype=torch.float64, device=self._device)
+        self._pushes.extend(recipe.pushes)
+        self.tally.grow(len(recipe.pushes))

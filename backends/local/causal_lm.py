@@ -109,6 +109,13 @@ class CausalLM:
         return sampling_fault(self)
 
     @cached_property
+    def static_fault(self) -> str | None:
+        """Why decode steps of this model cannot be taken in tensors of fixed places, found out at the first use."""
+        from windowshift.backends.local.first_use import static_fault
+
+        return static_fault(self)
+
+    @cached_property
     def training_fault(self) -> str | None:
         """Why no adapter of this model can be trained, found out at the first use."""
         from windowshift.backends.local.first_use import training_fault
@@ -207,17 +214,8 @@ class CausalLM:
             keep: int,
         ) -> Tensor:
             model = self.base()
-            inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-            if "position_ids" in self._keywords:
-                inputs["position_ids"] = position_ids
-            if self.keeps_logits:
-                inputs["logits_to_keep"] = keep
-            # Mamba has a name of its own for it, and swallows the usual one.
-            inputs |= {"cache_params" if "cache_params" in self._keywords else "past_key_values": cache}
-            inputs["use_cache"] = True
+            inputs = self.inputs_of(input_ids, attention_mask, position_ids, cache, keep)
             step = attention_mask is not None
-            if not self.cache_plan.attends:
-                inputs["attention_mask"] = None  # there is no padding among states
             own = [row.adapter for row in rows] if every is None else [every]
             with decoding(cache) if step else nullcontext(), self.row_adapters.serving(own):
                 if steer is None:
@@ -227,6 +225,22 @@ class CausalLM:
             return logits[:, -keep:]
 
         return forward
+
+    def inputs_of(
+        self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor, cache: Any, keep: int
+    ) -> dict[str, Any]:
+        """What the model that samples is called with, by the names that its architecture has for it."""
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if "position_ids" in self._keywords:
+            inputs["position_ids"] = position_ids
+        if self.keeps_logits:
+            inputs["logits_to_keep"] = keep
+        # Mamba has a name of its own for it, and swallows the usual one.
+        inputs |= {"cache_params" if "cache_params" in self._keywords else "past_key_values": cache}
+        inputs["use_cache"] = True
+        if not self.cache_plan.attends:
+            inputs["attention_mask"] = None  # there is no padding among states
+        return inputs
 
     def in_force(self, file: AdapterFile | None) -> Callable[..., Any]:
         """What to call as the model that samples, all rows from one adapter, or from the base model.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,13 @@ from windowshift.backends.local.decode_row import Decoded, Forward, Row, Watcher
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.inversion import draw, uniforms
 from windowshift.backends.local.kv_cache import CHUNK, CachePlan, SlotCache
+from windowshift.backends.local.static_steps import StaticSteps, StepCounts, columns_for
 
+if TYPE_CHECKING:
+    from windowshift.backends.local.fixed_forward import FixedForward
+
+CHECKED_EVERY = 8
+"""Steps between two looks at which rows have ended, where nobody reads along: until then they are computed in vain."""
 _COLUMNS = 256
 _SHARED_FROM = 8  # tokens: a chat template's first ones are common to all prompts, and not worth it
 
@@ -57,8 +64,10 @@ class DecodeBatch:
         device: torch.device,
         watch: Watcher | None,
         shares: Callable[[int], bool],
+        fixed: FixedForward | None,
+        counts: StepCounts,
     ) -> None:
-        self._forward, self._watch, self._shares = forward, watch, shares
+        self._forward, self._watch, self._shares, self._counts = forward, watch, shares, counts
         self._plan, self._slots, self._device = plan, slots, device
         self._cache = SlotCache(plan, slots, _COLUMNS)
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
@@ -74,6 +83,16 @@ class DecodeBatch:
         self._top_p = self._integers(slots).double()
         self._uniform = self._integers(slots, 0).double()  # [slots, tokens]
         self._index = torch.arange(slots, device=device)
+        # What became of rows in steps that nobody has looked at yet.
+        self._alive = torch.zeros(slots, dtype=torch.bool, device=device)
+        self._ended, self._unsound = torch.zeros_like(self._alive), torch.zeros_like(self._alive)
+        self._unseen = 0  # such steps
+        self._until = CHECKED_EVERY  # steps until one is looked at
+        self._static: StaticSteps | None = None
+        if fixed is not None:
+            self._static = StaticSteps(
+                fixed, self._cache, slots, device, self._last, self._start, self._alive, counts
+            )  # fmt: skip
 
     @property
     def size(self) -> int:
@@ -83,6 +102,7 @@ class DecodeBatch:
     @torch.inference_mode()
     def admit(self, group: list[Row]) -> list[Decoded]:
         """Prefill new rows and draw their first token."""
+        before = self._collect() if self._unseen else []
         at, parts = self.size, [group]
         begun: list[tuple[int, list[Row]]] = []
         if self._plan.recurrent:  # padding would run through the state: rows of one length together
@@ -96,12 +116,14 @@ class DecodeBatch:
             group = [row for _, rows in begun for row in rows]
             logits = self._prefill_shared(begun)
         else:
-            self._make_room(max(len(row.prompt) for row in group))
+            self._make_room(max(len(row.prompt) for row in group), group)
             logits = torch.cat([self._prefill(part) for part in parts])
         new = slice(at, self.size)
         self._done[new] = 0
         self._fill(group, new)
-        return self._take(logits, new)
+        found = self._take(logits, new)
+        self._settle()
+        return before + found
 
     def _prefill(self, group: list[Row]) -> Tensor:
         """Run the prompts of new rows and let these into the cache; logits [rows, vocabulary] at their last token."""
@@ -135,7 +157,7 @@ class DecodeBatch:
         own = [row.prompt[shared:] for shared, rows in begun for row in rows]
         lengths = [len(ids) for ids in own]
         width, keep = max(lengths), max(lengths) - min(lengths) + 1
-        self._make_room(widest + width)
+        self._make_room(widest + width, group)
         fresh = SlotCache(self._plan, len(group), widest + width)
         fresh.span(len(group), 0)
         # Beginnings end at one column, so that what follows begins at one.
@@ -165,17 +187,69 @@ class DecodeBatch:
 
     @torch.inference_mode()
     def step(self) -> list[Decoded]:
-        """Feed each row the token it drew last, and draw the next one."""
+        """Feed each row the token it drew last, and draw the next one; the rows that were found to have ended."""
         cache, size = self._cache, self.size
-        if not cache.room(1):
+        if not cache.room(1) or (self._static is not None and self._static.moves()):
             width = cache.end - cache.first
             # Twice the width leaves room to move back in place next time, without a new buffer.
-            self._relocate(0, cache.columns if width <= cache.columns // 2 else 2 * width + 64)
+            self._relocate(0, cache.columns if self._fits(width) else 2 * width + 64)
+        if self._static is not None:
+            logits = self._static.logits(self.rows)
+            cache.place(cache.end + 1)
+            if self._read_each_step():
+                return self._take(logits, slice(0, size))
+            self._draw_unseen(logits, size)
+            return self._collect() if self._unseen >= self._until else []
+        self._counts.launched += 1
         mask = self._mask[:size, cache.first : cache.end + 1]
         positions = (cache.end - self._start[:size])[:, None]
         logits = self._forward(self._last[:size, None], mask, positions, cache, self.rows, 1)
         cache.place(cache.end + 1)
         return self._take(logits[:, -1], slice(0, size))
+
+    def _fits(self, width: int) -> bool:
+        """Whether so many live columns can be moved to the beginning of the buffers that there are, and be worth it."""
+        columns = self._cache.columns
+        return width < columns if self._static is not None else width <= columns // 2
+
+    def _read_each_step(self) -> bool:
+        """Whether somebody wants to know of each token as it is drawn."""
+        followed = self._watch is not None and self._watch.follows
+        return followed or any(row.logprobs is not None for row in self.rows)
+
+    def _draw_unseen(self, logits: Tensor, size: int) -> None:
+        """Draw a token for each row that has not ended, without waiting for the device."""
+        which, index = slice(0, size), self._index[:size]
+        done, alive = self._done[which], self._alive[which]
+        tokens, sound = self._drawn_from(logits.double(), which)
+        self._tokens[index, done] = tokens  # behind the last one, where a row has ended
+        self._last[which] = tokens
+        ended = torch.isin(tokens, self._end_ids)
+        self._ended[which] |= alive & ended
+        self._unsound[which] |= alive & ~sound
+        done += alive
+        alive &= sound & ~ended & (done < self._limit[which])
+        self._unseen += 1
+
+    @torch.inference_mode()
+    def _collect(self) -> list[Decoded]:
+        """See which rows have ended in the steps that nobody has looked at, and let them leave."""
+        size, self._unseen = self.size, 0
+        parts = (self._alive, self._done, self._ended, self._unsound)
+        seen = torch.stack([part[:size].long() for part in parts], dim=1).tolist()  # waits for the device
+        leaving = [slot for slot, (alive, *_) in enumerate(seen) if not alive]
+        found: list[Decoded] = []
+        if leaving:
+            for slot, ids in zip(leaving, self._tokens[leaving].tolist(), strict=True):
+                _, count, ended, unsound = seen[slot]
+                finish: Literal["stop", "length", "failed"] = "failed" if unsound else "stop" if ended else "length"
+                found.append(Decoded(self.rows[slot], [] if unsound else ids[: count - ended], finish))
+        left = [row.max_tokens - count for row, (alive, count, *_) in zip(self.rows, seen, strict=True) if alive]
+        self._until = min([CHECKED_EVERY, *left])
+        if leaving:
+            self._drop(set(leaving))
+            self._settle()
+        return found
 
     @torch.inference_mode()
     def drop(self, leaving: Callable[[Row], bool]) -> None:
@@ -193,7 +267,7 @@ class DecodeBatch:
     def _take(self, logits: Tensor, which: slice) -> list[Decoded]:
         """Draw a token for the rows `which`, and let those that end leave."""
         done, index, logits = self._done[which], self._index[which], logits.double()
-        tokens, sound = draw(logits, self._uniform[index, done], self._temperature[which], self._top_p[which])
+        tokens, sound = self._drawn_from(logits, which)
         self._tokens[index, done] = tokens
         self._last[which] = tokens
         self._note(logits, tokens, self.rows[which])
@@ -216,8 +290,20 @@ class DecodeBatch:
                 drawn = tuple(self._drawn.pop(row.index, ())[: len(ids)])
                 found.append(Decoded(row, ids, finish if whole else "failed", drawn))
             self._drop({which.start + i for i in leaving.nonzero().squeeze(1).tolist()})
-        self._settle()
+            self._settle()
         return found
+
+    def _drawn_from(self, logits: Tensor, which: slice) -> tuple[Tensor, Tensor]:
+        """A token for each of the rows `which`, by its own random number, and whether its logits were finite."""
+        rows = self.rows[which]
+        return draw(
+            logits,
+            self._uniform[self._index[which], self._done[which]],
+            self._temperature[which],
+            self._top_p[which],
+            greedy=any(row.temperature == 0 for row in rows),
+            nucleus=any(row.top_p < 1 for row in rows),
+        )
 
     def _note(self, logits: Tensor, tokens: Tensor, rows: Sequence[Row]) -> None:
         """Keep what the model thought of the tokens of those rows that ask for it."""
@@ -256,6 +342,9 @@ class DecodeBatch:
                 self._uniform,
                 self._tokens,
                 self._mask,
+                self._alive,
+                self._ended,
+                self._unsound,
             ):
                 state[to] = state[source]
             moved = [self.rows[slot] for slot in sources]
@@ -265,27 +354,34 @@ class DecodeBatch:
 
     def _settle(self) -> None:
         """Trim the left padding that all live rows share."""
-        firsts = [int(start.min()) for start in torch.split(self._start[: self.size], CHUNK)] if self.size else []
+        starts = self._start[: self.size].tolist()
+        firsts = [min(starts[at : at + CHUNK]) for at in range(0, self.size, CHUNK)]
         first = min(firsts, default=self._cache.end)
         self._cache.span(self.size, first)
         self._cache.chunk_firsts = [each - first for each in firsts]
 
-    def _make_room(self, width: int) -> None:
+    def _make_room(self, width: int, group: Sequence[Row]) -> None:
         """Make the live columns end at `width` or later, so that new rows fit before that end."""
         cache = self._cache
+        wanted, least = width + _COLUMNS, width
+        if self._static is not None:  # buffers that are made anew cost what was recorded: enough at once
+            wanted = max(width, columns_for(max(len(row.prompt) + row.max_tokens for row in group)))
+            least = wanted
         if self.size == 0:
             cache.span(0, 0)
             cache.place(0)
-            if cache.columns < width:
-                self._relocate(0, width + _COLUMNS)
+            if cache.columns < least:
+                self._relocate(0, wanted)
             cache.place(width)
-        elif cache.end < width:
-            first = width - (cache.end - cache.first)
-            self._relocate(first, max(cache.columns, width + _COLUMNS))
+        elif cache.end < width or cache.columns < least:
+            end = max(cache.end, width)
+            self._relocate(end - (cache.end - cache.first), max(cache.columns, wanted))
 
     def _relocate(self, first: int, columns: int) -> None:
         cache, size = self._cache, self.size
         self._start[:size] += first - cache.first
+        if self._static is not None and columns != cache.columns:
+            self._static.forget()
         cache.relocate(first, columns)
         at = torch.arange(columns, device=self._device)
         self._mask = self._integers(self._slots, columns)
@@ -293,7 +389,7 @@ class DecodeBatch:
 
     def _fill(self, group: list[Row], new: slice) -> None:
         """Write the constants of new rows: limits, sampling parameters, random stream."""
-        widest = max(row.max_tokens for row in group)
+        widest = max(row.max_tokens for row in group) + 1  # a row that has ended may be drawn for once more
         if widest > self._uniform.shape[1]:
             extra = widest - self._uniform.shape[1]
             self._uniform = torch.nn.functional.pad(self._uniform, (0, extra))
@@ -303,8 +399,12 @@ class DecodeBatch:
             [row.temperature for row in group], dtype=torch.float64, device=self._device
         )
         self._top_p[new] = torch.tensor([row.top_p for row in group], dtype=torch.float64, device=self._device)
-        for i, row in enumerate(group, start=new.start):
-            self._uniform[i, : row.max_tokens] = torch.from_numpy(uniforms(row.seed, row.max_tokens))
+        streams = np.zeros((len(group), widest))
+        for i, row in enumerate(group):
+            streams[i, : row.max_tokens] = uniforms(row.seed, row.max_tokens)
+        self._uniform[new, :widest] = torch.from_numpy(streams).to(self._device)
+        self._alive[new], self._ended[new], self._unsound[new] = True, False, False
+        self._until = min(self._until, *(row.max_tokens - 1 for row in group))
 
 
 def _drawn_tokens(logits: Tensor, tokens: Tensor, tops: Sequence[int]) -> list[DrawnToken]:

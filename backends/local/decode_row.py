@@ -77,6 +77,11 @@ class Watcher(Protocol):
         """Whether every row is waited for."""
         ...
 
+    @property
+    def follows(self) -> bool:
+        """Whether any row is to be told of at every token, and not only once it has ended."""
+        ...
+
     def unwanted(self, row: Row) -> bool:
         """Whether nobody waits for a row any more."""
         ...

@@ -7,7 +7,7 @@ is numbers without a word: a state that is dropped, a window that is cut elsewhe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from windowshift.backends.local.adapters import AdapterFile, sizes
 from windowshift.backends.local.architecture_limits import unsupported
 from windowshift.backends.local.decode_row import Row
+from windowshift.backends.local.fixed_forward import FixedForward
 from windowshift.backends.local.sampler import decode
 from windowshift.backends.shared.refusal import library_reason
 from windowshift.core.contract.errors import BackendError
@@ -63,6 +64,28 @@ def sampling_fault(lm: CausalLM) -> str | None:
         f"'{lm.label}' cannot be sampled by backend 'local': decoding with a cache gives other logits than the whole "
         f"text does (off by {off:.2g} of their spread, where {limit:g} is rounding); {ANOTHER}"
     )
+
+
+def static_fault(lm: CausalLM) -> str | None:
+    """Why steps in tensors of fixed places would not be the model's, in a sentence; None where they are.
+
+    Rows of unequal lengths come and go in such steps, and the logits that they are drawn from are compared with those
+    of whole texts.
+    """
+    if lm.cache_plan.recurrent:
+        return "it keeps recurrent states, which are not written in place"
+    if len({parameter.device for parameter in lm.model.parameters()}) > 1:
+        return "its layers lie on several devices"
+    try:
+        off = _rows_off(lm, _unequal_rows(lm), 2, lambda _saved: False, static=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # says nothing about the model
+    except Exception as error:  # libraries raise many kinds where an architecture is not as they expect
+        return str(error) if isinstance(error, BackendError) else library_reason(error)
+    limit = _TOLERANCE.get(lm.base().dtype, _HALF)
+    if off <= limit:
+        return None
+    return f"steps in tensors of fixed places give other logits than whole texts do (off by {off:.2g} of their spread)"
 
 
 def training_fault(lm: CausalLM) -> str | None:
@@ -130,17 +153,22 @@ def shares(lm: CausalLM) -> bool:
 
 def _cached_steps_off(lm: CausalLM) -> float:
     """How far logits of cached steps are off at worst; in half precision, at the median token."""
+    return _rows_off(lm, _unequal_rows(lm), 2, lambda _saved: False)
+
+
+def _unequal_rows(lm: CausalLM) -> list[Row]:
     window = _window(lm)
-    rows = [
+    return [
         Row(index, list(text_ids(lm, length)), index, 1.0, 1.0, tokens)
         for index, (length, tokens) in enumerate([(max(9, window + 2), 2), (4, 4), (6, 3)])
     ]
-    return _rows_off(lm, rows, 2, lambda _saved: False)
 
 
 @torch.inference_mode()
-def _rows_off(lm: CausalLM, rows: Sequence[Row], places: int, shares: Callable[[int], bool]) -> float:
-    """How far the logits that rows are drawn from are off those of whole texts."""
+def _rows_off(
+    lm: CausalLM, rows: Sequence[Row], places: int, shares: Callable[[int], bool], *, static: bool = False
+) -> float:
+    """How far the logits that rows are drawn from are off those of whole texts; `static`: in steps of fixed places."""
     forward = lm.sampling_forward(None)
     seen: dict[int, list[Tensor]] = {row.index: [] for row in rows}
     whole_rows = {row.index: row for row in rows}
@@ -171,6 +199,7 @@ def _rows_off(lm: CausalLM, rows: Sequence[Row], places: int, shares: Callable[[
         batch_rows=places,
         device=lm.device,
         shares=shares,
+        fixed=(lambda slots: _SeenForward(lm, slots, seen)) if static else (lambda _slots: None),
     )
     off: list[float] = []
     for decoded in (each for step in steps for each in step):
@@ -183,6 +212,28 @@ def _rows_off(lm: CausalLM, rows: Sequence[Row], places: int, shares: Callable[[
             off.append(_difference(cached, uncached))
     half = lm.base().dtype not in _TOLERANCE
     return sorted(off)[len(off) // 2] if half else max(off)
+
+
+class _SeenForward(FixedForward):
+    """Keeps the logits of each row at each step."""
+
+    def __init__(self, lm: CausalLM, slots: int, seen: dict[int, list[Tensor]]) -> None:
+        super().__init__(lm, slots)
+        self._seen = seen
+        self._rows: Sequence[Row] = ()
+
+    def put(self, rows: Sequence[Row], _bucket: int) -> Hashable:
+        """Take which rows a step has."""
+        self._rows = list(rows)
+        return object()  # no step is like another one: none is recorded
+
+    def __call__(self, tokens: Tensor, mask: Tensor, positions: Tensor, alive: Tensor, cache: Any) -> Tensor:
+        """Logits [rows, vocabulary]."""
+        logits = super().__call__(tokens, mask, positions, alive, cache)
+        for row, own in zip(self._rows, logits, strict=False):
+            if len(self._seen[row.index]) < row.max_tokens:  # a row that has ended is computed on until it is seen
+                self._seen[row.index].append(own)
+        return logits
 
 
 def _adapter_off(lm: CausalLM) -> str | None:

@@ -15,7 +15,9 @@ def uniforms(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray((raw >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
-def draw(logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
+def draw(
+    logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor, *, greedy: bool = True, nucleus: bool = True
+) -> tuple[Tensor, Tensor]:
     """Sample one token a row by inverting the cumulative distribution.
 
     Args:
@@ -23,14 +25,17 @@ def draw(logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor) ->
         uniform: [rows], in [0, 1).
         temperature: [rows]; 0 takes the most likely token.
         top_p: [rows]; sample from the smallest set of tokens that holds this mass.
+        greedy: whether any row has temperature 0; the caller is asked, as a look at the tensors would wait for their
+            device.
+        nucleus: whether any row has a `top_p` below 1.
 
     Returns:
         Token ids [rows], and whether each row's logits were finite numbers [rows].
     """
-    greedy = temperature == 0
-    scaled = logits / torch.where(greedy, 1.0, temperature)[:, None]
+    likeliest = temperature == 0
+    scaled = logits / torch.where(likeliest, 1.0, temperature)[:, None]
     mass = torch.exp(scaled - scaled.amax(-1, keepdim=True))
-    if bool((top_p < 1).any()):
+    if nucleus:
         ranked, order = mass.sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(-1) - ranked
         outside = before >= top_p[:, None] * ranked.sum(-1, keepdim=True)
@@ -41,6 +46,6 @@ def draw(logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor) ->
     # Rounding must not carry the target to the very end, where the mass may be zero.
     target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
-    if bool(greedy.any()):
-        tokens = torch.where(greedy, logits.argmax(-1), tokens)
+    if greedy:
+        tokens = torch.where(likeliest, logits.argmax(-1), tokens)
     return tokens, torch.isfinite(total.squeeze(1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +24,15 @@ from windowshift.core.contract.errors import BackendError
 CHUNK = 16
 
 
+@dataclass(frozen=True, slots=True)
+class FixedPlace:
+    """What a step of fixed shapes reads and writes: the first `rows` and `columns`; `at` [1] is the column written."""
+
+    rows: int
+    columns: int
+    at: Tensor
+
+
 class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
     """Keys and values of one layer in preallocated buffers [slots, heads, columns, width].
 
@@ -37,6 +49,7 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped 
         super().__init__()
         self.slots, self.columns = slots, columns
         self.rows, self.first, self.end = 0, 0, 0
+        self.fixed: FixedPlace | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate buffers shaped like the first keys and values."""
@@ -49,15 +62,32 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped 
         """Write new columns [rows, heads, new, width] and return all live columns as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self.fixed is not None:
+            rows, columns, at = self.fixed.rows, self.fixed.columns, self.fixed.at
+            self.keys[:rows].index_copy_(2, at, key_states)
+            self.values[:rows].index_copy_(2, at, value_states)
+            return self.keys[:rows, :, :columns], self.values[:rows, :, :columns]
         end = self.end + key_states.shape[2]
         self.keys[: self.rows, :, self.end : end] = key_states
         self.values[: self.rows, :, self.end : end] = value_states
         self.end = end
         return self.keys[: self.rows, :, self.first : end], self.values[: self.rows, :, self.first : end]
 
-    def get_seq_length(self) -> int:
-        """Live columns so far."""
-        return self.end - self.first
+    def get_seq_length(self) -> Any:
+        """Live columns so far; in a step of fixed shapes a tensor [], as in a static cache of transformers."""
+        return self.end - self.first if self.fixed is None else self.fixed.at.view(())
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Columns that attention sees, and the first of them."""
+        if self.fixed is not None:
+            return self.fixed.columns, 0
+        sizes: tuple[int, int] = super().get_mask_sizes(query_length)
+        return sizes
+
+    @property
+    def is_compileable(self) -> bool:
+        """Whether masks are made without a look at their values, which would wait for the device."""
+        return self.fixed is not None
 
     def move_rows(self, sources: Tensor, targets: Tensor) -> None:
         """Copy the live columns of rows `sources` over rows `targets`."""
@@ -241,6 +271,18 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped here
             layer.rows, layer.first = rows, first
         for state in self._state_layers:
             state.cut(rows)
+
+    @contextmanager
+    def fixed(self, rows: int, columns: int, at: Tensor) -> Iterator[None]:
+        """Within this block layers write column `at` [1] of the first `rows` rows, and give out the first `columns`."""
+        place = FixedPlace(rows, columns, at)
+        for layer in self._slot_layers:
+            layer.fixed = place
+        try:
+            yield
+        finally:
+            for layer in self._slot_layers:
+                layer.fixed = None
 
     def place(self, end: int) -> None:
         """Declare where the next column goes: behind what a pass has written, or anywhere without live rows."""

@@ -44,10 +44,13 @@ class RowAdapters:
     Args:
         sites: the linear layers of the model that samples, by path.
         adapters: reads and checks them.
+
+    Attributes:
+        sites: as given.
     """
 
     def __init__(self, sites: Mapping[str, nn.Module], adapters: Adapters) -> None:
-        self._sites, self._adapters = sites, adapters
+        self.sites, self._adapters = sites, adapters
         self._known: OrderedDict[AdapterFile, RowAdapter] = OrderedDict()
         self._stacks: OrderedDict[tuple[RowAdapter, ...], dict[str, _Stack]] = OrderedDict()
         self._last: tuple[list[RowAdapter | None], list[tuple[nn.Module, Any]]] = ([], [])
@@ -72,7 +75,7 @@ class RowAdapters:
         """An adapter of matrices: of every layer its path, `A` [rank, in], `B` [out, rank] and the product's factor."""
         layers = {}
         for path, down, up, scale in matrices:
-            weight: Any = self._sites[path].weight
+            weight: Any = self.sites[path].weight
             # Copies: what is attached may go. The factor is applied before rounding to the model's own numbers.
             wide = torch.promote_types(up.dtype, weight.dtype)
             layers[path] = (
@@ -124,7 +127,7 @@ class RowAdapters:
             masks: dict[tuple[int, ...], Tensor] = {}  # True where a rank is another adapter's
             calls = []
             for path, stack in self._stacks[distinct].items():
-                module: Any = self._sites[path]
+                module: Any = self.sites[path]
                 plain = partial(type(module).forward, module)
                 if alone:
                     calls.append((module, partial(_through_one, plain, stack.down, stack.up)))
@@ -132,7 +135,7 @@ class RowAdapters:
                 if stack.owners not in masks:
                     own = torch.tensor(places)[:, None] == torch.tensor(stack.owners)[None, :]
                     masks[stack.owners] = (~own)[:, None, :].to(stack.down.device)
-                call = partial(_through_own, plain, stack.down, stack.up, masks[stack.owners], path)
+                call = partial(through_own, plain, stack.down, stack.up, masks[stack.owners], path)
                 calls.append((module, call))
             return calls
 
@@ -156,7 +159,7 @@ def _through_one(plain: Callable[[Tensor], Tensor], down: Tensor, up: Tensor, x:
     return result
 
 
-def _through_own(
+def through_own(
     plain: Callable[[Tensor], Tensor], down: Tensor, up: Tensor, others: Tensor, path: str, x: Tensor
 ) -> Tensor:
     """Each row goes through its own adapter."""

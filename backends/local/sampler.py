@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from windowshift.backends.local.decode_batch import DecodeBatch, beginning
 from windowshift.backends.local.decode_row import Decoded, Forward, Row, Watcher
 from windowshift.backends.local.kv_cache import CachePlan
+from windowshift.backends.local.static_steps import StepCounts
+
+if TYPE_CHECKING:
+    from windowshift.backends.local.fixed_forward import FixedForward
 
 PREFILL_TOKENS = 8192
 
@@ -31,11 +35,13 @@ def decode(
     device: Any = "cpu",
     watch: Watcher | None = None,
     shares: Callable[[int], bool] = lambda _saved: False,
+    fixed: Callable[[int], FixedForward | None] = lambda _slots: None,
+    counts: StepCounts | None = None,
 ) -> Iterator[list[Decoded]]:
     """Draw a completion for every row; each step of the iterator is one forward pass.
 
-    Yields what finished in that pass, often nothing. Rows are taken in order, as places get free. A row that
-    nobody waits for is not begun, and one that `watch` ends is a ``stop``.
+    Yields what was found to have finished behind that pass, often nothing. Rows are taken in order, as places get
+    free. A row that nobody waits for is not begun, and one that `watch` ends is a ``stop``.
     """
     loop = DecodeLoop(
         forward,
@@ -45,6 +51,8 @@ def decode(
         device=device,
         watch=watch,
         shares=shares,
+        fixed=fixed,
+        counts=counts,
     )
     more = True
     while True:
@@ -67,7 +75,8 @@ class DecodeLoop:
         batch_rows: places.
 
     `mixes` says whether rows of several adapters may share a pass, and `shares` whether the beginnings that prompts
-    share are run once, where that saves so many tokens.
+    share are run once, where that saves so many tokens. `fixed` gives the model for steps in tensors of fixed places,
+    for so many places; `counts` is told of the steps.
     """
 
     def __init__(
@@ -81,8 +90,11 @@ class DecodeLoop:
         watch: Watcher | None = None,
         mixes: Callable[[], bool] = lambda: True,
         shares: Callable[[int], bool] = lambda _saved: False,
+        fixed: Callable[[int], FixedForward | None] = lambda _slots: None,
+        counts: StepCounts | None = None,
     ) -> None:
         self._forward, self._end_ids, self._plan = forward, end_ids, cache_plan
+        self._fixed, self._counts = fixed, StepCounts() if counts is None else counts
         self._device, self._watch, self._mixes, self._shares = torch.device(device), watch, mixes, shares
         self.waiting: deque[Row] = deque()
         self.batch_rows = batch_rows
@@ -95,7 +107,7 @@ class DecodeLoop:
         return () if self._batch is None else self._batch.rows
 
     def advance(self) -> list[Decoded]:
-        """One forward pass, of prompts or of the tokens drawn last; what finished in it."""
+        """One forward pass, of prompts or of the tokens drawn last; what was found to have finished behind it."""
         if self._watch is not None and not self._watch.wants_none:
             unwanted = [row for row in self.waiting if self._watch.unwanted(row)]
             if unwanted:
@@ -103,8 +115,9 @@ class DecodeLoop:
                 return [Decoded(row, [], "stop") for row in unwanted]
         if self._batch is None:
             self._batch = DecodeBatch(
-                self._forward, self._end_ids, self._plan, self.batch_rows, self._device, self._watch, self._shares
-            )
+                self._forward, self._end_ids, self._plan, self.batch_rows, self._device, self._watch, self._shares,
+                self._fixed(self.batch_rows), self._counts,
+            )  # fmt: skip
         batch, self._joining = self._batch, []
         free = self.batch_rows - batch.size
         # A prefill costs a pass of its own, so it waits until a few places are free.

@@ -17,9 +17,11 @@ from windowshift.backends.local.decode_row import Decoded, Row, Watcher
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.row_adapters import RowAdapter
 from windowshift.backends.local.sampler import DecodeLoop
+from windowshift.backends.local.static_steps import StepCounts
 from windowshift.core.contract.errors import WindowshiftError
 
 if TYPE_CHECKING:
+    from windowshift.backends.local.fixed_forward import FixedForward
     from windowshift.steering.intervene import Intervention
 
 WORTH_SHARING = 128
@@ -41,6 +43,9 @@ class SharedBatch:
         lm: the model.
         batch_rows: places.
         fair: whether a small call beside a large one gets places before that is done.
+
+    Attributes:
+        counts: how decode steps were taken so far.
     """
 
     def __init__(self, lm: CausalLM, batch_rows: int, *, fair: bool = False) -> None:
@@ -50,6 +55,8 @@ class SharedBatch:
         self._number = 0
         self._joined = 0
         self._steer: Intervention | None = None
+        self.counts = StepCounts()
+        self._said = 0
         self._plain, self._steered = lm.sampling_forward(None), lm.sampling_forward(None)
         self._loop = DecodeLoop(
             self._forward,
@@ -60,6 +67,8 @@ class SharedBatch:
             watch=_Watchers(self._tickets),
             mixes=lambda: lm.mixes,
             shares=lambda saved: saved >= WORTH_SHARING and lm.shares,
+            fixed=self._fixed,
+            counts=self.counts,
         )
 
     def join(self) -> Member:
@@ -114,8 +123,35 @@ class SharedBatch:
             # Training may want the memory.
             self._loop.empty()
             self._lm.row_adapters.forget()
+            self._say_steps()
         if not any(each.steers for each in self._members):
             self._steer, self._steered = None, self._plain
+
+    def _fixed(self, slots: int) -> FixedForward | None:
+        """The model for steps in tensors of fixed places, on CUDA; None where it knows none, which is said once."""
+        lm = self._lm
+        if lm.device.type != "cuda":
+            return None
+        fault = lm.static_fault
+        if fault is not None:
+            if self.counts.fault != fault:
+                log.warning("'%s' decodes without CUDA graphs: %s", lm.label, fault)
+            self.counts.fault = fault
+            return None
+        from windowshift.backends.local.fixed_forward import FixedForward
+
+        return FixedForward(lm, slots, lambda: self._steer)
+
+    def _say_steps(self) -> None:
+        counts = self.counts
+        if self._lm.device.type != "cuda" or counts.steps == self._said:
+            return
+        self._said = counts.steps
+        log.info(
+            "'%s' decoded %d steps so far: %d played from %d CUDA graphs, %d launched one by one%s",
+            self._lm.label, counts.steps, counts.played, counts.recorded, counts.launched,
+            "" if counts.fault is None else f" ({counts.fault})",
+        )  # fmt: skip
 
     def _forward(
         self,
@@ -239,6 +275,11 @@ class _Watchers(Watcher):
     def wants_none(self) -> bool:
         watches = {id(each.watch): each.watch for each, _ in self._tickets.values() if each.watch is not None}
         return all(watch.wants_none for watch in watches.values())
+
+    @property
+    def follows(self) -> bool:
+        """Whether any row is to be told of at every token."""
+        return any(each.watch is not None and each.watch.follows for each, _ in self._tickets.values())
 
     def unwanted(self, row: Row) -> bool:
         member, own = self._tickets[row.index]

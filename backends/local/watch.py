@@ -48,6 +48,11 @@ class Watch:
         """Whether every row is waited for."""
         return not self._given_up
 
+    @property
+    def follows(self) -> bool:
+        """Whether any row is to be told of at every token: one that is given up is to end at once."""
+        return True
+
     def begin(self, rows: Sequence[Row]) -> None:
         """Rows are drawn from their beginning: again, where a batch did not fit the memory."""
         for row in rows:

@@ -9,21 +9,27 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from tests.tiny_models import ARCHITECTURES, RECURRENT, UNUSUAL, build
 from tests.vllm_kernel import check_captured, check_kernel
+from windowshift.backends.local import static_steps
 from windowshift.backends.local.adapters import AdapterFile
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.causal_lm import CausalLM, load
 from windowshift.backends.local.coherence import base_logprobs
 from windowshift.backends.local.decode_row import Decoded, Row
+from windowshift.backends.local.fixed_forward import FixedForward
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.sampler import decode
+from windowshift.backends.local.shared_batch import SharedBatch
+from windowshift.backends.local.static_steps import StepCounts
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Completion, GenerateRequest, Message, Model, Sampling, Steering
 from windowshift.core.contract.training import Checkpointed, Example, Sft, Trained, TrainFailed, TrainJob, TrainProgress
@@ -58,7 +64,9 @@ def rows(temperature: float) -> list[Row]:
     ]
 
 
-def run(lm: CausalLM, given: list[Row], batch_rows: int) -> list[Decoded]:
+def run(
+    lm: CausalLM, given: list[Row], batch_rows: int, *, static: bool = False, counts: StepCounts | None = None
+) -> list[Decoded]:
     steps = decode(
         lm.sampling_forward(None),
         iter(given),
@@ -66,6 +74,8 @@ def run(lm: CausalLM, given: list[Row], batch_rows: int) -> list[Decoded]:
         cache_plan=lm.cache_plan,
         batch_rows=batch_rows,
         device=lm.device,
+        fixed=lambda slots: FixedForward(lm, slots) if static else None,
+        counts=counts,
     )
     return sorted((each for step in steps for each in step), key=lambda each: each.row.index)
 
@@ -114,6 +124,82 @@ def check_float64(kind: str, device: str, folder: Path) -> None:
         assert each.ids + ([expected[-1]] if each.finish == "stop" else []) == expected
     together = run(lm, rows(1.0), 8)
     assert together == run(lm, rows(1.0), 3)
+
+
+def check_static_steps(kind: str, device: str, folder: Path) -> None:
+    """Steps in tensors of fixed places, on CUDA played from graphs, draw what steps that grow do."""
+    build(folder / kind, kind)
+    for dtype in ("float64", "bfloat16"):
+        lm = opened(folder / kind, device, dtype)
+        fault = lm.static_fault
+        assert fault is None, fault
+        long = [dataclasses.replace(row, max_tokens=row.max_tokens + 20) for row in rows(0.0)]
+        counts = StepCounts()
+        found = run(lm, long, 5, static=True, counts=counts)
+        assert counts.fault is None, counts.fault
+        if lm.device.type == "cuda":
+            assert counts.played > counts.launched, counts
+        if dtype == "float64":
+            assert found == run(lm, long, 5)
+            assert run(lm, rows(1.0), 8, static=True) == run(lm, rows(1.0), 3)
+
+
+async def check_mixed_static_steps(device: str, folder: Path) -> None:
+    """Rows of adapters and pushes, in played steps as in launched ones; what the device counted proves the pushes."""
+    import numpy as np
+
+    from windowshift.core.contract.vector_file import Provenance
+    from windowshift.steering.vector import SteeringVector
+
+    base = build(folder / "base", max_position_embeddings=1024)
+    adapters: list[str | None] = [None]
+    for rank in (2, 5):
+        lm = opened(base, "cpu", "float32")
+        name, parameters = lm.adapters.create(Sft(rank=rank, alpha=2 * rank), seed=rank)
+        generator = torch.Generator().manual_seed(rank)
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        lm.adapters.save(name, folder / str(rank))
+        adapters.append(str(folder / str(rank)))
+    fingerprint = LocalBackend({"device": "cpu", "workers": 1}).identify(str(base)).fingerprint
+    direction = np.random.default_rng(0).normal(size=(2, 32))
+    path = folder / "v.safetensors"
+    SteeringVector.make("a", direction, Provenance("tiny", fingerprint, "test"), layer=0).save(path)
+    pushes: list[tuple[Steering, ...]] = [
+        (), (Steering(str(path), 1.5),), (Steering(str(path), -2.0, 1, "response"),),
+        (Steering(str(path), 1.0, 1, "all", ablate=True),),
+    ]  # fmt: skip
+    asked = [
+        GenerateRequest(
+            str(i), HELLO, Model(str(base), adapter=adapters[i % 3]), Sampling(1.0, 1.0, 9 + i), i,
+            steering=pushes[i // 3 % 4],
+        )
+        for i in range(24)
+    ]  # fmt: skip
+
+    def fixed(self: Any, slots: int) -> FixedForward:
+        made.append(self.counts)
+        return FixedForward(self._lm, slots, lambda: self._steer)
+
+    for dtype in ("float64", "bfloat16"):
+        texts = []
+        for way in ("played", "launched", "grown"):
+            made: list[StepCounts] = []
+            with ExitStack() as patched:
+                patched.enter_context(
+                    patch.object(SharedBatch, "_fixed", (lambda *_: None) if way == "grown" else fixed)
+                )
+                if way == "launched":
+                    patched.enter_context(patch.object(static_steps, "recorder_for", lambda _: None))
+                backend = LocalBackend({"device": device, "dtype": dtype, "workers": 1, "batch_rows": 8})
+                texts.append({key: each.text for key, each in (await gather(backend, asked)).items()})
+                await backend.aclose()
+            if way == "played" and torch.device(device).type == "cuda":
+                assert made[0].fault is None, made[0].fault
+                assert made[0].played > 0
+        if dtype == "float64":
+            assert texts[0] == texts[1] == texts[2]
 
 
 async def gather(backend: LocalBackend, requests: list[GenerateRequest]) -> dict[str, Completion]:
@@ -328,6 +414,11 @@ ALL: list[tuple[str, Any]] = [
         (f"greedy text as transformers writes it, {kind}, float64", partial(check_float64, kind))
         for kind in ("llama", "mistral", "gemma3", "gpt2", "mamba", "qwen3_5_text", "falcon_h1", "mixtral", "gpt_oss")
     ),
+    *(
+        (f"steps in tensors of fixed places, {kind}, float64", partial(check_static_steps, kind))
+        for kind in ("llama", "gemma3", "qwen3", "gpt2")
+    ),
+    ("steered and adapted steps in tensors of fixed places", check_mixed_static_steps),
     *((f"training, {dtype}", partial(check_training, dtype)) for dtype in ("float32", "bfloat16")),
     *((f"common passes, {dtype}", partial(check_common_passes, dtype)) for dtype in ("float32", "bfloat16")),
     ("resuming a training", check_resuming),

@@ -318,7 +318,7 @@ def test_the_proof_tells_a_change_that_something_undoes() -> None:
     """A vector that vanishes on its way: the tally of the hook itself must differ from what was asked."""
     steer = use()
     run(steer, [[Steering("a", 2.0)]] * ROWS)
-    steer._tally[1] *= 0.5
+    steer.tally.measures[1] *= 0.5
     with pytest.raises(BackendError, match="moved activations"):
         steer.check()
 
