@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.chat_format import TrainingTokens
-from windowshift.backends.local.pass_plan import Span
+from windowshift.backends.local.pass_plan import PassPlan, Span
 from windowshift.backends.local.recomputing import recomputed
-from windowshift.backends.local.stacked_attention import stacked
+from windowshift.backends.local.stacked_attention import stacked, unpacked
 from windowshift.backends.local.stacked_linear import StackedLinears
 from windowshift.core.contract.training import Example
 from windowshift.steering.sending import sent
@@ -129,11 +129,12 @@ def losses(
     if lm.keeps_logits:
         inputs["logits_to_keep"] = width - first
     linears, alike = StackedLinears(lm.model), lm.device.type == "cpu"
+    plan = PassPlan(spans, width)  # one for all of the pass, and what is computed again: it keeps what it has stacked
 
     @contextmanager
     def served() -> Iterator[None]:
         own = [(span.rows, span.width) for span in spans]
-        with linears.serving(spans, width), stacked(own) if alike else nullcontext():
+        with linears.serving(plan), stacked(own) if alike else unpacked():
             yield
 
     again = lm.recomputes and torch.is_grad_enabled() and at is None  # what `at` puts in would be lost

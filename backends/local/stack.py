@@ -226,7 +226,8 @@ class Stack:
                 for _, learner, _ in chosen:
                     learner.weights.forget_gradients()
                 found = losses(chosen[0][1].lm, batches)
-                torch.stack(found).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+                # Not `Tensor.backward`: nnsight puts its own in place of it, which reads source files at each call.
+                torch.autograd.backward(torch.stack(found).sum())
         except Exception as error:
             for steer, mark in marks:
                 steer.rewind(mark)

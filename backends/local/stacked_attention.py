@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, masking_utils
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -35,6 +35,24 @@ def stacked(jobs: Sequence[tuple[int, int]]) -> Iterator[None]:
         yield
     finally:
         _pass.jobs = ()
+
+
+@contextmanager
+def unpacked() -> Iterator[None]:
+    """Within this block transformers does not look whether rows are several texts, packed: here none is.
+
+    Where there is neither a mask nor a cache it reads the positions for that, and waits for the device in each pass.
+    """
+    found = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = _no_packing
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = found
+
+
+def _no_packing(_position_ids: Tensor) -> None:
+    return None
 
 
 def stacked_attention(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from windowshift.backends.local.batched_linear import Batched
-from windowshift.backends.local.pass_plan import PackedSite, PassPlan, Site, Span
+from windowshift.backends.local.pass_plan import PackedSite, PassPlan, Site
 from windowshift.core.contract.errors import BackendError
 
 
@@ -30,10 +30,9 @@ class StackedLinears:
         self._sites = list(self._found())
 
     @contextmanager
-    def serving(self, spans: Sequence[Span], width: int) -> Iterator[None]:
-        """Within this block the model's linear layers compute for the jobs of `spans`, in rows of `width` columns."""
+    def serving(self, plan: PassPlan) -> Iterator[None]:
+        """Within this block the model's linear layers compute for the jobs of `plan`."""
         anchor = torch.zeros((), requires_grad=torch.is_grad_enabled())
-        plan = PassPlan(spans, width)
         before: list[tuple[nn.Module, Any]] = []
         try:
             for module, site in self._sites:
