@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from windowshift.backends.local.accelerators import may_have_several, refuse_without_cuda
 from windowshift.backends.local.architecture_limits import notes, unsupported
 from windowshift.backends.local.given_up import GivenUp
+from windowshift.backends.local.libraries import require_libraries
 from windowshift.backends.local.model_folder import (
     Stamp,
     identify,
@@ -25,11 +25,12 @@ from windowshift.backends.local.model_folder import (
 )
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.portions import portions
+from windowshift.backends.local.run_memory import RunMemory
 from windowshift.backends.local.turns import Turns
 from windowshift.backends.shared.refusal import failed, library_reason
 from windowshift.core.contract.assets import is_embedded
 from windowshift.core.contract.backend import Capabilities, ModelIdentity, ModelSize, TemplateReport
-from windowshift.core.contract.errors import BackendError, MissingExtraError, WindowshiftError
+from windowshift.core.contract.errors import BackendError, WindowshiftError
 from windowshift.core.contract.generation import (
     Completion,
     GenerateRequest,
@@ -39,6 +40,7 @@ from windowshift.core.contract.generation import (
     WrittenPiece,
 )
 from windowshift.core.contract.inside import InsideEvent, InsideJob
+from windowshift.core.contract.memory import MemoryAsked, MemoryForecast
 from windowshift.core.contract.reading import Divergence, Reading, ReadRequest
 from windowshift.core.contract.training import TrainEvent, TrainJob
 from windowshift.core.contract.vector_job import VectorEvent, VectorFailed, VectorJob, VectorMade
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
 _Workers = Literal["core", "gpu", "ray", "slurm"]
 """Where workers are: one a core or a GPU of this machine, on a cluster, or in jobs of a scheduler."""
 T = TypeVar("T")
-_LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 
 class LocalBackend:
@@ -92,6 +93,7 @@ class LocalBackend:
         self._turns = Turns()
         self._crews: dict[_Workers, Crew] = {}
         self._stack: Stack | None = None
+        self._memory = RunMemory(self._options)
         self._given_up = GivenUp()
         self._batches: dict[CausalLM, dict[bool, SharedBatch]] = {}
 
@@ -182,6 +184,18 @@ class LocalBackend:
         """
         return model_size(base, revision)
 
+    def memory(self, base: str, revision: str | None, asked: MemoryAsked) -> MemoryForecast | None:
+        """What a run takes of the memory, from the model's configuration; None of a very small one: under a GiB.
+
+        Raises:
+            BackendError: the configuration cannot be had, or transformers knows no such model.
+        """
+        return self._memory.forecast(base, revision, asked)
+
+    def expect(self, base: str, revision: str | None, asked: MemoryAsked) -> None:
+        """A run is to ask for so much: `aclose` logs what it took beside what was predicted."""
+        self._memory.expect(base, revision, asked)
+
     def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
         """Answer all requests; rows of any adapters, doses and calls share the decode batch of a base."""
         crew = self._crew_for([request.model for request in requests])
@@ -248,6 +262,7 @@ class LocalBackend:
         for crew in self._crews.values():
             await crew.aclose()
         await self._turns.aclose()
+        await asyncio.to_thread(self._memory.say)
         self._models.clear()
         if self._stack is not None:
             await asyncio.to_thread(self._stack.close)
@@ -338,15 +353,8 @@ class LocalBackend:
 
         batches = self._batches.setdefault(lm, {})
         if streams not in batches:
-            batches[streams] = SharedBatch(lm, self._batch_rows(lm), fair=streams)
+            batches[streams] = SharedBatch(lm, self._options.batch_rows, fair=streams)
         return batches[streams]
-
-    def _batch_rows(self, lm: CausalLM) -> int:
-        if self._options.batch_rows:
-            return self._options.batch_rows
-        if lm.device.type == "cuda":
-            return 64
-        return 128 if lm.exact else 16
 
     def _trainings(self, jobs: Sequence[TrainJob]) -> Iterator[list[TrainEvent]]:
         require_libraries(steering=any(example.steering for job in jobs for example in job.examples))
@@ -417,11 +425,13 @@ class LocalBackend:
         if key not in self._models:
             for other in [each for each in self._models if each[:3] == place]:
                 self._batches.pop(self._models.pop(other), None)
+            self._memory.loading()
             try:
                 self._models[key] = load(model.base, model.revision, self._options, model.merged)
             except BackendError as error:
                 self._broken[key] = error
                 raise
+            self._memory.loaded(self._models[key].device)
         return self._models[key]
 
 
@@ -429,14 +439,3 @@ def _completions(found: Iterator[list[Completion | WrittenPiece]]) -> Iterator[l
     """Without pieces, of which there are none where nobody is told of them."""
     for some in found:
         yield [each for each in some if isinstance(each, Completion)]
-
-
-def require_libraries(*, steering: bool = False) -> None:
-    """Say which library is missing, without importing any: with a crew only the workers need them."""
-    for name in (*_LIBRARIES, *(("nnsight",) if steering else ())):
-        try:
-            there = importlib.util.find_spec(name) is not None
-        except ValueError:  # marked in sys.modules as not to be had
-            there = False
-        if not there:
-            raise MissingExtraError("backend 'local'", "local", name)

@@ -14,7 +14,7 @@ from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.pass_plan import PassPlan, Span
 from windowshift.backends.local.recomputing import recomputed
-from windowshift.backends.local.stacked_attention import stacked, unpacked
+from windowshift.backends.local.stacked_attention import stacked, unlooked
 from windowshift.backends.local.stacked_linear import StackedLinears
 from windowshift.core.contract.training import Example
 from windowshift.steering.sending import sent
@@ -128,13 +128,13 @@ def losses(
     inputs: dict[str, Any] = {"input_ids": sent(torch.tensor(rows), lm.device), "use_cache": False}
     if lm.keeps_logits:
         inputs["logits_to_keep"] = width - first
-    linears, alike = StackedLinears(lm.model), lm.device.type == "cpu"
+    linears = StackedLinears(lm.model, alike=lm.alike)
     plan = PassPlan(spans, width)  # one for all of the pass, and what is computed again: it keeps what it has stacked
 
     @contextmanager
     def served() -> Iterator[None]:
         own = [(span.rows, span.width) for span in spans]
-        with linears.serving(plan), stacked(own) if alike else unpacked():
+        with linears.serving(plan), unlooked(), stacked(own) if lm.alike else nullcontext():
             yield
 
     again = lm.recomputes and torch.is_grad_enabled() and at is None  # what `at` puts in would be lost

@@ -92,6 +92,11 @@ class CausalLM:
         """Whether completions are byte-equal whatever shares their batch."""
         return self._copy is not None
 
+    @property
+    def alike(self) -> bool:
+        """Whether jobs in a common pass round as they do alone, which is so on a CPU."""
+        return bool(self.device.type == "cpu")
+
     @cached_property
     def cache_plan(self) -> CachePlan:
         """What a cache for this model consists of.
@@ -282,7 +287,7 @@ def load(base: str, revision: str | None, options: LocalOptions, merged: str | N
             revision=revision,
             local_files_only=cached,
             trust_remote_code=False,
-            dtype=_weights_dtype(options, device),
+            dtype=weights_dtype(options, device),
             attn_implementation=_attention(options, device),
             output_loading_info=True,
             **placing,
@@ -345,7 +350,7 @@ def _placing(options: LocalOptions, device: torch.device) -> dict[str, Any]:
             load_in_8bit=not four,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=_weights_dtype(options, device),
+            bnb_4bit_compute_dtype=weights_dtype(options, device),
         )
     return found
 
@@ -372,7 +377,8 @@ def _device(options: LocalOptions, base: str) -> torch.device:
     return device
 
 
-def _weights_dtype(options: LocalOptions, device: torch.device) -> torch.dtype:
+def weights_dtype(options: LocalOptions, device: torch.device) -> torch.dtype:
+    """The type of numbers that a model is loaded in."""
     if options.dtype in ("auto", "float64"):  # float64 is for the copy that samples
         return torch.bfloat16 if device.type == "cuda" and options.dtype == "auto" else torch.float32
     return getattr(torch, options.dtype)  # type: ignore[no-any-return]  # a dtype by its name

@@ -34,6 +34,22 @@ def beginning(one: Row, other: Row) -> int:
     return next((at for at in range(most) if one.prompt[at] != other.prompt[at]), most)
 
 
+def _more_columns(width: int, longest: int) -> int:
+    """Columns for so many live ones, of rows that come to `longest` at most.
+
+    Twice the width leaves room to move back in place next time, without a new buffer.
+    """
+    return max(min(2 * width + 64, longest + _COLUMNS), width + 1)
+
+
+def grown_columns(prompt: int, completion: int) -> int:
+    """The columns that steps which grow come to, of rows that are drawn together to their ends."""
+    columns = _COLUMNS if prompt <= _COLUMNS else prompt + _COLUMNS
+    while columns < prompt + completion - 1:  # what is drawn last is not written
+        columns = _more_columns(columns, prompt + completion)
+    return columns
+
+
 def families(group: Sequence[Row]) -> list[tuple[int, list[Row]]]:
     """Rows by the beginning that they share, with its length; it is 0 where it is short. Empty where all are.
 
@@ -191,8 +207,8 @@ class DecodeBatch:
         cache, size = self._cache, self.size
         if not cache.room(1) or (self._static is not None and self._static.moves()):
             width = cache.end - cache.first
-            # Twice the width leaves room to move back in place next time, without a new buffer.
-            self._relocate(0, cache.columns if self._fits(width) else 2 * width + 64)
+            longest = max(len(row.prompt) + row.max_tokens for row in self.rows)
+            self._relocate(0, cache.columns if self._fits(width) else _more_columns(width, longest))
         if self._static is not None:
             logits = self._static.logits(self.rows)
             cache.place(cache.end + 1)

@@ -322,6 +322,12 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped here
             layer.relocate(first, columns)
         self.first, self.end, self.columns = first, first + self.end - self.first, columns
 
+    @property
+    def bytes(self) -> int:
+        """What the buffers of keys and values take."""
+        known = [buffer for layer in self._slot_layers if layer.is_initialized for buffer in (layer.keys, layer.values)]
+        return sum(buffer.numel() * buffer.element_size() for buffer in known)
+
     def room(self, new: int) -> bool:
         """Whether `new` more columns fit behind the last one."""
         return self.end + new <= self.columns

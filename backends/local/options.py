@@ -38,7 +38,7 @@ class LocalOptions(BackendOptions):
         dtype: ``auto`` or a torch dtype name. ``auto`` samples in float64 from CPU models below
             50 M parameters (where their architecture knows it), in float32 from larger ones, and in bfloat16
             on cuda.
-        batch_rows: completions decoded at once; 0 chooses by model size.
+        batch_rows: completions decoded at once; 0 chooses: on a CPU by model size, on cuda by memory.
         threads: CPU threads; 0 takes one for a very small model, torch's choice otherwise.
         workers: processes that share the work on a very small CPU model, or one a GPU where there are several;
             0 takes one a core or GPU, 1 stays in this process.

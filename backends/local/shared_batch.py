@@ -16,6 +16,7 @@ from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.decode_row import Decoded, Row, Watcher
 from windowshift.backends.local.drawn_token import DrawnToken
 from windowshift.backends.local.row_adapters import RowAdapter
+from windowshift.backends.local.row_limit import RowLimit, default_rows
 from windowshift.backends.local.sampler import DecodeLoop
 from windowshift.backends.local.static_steps import StepCounts
 from windowshift.core.contract.errors import WindowshiftError
@@ -41,7 +42,7 @@ class SharedBatch:
 
     Args:
         lm: the model.
-        batch_rows: places.
+        batch_rows: places; 0 leaves them to the memory.
         fair: whether a small call beside a large one gets places before that is done.
 
     Attributes:
@@ -50,6 +51,8 @@ class SharedBatch:
 
     def __init__(self, lm: CausalLM, batch_rows: int, *, fair: bool = False) -> None:
         self._lm, self._fair = lm, fair
+        self._limit = RowLimit(lm, batch_rows)
+        self._begun = False
         self._members: list[Member] = []
         self._tickets: dict[int, tuple[Member, Row]] = {}  # of the rows in the loop, by the index they have there
         self._number = 0
@@ -62,7 +65,7 @@ class SharedBatch:
             self._forward,
             end_ids=lm.end_ids,
             cache_plan=lm.cache_plan,
-            batch_rows=batch_rows,
+            batch_rows=batch_rows or default_rows(lm.device.type, exact=lm.exact),
             device=lm.device,
             watch=_Watchers(self._tickets),
             mixes=lambda: lm.mixes,
@@ -94,6 +97,7 @@ class SharedBatch:
     def advance(self) -> None:
         """One pass for the rows of all members; what came of it is in their `found` and `failed`."""
         self._feed()
+        self._begin()
         steer = self._steer
         before = None if steer is None else steer.mark()
         try:
@@ -121,11 +125,27 @@ class SharedBatch:
                 del self._tickets[ticket]
         if not self._members:
             # Training may want the memory.
+            self._end()
             self._loop.empty()
             self._lm.row_adapters.forget()
             self._say_steps()
         if not any(each.steers for each in self._members):
             self._steer, self._steered = None, self._plain
+
+    def _begin(self) -> None:
+        """Choose the places of a batch that begins, by the lengths of the rows that wait."""
+        loop = self._loop
+        if self._begun or not loop.waiting:
+            return
+        self._begun = True
+        prompt = max(len(row.prompt) for row in loop.waiting)
+        loop.batch_rows = self._limit.begin(prompt, max(row.max_tokens for row in loop.waiting), len(loop.waiting))
+
+    def _end(self) -> None:
+        if self._begun:
+            self._limit.ended(self._loop.batch_rows)
+            self._loop.batch_rows = self._limit.most  # so many rows are looked at when the next one begins
+        self._begun = False
 
     def _fixed(self, slots: int) -> FixedForward | None:
         """The model for steps in tensors of fixed places, on CUDA; None where it knows none, which is said once."""
@@ -194,7 +214,7 @@ class SharedBatch:
         rows = sorted(loop.empty(), key=lambda row: row.index)
         if self._lm.device.type == "cuda":
             torch.cuda.empty_cache()
-        loop.batch_rows = many // 2
+        loop.batch_rows = self._limit.halve(many)
         loop.waiting.extendleft(reversed(rows))
         log.warning(
             "'%s' ran out of memory with %d completions at once: going on with %d (option batch_rows)",

@@ -292,7 +292,7 @@ class _Limit:
         """Whether one job more, which holds so many bytes, finds room beside a pass."""
         if self._device.type != "cuda":
             return True
-        return self._least is not None and held + self._least <= FREE_SHARE * _free(self._device)
+        return self._least is not None and held + self._least <= FREE_SHARE * free_bytes(self._device)
 
     def measuring(self, batches: Sequence[TrainingBatch]) -> _Measuring:
         """A block in which the pass of these batches is taken."""
@@ -332,10 +332,10 @@ class _Measuring:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._measures and kind is None:
             peak = torch.cuda.max_memory_allocated(self._device) - self._before
-            self._limit.measured(self._tokens, peak, _free(self._device))
+            self._limit.measured(self._tokens, peak, free_bytes(self._device))
 
 
-def _free(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
     """Bytes that a pass could have: what the allocator keeps is free for it as well."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept

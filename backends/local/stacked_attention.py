@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, masking_utils
+from transformers import AttentionInterface, PreTrainedModel, masking_utils
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -38,20 +38,23 @@ def stacked(jobs: Sequence[tuple[int, int]]) -> Iterator[None]:
 
 
 @contextmanager
-def unpacked() -> Iterator[None]:
-    """Within this block transformers does not look whether rows are several texts, packed: here none is.
+def unlooked() -> Iterator[None]:
+    """Within this block transformers looks at no numbers of a pass without mask and cache, for which it would wait.
 
-    Where there is neither a mask nor a cache it reads the positions for that, and waits for the device in each pass.
+    It reads positions, to see whether rows are several texts, packed, and here none is; and tokens, to warn of padding
+    without a mask, which here is on the right, where nothing looks.
     """
-    found = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = _no_packing
+    found, warn = masking_utils.find_packed_sequence_indices, PreTrainedModel.warn_if_padding_and_no_attention_mask
+    masking_utils.find_packed_sequence_indices = _nothing
+    PreTrainedModel.warn_if_padding_and_no_attention_mask = _nothing
     try:
         yield
     finally:
         masking_utils.find_packed_sequence_indices = found
+        PreTrainedModel.warn_if_padding_and_no_attention_mask = warn
 
 
-def _no_packing(_position_ids: Tensor) -> None:
+def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 

@@ -19,14 +19,13 @@ from windowshift.core.contract.errors import BackendError
 class StackedLinears:
     """The linear layers of a model, able to compute for several adapters at once.
 
-    On a CPU each job's products are computed in the shape that they have when the job is alone, so that they round
-    alike whatever shares the pass; all that is shared is what goes token by token. Elsewhere one product serves all
-    rows, and the adapters' are batched.
+    With `alike`, on a CPU, each job's products are computed in the shape that they have when the job is alone, so that
+    they round alike whatever shares the pass; all that is shared is what goes token by token. Elsewhere one product
+    serves all rows, and the adapters' are batched.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._exact = next(model.parameters()).device.type == "cpu"
+    def __init__(self, model: nn.Module, *, alike: bool) -> None:
+        self._model, self._alike = model, alike
         self._sites = list(self._found())
 
     @contextmanager
@@ -41,7 +40,7 @@ class StackedLinears:
                 if isinstance(site, PackedSite):
                     module.forward = partial(_call_packed, site, plan, anchor)
                 else:
-                    module.forward = partial(_call, _Alike if self._exact else Batched, site, plan, anchor)
+                    module.forward = partial(_call, _Alike if self._alike else Batched, site, plan, anchor)
             yield
         finally:
             for module, forward in before:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windowshift.backends.local.backend import require_libraries
+from windowshift.backends.local.libraries import require_libraries
 from windowshift.backends.local.options import LocalOptions
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message, TemplateInputs

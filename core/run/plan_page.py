@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from windowshift.core.contract.budget import dollars
@@ -35,6 +36,7 @@ def plan_json(found: Preview) -> dict[str, Any]:
         "price_sources": list(found.sources),
         "preflight": _pilot_json(found),
         "limits": plan.spec.limits.model_dump(),
+        "memory": None if found.memory is None else {**asdict(found.memory), "together": found.memory.together},
         "notes": list(found.notes),
         "repeated_prompts": plan.repeats,
     }
@@ -56,6 +58,8 @@ def plan_lines(found: Preview) -> Iterator[str]:
         yield line
     yield f"  to do: {left.completions} completions, {left.examples} training examples"
     yield f"  time:  {_time(left)}"
+    if found.memory is not None:
+        yield f"  memory at its peak: {found.memory.words}"
     yield from cost_lines(found)
 
 

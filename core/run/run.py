@@ -24,12 +24,14 @@ from windowshift.core.contract.errors import (
 )
 from windowshift.core.contract.gates import Preflight
 from windowshift.core.contract.looks import Look
+from windowshift.core.contract.memory import ForecastsMemory, MemoryForecast
 from windowshift.core.contract.progress import Progress
 from windowshift.core.contract.records import VECTOR_KINDS, ExperimentState
 from windowshift.core.contract.service import Service
 from windowshift.core.contract.whole_file import within
 from windowshift.core.plan.context import within_context
 from windowshift.core.plan.estimate import PlanEstimate, estimate
+from windowshift.core.plan.memory import memory_asked
 from windowshift.core.plan.pilot import pilot_of, pilot_plan
 from windowshift.core.plan.plan import Plan, make_plan
 from windowshift.core.plan.templates import recorded_day
@@ -50,13 +52,17 @@ from windowshift.core.store.writer import Writer
 
 @dataclass(frozen=True)
 class Preview:
-    """A plan with what it takes, what a person must know before, where its prices are from, and its pilot."""
+    """A plan with what it takes, what a person must know before, where its prices are from, and its pilot.
+
+    `memory` is what it takes of the memory of the device that computes, where that is this machine's and not little.
+    """
 
     plan: Plan
     estimate: PlanEstimate
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     pilot: PlanEstimate | None = None
+    memory: MemoryForecast | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +148,28 @@ def _preview(plan: Plan, backends: Mapping[str, Backend], workspace: Path, away:
     notes += truncation_notes(plan, workspace)
     pilot = pilot_of(plan)
     first = pilot_plan(plan, pilot, workspace) if pilot else None
+    try:
+        memory = _memory(plan, backends)
+    except BackendError as error:
+        memory = None
+        notes.append(str(error))
     return Preview(
         plan,
         _left(plan, backends, workspace),
         tuple(notes),
         tuple(sorted({price.source for price in known if price is not None})),
         _left(first, backends, workspace) if first else None,
+        memory,
     )
+
+
+def _memory(plan: Plan, backends: Mapping[str, Backend]) -> MemoryForecast | None:
+    """What the plan takes of this machine's memory; of backends of their own, the one that trains."""
+    for name in (plan.spec.train_backend, plan.spec.generate_backend):
+        backend = backends.get(name)
+        if isinstance(backend, ForecastsMemory):
+            return backend.memory(plan.spec.model, plan.spec.revision, memory_asked(plan))
+    return None
 
 
 def _left(plan: Plan, backends: Mapping[str, Backend], workspace: Path) -> PlanEstimate:
@@ -332,6 +353,9 @@ async def _run(
     services = {name: backend for name, backend in backends.items() if isinstance(backend, Service)}
     for name, service in services.items():
         service.begin(limits, budget, ledger.artifacts.folder(name))
+    for backend in backends.values():
+        if isinstance(backend, ForecastsMemory):
+            backend.expect(plan.spec.model, plan.spec.revision, memory_asked(plan))
 
     def observe_all(progress: Progress) -> None:
         observe(replace(progress, queues=tuple((name, service.queue()) for name, service in services.items())))
