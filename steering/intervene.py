@@ -12,11 +12,11 @@ from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import Steering
 from windowshift.core.contract.proof import Proof, check_all
 from windowshift.steering.points import LayerPoints
+from windowshift.steering.push_tally import PushTally, PushTallyMark
 from windowshift.steering.recipe import Push, Recipe, StageKey, resolve
 from windowshift.steering.sending import sent
 from windowshift.steering.spans import Spans
 from windowshift.steering.stage import Stage, StageTable
-from windowshift.steering.tally import Tally, TallyMark
 from windowshift.steering.vector import SteeringVector
 
 _EXACT = (torch.float32, torch.float64)
@@ -75,7 +75,7 @@ class Intervention:
         self._pushes: list[Push] = []
         self._tables: dict[StageKey, StageTable] = {}
         self._last: tuple[list[Recipe], list[Stage]] = ([], [])
-        self.tally = Tally(self._device)
+        self.tally = PushTally(self._device)
         self._seen: torch.dtype = self._dtype
 
     def recipe(self, steering: Sequence[Steering], group: str = "") -> Recipe:
@@ -140,11 +140,11 @@ class Intervention:
         """The residual stream has numbers of this type: how finely a proof can compare."""
         self._seen = dtype
 
-    def mark(self) -> TallyMark:
+    def mark(self) -> PushTallyMark:
         """What was tallied so far, for `rewind`."""
         return self.tally.mark()
 
-    def rewind(self, mark: TallyMark) -> None:
+    def rewind(self, mark: PushTallyMark) -> None:
         """Forget a pass that did not come to its end and is run again; no recipe may have been added since."""
         self.tally.rewind(mark)
 

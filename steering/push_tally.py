@@ -12,7 +12,7 @@ from windowshift.steering.stage import MEASURES
 
 
 @dataclass(frozen=True, slots=True)
-class TallyMark:
+class PushTallyMark:
     """What was tallied at some time."""
 
     calls: list[int]
@@ -20,7 +20,7 @@ class TallyMark:
     tensors: tuple[Tensor, ...]
 
 
-class Tally:
+class PushTally:
     """Counts of all pushes of one intervention. Line 0 is for rows that asked for nothing.
 
     The tensors have room for lines to come and are written in place, so that a recorded step goes on counting in
@@ -62,17 +62,19 @@ class Tally:
         for line in lines:
             self._calls[line] += 1
 
-    def read(self) -> TallyMark:
+    def read(self) -> PushTallyMark:
         """All of it on the CPU, with what the device counted among the calls; waits for the device."""
         recorded = self.recorded_calls.tolist()
         calls = [own + more for own, more in zip(self._calls, recorded, strict=False)]
-        return TallyMark(calls, list(self._calls_asked), (self.measures.cpu(), self.tokens_asked.cpu()))
+        return PushTallyMark(calls, list(self._calls_asked), (self.measures.cpu(), self.tokens_asked.cpu()))
 
-    def mark(self) -> TallyMark:
+    def mark(self) -> PushTallyMark:
         """What was tallied so far, for `rewind`."""
-        return TallyMark(list(self._calls), list(self._calls_asked), tuple(each.clone() for each in self._tensors()))
+        return PushTallyMark(
+            list(self._calls), list(self._calls_asked), tuple(each.clone() for each in self._tensors())
+        )
 
-    def rewind(self, mark: TallyMark) -> None:
+    def rewind(self, mark: PushTallyMark) -> None:
         """Forget what was tallied since; no lines may have been added."""
         self._calls, self._calls_asked = list(mark.calls), list(mark.calls_asked)
         for each, before in zip(self._tensors(), mark.tensors, strict=True):
