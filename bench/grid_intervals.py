@@ -13,8 +13,8 @@ from windowshift.core.contract.stats import ols
 from windowshift.core.measure.arm_comparison import ArmMeasure, compare_arms_of
 from windowshift.core.measure.comparison import MEASURES, Comparison, compare_rows
 from windowshift.core.measure.contrasts import contrasts
+from windowshift.core.measure.grid_measures import measure_resampled
 from windowshift.core.measure.line import predicted_share
-from windowshift.core.measure.measurement import measure_resampled
 from windowshift.core.measure.measures import Extreme, GroupMeasures, Measures
 from windowshift.core.measure.resampled import Resampled
 from windowshift.core.measure.steering_results import SteeringResults

@@ -22,9 +22,9 @@ from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.stats import mean_summary, paired_means
 from windowshift.core.measure.effect import effect_of
 from windowshift.core.measure.grid import Grid, Lengths
+from windowshift.core.measure.grid_measures import measure_cells
 from windowshift.core.measure.loss_drop import loss_drop
 from windowshift.core.measure.matching import match
-from windowshift.core.measure.measurement import measure_cells
 from windowshift.core.measure.microscope import dissect
 from windowshift.core.measure.missing_scores import missing_between
 from windowshift.core.measure.prediction import predicted

@@ -254,6 +254,5 @@ def _grid(world: World, scale: Scale, arms: Mapping[str, _Scores], data: Floats)
         data[parts],
         np.ones((len(parts), n)),
         phrases=np.array(phrases, dtype=np.int32),
-        data_phrases=np.tile(1 + 1000 + asked, (len(sources), 1)).astype(np.int32),
         asked=np.full_like(counts, world.samples),
     )

@@ -11,7 +11,7 @@ from windowshift.core.contract.confidence import Floats
 from windowshift.core.contract.records import Behaviour, CellRow, ExperimentRow, SourceRow
 from windowshift.core.contract.scale import Scale
 from windowshift.core.measure.grid import Grid, Tally
-from windowshift.core.measure.loss_drop import Losses
+from windowshift.core.measure.loss_drop import TrainingLosses
 from windowshift.core.measure.microscope import PartName
 
 CONTROLS = {"own~irrelevant": "irrelevant", "own~delimiters": "delimiters", "own~negated": "negated"}
@@ -60,7 +60,7 @@ class Trainings:
     """What was drawn, and the parts of the effect of `own` that are true; `drops` of the loss by train condition."""
 
     grid: Grid
-    losses: dict[tuple[str, str, str], list[Losses]]
+    losses: dict[tuple[str, str, str], list[TrainingLosses]]
     parts: Mapping[PartName, float]
     drops: Mapping[str, float] = field(default_factory=dict)
 
@@ -107,16 +107,18 @@ def draw_trainings(world: Prevention, seed: int) -> Trainings:
 
 def _losses(
     world: Prevention, rng: np.random.Generator
-) -> tuple[dict[tuple[str, str, str], list[Losses]], dict[str, float]]:
+) -> tuple[dict[tuple[str, str, str], list[TrainingLosses]], dict[str, float]]:
     """The losses of every training, and how far that of endless runs falls from the first tenth to the last."""
     falls = 1 - np.exp(-np.arange(STEPS) / 10)
     examples = tuple(range(BATCH, BATCH * STEPS + 1, BATCH))
-    found: dict[tuple[str, str, str], list[Losses]] = {("prefix", "d", train): [] for train in TRAINS}
+    found: dict[tuple[str, str, str], list[TrainingLosses]] = {("prefix", "d", train): [] for train in TRAINS}
     for _ in range(world.seeds):
         noise = rng.normal(0, world.loss, STEPS)
         for train, drop in zip(TRAINS, world.drops, strict=True):
             own = drop * (1 + rng.normal(0, world.loss_run))
-            found["prefix", "d", train].append(Losses(examples, tuple(float(one) for one in 2 - own * falls + noise)))
+            found["prefix", "d", train].append(
+                TrainingLosses(examples, tuple(float(one) for one in 2 - own * falls + noise))
+            )
     tenth = STEPS // 10
     fall = float(falls[-tenth:].mean() - falls[:tenth].mean())
     return found, {train: drop * fall for train, drop in zip(TRAINS, world.drops, strict=True)}
