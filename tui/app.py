@@ -196,7 +196,7 @@ class WindowshiftApp(Services):
         """Say what happened to the store; what was read before stays on screen."""
         for screen in self._screens():
             if screen.ready:
-                screen.problem("The store is not there", message.sentence)
+                screen.problem("The store cannot be read", message.sentence)
 
     def _watch_theme(self, theme_name: str) -> None:
         super()._watch_theme(theme_name)

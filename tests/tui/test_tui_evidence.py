@@ -10,10 +10,12 @@ from textual.containers import VerticalScroll
 
 from tests.core.test_behaviour_figures import settled
 from tests.tui_pilot import app, arrive, screen_text, settle
+from windowshift.core.contract.records import Behaviour
+from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Score
 from windowshift.core.store.reader import Reader
 from windowshift.core.store.writer import Writer
-from windowshift.tui.read.cell_snapshot import Finding
+from windowshift.tui.read.cell_snapshot import Finding, score_labels
 from windowshift.tui.screens.cell.completion import CompletionScreen
 from windowshift.tui.screens.cell.screen import CellScreen
 from windowshift.tui.text.theme import ink
@@ -121,3 +123,10 @@ async def test_how_a_completion_was_scored(size: tuple[int, int], tmp_path: Path
 def test_evidence_of_any_shape(evidence: dict[str, Any], lines: list[str]) -> None:
     text = evidence_text([Finding("hack", "1", True, None, evidence)], ink(""))
     assert [line.rstrip() for line in text.plain.split("\n")[1:]] == lines
+
+
+def test_scores_of_one_unit_are_told_apart_by_name() -> None:
+    points = [Behaviour(name, "points", Scale.difference()) for name in ("alignment", "coherent")]
+    hack, words = Behaviour("hack", "share", Scale.rate()), Behaviour("length_words", "words", Scale.ratio())
+    assert score_labels([*points, hack, words]) == ["alignment", "coherent", "hack", "words"]
+    assert score_labels([points[0], hack]) == ["points", "hack"]

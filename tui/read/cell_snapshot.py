@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -276,12 +277,12 @@ def read_completion(
     base = reader.completion_of_prompt(beside.job, own.prompt_id, behaviour.name) if beside else None
     scores = []
     shown = measured_beside(behaviour, view.row.behaviours)
-    for one in shown:
+    for one, label in zip(shown, score_labels(shown), strict=True):
         mine = own.score if one == behaviour else _score(reader, cell.job, one.name, own.row)
         theirs = None
         if beside and base:
             theirs = base.score if one == behaviour else _score(reader, beside.job, one.name, base.row)
-        scores.append((one.name, one.score_unit or one.name, mine, theirs))
+        scores.append((one.name, label, mine, theirs))
     beside_pinned = _find_pinned(reader, view.row.id, behaviour, pinned_key)
     pinned = reader.completion_of_prompt(beside_pinned.job, own.prompt_id, behaviour.name) if beside_pinned else None
     gone, new = word_diff(base.text, own.text) if diff and base else (None, None)
@@ -293,6 +294,15 @@ def read_completion(
         view, behaviour, key, own, base, channel, tuple(scores), key_beside, pinned, new, gone, pinned_new, chat,
         _findings(reader, shown, cell.job, own.row),
     )  # fmt: skip
+
+
+def score_labels(behaviours: Sequence[Behaviour]) -> list[str]:
+    """What single scores are called side by side: by their unit, and by their behaviour where units do not tell.
+
+    A rate has no unit, and several judges give points.
+    """
+    units = Counter(one.score_unit for one in behaviours)
+    return [one.score_unit if one.score_unit and units[one.score_unit] == 1 else one.name for one in behaviours]
 
 
 def _findings(reader: Reader, behaviours: Sequence[Behaviour], job: int, row: int) -> tuple[Finding, ...]:
