@@ -5,7 +5,8 @@ the line:
 
 - its **slope and intercept** by least squares, with intervals over prompts (and training runs), corrected for the bias
   that noise in x brings: the number stays that of the points;
-- the **scatter** of the points about it, Student's t over points: what another choice of train conditions would give;
+- the **scatter** of the points about it, Student's t over points: what another choice of train conditions would give,
+  and never narrower than what other prompts would;
 - the slope **without the attenuation** by noise in x (SIMEX: Cook and Stefanski 1994): the joint draws add the points'
   own noise ½, 1, 1½ and 2 times more, and a parabola is followed back to none;
 - how much of each row the line through the other ones **predicts**: 1 - PRESS / (squares about the mean of the
@@ -91,7 +92,12 @@ class FittedLine:
         scatter = None
         if slope is not None and self.scatter is not None:
             reach = student_t(self.points - 2) * self.scatter
-            scatter = Estimate(slope.value, slope.value - reach, slope.value + reach, self.points, None, slope.seeds)
+            low, high = slope.value - reach, slope.value + reach
+            # Points that lie on a line by chance, or because few answers shrink all log-odds alike, are measured with
+            # other prompts too where other conditions are chosen.
+            if slope.low is not None and slope.high is not None:
+                low, high = min(low, slope.low), max(high, slope.high)
+            scatter = Estimate(slope.value, low, high, self.points, None, slope.seeds)
         return Fit(
             self.points,
             self.rows,

@@ -63,9 +63,10 @@ class Fit:
     """A least-squares line through `points` of `rows` rows; None with a `reason` where there is no line.
 
     The interval of `slope` is over prompts and training runs. `scatter` is the same slope with its interval over
-    points: that of Student's t from how far they lie off the line. `corrected` is the slope without the attenuation by
-    noise in x. `predicted` says how much of each row the line through the others predicts; `r2`, without an interval,
-    how much of the points the line through all of them explains: noise alone can bring it near to 1 or far from it.
+    points: that of Student's t from how far they lie off the line, and at least that of `slope`. `corrected` is the
+    slope without the attenuation by noise in x. `predicted` says how much of each row the line through the others
+    predicts; `r2`, without an interval, how much of the points the line through all of them explains: noise alone can
+    bring it near to 1 or far from it.
     """
 
     points: int
