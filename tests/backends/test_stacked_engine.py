@@ -189,7 +189,7 @@ def test_how_much_goes_into_a_pass_is_measured(llama: Path, monkeypatch: pytest.
     assert limit.has_room(1 << 60)  # a CPU's memory is not asked
     monkeypatch.setattr(limit, "_device", torch.device("cuda"))
     monkeypatch.setattr(limit, "_tokens", 0)
-    monkeypatch.setattr(stack, "_free", lambda _: 10_000)
+    monkeypatch.setattr(stack, "free_bytes", lambda _: 10_000)
     assert not limit.has_room(1)  # nothing is known before the first pass
     assert limit.measures(10)
     limit.measured(10, peak=1000, free=10_000)

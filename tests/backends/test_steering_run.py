@@ -183,7 +183,9 @@ def test_the_report_has_the_steering_and_both_arms(finished: Path) -> None:
     assert match["group"] == "long"
     assert match["reached"]["n"] == 6
     assert match["ratio"]["value"] == pytest.approx(match["reached"]["value"] / match["target"]["value"])
-    (control,) = steering["controls"]
+    control, *of_fine_tunes = steering["controls"]
+    assert control["generate"] is None
+    assert [one["generate"] for one in of_fine_tunes] == ["med_short"]
     assert (control["condition"], control["control"], control["real"]) == ("noise=long", "random", "length=long")
     assert control["share"]["value"] == pytest.approx(abs(control["effect"]["value"] / control["real_effect"]["value"]))
     assert found["arms"]["steering"]["cross_cv"]

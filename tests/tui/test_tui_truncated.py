@@ -84,10 +84,13 @@ def test_compared_rows_have_it_on_every_number(workspace: Path, grid: GridSnapsh
     reader.close()
     assert found is not None
     assert all(found.comparison.truncated)
-    *measures, counts = lines_of(found)
+    surprise, *measures, counts = lines_of(found)
     assert all(value.endswith(DAGGER) for line in measures for value, _ in (*line.values, line.difference))
     assert all(DAGGER in truncated for _, truncated in counts.values)
-    whole = replace(found, comparison=replace(found.comparison, truncated=(0, 0)))
+    # How surprising D is rests on what was cut off of D and of the base model, not on the row's own.
+    assert [value.endswith(DAGGER) for value, _ in surprise.values] == [False, True]
+    assert found.comparison.data_truncated == (0, 1)
+    whole = replace(found, comparison=replace(found.comparison, truncated=(0, 0), data_truncated=(0, 0)))
     assert not any(DAGGER in value for line in lines_of(whole)[:-1] for value, _ in (*line.values, line.difference))
 
 
