@@ -71,6 +71,8 @@ class Page:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         found = await asyncio.wait_for(answer, PATIENCE)
+        if "navigated" in found.get("error", {}).get("message", "") and method == "Runtime.evaluate":
+            return {"result": {}}  # asked of the page that a link has just left: the next one will say it
         assert "error" not in found, found
         return dict(found["result"])
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from windowshift.core.contract.child import python_module
 from windowshift.core.contract.errors import MissingExtraError, SpecError
+from windowshift.core.contract.redaction import tell
 
 LOOPBACK = "127.0.0.1"
 HEADERS = {
@@ -89,6 +90,7 @@ def serve(
             """Log nothing: an access log would show the token."""
 
         async def on_startup(self, app: Any) -> None:  # noqa: ARG002 - the library's signature
+            tell(secret)
             say(f"windowshift in the browser: {self.public_url}/{secret}/")
             if not loopback(address):
                 say(

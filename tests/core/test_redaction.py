@@ -30,7 +30,7 @@ from windowshift.core.contract.errors import (
     UnaskedError,
     WindowshiftError,
 )
-from windowshift.core.contract.redaction import REDACTED, Redactor, brief, without_keys
+from windowshift.core.contract.redaction import REDACTED, Redactor, brief, tell, without_keys
 from windowshift.core.run.ledger import Ledger
 from windowshift.core.run.run import logging_to
 from windowshift.core.store.writer import Writer
@@ -277,3 +277,12 @@ def test_what_is_wrong_is_one_sentence(kind: Callable[[str], WindowshiftError], 
     assert str(kind(f"x.yaml cannot be read ({library}): look at  it")) == (
         "x.yaml cannot be read (line 1 line 2 ␛]0;title␇ and‹U+202E›back ): look at  it"
     )
+
+
+def test_an_address_that_this_process_made_is_told_whole() -> None:
+    """The token of `tui --serve` is the way in: an address without it opens nothing."""
+    told, other = "wFq3nE8TzJ0aPx5LkYc2VbRd7GhMs4Uo", "aQ2wS4eD6rF8tG0yH3uJ5iK7oL9pZ1xC"
+    said = f"http://127.0.0.1:8000/{told}/ beside http://127.0.0.1:8000/{other}/"
+    assert told not in without_keys(said)
+    tell(told)
+    assert without_keys(said) == f"http://127.0.0.1:8000/{told}/ beside http://127.0.0.1:8000/{REDACTED}/"
