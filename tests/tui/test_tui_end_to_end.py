@@ -67,6 +67,7 @@ def watch_and_walk(shown: Terminal, workspace: Path) -> int:
     shown.press("s", "s", "S")
     shown.shows("by length, long first")
     shown.press("/")
+    shown.shows("score<3")  # what the filter may say stands in it while it is empty
     shown.press("-l", "len>20 end=stop")
     shown.press("Enter")
     shown.shows("len>20 · end=stop")
