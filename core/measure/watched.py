@@ -100,20 +100,9 @@ def courses_of(
     groups = [str(one.payload.get("group", "")) for one in texts]
     for group in dict.fromkeys(groups):
         places = [place for place, own in enumerate(groups) if own == group]
-        problems = [
-            text.problem
-            for steps in runs
-            for read in steps.values()
-            for place, text in enumerate(read)
-            if place in places and text.problem is not None
-        ]
-        unread = {
-            place
-            for steps in runs
-            for read in steps.values()
-            for place, text in enumerate(read)
-            if place in places and text.logprob is None
-        }
+        readings = [(place, read[place]) for steps in runs for read in steps.values() for place in places]
+        problems = [text.problem for _, text in readings if text.problem is not None]
+        unread = {place for place, text in readings if text.logprob is None}
         steps = sorted(set(runs[0]).intersection(*runs[1:]))
         begun = [_values(run.get(0), places) for run in runs]
         points = []
