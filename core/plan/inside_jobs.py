@@ -9,12 +9,12 @@ from typing import Any
 from windowshift.core.contract.conditions import Condition
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Message
-from windowshift.core.contract.home import at_home
 from windowshift.core.contract.prompts import Prompt, set_digest
 from windowshift.core.contract.records import BASE
 from windowshift.core.plan.job_maker import JobMaker
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.vector_jobs import VectorPlanner
+from windowshift.core.settings.table_file import find_file
 from windowshift.core.spec.answered_file import read_answered
 from windowshift.core.spec.grid_spec import TrainRow
 from windowshift.core.spec.inside_section import DriftSection, InsideSection, WatchedEntry, WatchSection
@@ -183,10 +183,9 @@ def _entry(entry: WatchedEntry, where: str, folder: Path) -> Iterator[tuple[str,
     if entry.file is None:
         yield entry.prompt or "", {"completion": entry.completion or "", **group}, ()
         return
-    path = at_home(entry.file)
-    beside = folder / path
+    path = find_file(entry.file, folder)
     try:
-        rows = read_answered(beside if not path.is_absolute() and beside.exists() else path).rows
+        rows = read_answered(path).rows
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from error
     for number, (messages, completion) in enumerate(rows, 1):

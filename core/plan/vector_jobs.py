@@ -11,7 +11,6 @@ from windowshift.core.contract.backend import ModelSize
 from windowshift.core.contract.conditions import Channel, Condition, NoPrefix
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Tokens
-from windowshift.core.contract.home import at_home
 from windowshift.core.contract.prompts import Prompt, set_digest
 from windowshift.core.contract.reading import KL_QUANTILE, KL_TOLERANCE
 from windowshift.core.contract.records import BASE
@@ -19,6 +18,7 @@ from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.vector_file import VectorHeader, digest_of, read_header, read_vector
 from windowshift.core.plan.job_maker import ConditionIdentity, JobMaker
 from windowshift.core.plan.jobs import Job
+from windowshift.core.settings.table_file import find_file
 from windowshift.core.spec.answered_file import AnsweredFile, read_answered
 from windowshift.core.spec.dose import SteeringDose
 from windowshift.core.spec.given import GivenData, KeptData, KnownAnswers
@@ -137,9 +137,7 @@ class VectorPlanner:
         value = getattr(entry, side)
         where = f"vectors.{name}.{side}"
         if isinstance(value, CompletionsFile):
-            path = at_home(value.file)
-            beside = self._folder / path
-            found = read_answered(beside if not path.is_absolute() and beside.exists() else path)
+            found = read_answered(find_file(value.file, self._folder))
             self.answered[found.digest] = found
             return {"file": found.digest, "label": found.name}
         condition = named(value, self._maker.grid.names, where)
@@ -165,9 +163,7 @@ class VectorPlanner:
         return {"data": job.id, "label": condition.name}
 
     def _file(self, name: str, entry: VectorSpec) -> str:
-        path = at_home(entry.file or "")
-        beside = self._folder / path
-        path = beside if not path.is_absolute() and beside.exists() else path
+        path = find_file(entry.file or "", self._folder)
         if path.suffix in (".pt", ".gguf"):
             raise SpecError(
                 f"vectors.{name}.file: {path.name} is another tool's format: make a windowshift vector of it with  "
