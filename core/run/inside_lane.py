@@ -91,9 +91,6 @@ class InsideLane:
         examples, _ = training_set(job, data, ledger.numbers, ledger.reader, self._maker)
         if not examples:
             raise SpecError("there is no answer to take a gradient of: the model thought until its tokens were spent")
-        layer = inputs["layer"]
-        if not isinstance(layer, int):
-            layer = int(ledger.results[layer["sweep"]]["layer"])
         sft = Sft(**{**inputs["sft"], "betas": tuple(inputs["sft"]["betas"])})
         return GradientJob(
             job.id,
@@ -102,7 +99,7 @@ class InsideLane:
             sft,
             int(inputs["seed"]),
             self._maker.vector(inputs["vector"]),
-            layer,
+            self._maker.layer(inputs["layer"]),
             int(inputs["random"]),
         )
 
