@@ -20,9 +20,8 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.inside import Projection
 from windowshift.core.contract.records import BASE, Arm, CellRow, ExperimentRow, JobRow
-from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import RESAMPLES, Floats, Means, sampled_means
-from windowshift.core.measure.sampled import Sampled
+from windowshift.core.contract.stats import RESAMPLES, Floats
+from windowshift.core.measure.sampled import Sampled, mean_of_runs
 from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.reader import Reader
 
@@ -187,36 +186,11 @@ def _rms(readings: Sequence[_Rows]) -> list[float]:
 
 
 def _at_layer(layer: int, base: Floats, tuned: Floats, rms: float, resamples: int) -> DriftAtLayer:
-    sides = [_mean(values, resamples, trained) for values, trained in ((base, 0), (tuned, 1), (tuned - base, 1))]
-    before, after, shift = sides
+    why = "the vector has no direction here"
+    before = mean_of_runs(base, why, resamples, trained=False)
+    after, shift = (mean_of_runs(values, why, resamples) for values in (tuned, tuned - base))
     relative = shift.of(lambda values: values / rms) if rms > 0 else Sampled(reason="the stream is 0")
     return DriftAtLayer(layer, before.estimate, after.estimate, shift.estimate, relative.estimate, rms)
-
-
-def _mean(values: Floats, resamples: int, trained: int) -> Sampled:
-    """The mean over runs and prompts of (runs, prompts), with that of each run."""
-    there = np.isfinite(values)
-    if not there.any():
-        return Sampled(reason="the vector has no direction here")
-    sums, counts = np.where(there, values, 0.0), there.astype(np.float64)
-    means = sampled_means(
-        Scale.difference(), np.vstack([sums.sum(0), *sums]), np.vstack([counts.sum(0), *counts]), resamples
-    )
-    whole, *each = (_sampled(means, number, bool(trained)) for number in range(1 + len(values)))
-    if len(each) < 2 or not trained or not all(one.there for one in each):
-        return whole
-    return Sampled(whole.value, whole.draws, whole.n, whole.prompts, whole.trained, ends=whole.ends, runs=tuple(each))
-
-
-def _sampled(means: Means, row: int, trained: bool) -> Sampled:
-    return Sampled(
-        float(means.values[row]),
-        means.draws[:, row],
-        int(means.n[row]),
-        int(means.prompts[row]),
-        trained,
-        ends=(float(means.low[row]), float(means.high[row])),
-    )
 
 
 def layers_in_use(reader: Reader, experiment: ExperimentRow, jobs: Sequence[JobRow]) -> dict[str, int]:

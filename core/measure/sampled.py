@@ -22,7 +22,8 @@ import numpy as np
 
 from windowshift.core.contract.confidence import LEVEL, Z, student_t
 from windowshift.core.contract.estimate import Estimate
-from windowshift.core.contract.stats import Floats, intervals
+from windowshift.core.contract.scale import Scale
+from windowshift.core.contract.stats import RESAMPLES, Floats, intervals, sampled_means
 
 _NORMAL = NormalDist()
 _FURTHEST = 0.98
@@ -150,6 +151,36 @@ class Sampled:
     def over(self, other: Sampled) -> Sampled:
         """The quotient, draw by draw and run by run."""
         return combined((self, other), _quotient, floor=0.0)
+
+
+def mean_of_runs(values: Floats, reason: str, resamples: int = RESAMPLES, *, trained: bool = True) -> Sampled:
+    """The mean of single numbers over training runs and prompts, with that of each run.
+
+    Args:
+        values: (runs, prompts); NaN where there is none.
+        reason: why it is missing where there is none at all.
+        resamples: of the bootstrap over prompts.
+        trained: whether the runs are trainings; else their numbers are those of one model, on other prompts.
+    """
+    there = np.isfinite(values)
+    if not there.any():
+        return Sampled(reason=reason)
+    sums, counts = np.where(there, values, 0.0), there.astype(np.float64)
+    means = sampled_means(
+        Scale.difference(), np.vstack([sums.sum(0), *sums]), np.vstack([counts.sum(0), *counts]), resamples
+    )
+    whole, *each = (
+        Sampled(
+            float(means.values[row]),
+            means.draws[:, row],
+            int(means.n[row]),
+            int(means.prompts[row]),
+            trained,
+            ends=(float(means.low[row]), float(means.high[row])),
+        )
+        for row in range(1 + len(values))
+    )
+    return replace(whole, runs=tuple(each)) if trained and len(each) > 1 and all(one.there for one in each) else whole
 
 
 def combined(

@@ -6,18 +6,20 @@ A text's number is its log-probability over its tokens, in nats a token, so that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.prompts import Prompt
 from windowshift.core.contract.records import BASE, Arm, ExperimentRow, JobRow
-from windowshift.core.contract.scale import Scale
-from windowshift.core.contract.stats import RESAMPLES, Floats, sampled_means
+from windowshift.core.contract.stats import RESAMPLES, Floats
 from windowshift.core.contract.training import TextLogprob
-from windowshift.core.measure.sampled import Sampled
+from windowshift.core.measure.drift import trainer
+from windowshift.core.measure.sampled import Sampled, mean_of_runs
 from windowshift.core.store.reader import Reader
+
+_UNREAD = "no text could be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,9 @@ def watched_courses(reader: Reader, experiment: ExperimentRow, resamples: int = 
     for cell in reader.cells(experiment.id, ""):
         if cell.train == BASE or not cell.final:
             continue
-        trained = [jobs[one] for one in by_number[cell.job].parents if jobs[one].kind == "train"]
-        if trained and "watched" in trained[-1].inputs:
-            rows.setdefault((cell.arm, cell.generate, cell.train), {})[cell.seed] = trained[-1]
+        trained = trainer(by_number[cell.job], jobs)
+        if trained is not None and "watched" in jobs[trained].inputs:
+            rows.setdefault((cell.arm, cell.generate, cell.train), {})[cell.seed] = jobs[trained]
     sets: dict[str, list[Prompt]] = {}
     found: list[WatchedCourse] = []
     for row, runs in rows.items():
@@ -108,8 +110,9 @@ def courses_of(
         points = []
         for step in steps:
             values = np.stack([_values(run[step], places) for run in runs])
-            mean = _mean(values, resamples)
-            change = _mean(values - np.stack(begun), resamples) if step and 0 in steps else Sampled()
+            mean = mean_of_runs(values, _UNREAD, resamples)
+            since = step and 0 in steps
+            change = mean_of_runs(values - np.stack(begun), _UNREAD, resamples) if since else Sampled()
             points.append(WatchedPoint(step, mean.estimate, change.estimate))
         reason = problems[0] if problems else ""
         if not points:
@@ -125,22 +128,3 @@ def _values(read: Sequence[TextLogprob] | None, places: Sequence[int]) -> Floats
         return np.full(len(places), np.nan)
     chosen = [read[place] for place in places]
     return np.array([np.nan if one.logprob is None or not one.tokens else one.logprob / one.tokens for one in chosen])
-
-
-def _mean(values: Floats, resamples: int) -> Sampled:
-    """The mean over runs and texts of (runs, texts), with that of each run."""
-    there = np.isfinite(values)
-    if not there.any():
-        return Sampled(reason="no text could be read")
-    sums, counts = np.where(there, values, 0.0), there.astype(np.float64)
-    means = sampled_means(
-        Scale.difference(), np.vstack([sums.sum(0), *sums]), np.vstack([counts.sum(0), *counts]), resamples
-    )
-    whole, *each = (
-        Sampled(
-            float(means.values[row]), means.draws[:, row], int(means.n[row]), int(means.prompts[row]), trained=True,
-            ends=(float(means.low[row]), float(means.high[row])),
-        )
-        for row in range(1 + len(values))
-    )  # fmt: skip
-    return replace(whole, runs=tuple(each)) if len(each) > 1 and all(one.there for one in each) else whole
