@@ -9,6 +9,7 @@ cosines of random unit directions. With K of them, p is (1 + those as far from 0
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.inside import Gradient
 from windowshift.core.contract.records import BASE, Arm, ExperimentRow, JobRow
 from windowshift.core.contract.stats import DATA, RESAMPLES, Floats, weight_blocks
+from windowshift.core.measure.drift import trainer
 from windowshift.core.measure.sampled import Sampled
 from windowshift.core.store.reader import Reader
 
@@ -57,7 +59,7 @@ def alignments(reader: Reader, experiment: ExperimentRow, resamples: int = RESAM
     taken: dict[str, list[JobRow]] = {}
     for job in jobs.values():
         if job.kind == "gradient":
-            taken.setdefault(_key(job.inputs), []).append(job)
+            taken.setdefault(training_key(job.inputs), []).append(job)
     if not taken:
         return ()
     by_number = {job.n: job for job in jobs.values()}
@@ -65,8 +67,8 @@ def alignments(reader: Reader, experiment: ExperimentRow, resamples: int = RESAM
     for cell in reader.cells(experiment.id, ""):
         if cell.train == BASE or not cell.final:
             continue
-        trained = [jobs[one] for one in by_number[cell.job].parents if jobs[one].kind == "train"]
-        if trained and (own := taken.get(_key(trained[-1].inputs))):
+        trained = trainer(by_number[cell.job], jobs)
+        if trained is not None and (own := taken.get(training_key(jobs[trained].inputs))):
             rows.setdefault((cell.arm, cell.generate, cell.train), {})[cell.seed] = own
     return tuple(
         _alignment(reader, row, [runs[place] for runs in seeds.values()], jobs, resamples)
@@ -75,9 +77,17 @@ def alignments(reader: Reader, experiment: ExperimentRow, resamples: int = RESAM
     )
 
 
-def _key(inputs: Mapping[str, object]) -> str:
+def training_key(inputs: Mapping[str, object]) -> str:
     """What a training and the gradients of its D have in common."""
-    return repr([inputs.get(key) for key in ("parts", "seed", "sft", "weights", "start")])
+    return json.dumps([inputs.get(key) for key in ("parts", "seed", "sft", "weights", "start")], sort_keys=True)
+
+
+def gradient_layer(job: JobRow, jobs: Mapping[str, JobRow]) -> int | None:
+    """The layer at whose output a job takes gradients; None where a sweep has yet to choose it."""
+    layer = job.inputs["layer"]
+    if not isinstance(layer, int):
+        layer = jobs[layer["sweep"]].result.get("layer")
+    return None if layer is None else int(layer)
 
 
 def _alignment(
@@ -92,9 +102,8 @@ def _alignment(
     if missing is not None:
         why = missing.error or ("not read yet" if missing.state in ("pending", "running") else missing.state)
         return Alignment(*row, name, reason=f"{missing.label}: {why}")
-    layer = runs[0].inputs["layer"]
-    if not isinstance(layer, int):
-        layer = int(jobs[layer["sweep"]].result["layer"])
+    layer = gradient_layer(runs[0], jobs)
+    assert layer is not None  # what is done had its layer
     read = [reader.gradients(job.n) for job in runs]
     return alignment(row, name, layer, read, resamples)
 

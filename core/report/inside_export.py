@@ -11,6 +11,7 @@ from typing import Any
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE, ExperimentRow, JobRow
 from windowshift.core.contract.whole_file import whole_file
+from windowshift.core.measure.alignment import gradient_layer, training_key
 from windowshift.core.measure.drift import reading_key, trainer
 from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.export import refuse_changed, snapshot, write_csv
@@ -126,14 +127,11 @@ def _projections(
 def _gradients(
     reader: Reader, job: JobRow, by_id: Mapping[str, JobRow], places: Mapping[str, _Place]
 ) -> Iterator[ReadingRow]:
-    own = {key: job.inputs.get(key) for key in ("parts", "seed", "sft", "weights", "start")}
+    own = training_key(job.inputs)
     place: _Place = next(
-        (at for name, at in places.items() if all(by_id[name].inputs.get(key) == own[key] for key in own)),
-        (None, None, "", None),
+        (at for name, at in places.items() if training_key(by_id[name].inputs) == own), (None, None, "", None)
     )
-    layer = job.inputs["layer"]
-    if not isinstance(layer, int):
-        layer = by_id[layer["sweep"]].result.get("layer")
+    layer = gradient_layer(job, by_id)
     for row, one in enumerate(reader.gradients(job.n)):
         yield ("gradient", job.id, *place[:3], None, place[3], _named(job, by_id), layer, 0, row, None, None, None,
                None, one.along, None, one.tokens, one.problem)  # fmt: skip
