@@ -1,0 +1,147 @@
+"""The plan of what a spec asks to be read inside the model: its jobs, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.inside_spec import DRIFT, VECTORS, text_of
+from windowshift.core.contract.errors import SpecError
+from windowshift.core.plan.plan import Plan
+from windowshift.core.plan.rows import ArmRow, jobs_of_row, untrained_jobs
+from windowshift.core.run.run import plan_spec
+from windowshift.core.spec.spec import parse_spec
+
+
+def planned(model: Path | str, more: str = DRIFT, **changes: str) -> Plan:
+    text = text_of(model, more, **changes)
+    return plan_spec(parse_spec(text), text, Path())
+
+
+def kinds(plan: Plan, kind: str) -> list[Any]:
+    return [job for job in plan.jobs if job.kind == kind]
+
+
+def test_jobs_beside_it_are_those_of_a_spec_without_it(tiny_llama: Path) -> None:
+    without, beside = planned(tiny_llama, ""), planned(tiny_llama)
+    assert {job.id for job in without.jobs} == {job.id for job in beside.jobs if job.kind != "project"}
+    readings = kinds(beside, "project")
+    assert len(readings) == 1 + 2 * 2  # the base model once for both seeds, and two fine-tunes of each
+    assert not {job.id for job in readings}.intersection(parent for job in beside.jobs for parent in job.parents)
+
+
+def test_what_is_read_determines_the_job(tiny_llama: Path) -> None:
+    def ids(more: str) -> set[str]:
+        return {job.id for job in kinds(planned(tiny_llama, f"inside: {more}"), "project")}
+
+    plain = ids("{drift: {prompts: 4}}")
+    for other in (
+        "{drift: {prompts: 5}}",
+        "{drift: {prompts: 4, tokens: prompt}}",
+        "{vectors: [noise], drift: {prompts: 4}}",
+        "{drift: {prompts: 4, conditions: [long]}}",
+    ):
+        assert not plain & ids(other), other
+    # Answers are read after those who gave them.
+    plan = planned(tiny_llama, "inside: {drift: {prompts: 4, tokens: response}}")
+    order = {job.id: place for place, job in enumerate(plan.jobs)}
+    for job in kinds(plan, "project"):
+        assert job.inputs["answers"] in job.parents
+        assert all(order[parent] < order[job.id] for parent in job.parents)
+
+
+def test_gradients_are_of_the_training_that_they_stand_before(tiny_llama: Path) -> None:
+    plan = planned(tiny_llama, "inside: {gradient: {examples: 6}}")
+    by_id = {job.id: job for job in plan.jobs}
+    taken, trained = kinds(plan, "gradient"), kinds(plan, "train")
+    assert len(taken) == len(trained) == 4  # two rows of two seeds; of controls only where they are named
+    for job in taken:
+        assert any(all(job.inputs[key] == one.inputs[key] for key in ("parts", "seed", "sft")) for one in trained)
+        assert (job.inputs["layer"], job.inputs["examples"], job.total) == (1, 6, 6)
+        assert not {"train", "evaluate"} & {by_id[parent].kind for parent in job.parents}
+    named = planned(tiny_llama, "inside: {gradient: {}, vectors: [length, noise]}")
+    assert len(kinds(named, "gradient")) == 8
+    swept = planned(tiny_llama, "inside: {gradient: {}}", vectors=VECTORS.replace(", layer: 1", ""))
+    for job in kinds(swept, "gradient"):
+        assert job.inputs["layer"]["sweep"] in job.parents
+    assert {job.id for job in planned(tiny_llama, "").jobs} == {job.id for job in plan.jobs} - {job.id for job in taken}
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("inside: {gradient: {random: 9}}", "inside.gradient.random"),
+        ("inside: {gradient: {examples: 1}}", "inside.gradient.examples"),
+        ("inside: {}", "say what is to be read"),
+        ("inside: {drift: {conditions: [longg]}}", "inside.drift.conditions: 'longg' is not among .* 'long'"),
+        ("inside: {drift: {conditions: []}}", "inside.drift.conditions"),
+        (
+            "inside: {vectors: [lenght], drift: {}}",
+            "inside.vectors: there is no vector 'lenght': did you mean 'length'",
+        ),
+        ("inside: {drift: {prompts: 7}}", "inside.drift.prompts is 7, but sampling.prompts is 6"),
+        ("inside: {drift: {tokens: answer}}", "inside.drift.tokens"),
+        ("inside: {drfit: {}}", "unknown key 'drfit' in inside: did you mean 'drift'"),
+    ],
+)
+def test_a_bad_section_is_one_sentence(tiny_llama: Path, more: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says) as caught:
+        planned(tiny_llama, more)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_vectors_there_is_nothing_to_read_along(tiny_llama: Path) -> None:
+    with pytest.raises(SpecError, match="inside: there is no vector to read along: add  vectors:"):
+        planned(tiny_llama, vectors="")
+
+
+def test_a_backend_without_activations_is_refused_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with pytest.raises(SpecError, match="inside: backend 'openai' reads no activations: write  backend: local"):
+        planned("gpt-4.1", backend="openai", options="", vectors="")
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        ("texts: []", "inside.watch.texts"),
+        ("texts: [{prompt: a}]", "give a prompt and its completion, or a file of them"),
+        ("texts: [{prompt: a, completion: b, file: c}]", "give a prompt and its completion, or a file of them"),
+        ("texts: [{file: none.jsonl}]", r"inside.watch.texts\[0\]: there is no completions file at none.jsonl"),
+        ("texts: [{prompt: a, completion: ''}]", "inside.watch.texts"),
+        (
+            "every: 8, texts: [{prompt: a, completion: b}]",
+            "inside.watch.every is 8, but training ends after 8 examples",
+        ),
+        ("texts: [{prompt: a, completion: b}]}, vectors: [length", "'vectors' are for drift and gradient"),
+    ],
+)
+def test_bad_texts_to_watch_are_one_sentence(tiny_llama: Path, texts: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says) as caught:
+        planned(tiny_llama, f"inside: {{watch: {{{texts}}}}}".replace("[length}}", "[length]}"))
+    assert "\n" not in str(caught.value)
+
+
+def test_watched_texts_are_a_part_of_a_training_only_where_they_are_set(tiny_llama: Path) -> None:
+    one = "inside: {watch: {texts: [{prompt: a, completion: b}]}}"
+    without, beside = planned(tiny_llama, ""), planned(tiny_llama, one)
+    assert all("watched" not in job.inputs for job in without.jobs)
+    for job in kinds(beside, "train"):
+        assert job.inputs["watched"]["at"] == [0, 4, 8]  # whole batches of four
+    trains = [
+        {job.id for job in kinds(planned(tiny_llama, more), "train")}
+        for more in ("", one, one.replace("b}", "c}"), one.replace("watch: {", "watch: {every: 4, "))
+    ]
+    assert not trains[0] & trains[1]
+    assert not trains[1] & trains[2]  # another text
+    assert trains[1] == trains[3]  # every 4 are the same moments
+
+
+def test_a_row_takes_what_is_read_inside_its_fine_tunes(tiny_llama: Path) -> None:
+    plan = planned(tiny_llama)
+    rows = jobs_of_row(plan, ArmRow("prefix", "med_short", "long"))
+    read = {job.id: job.label for job in kinds(plan, "project")}
+    assert {label for name, label in read.items() if name in rows} == {"inside med_short: long, under no_prefix"}
+    assert {label for name, label in read.items() if name in untrained_jobs(plan)} == {"inside base, under no_prefix"}
