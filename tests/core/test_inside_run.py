@@ -20,7 +20,7 @@ from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.inside import Gradient
 from windowshift.core.contract.records import JobRow
-from windowshift.core.measure.alignment import alignment
+from windowshift.core.measure.alignment import alignment, training_key
 from windowshift.core.measure.drift import drifts
 from windowshift.core.measure.inside_results import InsideResults
 from windowshift.core.report import frames
@@ -322,6 +322,13 @@ def test_the_interval_of_an_alignment_holds_the_truth_of_other_draws() -> None:
 def _cosine(rows: list[Gradient]) -> float:
     whole = sum((1 if i == j else 2) * (row.inner[j] or 0.0) for i, row in enumerate(rows) for j in range(i + 1))
     return float(sum(row.along or 0.0 for row in rows) / np.sqrt(whole))
+
+
+def test_a_training_is_known_by_what_it_is_of_and_not_by_the_order_in_which_that_was_written() -> None:
+    one = {"seed": 0, "parts": [{"data": "a", "first": 0}], "sft": {"rank": 2, "epochs": 1}}
+    other = {"sft": {"epochs": 1, "rank": 2}, "parts": [{"first": 0, "data": "a"}], "seed": 0, "examples": 6}
+    assert training_key(one) == training_key(other)
+    assert training_key(one) != training_key(one | {"start": "stage"})
 
 
 def test_examples_without_a_gradient_are_counted_and_left_out() -> None:
