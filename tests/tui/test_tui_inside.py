@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from textual.pilot import Pilot
 
 from tests.generated_inside import add_inside
 from tests.tui_pilot import NOW, app, arrive, screen_text, settle, store
+from windowshift.core.measure.inside_results import InsideResults
 from windowshift.core.store.reader import Reader
 from windowshift.tui.read.job_snapshot import read_jobs
 from windowshift.tui.read.steering_snapshot import read_steering
@@ -88,6 +90,18 @@ async def test_the_part_inside_shows_drift_and_gradient_of_the_chosen_vector(wor
         await pilot.press("right")
         await settle(pilot)
         assert screen.part == PARTS[0]
+
+
+async def test_the_part_goes_when_a_changed_spec_reads_nothing_any_more(workspace: Path) -> None:
+    async with app(workspace).run_test(size=(80, 24)) as pilot:
+        screen = await to_steering(pilot, ["left"])
+        assert screen.part == "inside"
+        assert screen.snapshot is not None
+        screen.snapshot = replace(screen.snapshot, inside=InsideResults())
+        screen.show(screen.snapshot)
+        assert screen.part == PARTS[0]
+        await pilot.press("right")
+        assert screen.part == PARTS[1]
 
 
 async def test_watched_texts_stand_below_the_loss_of_the_job_that_watches_them(workspace: Path) -> None:

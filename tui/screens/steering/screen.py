@@ -127,6 +127,8 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
             return
         if self.vector not in found.names:
             self.vector = found.names[0]
+        if self.part not in parts_of(found):  # a spec that was changed reads nothing inside the model any more
+            self.part = PARTS[0]
         self.query_one("#controls", Headline).show(*self._controls(found, self.vector, ink))
         if row.cells_done != self._measured:
             self._measured = row.cells_done
