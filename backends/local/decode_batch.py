@@ -204,6 +204,11 @@ class DecodeBatch:
     @torch.inference_mode()
     def step(self) -> list[Decoded]:
         """Feed each row the token it drew last, and draw the next one; the rows that were found to have ended."""
+        # Who reads along from now on is told of rows that are drawn for, and not of those that ended before.
+        read = self._static is not None and self._read_each_step()
+        before = self._collect() if read and self._unseen else []
+        if not self.rows:
+            return before
         cache, size = self._cache, self.size
         if not cache.room(1) or (self._static is not None and self._static.moves()):
             width = cache.end - cache.first
@@ -212,8 +217,8 @@ class DecodeBatch:
         if self._static is not None:
             logits = self._static.logits(self.rows)
             cache.place(cache.end + 1)
-            if self._read_each_step():
-                return self._take(logits, slice(0, size))
+            if read:
+                return before + self._take(logits, slice(0, size))
             self._draw_unseen(logits, size)
             return self._collect() if self._unseen >= self._until else []
         self._counts.launched += 1

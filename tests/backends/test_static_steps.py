@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,40 @@ def test_nobody_looks_at_a_step_in_between(llama: CausalLM, monkeypatch: pytest.
     assert {len(each.ids) for each in run(llama, given, 4, counts=counts)} == {4 * CHECKED_EVERY + 1}
     assert counts.launched == counts.steps == 4 * CHECKED_EVERY  # the first token is the prompt's
     assert looks <= 4 + 3  # the steps', and those of rows that come and leave
+
+
+def test_who_reads_along_from_now_on_finds_no_row_that_ended_before(llama: CausalLM) -> None:
+    """A call that follows its rows may wait for places while others' steps are not looked at."""
+
+    class Late:
+        """Follows from some step on."""
+
+        wants_none = True
+        steps = 0
+
+        @property
+        def follows(self) -> bool:
+            self.steps += 1
+            return self.steps > 3
+
+        def unwanted(self, row: Row) -> bool:
+            return False
+
+        def begin(self, rows: Sequence[Row]) -> None:
+            pass
+
+        def take(self, rows: Sequence[Row], tokens: torch.Tensor, drawn: Mapping[int, Any]) -> list[int]:
+            return []
+
+    given, ends = [dataclasses.replace(row, max_tokens=40) for row in rows(6)], frozenset(range(0, 320, 4))
+    steps = decode(
+        llama.sampling_forward(None), iter(given), end_ids=ends, cache_plan=llama.cache_plan, batch_rows=6,
+        watch=Late(), fixed=lambda slots: FixedForward(llama, slots),
+    )  # fmt: skip
+    found = sorted((each for step in steps for each in step), key=lambda each: each.row.index)
+    expected = run(llama, given, 6, ends, static=False)
+    assert found == expected
+    assert any(1 < len(each.ids) < 6 for each in expected)  # some end while nobody looks
 
 
 def test_sizes_are_few_and_hold_what_they_are_for() -> None:
