@@ -79,7 +79,7 @@ class CausalLM:
         sites = self.adapters.linear
         if exact:
             sites = {path: duplicate.get_submodule(path) for path in sites}
-        self.row_adapters = RowAdapters(sites, self.adapters)
+        self.row_adapters = RowAdapters(sites, self.adapters, (duplicate if exact else model).dtype)
 
     def chat_of(self, model: Model) -> ChatFormat:
         """The chat format with what a request's model says of its template."""

@@ -44,13 +44,14 @@ class RowAdapters:
     Args:
         sites: the linear layers of the model that samples, by path.
         adapters: reads and checks them.
+        dtype: of the model that samples: what layers compute in whose weights are quantised.
 
     Attributes:
         sites: as given.
     """
 
-    def __init__(self, sites: Mapping[str, nn.Module], adapters: Adapters) -> None:
-        self.sites, self._adapters = sites, adapters
+    def __init__(self, sites: Mapping[str, nn.Module], adapters: Adapters, dtype: torch.dtype) -> None:
+        self.sites, self._adapters, self._dtype = sites, adapters, dtype
         self._known: OrderedDict[AdapterFile, RowAdapter] = OrderedDict()
         self._stacks: OrderedDict[tuple[RowAdapter, ...], dict[str, _Stack]] = OrderedDict()
         self._last: tuple[list[RowAdapter | None], list[tuple[nn.Module, Any]]] = ([], [])
@@ -75,14 +76,20 @@ class RowAdapters:
         """An adapter of matrices: of every layer its path, `A` [rank, in], `B` [out, rank] and the product's factor."""
         layers = {}
         for path, down, up, scale in matrices:
-            weight: Any = self.sites[path].weight
+            numbers = self._numbers(path)
             # Copies: what is attached may go. The factor is applied before rounding to the model's own numbers.
-            wide = torch.promote_types(up.dtype, weight.dtype)
+            wide = torch.promote_types(up.dtype, numbers)
             layers[path] = (
-                down.detach().to(weight.dtype, copy=True).t().contiguous(),
-                (up.detach().to(wide) * scale).to(weight.dtype).t().contiguous(),
+                down.detach().to(numbers, copy=True).t().contiguous(),
+                (up.detach().to(wide) * scale).to(numbers).t().contiguous(),
             )
         return RowAdapter(layers)
+
+    def _numbers(self, path: str) -> torch.dtype:
+        """The type of numbers that a layer computes in: its weight's, unless that is packed into 8 or 4 bits."""
+        weight: Any = self.sites[path].weight
+        found: torch.dtype = weight.dtype
+        return found if found.is_floating_point and found.itemsize > 1 else self._dtype
 
     @contextmanager
     def serving(self, rows: Sequence[RowAdapter | None]) -> Iterator[None]:

@@ -267,6 +267,36 @@ def test_what_another_adapter_makes_of_a_row_does_not_reach_it(folder: Path, ada
     assert (plain - alone).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("packed", [torch.int8, torch.float8_e4m3fn])
+def test_adapters_of_packed_weights_are_in_the_numbers_that_the_model_computes_in(
+    folder: Path, adapters: list[str], packed: torch.dtype
+) -> None:
+    """A quantised weight is of whole numbers, or of one byte: an adapter in such a type would be another one."""
+    lm = load(str(folder), None, LocalOptions(threads=1, dtype="float32"))
+    file, ids = AdapterFile.at(adapters[0]), torch.tensor([[5, 6, 7], [8, 9, 10]])
+    whole = lm.row_adapters.load(file)
+    path = next(iter(whole.layers))
+    lm.row_adapters.drop(file)
+    site: Any = lm.row_adapters.sites[path]
+    site.weight = torch.nn.Parameter(site.weight.detach().to(packed), requires_grad=False)
+    found = lm.row_adapters.load(file)
+    for one, other in zip(found.layers[path], whole.layers[path], strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
+
+    class Unpacked(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear(x, self.weight.float())
+
+    site.__class__ = Unpacked
+    with torch.inference_mode():
+        with lm.row_adapters.serving([found, None]):
+            both = lm.base()(input_ids=ids).logits
+        plain = lm.base()(input_ids=ids).logits
+    assert torch.allclose(both[1], plain[1], atol=1e-5)
+    assert (both[0] - plain[0]).abs().max() > 1e-3
+
+
 def test_a_beginning_that_prompts_share_is_run_once(folder: Path, adapters: list[str]) -> None:
     """And rows are what they are alone: several beginnings in a group, of unequal lengths, and rows without one."""
     lm = load(str(folder), None, LocalOptions(threads=1))
