@@ -61,11 +61,14 @@ class RowAdapters:
         """The adapter as it was saved; the `ATTACHED` used last are kept.
 
         Raises:
-            BackendError: it is not a plain LoRA adapter of this model.
+            BackendError: it is not a plain LoRA adapter of this model, or its numbers are not finite in the model's.
         """
         if file not in self._known:
-            name = self._adapters.load(file)
-            self._known[file] = self.made(self._adapters.matrices(name))
+            made = self.made(self._adapters.matrices(self._adapters.load(file)))
+            # What one adapter makes of another's row is set to 0, and 0 times what is not finite is no number.
+            if not all(bool(part.isfinite().all()) for layer in made.layers.values() for part in layer):
+                raise BackendError(f"adapter '{file.folder}' has numbers that are too large for those of the model")
+            self._known[file] = made
         self._known.move_to_end(file)
         while len(self._known) > ATTACHED:
             self._known.popitem(last=False)

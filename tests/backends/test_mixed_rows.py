@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.backend_contract import Subject, answers, request
 from tests.tiny_models import build
-from windowshift.backends.local.adapters import AdapterFile
+from windowshift.backends.local.adapters import WEIGHTS, AdapterFile
 from windowshift.backends.local.answers import answers as answering
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.causal_lm import CausalLM, load
@@ -23,6 +25,7 @@ from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.row_adapters import RowAdapter
 from windowshift.backends.local.sampler import decode
 from windowshift.backends.local.shared_batch import SharedBatch
+from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.generation import GenerateRequest, Model, Sampling, Steering
 from windowshift.core.contract.training import Sft
 from windowshift.core.contract.vector_file import Provenance
@@ -295,6 +298,21 @@ def test_adapters_of_packed_weights_are_in_the_numbers_that_the_model_computes_i
         plain = lm.base()(input_ids=ids).logits
     assert torch.allclose(both[1], plain[1], atol=1e-5)
     assert (both[0] - plain[0]).abs().max() > 1e-3
+
+
+def test_an_adapter_that_is_not_finite_in_the_numbers_of_the_model_is_refused(
+    folder: Path, adapters: list[str], tmp_path: Path
+) -> None:
+    """Its file is sound, but 0 times an infinity would reach the rows of others that share a pass with it."""
+    wild = tmp_path / "wild"
+    shutil.copytree(adapters[0], wild)
+    weights = {key: value * 1e6 for key, value in load_file(str(wild / WEIGHTS)).items()}
+    save_file(weights, str(wild / WEIGHTS))
+    lm = load(str(folder), None, LocalOptions(threads=1, dtype="float16"))
+    with pytest.raises(BackendError, match="numbers that are too large"):
+        lm.row_adapters.load(AdapterFile.at(wild))
+    with pytest.raises(BackendError, match="numbers that are too large"):  # and not the second time, either
+        lm.row_adapters.load(AdapterFile.at(wild))
 
 
 def test_a_beginning_that_prompts_share_is_run_once(folder: Path, adapters: list[str]) -> None:
