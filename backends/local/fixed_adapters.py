@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from windowshift.backends.local.row_adapters import RowAdapter, through_own
+from windowshift.backends.local.row_adapters import RowAdapter, replaced, through_own
 from windowshift.steering.sending import sent
 
 _RANKS = 64
@@ -64,18 +64,14 @@ class FixedAdapters:
     def serving(self, bucket: int) -> Iterator[None]:
         """Within this block passes of `bucket` rows go through what was put."""
         others = self._others[:bucket]
-        patched: list[nn.Module] = []
-        try:
-            for path, (down, up) in self._tables.items():
-                module: Any = self._sites[path]
-                plain = partial(type(module).forward, module)
-                # An attribute of the instance comes before the class's method.
-                module.__dict__["forward"] = partial(through_own, plain, down, up, others, path)
-                patched.append(module)
+        sites: Mapping[str, Any] = self._sites
+        tables = self._tables.items()
+        calls = [
+            (sites[path], partial(through_own, sites[path].forward, down, up, others, path))
+            for path, (down, up) in tables
+        ]
+        with replaced(calls):
             yield
-        finally:
-            for module in patched:
-                del module.__dict__["forward"]
 
     def _find_room(self, wanted: Mapping[RowAdapter, None]) -> None:
         """Give those ranks that have none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -99,16 +99,8 @@ class RowAdapters:
         """Within this block, row i of a pass goes through the adapter ``rows[i]``, or the base model alone."""
         if rows != self._last[0]:  # decoding comes with the same rows again and again
             self._last = (list(rows), self._calls(rows))
-        patched: list[nn.Module] = []
-        try:
-            for module, call in self._last[1]:
-                # An attribute of the instance comes before the class's method.
-                module.__dict__["forward"] = call
-                patched.append(module)
+        with replaced(self._last[1]):
             yield
-        finally:
-            for module in patched:
-                del module.__dict__["forward"]
 
     def drop(self, file: AdapterFile) -> None:
         """Forget an adapter whose file is to go."""
@@ -138,7 +130,7 @@ class RowAdapters:
             calls = []
             for path, stack in self._stacks[distinct].items():
                 module: Any = self.sites[path]
-                plain = partial(type(module).forward, module)
+                plain = module.forward
                 if alone:
                     calls.append((module, partial(_through_one, plain, stack.down, stack.up)))
                     continue
@@ -159,6 +151,27 @@ class RowAdapters:
                 tuple(index for index, (down, _) in parts for _ in range(down.shape[1])),
             )
         return found
+
+
+@contextmanager
+def replaced(calls: Iterable[tuple[nn.Module, Any]]) -> Iterator[None]:
+    """Within this block each module's `forward` is another one.
+
+    What a module had of its own there, such as accelerate's hooks, comes back.
+    """
+    before: list[tuple[nn.Module, Any]] = []
+    try:
+        for module, call in calls:
+            # An attribute of the instance comes before the class's method.
+            before.append((module, module.__dict__.get("forward")))
+            module.__dict__["forward"] = call
+        yield
+    finally:
+        for module, forward in before:
+            if forward is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = forward
 
 
 def _through_one(plain: Callable[[Tensor], Tensor], down: Tensor, up: Tensor, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from windowshift.backends.local.batched_linear import Batched
 from windowshift.backends.local.pass_plan import PackedSite, PassPlan, Site
+from windowshift.backends.local.row_adapters import replaced
 from windowshift.core.contract.errors import BackendError
 
 
@@ -32,22 +33,14 @@ class StackedLinears:
     def serving(self, plan: PassPlan) -> Iterator[None]:
         """Within this block the model's linear layers compute for the jobs of `plan`."""
         anchor = torch.zeros((), requires_grad=torch.is_grad_enabled())
-        before: list[tuple[nn.Module, Any]] = []
-        try:
-            for module, site in self._sites:
-                # An attribute of the instance comes before the class's method; others may have set one, too.
-                before.append((module, module.__dict__.get("forward")))
-                if isinstance(site, PackedSite):
-                    module.forward = partial(_call_packed, site, plan, anchor)
-                else:
-                    module.forward = partial(_call, _Alike if self._alike else Batched, site, plan, anchor)
+        calls: list[tuple[nn.Module, Any]] = []
+        for module, site in self._sites:
+            if isinstance(site, PackedSite):
+                calls.append((module, partial(_call_packed, site, plan, anchor)))
+            else:
+                calls.append((module, partial(_call, _Alike if self._alike else Batched, site, plan, anchor)))
+        with replaced(calls):
             yield
-        finally:
-            for module, forward in before:
-                if forward is None:
-                    del module.forward
-                else:
-                    module.forward = forward
 
     def _found(self) -> Iterator[tuple[nn.Module, Site | PackedSite]]:
         inside: set[int] = set()

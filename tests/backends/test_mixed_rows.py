@@ -21,6 +21,7 @@ from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.local.causal_lm import CausalLM, load
 from windowshift.backends.local.decode_batch import beginning, families
 from windowshift.backends.local.decode_row import Row
+from windowshift.backends.local.fixed_adapters import FixedAdapters
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.row_adapters import RowAdapter
 from windowshift.backends.local.sampler import decode
@@ -313,6 +314,31 @@ def test_an_adapter_that_is_not_finite_in_the_numbers_of_the_model_is_refused(
         lm.row_adapters.load(AdapterFile.at(wild))
     with pytest.raises(BackendError, match="numbers that are too large"):  # and not the second time, either
         lm.row_adapters.load(AdapterFile.at(wild))
+
+
+def test_what_a_layer_had_in_the_place_of_its_forward_is_called_and_stays(folder: Path, adapters: list[str]) -> None:
+    """accelerate puts its hooks there, where the layers of a model lie on several devices."""
+    lm = load(str(folder), None, LocalOptions(threads=1))
+    one, other = (lm.row_adapters.load(AdapterFile.at(each)) for each in adapters[:2])
+    ids, called = torch.tensor([[5], [8]]), 0
+    site: Any = lm.row_adapters.sites[next(iter(one.layers))]
+
+    def hooked(x: torch.Tensor) -> torch.Tensor:
+        nonlocal called
+        called += 1
+        return type(site).forward(site, x)  # type: ignore[no-any-return]
+
+    site.forward = hooked
+    tables = FixedAdapters(lm.row_adapters.sites, 2)
+    with torch.inference_mode():
+        for rows in ([one], [one, other]):
+            with lm.row_adapters.serving(rows):
+                lm.base()(input_ids=ids[: len(rows)])
+        tables.put([one, other], 2)
+        with tables.serving(2):
+            lm.base()(input_ids=ids)
+    assert called == 3
+    assert site.forward is hooked
 
 
 def test_a_beginning_that_prompts_share_is_run_once(folder: Path, adapters: list[str]) -> None:
