@@ -15,7 +15,7 @@ from windowshift.backends.vllm.engine import CacheCounts, ranked
 _COUNTER = re.compile(r"^vllm:prefix_cache_(queries|hits)_total(?:\{[^}]*\})? (\S{1,40})$", re.MULTILINE)
 _TOKEN = re.compile(r"(?:token_id:)?(\d{1,10})")
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-CacheCount = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+TokenSum = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 OneChoice = Field(min_length=1, max_length=1)
 
 
@@ -80,8 +80,8 @@ class ScoredAnswer(Said):
 class PushDone(Said):
     """What a worker did for one push of a slot; tokens are counted, the rest are sums over them."""
 
-    tokens_asked: CacheCount
-    tokens: CacheCount
+    tokens_asked: TokenSum
+    tokens: TokenSum
     calls: Count
     moved: Finite
     wanted: Finite
