@@ -14,8 +14,8 @@ from windowshift.core.settings.published import Published
 
 FIT_LEGEND = (
     "By sampling: other prompts, phrases and training runs; by scatter: other train conditions (Student's t over the "
-    "points); without attenuation: corrected for the noise in x (SIMEX); predicted R²: each row from the line through "
-    "the others."
+    "points, never narrower than by sampling); without attenuation: corrected for the noise in x (SIMEX); predicted "
+    "R²: each row from the line through the others."
 )
 
 

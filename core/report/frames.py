@@ -135,9 +135,9 @@ def fits(report: Report) -> DataFrame:
     """One row a fit: grouped ones, where `evaluate` is missing, and one for each eval condition.
 
     Columns: `arm`, `generate` and `seed` (missing where all are in it), `evaluate`, `points` used of `rows`, `slope`,
-    `scatter` (the same slope, with the interval that the scatter of the points gives it), `corrected` (without the
-    attenuation by noise in x), `intercept`, `predicted` (R² of each row from the line through the others), `r2` (of the
-    points, without an interval), `reason`.
+    `scatter` (the same slope, with the interval that the scatter of the points gives it, never narrower than that of
+    `slope`), `corrected` (without the attenuation by noise in x), `intercept`, `predicted` (R² of each row from the
+    line through the others), `r2` (of the points, without an interval), `reason`.
     """
     found = []
     for arm in report.measures.arms.values():

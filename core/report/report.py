@@ -244,7 +244,7 @@ def _fit(fit: Fit) -> dict[str, Any]:
     return {
         "slope": _value(fit.slope),
         "ci95": _interval(fit.slope),
-        # The same slope, with the interval that the scatter of the points gives it.
+        # The same slope, with the interval that the scatter of the points gives it, never narrower than the one above.
         "scatter_ci95": _interval(fit.scatter),
         "slope_corrected": _value(fit.corrected),
         "slope_corrected_ci95": _interval(fit.corrected),
