@@ -76,6 +76,13 @@ def _student_t(degrees: int, level: float) -> float:
     return math.sqrt(degrees * y)
 
 
+def prediction_interval(values: Floats) -> tuple[float, float]:
+    """Where one more of such values lies 95 times of 100, in normal theory: mean ± t(k - 1) s sqrt(1 + 1/k)."""
+    k, mean = len(values), float(values.mean())
+    reach = student_t(k - 1) * float(values.std(ddof=1)) * math.sqrt(1 + 1 / k)
+    return mean - reach, mean + reach
+
+
 def wilson(rates: Floats, n: Floats, z: float | Floats = Z) -> tuple[Floats, Floats]:
     """Wilson's score interval of rates out of `n` completions each (1927, "Probable inference")."""
     square = np.asarray(z) ** 2

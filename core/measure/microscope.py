@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from windowshift.core.contract.confidence import student_t
+from windowshift.core.contract.confidence import prediction_interval
 from windowshift.core.contract.controls import WITHOUT_MEANING
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.estimate import Estimate
@@ -312,9 +312,7 @@ class _Lens:
         if not plain.there or len(there) < FEWEST_DIRECTIONS:
             return None
         values = np.array([plain.value - one.value for one in there])
-        reach = student_t(len(values) - 1) * float(values.std(ddof=1)) * float(np.sqrt(1 + 1 / len(values)))
-        mean = float(values.mean())
-        return Null(len(values), mean, mean - reach, mean + reach)
+        return Null(len(values), float(values.mean()), *prediction_interval(values))
 
     def leak(self) -> Leak:
         """Every finished cell of the arm's rows against the base model."""

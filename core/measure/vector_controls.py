@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from windowshift.core.contract.confidence import prediction_interval
 from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.records import BASE
 from windowshift.core.measure.arm import ArmAxes
@@ -110,11 +110,7 @@ def random_directions(effects: Sequence[ControlEffect]) -> Iterator[RandomDirect
 
 
 def _among(real: str, generate: str | None, effect: Estimate, values: Any) -> RandomDirections:
-    from scipy.stats import t
-
-    k, mean = len(values), float(values.mean())
-    width = float(t.ppf(0.975, k - 1) * values.std(ddof=1) * math.sqrt(1 + 1 / k))
-    low, high = mean - width, mean + width
+    k, mean, (low, high) = len(values), float(values.mean()), prediction_interval(values)
     as_far = int((np.abs(values - mean) >= abs(effect.value - mean)).sum())
     verdict: NullVerdict = "few" if k < FEWEST_DIRECTIONS else "open"
     if k >= FEWEST_DIRECTIONS and effect.low is not None and effect.high is not None:
