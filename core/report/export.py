@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def export(workspace: Path, name: str, out: Path, *, force: bool = False, raw: b
     write = _write_raw_csv if raw and out.suffix.lower() == ".csv" else _WRITERS.get(out.suffix.lower())
     if write is None:
         raise SpecError(f"cannot tell the format of {out}: its name must end in .csv, .parquet or .jsonl")
-    with closing(Reader(workspace)) as reader, snapshot(reader):
+    with closing(Reader(workspace)) as reader, reader.snapshot():
         experiment = reader.find_experiment(name)
         columns = [*COLUMNS, *(behaviour.name for behaviour in experiment.behaviours)]
         refuse_changed(reader, experiment)
@@ -149,17 +149,6 @@ def _evidence(names: Sequence[str], kept: Sequence[str | None]) -> str | None:
     """What scorers kept, as one JSON object by behaviour; None where none kept anything."""
     found = [f"{json.dumps(name)}:{text}" for name, text in zip(names, kept, strict=True) if text is not None]
     return f"{{{','.join(found)}}}" if found else None
-
-
-@contextmanager
-def snapshot(reader: Reader) -> Iterator[None]:
-    """Read the store as it is now, whatever a running experiment goes on writing."""
-    with naming(reader.path):
-        reader.connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        reader.connection.execute("ROLLBACK")
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[ExportRow]) -> int:

@@ -14,7 +14,7 @@ from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.measure.alignment import gradient_layer, training_key
 from windowshift.core.measure.drift import reading_key, trainer
 from windowshift.core.report.csv_text import quoted
-from windowshift.core.report.export import refuse_changed, snapshot, write_csv
+from windowshift.core.report.export import refuse_changed, write_csv
 from windowshift.core.store.reader import Reader
 
 COLUMNS = (
@@ -44,7 +44,7 @@ def export_inside(workspace: Path, name: str, out: Path, *, force: bool = False)
     """
     if out.suffix.lower() not in (".csv", ".jsonl"):
         raise SpecError(f"readings are written as .csv or .jsonl: {out} must end so")
-    with closing(Reader(workspace)) as reader, snapshot(reader):
+    with closing(Reader(workspace)) as reader, reader.snapshot():
         experiment = reader.find_experiment(name)
         refuse_changed(reader, experiment)
         jobs = reader.jobs(experiment.id)
