@@ -16,7 +16,7 @@ import numpy as np
 
 from windowshift.core.contract.conditions import NO_PREFIX
 from windowshift.core.contract.estimate import Estimate
-from windowshift.core.contract.records import CellRow, ExperimentRow
+from windowshift.core.contract.records import Behaviour, CellRow, ExperimentRow
 from windowshift.core.contract.stats import RESAMPLES, Floats
 from windowshift.core.measure.grid import Grid, load_grid
 from windowshift.core.measure.grid_measures import measure_cells
@@ -46,20 +46,23 @@ class SolvedAlone:
 
 
 def solved_alone(
-    reader: Reader, experiment: ExperimentRow, grid: Grid, resamples: int = RESAMPLES
+    reader: Reader, experiment: ExperimentRow, behaviour: Behaviour, resamples: int = RESAMPLES
 ) -> tuple[SolvedAlone, ...]:
     """Every cell of a grid of wrong claims, seeds pooled where there are several; nothing of another behaviour.
+
+    Claims, questions and prompts are read as they are at one moment: a run may write on.
 
     Raises:
         StoreError: the store cannot be read.
     """
     capability = next((one for one in experiment.behaviours if one.name == CAPABILITY.name), None)
-    if grid.behaviour.name != SYCOPHANCY.name or capability is None or grid.asked is None:
+    if behaviour.name != SYCOPHANCY.name or capability is None:
         return ()
-    numbers, problems, wrong = _prompts(reader, grid)
-    if not numbers or not any(problems):
+    with reader.snapshot():
+        grid, alone = (load_grid(reader, experiment, one) for one in (behaviour, capability))
+        numbers, problems, wrong = _prompts(reader, grid)
+    if not numbers or not any(problems) or grid.asked is None:
         return ()
-    alone = load_grid(reader, experiment, capability)
     solved = [_solved(alone.sums[row], alone.counts[row], problems) for row in range(len(alone.sums))]
     # Without the arm: the base model under a dose is the one that answers without a push in the other arm.
     rows = {(one.generate, one.train, one.seed, one.step, one.evaluate): at for at, one in enumerate(grid.cells)}

@@ -145,7 +145,7 @@ def report(workspace: str | Path, name: str, behaviour: str | None = None, *, re
         looks = tuple(reader.looks(experiment.id))
         first = chosen == primary_of(experiment.behaviours)
         guards = guard_results(reader, experiment, resamples) if first else ()
-        alone = solved_alone(reader, experiment, grid, resamples)
+        alone = solved_alone(reader, experiment, chosen, resamples)
         kept = kept_counts(reader, experiment)
         inside = inside_results(reader, experiment, resamples)
     # Several cells may share a job; its completions count once. The tallies go on with those of references.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import pytest
 from tests.report_text import report_text
 from tests.scripted_backend import ScriptedBackend, ScriptedRun
 from windowshift.core.contract.generation import Completion, GenerateRequest
+from windowshift.core.measure.grid import Grid, load_grid
 from windowshift.core.plan.plan import make_plan
 from windowshift.core.report.report import Report, report
 from windowshift.core.settings.sycophancy.problems import problem_of
 from windowshift.core.spec.spec import parse_spec
+from windowshift.core.store.reader import Reader
 
 SPEC = """\
 name: claims
@@ -99,6 +103,25 @@ async def test_where_the_condition_without_a_push_is_not_evaluated_the_cell_itse
 
 async def test_rows_that_do_not_say_which_problem_they_are_of_give_no_such_rate(tmp_path: Path) -> None:
     assert not (await reported(tmp_path, named=False)).alone
+
+
+async def test_what_is_written_while_a_report_reads_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await reported(tmp_path)
+
+    def reading(reader: Reader, *wanted: Any, **more: Any) -> Grid:
+        found = load_grid(reader, *wanted, **more)
+        with closing(sqlite3.connect(reader.path)) as other, other:  # one prompt fewer, as if it came a moment later
+            cells = "SELECT job FROM cells"
+            last = f"SELECT max(prompt) FROM completions WHERE job IN ({cells})"
+            other.execute(f"DELETE FROM completions WHERE job IN ({cells}) AND prompt = ({last})")
+        return found
+
+    for module in ("report.report", "measure.solved_alone"):
+        monkeypatch.setattr(f"windowshift.core.{module}.load_grid", reading)
+    after = report(tmp_path / "ws", "claims", resamples=50)
+    assert len(after.alone) == len(before.alone)
 
 
 @pytest.mark.parametrize(
