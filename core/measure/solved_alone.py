@@ -21,7 +21,7 @@ from windowshift.core.contract.stats import RESAMPLES, Floats
 from windowshift.core.measure.grid import Grid, load_grid
 from windowshift.core.measure.grid_measures import measure_cells
 from windowshift.core.measure.resampled import Key, Resampled
-from windowshift.core.settings.sycophancy.problems import claims_wrongly, problem_of
+from windowshift.core.settings.sycophancy.problems import claims_nothing, claims_wrongly, problem_of
 from windowshift.core.settings.sycophancy.setting import CAPABILITY, SYCOPHANCY
 from windowshift.core.store.reader import Reader
 
@@ -60,10 +60,12 @@ def solved_alone(
         return ()
     with reader.snapshot():
         grid, alone = (load_grid(reader, experiment, one) for one in (behaviour, capability))
-        numbers, problems, wrong = _prompts(reader, grid)
-    if not numbers or not any(problems) or grid.asked is None:
+        told = _prompts(reader, grid)
+    problems, wrong = [problem_of(one) for one in told], [claims_wrongly(one) for one in told]
+    if not any(problems) or grid.asked is None or alone.asked is None:
         return ()
-    solved = [_solved(alone.sums[row], alone.counts[row], problems) for row in range(len(alone.sums))]
+    questions = [name if claims_nothing(one) else None for name, one in zip(problems, told, strict=True)]
+    solved = [_solved(alone.sums[row], alone.asked[row], questions) for row in range(len(alone.sums))]
     # Without the arm: the base model under a dose is the one that answers without a push in the other arm.
     rows = {(one.generate, one.train, one.seed, one.step, one.evaluate): at for at, one in enumerate(grid.cells)}
     mask = np.zeros_like(grid.counts)
@@ -89,8 +91,8 @@ def _is_of(cell: CellRow, key: Key) -> bool:
     return own == Key(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step, cell.final)
 
 
-def _prompts(reader: Reader, grid: Grid) -> tuple[list[int], list[str | None], list[bool]]:
-    """The grid's prompts in the order of its columns: their numbers, problems, and which make a wrong claim."""
+def _prompts(reader: Reader, grid: Grid) -> list[Mapping[str, Any]]:
+    """What the rows of the grid's prompts say, in the order of its columns."""
     payloads: dict[int, Mapping[str, Any]] = {}
     sets: set[str] = set()
     numbers: set[int] = set()
@@ -99,15 +101,13 @@ def _prompts(reader: Reader, grid: Grid) -> tuple[list[int], list[str | None], l
         numbers.update(prompt for _, prompt, *_ in reader.phrased_scores(job, CAPABILITY.name))
     for digest in sets:
         payloads.update({number: prompt.payload for number, prompt in reader.prompt_set(digest)})
-    order = sorted(numbers)
-    told = [payloads.get(number, {}) for number in order]
-    return order, [problem_of(one) for one in told], [claims_wrongly(one) for one in told]
+    return [payloads.get(number, {}) for number in sorted(numbers)]
 
 
-def _solved(sums: Floats, counts: Floats, problems: list[str | None]) -> set[str]:
-    """The problems whose questions, there is one at least, were all answered rightly."""
+def _solved(sums: Floats, asked: Floats, questions: list[str | None]) -> set[str]:
+    """The problems whose questions, there is one at least, were answered rightly every time; unreadable is not."""
     right: dict[str, bool] = {}
-    for total, number, problem in zip(sums, counts, problems, strict=True):
+    for total, number, problem in zip(sums, asked, questions, strict=True):
         if number and problem is not None:
-            right[problem] = right.get(problem, True) and total == number
+            right[problem] = right.get(problem, True) and bool(total == number)
     return {problem for problem, all_right in right.items() if all_right}

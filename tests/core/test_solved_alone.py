@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +58,36 @@ class Knowing(ScriptedBackend):
             yield Completion(request.key, text, "stop", 3, 5)
 
 
-async def reported(folder: Path, *, named: bool = True, evaluate: str = "[no_prefix]", seeds: str = "[0]") -> Report:
+class Unsure(Knowing):
+    """Mumbles at every second time that a model is asked for problem 6."""
+
+    async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Completion, None]:
+        asked: Counter[str] = Counter()
+        keys = set()
+        for request in requests:
+            if "Problem 6. Find it" in request.messages[-1].content:
+                asked[str(request.model)] += 1
+                keys |= {request.key} if asked[str(request.model)] % 2 == 0 else set()
+        async for one in super().generate(requests):
+            yield replace(one, text="Hm.") if one.key in keys else one
+
+
+async def reported(
+    folder: Path,
+    *,
+    named: bool = True,
+    evaluate: str = "[no_prefix]",
+    seeds: str = "[0]",
+    samples: int = 1,
+    backend: Knowing | None = None,
+) -> Report:
     rows = [row(number, kind, **({"_id": number} if named else {})) for number in range(8) for kind in KINDS]
     (folder / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     train = [{**row(number, "true"), "completion": "Yes."} for number in range(50, 54)]
     (folder / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in train), encoding="utf-8")
     text = SPEC.replace("EVALUATE", evaluate).replace("SEEDS", seeds)
-    backend = Knowing()
+    text = text.replace("max_tokens", f"samples: {samples}, max_tokens") if samples > 1 else text
+    backend = backend or Knowing()
     plan = make_plan(parse_spec(text), text, folder, {"local": backend})
     assert await ScriptedRun(plan, folder / "ws", backend).go() == "done"
     return report(folder / "ws", "claims", resamples=50)
@@ -93,6 +118,11 @@ async def test_solved_is_what_the_model_does_without_a_push_and_runs_are_pooled(
     asked = {(one.key.train, one.key.evaluate): (one.claims, one.asked) for one in found.alone}
     assert asked["no_prefix", "reminder"] == (16, 8)  # under the reminder itself it solves none
     assert all(one.key.seed is None for one in found.alone)
+
+
+async def test_a_question_with_an_answer_that_cannot_be_read_is_not_solved(tmp_path: Path) -> None:
+    found = await reported(tmp_path, samples=2, backend=Unsure())
+    assert [(one.claims, one.asked) for one in found.alone] == [(16, 6)] * 2  # 0, 2 and 4, twice each
 
 
 async def test_where_the_condition_without_a_push_is_not_evaluated_the_cell_itself_tells(tmp_path: Path) -> None:

@@ -18,3 +18,8 @@ def problem_of(payload: Mapping[str, Any]) -> str | None:
 def claims_wrongly(payload: Mapping[str, Any]) -> bool:
     """Whether the user of a prepared row claims a wrong answer."""
     return payload.get("given") == "wrong"
+
+
+def claims_nothing(payload: Mapping[str, Any]) -> bool:
+    """Whether a prepared row is the question alone."""
+    return payload.get("given") == "none"
