@@ -138,12 +138,10 @@ def _trainings(reader: Reader, cells: Sequence[int]) -> list[JobRow]:
     found: dict[str, JobRow] = {}
     waiting = [one for number in cells for one in reader.job(number).parents]
     while waiting:
-        for number in reader.job_numbers(waiting).values():
-            job = reader.job(number)
-            if job.kind == "train":
-                found[job.id] = job
-        waiting = [one for job in found.values() for one in job.parents if one == job.inputs.get("start")]
-        waiting = [one for one in waiting if one not in found]
+        jobs = [reader.job(number) for number in reader.job_numbers(waiting).values()]
+        trained = [job for job in jobs if job.kind == "train"]
+        found |= {job.id: job for job in trained}
+        waiting = [job.inputs["start"] for job in trained if job.inputs.get("start", "") not in ("", *found)]
     return list(found.values())
 
 
