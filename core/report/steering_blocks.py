@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from windowshift.core.contract.estimate import Estimate
-from windowshift.core.contract.number_format import number
+from windowshift.core.contract.number_format import NumberFormat, number
 from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.truncation import counted_dagger, dagger, dagger_note
@@ -257,14 +257,17 @@ def control_blocks(found: SteeringResults, behaviour: Behaviour) -> Iterator[Blo
         for one in own:
             word, style = _CONTROL_VERDICTS[one.verdict]
             mark = dagger(one.truncated)
-            third = shown(one.difference, words.effect_format) if tuned else with_interval(one.share, 2)
+            third = one.difference if tuned else one.share
             rows.append(
                 (
                     Item(f"{one.generate}: {one.condition}" if several else one.condition),
                     Item(one.control),
-                    Item(shown(one.effect, words.effect_format) + mark),
-                    Item(shown(one.real_effect, words.effect_format, missing=f"— ({one.real})")),
-                    Item(third + (mark if one.share else "")),
+                    Item(shown(one.effect, words.effect_format) + (mark if one.effect else "")),
+                    Item(
+                        shown(one.real_effect, words.effect_format, missing=f"— ({one.real})")
+                        + (mark if one.real_effect else "")
+                    ),
+                    Item(shown(third, words.effect_format if tuned else NumberFormat(2)) + (mark if third else "")),
                     Item(word, style),
                     Item("—" if one.effect is None else str(one.effect.n)),
                 )

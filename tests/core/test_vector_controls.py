@@ -170,7 +170,12 @@ def test_tables_say_n_interval_verdict_and_what_was_cut_off() -> None:
     text = draw(list(control_blocks(results, Behaviour("score", "characters", Scale.ratio()))), 220)
     row = next(line for line in text.splitlines() if line.startswith("noise+1"))
     assert "inert" in row
-    assert row.count("†") == 2
+    assert row.count("†") == 3  # the effect, the real one's, and the share
+    tuned = [replace(one, share=None) for one in found if one.generate is not None and one.difference is not None]
+    alone = draw(list(control_blocks(replace(results, controls=tuple(tuned)), CHARACTERS)), 220).splitlines()
+    assert next(line for line in alone if line.startswith("noise+1")).count("†") == 3  # a difference, without a share
+    lacking = draw(list(control_blocks(replace(results, controls=(replace(found[0], effect=None),)), CHARACTERS)), 220)
+    assert "—†" not in lacking
     assert row.rstrip().endswith(str(PROMPTS))
     assert "Fine-tunes under controls, without a push" in text
     assert "beyond them" in text
