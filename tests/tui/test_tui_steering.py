@@ -500,3 +500,15 @@ def test_a_dose_curve_without_intervals_or_coherence(tmp_path: Path) -> None:
     assert write_plot(plot, tmp_path, "dose")[1].read_bytes().startswith(b"\x89PNG")
     assert coherence_plot(curve).empty
     assert "not measured" in draw(coherence_plot(curve), 60, 12, ink(DARK.name))[0][0][0]
+
+
+def test_every_sweep_of_a_vector_is_shown_with_the_tokens_that_it_pushed(workspace: Path) -> None:
+    with closing(Reader(workspace)) as reader:
+        found = read_steering(reader, "med-short")
+    assert found is not None
+    (sweep,) = found.sweeps("length")
+    both = replace(found, results=replace(found.results, sweeps=(sweep, replace(sweep, tokens="response"))))
+    lines = part_lines("layers", Shown(both, "length", None, "", 0), 120, ink(DARK.name))
+    text = "\n".join("".join(piece for piece, _ in line) for line in lines)
+    assert f"Layer of length: {sweep.layer}" in text
+    assert f"Layer of length, response tokens: {sweep.layer}" in text

@@ -71,9 +71,9 @@ class SteeringSnapshot:
         """A vector by name."""
         return next(one for one in self.results.vectors if one.name == name)
 
-    def sweep(self, name: str) -> LayerSweep | None:
-        """The layer sweep of a vector; None where there is none."""
-        return next((one for one in self.results.sweeps if one.vector == name), None)
+    def sweeps(self, name: str) -> tuple[LayerSweep, ...]:
+        """The layer sweeps of a vector, one for each kind of tokens that is pushed."""
+        return tuple(one for one in self.results.sweeps if one.vector == name)
 
     def curves(self, name: str) -> tuple[DoseCurve, ...]:
         """The dose curves of a vector, one for each kind of tokens that is pushed."""

@@ -90,8 +90,8 @@ def _blocks(part: SteeringPart, shown: Shown) -> list[Block]:
     results, behaviour = found.results, found.behaviour
     blocks: Iterable[Block] = ()
     if part == "layers":
-        sweep = found.sweep(name)
-        blocks = steering_blocks.sweep_blocks(sweep, behaviour) if sweep else [Line(_no_sweep(found, name), "dim")]
+        blocks = [block for sweep in found.sweeps(name) for block in steering_blocks.sweep_blocks(sweep, behaviour)]
+        blocks = blocks or [Line(_no_sweep(found, name), "dim")]
     elif part == "doses":
         curves = found.curves(name)
         blocks = [block for curve in curves for block in steering_blocks.curve_blocks(curve, behaviour, results)]
