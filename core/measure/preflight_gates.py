@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -339,13 +340,19 @@ def _steered(reader: Reader, part: _Piloted) -> bool:
     return bool(vectors) and bool(reader.rows_done(part.number))
 
 
+def _steers(condition: Mapping[str, Any]) -> bool:
+    """Whether a condition, as job inputs have it, adds a vector: to all rows, or to those that it selects."""
+    chosen = (condition[key] for key in ("then", "else") if key in condition)
+    return bool(condition.get("vectors")) or any(map(_steers, chosen))
+
+
 def _hooks(reader: Reader, cells: Sequence[_Piloted], trainings: Sequence[JobRow] = ()) -> Gate | None:
     """Whether everything that is steered has proof that its vector was added; None where nothing is."""
     steered = [reader.job(part.number) for part in cells if _steered(reader, part)]
     trained = [
         job
         for job in trainings
-        if job.state == "done" and any(part.get("condition", {}).get("vectors") for part in job.inputs["parts"])
+        if job.state == "done" and any(_steers(part.get("condition", {})) for part in job.inputs["parts"])
     ]
     silent = [
         job.label

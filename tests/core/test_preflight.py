@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,10 +212,16 @@ def test_power_is_known_from_a_pilot_that_stopped(monkeypatch: pytest.MonkeyPatc
     assert ran(monkeypatch, tmp_path, Answering(), text, anyway=True).exit_code == 0
 
 
+DOSE = {"vectors": [{"vector": "length"}]}
+
+
+@pytest.mark.parametrize("condition", [DOSE, {"kind": "selective", "then": DOSE, "else": {"kind": "none"}}])
 @pytest.mark.parametrize(("calls", "passed"), [((8,), True), ((7,), False), ((), False)])
-def test_a_steered_training_without_a_proof_fails(calls: tuple[int, ...], passed: bool) -> None:
+def test_a_steered_training_without_a_proof_fails(
+    calls: tuple[int, ...], passed: bool, condition: dict[str, Any]
+) -> None:
     fired = [Fired("length", 1, False, 2.0, 2.0, one, 8, 64, 64, 1.0, 1.0) for one in calls]
-    parts = [{"condition": {"vectors": [{"vector": "length"}]}}]
+    parts = [{"condition": condition}]
     job = JobRow(
         1, "x", "train", "train med_short under length+2", "done", 8, 8, None, None, None, None, None, None,
         {"parts": parts}, (), {"fired": fired_to_json(fired)},
