@@ -41,9 +41,19 @@ _PLACEHOLDERS = ("none", "null", "empty", "dummy", "no-key")  # what servers wit
 _USERINFO = re.compile(r"(?<=://)[^\s/@\"'<>]+@")
 _URL = re.compile(r"(?i)(\b(?:https?|wss?|ftps?|socks[45]h?)://)([^\s\"'<>\\`|{}]+)")
 _NAMES_A_KEY = re.compile(r"(?i)(?:key|token|secret|sig|signature|password|passwd|auth|credential|code)s?$")
+_LEADS_TO_A_KEY = re.compile(
+    r"(?i)(?:^|[^a-z])(?:(?:api|access|client|function|private|secret|subscription)[-_]?)?"
+    r"(?:key|(?:auth[-_]?)?token|secret|sig|signature|password|passwd|auth|credential)s?$"
+)
+"""A segment of a path that says what the next one is, by a whole word: owners and repositories are called bigcode."""
+_GIT = ("archive", "blob", "commit", "commits", "raw", "resolve", "rev", "tree")
+"""Segments after which a revision stands."""
+_REVISION = re.compile(r"[0-9a-f]{40}(?![A-Za-z0-9_~+=])")
 _AFTER = ".,:;!)]*"
 """What stands behind an address in a sentence."""
 _PART = re.compile(r"[A-Za-z0-9_~+=]{12,}")  # what has no hyphen or full stop in it: names of models are full of them
+_NAME_PART = re.compile(r"[A-Za-z]*|\d*|(?=.{,8}$)(?:[A-Za-z]+\d+|\d+[A-Za-z]+)")
+"""A part of a name that is written with underscores: all letters, all digits, or short, as in eval2024 and 8b."""
 _UUID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
@@ -242,17 +252,21 @@ def _without_its_keys(match: re.Match[str]) -> str:
 def _is_key(part: str, named: str = "") -> bool:
     """Whether a part of an address looks like a key; `named` is the segment before it.
 
-    Letters and digits in one run do: names of models, versions and dates have hyphens and full stops between theirs.
+    Letters and digits in one run do: names of models, versions and dates have hyphens, full stops or underscores
+    between theirs. The revision of a repository is none, where the segment before it says that it is one.
     """
     part = unquote(part)
-    if named and _NAMES_A_KEY.search(named):
+    if named and _LEADS_TO_A_KEY.search(named):
         return len(part) >= _FRAGMENT
+    if named in _GIT and _REVISION.match(part):
+        return False
     if _LOOKS_LIKE_A_KEY.search(part) or _UUID.search(part):
         return True
     for run in _PART.findall(part):
         digits, letters = sum(each.isdigit() for each in run), sum(each.isalpha() for each in run)
         turns = sum(one.islower() != other.islower() for one, other in pairwise(run))
-        if letters and digits >= (1 if len(run) >= 16 else 3):
+        is_name = "_" in run and all(map(_NAME_PART.fullmatch, run.split("_")))
+        if letters and digits >= (1 if len(run) >= 16 else 3) and not is_name:
             return True
         if len(run) >= 20 and 3 * turns >= len(run):  # upper and lower case by chance, as in base64
             return True

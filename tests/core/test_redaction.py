@@ -221,6 +221,10 @@ KEYED = [
     ("https://gw.example/AbCdEfGhIjKlMnOpQrSt/v1", "https://gw.example/[key]/v1"),
     ("https://gw.example/token/abcdefghij/v1", "https://gw.example/token/[key]/v1"),
     ("https://gw.example/sk-abcdefghijkl/v1", "https://gw.example/[key]/v1"),
+    ("https://gw.example/apiKey/abcdefghij/v1", "https://gw.example/apiKey/[key]/v1"),
+    ("https://gw.example/my-auth-token/abcdefghij", "https://gw.example/my-auth-token/[key]"),
+    ("https://gw.example/prod_aB3dE6gH9k/v1", "https://gw.example/[key]/v1"),
+    (f"https://h/resolve/{HASH}/x", "https://h/resolve/[key]/x"),
     ("https://h/x?sig=abcdefgh&n=1", "https://h/x?sig=[key]&n=1"),
     (f"https://h/x?n=1&which={HASH}#top", "https://h/x?n=1&which=[key]#top"),
     ("wss://user:hunter22@h:3128/x", "wss://[key]@h:3128/x"),
@@ -235,6 +239,13 @@ PLAIN = [
     "https://huggingface.co/google/gemma-3-270m-it/resolve/main/config.json",
     "https://h/deployments/gpt4omini/chat?api-version=2024-10-21",
     "tinker://9f86d081884c7d659a2f/weights/last",
+    "https://huggingface.co/bigcode/starcoder2-15b",
+    "https://github.com/microsoft/vscode/extensions",
+    "https://h/models/meta_llama_3_1_8b_instruct/v1",
+    "https://h/data/tqa_eval2024_v2.csv?file=emergent_misalignment_2025.jsonl",
+    "https://doi.org/10.1162/tacl_a_00447",
+    "https://huggingface.co/o/m/resolve/0e9e39f249a16976918f6564b8830bc894c89659/config.json",
+    "https://github.com/o/r/commit/0e9e39f249a16976918f6564b8830bc894c89659",
 ]
 
 
