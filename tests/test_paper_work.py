@@ -106,13 +106,18 @@ def test_a_key_in_an_address_of_the_spec_is_in_no_bundle(workspace: Path, tmp_pa
     """Some gateways are asked with the key in the path: a spec holds it then, and a bundle is for others."""
     shutil.copytree(workspace, tmp_path / "ws")
     with closing(sqlite3.connect(tmp_path / "ws" / "windowshift.db")) as store, store:
-        spec = "backend_options: {openai: {base_url: 'https://gw.example/9f86d081884c7d65/v1'}}\n"
+        spec = (
+            "backend_options: {openai: {base_url: 'https://gw.example/9f86d081884c7d65/v1'}}\n"
+            "asked: [Sum up https://paper.example/hash/8bb0d291acd4acf06ef1.pdf, please]\n"
+        )
         store.execute("UPDATE experiments SET spec = spec || ? WHERE name = 'med-short'", (spec,))
         seal(store, 1, "experiment")
     make_bundle(tmp_path / "ws", "med-short", tmp_path / "b.zip", sample=0)
     with zipfile.ZipFile(tmp_path / "b.zip") as archive:
         assert all(b"9f86d081" not in archive.read(name) for name in archive.namelist())
         assert b"https://gw.example/[key]/v1" in archive.read("spec.yaml")
+        # What the model was asked is what a reader of the bundle asks again.
+        assert b"Sum up https://paper.example/hash/8bb0d291acd4acf06ef1.pdf, please" in archive.read("spec.yaml")
     with opened(tmp_path / "b.zip") as found, closing(Reader(found)) as reader:
         assert compare(reader.connection) == []
 

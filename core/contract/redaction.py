@@ -6,7 +6,7 @@ import base64
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 from urllib.parse import quote, unquote
 
@@ -236,9 +236,16 @@ def keys_in_url(address: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def without_keys_in_urls(text: str) -> str:
-    """A text whose addresses have no user, and no key in their paths and queries."""
-    return _URL.sub(_without_its_keys, text)
+def urls(text: str) -> set[str]:
+    """The addresses in a text, without what stands behind them in a sentence."""
+    return {match.group().rstrip(_AFTER) for match in _URL.finditer(text)}
+
+
+def without_keys_in_urls(text: str, but: Collection[str] = ()) -> str:
+    """A text whose addresses have no user, and no key in their paths and queries; those of `but` stay as they are."""
+    return _URL.sub(
+        lambda match: match.group() if match.group().rstrip(_AFTER) in but else _without_its_keys(match), text
+    )
 
 
 def _without_its_keys(match: re.Match[str]) -> str:

@@ -22,13 +22,14 @@ from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.records import ExperimentRow
-from windowshift.core.contract.redaction import without_keys_in_urls
+from windowshift.core.contract.redaction import urls, without_keys_in_urls
 from windowshift.core.contract.whole_file import replacing_file
 from windowshift.core.report.blocks import report_blocks
 from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.latex import latex
 from windowshift.core.report.report import report
 from windowshift.core.report.text import markdown
+from windowshift.core.spec.yaml_text import read_yaml
 from windowshift.core.store.checksums import compare, seal
 from windowshift.core.store.connection import FILE_NAME, is_older, naming, open_writer, store_path
 from windowshift.core.store.reader import Reader
@@ -97,7 +98,7 @@ def make_bundle(workspace: Path, name: str, out: Path, *, sample: int = SAMPLE, 
             if changed := compare(reader.connection, experiment.id):
                 raise StoreError(f"nothing was bundled from {reader.path}: {changed[0]}")
         files: dict[str, bytes] = {
-            "spec.yaml": without_keys_in_urls(reader.spec_text(experiment.id)).encode(),
+            "spec.yaml": _without_keys(reader.spec_text(experiment.id)).encode(),
             "report.md": markdown(made).encode(),
             "report.tex": latex(report_blocks(made, None)).encode(),
             "report.json": (json.dumps(made.to_json(), indent=1, ensure_ascii=False) + "\n").encode(),
@@ -264,7 +265,7 @@ def _store(reader: Reader, experiment: ExperimentRow, folder: Path, sample: int)
                 "UPDATE completions SET text = ?, reasoning = NULL WHERE row >= ? AND finish != 'failed'",
                 (LEFT_OUT, sample),
             )
-            _without_keys(connection, experiment)
+            _clean_spec(connection, experiment)
             connection.execute("DELETE FROM runs")
             connection.execute("DELETE FROM control")
             sums = connection.execute("SELECT owner FROM checksums WHERE part = 'completions'").fetchall()
@@ -292,10 +293,30 @@ def _store(reader: Reader, experiment: ExperimentRow, folder: Path, sample: int)
     return path
 
 
-def _without_keys(connection: sqlite3.Connection, experiment: ExperimentRow) -> None:
-    """Take the keys out of the addresses in the spec: some gateways are asked with one in the path."""
+def _without_keys(spec: str) -> str:
+    """A spec without the keys in its addresses: some gateways are asked with one in the path.
+
+    An address in a prompt is a part of that prompt, and stays: the same spec would ask something else without it.
+    """
+    quoted_in: set[str] = set()
+    try:
+        left: list[Any] = [read_yaml(spec, "the spec")]
+    except SpecError:  # of an older version: which addresses are a prompt's is not known
+        left = []
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str) and len(value.split()) > 1:
+            quoted_in |= urls(value)
+    return without_keys_in_urls(spec, quoted_in)
+
+
+def _clean_spec(connection: sqlite3.Connection, experiment: ExperimentRow) -> None:
     (spec,) = connection.execute("SELECT spec FROM experiments WHERE id = ?", (experiment.id,)).fetchone()
-    if (clean := without_keys_in_urls(spec)) != spec:
+    if (clean := _without_keys(spec)) != spec:
         connection.execute("UPDATE experiments SET spec = ? WHERE id = ?", (clean, experiment.id))
         sealed = "SELECT 1 FROM checksums WHERE owner = ? AND part = 'experiment'"
         if connection.execute(sealed, (experiment.id,)).fetchone():
