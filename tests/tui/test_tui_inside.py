@@ -164,16 +164,8 @@ ROUTES: dict[str, Callable[[Pilot[None]], Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("route", "size"),
-    [
-        pytest.param("inside", (80, 24), id="inside-80x24"),
-        *(
-            pytest.param(route, size, id=f"{route}-{size[0]}x{size[1]}", marks=pytest.mark.slow)
-            for route, size in (("inside", (160, 50)), ("watched", (80, 24)), ("watched", (160, 50)))
-        ),
-    ],
-)
+@pytest.mark.parametrize("size", [(80, 24), (160, 50)], ids=["80x24", "160x50"])
+@pytest.mark.parametrize("route", ROUTES)
 def test_picture(route: str, size: tuple[int, int], workspace: Path, snap_compare: Callable[..., bool]) -> None:
     async def go(pilot: Pilot[None]) -> None:
         await arrive(pilot, ExperimentsScreen)
