@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from windowshift.core.contract.errors import BackendError
 from windowshift.core.contract.prices import Price, read_price
-from windowshift.core.contract.redaction import Redactor, keys_in_url, remember
+from windowshift.core.contract.redaction import REDACTED, Redactor, keys_in_url, remember
 from windowshift.core.spec.section import Number, Section
 from windowshift.core.spec.spec_errors import sentence
 
@@ -85,6 +85,8 @@ def address(example: str) -> BeforeValidator:
             port = parts.port
         except ValueError:
             raise ValueError(f"is not an address: write one like {example}") from None
+        if REDACTED in value:
+            raise ValueError(f"has {REDACTED} where a key was taken out: write the address whole")
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise ValueError("must hold no user, password or query")
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not value.isprintable():

@@ -166,13 +166,15 @@ def _arrays(runs: Sequence[tuple[_Reading, _Reading]], place: int) -> tuple[Floa
     at = {key: number for number, key in enumerate(prompts)}
     layers = max((len(one.rms) for run in runs for reading in run for _, one in reading.rows), default=0)
     found = np.full((2, len(runs), len(prompts), layers), np.nan)
+    there = np.zeros(found.shape[:-1], dtype=bool)  # a vector may have no direction where a prompt was read
     for number, run in enumerate(runs):
         for side, reading in enumerate(run):
             for key, one in reading.rows:
                 if one.problem is None and key in at:
+                    there[side, number, at[key]] = True
                     found[side, number, at[key]] = [np.nan if value is None else value for value in one.along[place]]
     asked = sum(len(run[0].rows) for run in runs)
-    read = np.isfinite(found).any(axis=-1).all(axis=0)  # by run and prompt, in both models
+    read = there.all(axis=0)  # by run and prompt, in both models
     found[:, ~read] = np.nan
     return found[0], found[1], int(read.any(axis=0).sum()), asked - int(read.sum())
 

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 import windowshift
 from windowshift.core.contract.records import CellRow, ExperimentRow
-from windowshift.core.contract.redaction import Redactor, without_keys_in_urls
+from windowshift.core.contract.redaction import Redactor
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.reader import Reader
 from windowshift.trackers import TRACKERS, TrackedRun, TrackedTable, Tracker, Value
@@ -218,7 +218,7 @@ class Follower:
             return journal.step - journal.sent + len(self._new(reader, found))
 
     def _redact(self, text: str) -> str:
-        return without_keys_in_urls(self._redactor.redact(text))
+        return self._redactor.redact(text)
 
     def _without_keys(self, value: Value) -> Value:
         return self._redact(value) if isinstance(value, str) else value

@@ -43,6 +43,7 @@ SIZE = ModelSize(4, 128)
         ({"base_ulr": "http://localhost"}, "did you mean 'base_url'"),
         ({"api_key": "sk-secret-123456"}, "VLLM_API_KEY"),
         ({"base_url": "localhost:8000"}, "must be like http://"),
+        ({"base_url": "https://gateway.example/[key]/v1"}, "write the address whole"),
         ({"base_url": "http://user:secret@localhost"}, "must hold no user"),
         ({"concurrency": 0}, "at least 1"),
         ({"adapters": True}, "adapters must be a whole number"),

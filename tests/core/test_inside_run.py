@@ -225,6 +225,20 @@ def test_what_is_missing_is_shown_as_missing_with_its_reason(workspace: Path) ->
     assert "no_prefix: 1 prompt is left out, which could not be read." in text
 
 
+def test_a_vector_without_a_direction_says_so_and_loses_no_prompt(workspace: Path) -> None:
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        for job, row, along in store.execute("SELECT job, row, along FROM projections").fetchall():
+            first, *others = json.loads(along)
+            lacking = json.dumps([[None] * len(first), *others])
+            store.execute("UPDATE projections SET along = ? WHERE job = ? AND row = ?", (lacking, job, row))
+        store.execute("DELETE FROM checksums")
+    with closing(Reader(workspace)) as reader:
+        found = drifts(reader, reader.find_experiment("inside"), resamples=50)
+    without = [one for one in found if all(at.shift is None for at in one.layers)]
+    assert {one.vector for one in without} == {"length"}
+    assert all((one.prompts, one.unread, one.reason) == (6, 0, "") for one in without)
+
+
 def test_the_report_has_it_as_text_and_as_json(finished: Path) -> None:
     found = report(finished, "inside", resamples=200)
     text = " ".join(report_text(found, 200).split())
