@@ -95,12 +95,11 @@ class WatchedTexts:
             yield [Watched(self._job.key, wanted, self._known[wanted])]
 
     def passed(self, examples: int) -> list[TrainEvent]:
-        """What was measured before so many examples were seen, of a training that goes on there."""
+        """What was measured before so many examples were seen, of a training that goes on there; what is lost, too."""
         told: list[TrainEvent] = []
         while self._left and examples > self._due(self._left[0]):
             wanted = self._left.pop(0)
-            if wanted in self._known:
-                told.append(Watched(self._job.key, wanted, self._known[wanted]))
+            told.append(Watched(self._job.key, wanted, self._known.get(wanted) or _lost(self._job)))
         return told
 
     def _write(self) -> None:
@@ -110,8 +109,15 @@ class WatchedTexts:
 
 
 def watched_before(job: TrainJob, texts: Texts, signature: str) -> list[Watched]:
-    """What a finished training measured, in order."""
-    return [Watched(job.key, at, found) for at, found in sorted(_read(job, _signed(signature, texts)).items())]
+    """What a finished training measured, in order; what is not there any more is missing, with that as the reason."""
+    found = _read(job, _signed(signature, texts)) if texts else {}
+    return [Watched(job.key, at, found.get(at) or _lost(job)) for at in sorted(set(job.watched_at) if texts else ())]
+
+
+def _lost(job: TrainJob) -> tuple[TextLogprob, ...]:
+    """What is told of texts whose reading is gone: the model that they were read in is not there any more."""
+    why = f"its reading is lost: {FILE} beside the adapter is not there any more, or of another training"
+    return tuple(TextLogprob(None, problem=why) for _ in job.watched)
 
 
 def _signed(signature: str, texts: Texts) -> str:
@@ -123,10 +129,15 @@ def _read(job: TrainJob, signature: str) -> dict[int, tuple[TextLogprob, ...]]:
     path: Path = job.output / FILE
     if not job.watched or not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["signature"] != signature:
-        return {}
     wanted = set(job.watched_at)
-    return {
-        int(at): tuple(TextLogprob(**one) for one in texts) for at, texts in found["texts"].items() if int(at) in wanted
-    }
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["signature"] != signature:
+            return {}
+        return {
+            int(at): tuple(TextLogprob(**one) for one in texts)
+            for at, texts in found["texts"].items()
+            if int(at) in wanted and len(texts) == len(job.watched)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # cut off, or somebody else's
+        return {}

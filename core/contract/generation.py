@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.proof import Proof
@@ -13,6 +13,11 @@ from windowshift.core.contract.texts import texts
 ChatRole = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "failed"]
 Tokens = Literal["all", "prompt", "response"]
+
+
+def pushed_order(tokens: str) -> int:
+    """The place of a kind of pushed tokens: of several, what belongs to a vector itself is that of the first kind."""
+    return get_args(Tokens).index(tokens)
 
 
 @dataclass(frozen=True, slots=True)

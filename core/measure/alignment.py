@@ -10,7 +10,7 @@ cosines of random unit directions. With K of them, p is (1 + those as far from 0
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from windowshift.core.contract.estimate import Estimate
 from windowshift.core.contract.inside import Gradient
 from windowshift.core.contract.records import BASE, Arm, ExperimentRow, JobRow
 from windowshift.core.contract.stats import DATA, RESAMPLES, Floats, weight_blocks
-from windowshift.core.measure.drift import trainer
+from windowshift.core.measure.drift import reading_state, trainer
 from windowshift.core.measure.sampled import Sampled
 from windowshift.core.store.reader import Reader
 
@@ -53,8 +53,19 @@ class Alignment:
     reason: str = ""
 
 
-def alignments(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES) -> tuple[Alignment, ...]:
-    """Measure the alignments of an experiment, in the order of its grid; empty where it takes no gradients."""
+def alignments(
+    reader: Reader,
+    experiment: ExperimentRow,
+    resamples: int = RESAMPLES,
+    measured: MutableMapping[Hashable, Alignment] | None = None,
+) -> tuple[Alignment, ...]:
+    """Measure the alignments of an experiment, in the order of its grid; empty where it takes no gradients.
+
+    `measured` is as in `drift.drifts`.
+    """
+    before = dict(measured or {})
+    kept: MutableMapping[Hashable, Alignment] = {} if measured is None else measured
+    kept.clear()
     jobs = {job.id: job for job in reader.jobs(experiment.id)}
     taken: dict[str, list[JobRow]] = {}
     for job in jobs.values():
@@ -70,11 +81,14 @@ def alignments(reader: Reader, experiment: ExperimentRow, resamples: int = RESAM
         trained = trainer(by_number[cell.job], jobs)
         if trained is not None and (own := taken.get(training_key(jobs[trained].inputs))):
             rows.setdefault((cell.arm, cell.generate, cell.train), {})[cell.seed] = own
-    return tuple(
-        _alignment(reader, row, [runs[place] for runs in seeds.values()], jobs, resamples)
-        for row, seeds in rows.items()
-        for place in range(len(next(iter(seeds.values()))))
-    )
+    found = []
+    for row, seeds in rows.items():
+        for place in range(len(next(iter(seeds.values())))):
+            runs = [each[place] for each in seeds.values()]
+            key = (row, resamples, *map(reading_state, runs))
+            kept[key] = before.get(key) or _alignment(reader, row, runs, jobs, resamples)
+            found.append(kept[key])
+    return tuple(found)
 
 
 def training_key(inputs: Mapping[str, object]) -> str:

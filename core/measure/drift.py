@@ -3,21 +3,22 @@
 For a prompt i, layer l and vector v, p_l(i) is the mean over tokens of <h_l, v_l> / |v_l|, h_l the residual stream at
 the output of the layer. The drift is the mean over prompts of p_l in the fine-tune minus p_l in the base model, on the
 same prompts under the same condition: the "finetuning shift" of Chen et al. 2025 (Persona Vectors, arXiv:2507.21509),
-projected. In units of the residual stream it is divided by the RMS norm of the base model's stream there, which is the
-unit of a dose.
+projected. In units of the residual stream it is divided by the RMS norm of the base model's stream there, over the same
+tokens and with the same weight of each prompt, which is the unit of a dose.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.estimate import Estimate
+from windowshift.core.contract.generation import pushed_order
 from windowshift.core.contract.inside import Projection
 from windowshift.core.contract.records import BASE, Arm, CellRow, ExperimentRow, JobRow
 from windowshift.core.contract.stats import RESAMPLES, Floats
@@ -89,8 +90,19 @@ class _Reading:
     rows: _Rows
 
 
-def drifts(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES) -> tuple[Drift, ...]:
-    """Measure the drifts of an experiment, in the order of its grid; empty where it reads none."""
+def drifts(
+    reader: Reader,
+    experiment: ExperimentRow,
+    resamples: int = RESAMPLES,
+    measured: MutableMapping[Hashable, Drift] | None = None,
+) -> tuple[Drift, ...]:
+    """Measure the drifts of an experiment, in the order of its grid; empty where it reads none.
+
+    `measured` keeps what was measured, by what it depends on: who looks again measures only what is new.
+    """
+    before = dict(measured or {})
+    kept: MutableMapping[Hashable, Drift] = {} if measured is None else measured
+    kept.clear()  # what was measured of a state that is past is of no use
     jobs = {job.id: job for job in reader.jobs(experiment.id)}
     readings = {reading_key(job): job for job in jobs.values() if job.kind == "project"}
     if not readings:
@@ -104,7 +116,7 @@ def drifts(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES
 
     by_number = {job.n: job for job in jobs.values()}
     layers = layers_in_use(reader, experiment, list(jobs.values()))
-    pairs: dict[tuple[Arm, str, str, str], list[tuple[_Reading, _Reading]]] = {}
+    pairs: dict[tuple[Arm, str, str, str], list[tuple[JobRow, JobRow]]] = {}
     for cell in reader.cells(experiment.id, ""):
         if cell.train == BASE or not cell.final:
             continue
@@ -112,13 +124,22 @@ def drifts(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES
         tuned = readings.get(reading_key(answers, trainer(answers, jobs)))
         base = readings.get(reading_key(answers, None))
         if tuned is not None and base is not None:
-            pairs.setdefault(_row(cell), []).append((read(base), read(tuned)))
-    return tuple(
-        one
-        for row, runs in pairs.items()
-        for place, vector in enumerate(runs[0][1].job.inputs["vectors"])
-        for one in [_drift(row, runs, place, str(jobs[vector].inputs["name"]), layers, resamples)]
-    )
+            pairs.setdefault(_row(cell), []).append((base, tuned))
+    found = []
+    for row, runs in pairs.items():
+        for place, vector in enumerate(runs[0][1].inputs["vectors"]):
+            name = str(jobs[vector].inputs["name"])
+            key = (row, name, layers.get(name), resamples, *(reading_state(job) for run in runs for job in run))
+            kept[key] = before.get(key) or _drift(
+                row, [(read(base), read(tuned)) for base, tuned in runs], place, name, layers, resamples
+            )
+            found.append(kept[key])
+    return tuple(found)
+
+
+def reading_state(job: JobRow) -> Hashable:
+    """What the measures of a reading depend on: which one it is, and how far it is. One that is done never changes."""
+    return job.n, job.id, job.state, job.ended, job.error
 
 
 def _row(cell: CellRow) -> tuple[Arm, str, str, str]:
@@ -153,7 +174,7 @@ def _drift(
     base, tuned, prompts, unread = _arrays(runs, place)
     if not prompts:
         return Drift(*named, unread=unread, reason="no prompt could be read in both models")
-    sizes = _rms([run[0].rows for run in runs])
+    sizes = _rms(runs)
     found = [
         _at_layer(layer, base[:, :, layer], tuned[:, :, layer], sizes[layer], resamples) for layer in range(len(sizes))
     ]
@@ -179,12 +200,14 @@ def _arrays(runs: Sequence[tuple[_Reading, _Reading]], place: int) -> tuple[Floa
     return found[0], found[1], int(read.any(axis=0).sum()), asked - int(read.sum())
 
 
-def _rms(readings: Sequence[_Rows]) -> list[float]:
-    """The RMS norm of the base model's residual stream at each layer, over the tokens of all prompts."""
-    rows = [one for rows in readings for _, one in rows if one.problem is None]
-    tokens = sum(one.tokens for one in rows)
-    squares = np.sum([np.square(one.rms) * one.tokens for one in rows], axis=0)
-    return [math.sqrt(value / tokens) for value in squares]
+def _rms(runs: Sequence[tuple[_Reading, _Reading]]) -> list[float]:
+    """The RMS norm of the base model's residual stream at each layer, over what the shift is a mean of.
+
+    These are the prompts that were read in both models, each of which counts alike, however long it is.
+    """
+    there = [({key for key, one in tuned.rows if one.problem is None}, base.rows) for base, tuned in runs]
+    rows = [one for keys, rows in there for key, one in rows if one.problem is None and key in keys]
+    return [math.sqrt(value) for value in np.mean([np.square(one.rms) for one in rows], axis=0)]
 
 
 def _at_layer(layer: int, base: Floats, tuned: Floats, rms: float, resamples: int) -> DriftAtLayer:
@@ -197,7 +220,10 @@ def _at_layer(layer: int, base: Floats, tuned: Floats, rms: float, resamples: in
 
 def layers_in_use(reader: Reader, experiment: ExperimentRow, jobs: Sequence[JobRow]) -> dict[str, int]:
     """The layer of each vector that its spec names or a sweep chose; a control's is that of what it controls."""
-    swept = {str(job.result["vector"]): int(job.result["layer"]) for job in jobs if "ranges" in job.result}
+    found = [job.result for job in jobs if "ranges" in job.result]
+    # Of several sweeps the one that gradients are taken by, see `VectorPlanner.layer_in_use`: it is the last here.
+    found.sort(key=lambda one: pushed_order(one.get("tokens", "all")), reverse=True)
+    swept = {str(one["vector"]): int(one["layer"]) for one in found}
     try:
         named = parse_spec(reader.spec_text(experiment.id)).vectors
     except SpecError:  # of another version

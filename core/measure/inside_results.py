@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, MutableMapping
+from dataclasses import dataclass, field, replace
 
 from windowshift.core.contract.records import ExperimentRow
 from windowshift.core.contract.stats import RESAMPLES
@@ -31,9 +32,22 @@ class InsideResults:
         )
 
 
-def inside_along(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES) -> InsideResults:
-    """Measure what was read along vectors alone."""
-    return InsideResults(drifts(reader, experiment, resamples), alignments(reader, experiment, resamples))
+@dataclass(frozen=True, slots=True)
+class MeasuredInside:
+    """What was measured along vectors, by what it depends on, for who looks again and again while a grid runs."""
+
+    drifts: MutableMapping[Hashable, Drift] = field(default_factory=dict)
+    alignments: MutableMapping[Hashable, Alignment] = field(default_factory=dict)
+
+
+def inside_along(
+    reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES, measured: MeasuredInside | None = None
+) -> InsideResults:
+    """Measure what was read along vectors alone; what is in `measured` is not measured again."""
+    kept = measured or MeasuredInside()
+    return InsideResults(
+        drifts(reader, experiment, resamples, kept.drifts), alignments(reader, experiment, resamples, kept.alignments)
+    )
 
 
 def inside_results(reader: Reader, experiment: ExperimentRow, resamples: int = RESAMPLES) -> InsideResults:

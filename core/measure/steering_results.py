@@ -8,6 +8,7 @@ from typing import Any
 
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.estimate import Estimate
+from windowshift.core.contract.generation import pushed_order
 from windowshift.core.contract.proof import Fired, fired_from_json
 from windowshift.core.contract.records import ExperimentRow, JobRow
 from windowshift.core.contract.stats import estimated
@@ -137,7 +138,8 @@ class SteeringResults:
 
     def chosen_by(self, name: str) -> LayerSweep | None:
         """The sweep that chose a vector's layer; a control's is that of its vector. None where the spec sets it."""
-        found = next((one for one in self.sweeps if one.vector == name), None)
+        own = [one for one in self.sweeps if one.vector == name]
+        found = min(own, key=lambda one: pushed_order(one.tokens), default=None)
         of = self._of(name)
         return self.chosen_by(of) if found is None and of is not None else found
 
@@ -147,11 +149,14 @@ class SteeringResults:
         return 0.0 if alpha == 0 else next((one for one in found if one is not None), None)
 
     def layer(self, name: str) -> int | None:
-        """The layer at which a vector is used; None until it is known. A control's is that of its vector."""
-        used = [one.layer for one in self.curves if one.vector == name]
-        used += [one.layer for one in self.sweeps if one.vector == name]
-        if used:
-            return used[0]
+        """The layer at which a vector is used; None until it is known. A control's is that of its vector.
+
+        Where tokens of several kinds are pushed, each with a layer of its own, it is that of the first of `Tokens`.
+        """
+        for measured in (self.curves, self.sweeps):
+            used = [one for one in measured if one.vector == name]
+            if used:
+                return min(used, key=lambda one: pushed_order(one.tokens)).layer
         of = self._of(name)
         if of is not None:
             return self.layer(of)

@@ -10,12 +10,13 @@ from typing import Any
 from windowshift.core.contract.backend import ModelSize
 from windowshift.core.contract.conditions import Channel, Condition, NoPrefix
 from windowshift.core.contract.errors import SpecError
-from windowshift.core.contract.generation import Tokens
+from windowshift.core.contract.generation import Tokens, pushed_order
 from windowshift.core.contract.prompts import Prompt, set_digest
 from windowshift.core.contract.reading import KL_QUANTILE, KL_TOLERANCE
 from windowshift.core.contract.records import BASE
 from windowshift.core.contract.selective import Selective
 from windowshift.core.contract.vector_file import VectorHeader, digest_of, read_header, read_vector
+from windowshift.core.plan.grid_checks import pushing
 from windowshift.core.plan.job_maker import ConditionIdentity, JobMaker
 from windowshift.core.plan.jobs import Job
 from windowshift.core.settings.table_file import find_file
@@ -191,10 +192,18 @@ class VectorPlanner:
     def layer_in_use(self, name: str) -> int | Job:
         """The layer that a vector is used at: a number, or the sweep that chooses it.
 
+        Conditions that push it, or what it has its layer of, on certain tokens alone choose it with these tokens: of
+        several kinds the first of `Tokens`. Where no condition does, all are pushed.
+
         Raises:
             SpecError: there is no such layer, or no direction there.
         """
-        layer = self._layer(name, "all")
+        grid = self._maker.grid
+        conditions = (*grid.generate, *grid.evaluate, *grid.base, *(part.train for part in grid.parts))
+        doses = [dose for one in conditions for dose in pushing(one) if isinstance(dose, SteeringDose)]
+        root = self._root_name(name)
+        asked = {dose.tokens for dose in doses if root in map(self._root_name, dose.vectors)}
+        layer = self._layer(name, min(asked, key=pushed_order, default="all"))
         if isinstance(layer, int):
             self._check_direction(name, layer, doses=False)
         return layer
@@ -350,8 +359,11 @@ class VectorPlanner:
 
     def _root(self, name: str) -> VectorSpec:
         """The vector that is no control: itself, or what it controls at last."""
-        entry = self._entry(name)
-        return entry if entry.of is None else self._root(entry.of)
+        return self._entry(self._root_name(name))
+
+    def _root_name(self, name: str) -> str:
+        of = self._entry(name).of
+        return name if of is None else self._root_name(of)
 
 
 def development_wanted(spec: Spec, conditions: Iterable[Condition]) -> int:

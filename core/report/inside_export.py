@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -63,18 +63,21 @@ def export_inside(workspace: Path, name: str, out: Path, *, force: bool = False)
 
 
 def inside_rows(reader: Reader, experiment: ExperimentRow, jobs: list[JobRow]) -> Iterator[ReadingRow]:
-    """The rows of an export, job by job: `COLUMNS`."""
+    """The rows of an export, job by job: `COLUMNS`. What cells share is there once for each of them."""
     by_id = {job.id: job for job in jobs}
     places = _places(reader, experiment, by_id)
     by_number = {job.n: job for job in jobs}
-    asked = {
-        reading_key(by_number[cell.job], trainer(by_number[cell.job], by_id)): cell.evaluate
-        for cell in reader.cells(experiment.id, "")
-        if cell.final
-    }
+    asked: dict[str, list[_Cell]] = {}
+    for cell in reader.cells(experiment.id, ""):
+        if cell.final:
+            key = reading_key(by_number[cell.job], trainer(by_number[cell.job], by_id))
+            row = cell.arm, cell.generate, cell.train, cell.seed
+            found: _Cell = ((None, None, BASE, None) if cell.train == BASE else row, cell.evaluate)
+            if found not in asked.setdefault(key, []):
+                asked[key].append(found)
     for job in jobs:
         if job.kind == "project":
-            yield from _projections(reader, job, by_id, places, asked)
+            yield from _projections(reader, job, by_id, asked.get(reading_key(job), [(_NOWHERE, None)]))
         elif job.kind == "gradient":
             yield from _gradients(reader, job, by_id, places)
         elif "watched" in job.inputs:
@@ -83,17 +86,30 @@ def inside_rows(reader: Reader, experiment: ExperimentRow, jobs: list[JobRow]) -
 
 _Place = tuple[str | None, str | None, str, int | None]
 """Arm, generation and train condition, and seed, of a training; of the base model its name alone."""
+_Cell = tuple[_Place, str | None]
+"""A row of the grid, or the base model, and the eval condition."""
+_NOWHERE: _Place = (None, None, "", None)
 
 
-def _places(reader: Reader, experiment: ExperimentRow, by_id: Mapping[str, JobRow]) -> dict[str, _Place]:
-    """Where each training stands in the grid, by the job's id."""
+def _places(reader: Reader, experiment: ExperimentRow, by_id: Mapping[str, JobRow]) -> dict[str, list[_Place]]:
+    """Where each training stands in the grid, by the job's id: all rows that it made the model of.
+
+    One that is nowhere the last stage stands where it is an earlier one.
+    """
     by_number = {job.n: job for job in by_id.values()}
-    found: dict[str, _Place] = {}
+    last: dict[str, list[_Place]] = {}
+    earlier: dict[str, list[_Place]] = {}
     for cell in reader.cells(experiment.id, ""):
-        for parent in by_number[cell.job].parents if cell.train != BASE else ():
+        if cell.train == BASE:
+            continue
+        answers, row = by_number[cell.job], (cell.arm, cell.generate, cell.train, cell.seed)
+        trained = trainer(answers, by_id)
+        for parent in answers.parents:
             if by_id[parent].kind == "train":
-                found.setdefault(parent, (cell.arm, cell.generate, cell.train, cell.seed))
-    return found
+                found = (last if parent == trained else earlier).setdefault(parent, [])
+                if row not in found:
+                    found.append(row)
+    return {**earlier, **last}
 
 
 def _named(job: JobRow, by_id: Mapping[str, JobRow]) -> str:
@@ -104,44 +120,42 @@ def _projections(
     reader: Reader,
     job: JobRow,
     by_id: Mapping[str, JobRow],
-    places: Mapping[str, _Place],
-    asked: Mapping[str, str],
+    cells: Sequence[_Cell],
 ) -> Iterator[ReadingRow]:
     names = [str(by_id[vector].inputs["name"]) for vector in job.inputs["vectors"]]
-    trained = job.inputs.get("trained")
-    place = (None, None, BASE, None) if trained is None else places.get(trained, (None, None, "", None))
-    evaluate = asked.get(reading_key(job))
-    for row, (key, one) in enumerate(reader.projections(job.n)):
-        told: tuple[Any, ...] = (row, key, None, None, None)
-        if one.problem is not None:
-            yield ("projection", job.id, *place[:3], evaluate, place[3], None, None, None, *told, None, None, 0,
-                   one.problem)  # fmt: skip
-            continue
-        for name, values in zip(names, one.along, strict=True):
-            for layer, (value, rms) in enumerate(zip(values, one.rms, strict=True)):
-                why = "the vector has no direction here" if value is None else None
-                yield ("projection", job.id, *place[:3], evaluate, place[3], name, layer, None, *told, value, rms,
-                       one.tokens, why)  # fmt: skip
+    read = reader.projections(job.n)
+    for place, evaluate in cells:
+        for row, (key, one) in enumerate(read):
+            told: tuple[Any, ...] = (row, key, None, None, None)
+            if one.problem is not None:
+                yield ("projection", job.id, *place[:3], evaluate, place[3], None, None, None, *told, None, None, 0,
+                       one.problem)  # fmt: skip
+                continue
+            for name, values in zip(names, one.along, strict=True):
+                for layer, (value, rms) in enumerate(zip(values, one.rms, strict=True)):
+                    why = "the vector has no direction here" if value is None else None
+                    yield ("projection", job.id, *place[:3], evaluate, place[3], name, layer, None, *told, value, rms,
+                           one.tokens, why)  # fmt: skip
 
 
 def _gradients(
-    reader: Reader, job: JobRow, by_id: Mapping[str, JobRow], places: Mapping[str, _Place]
+    reader: Reader, job: JobRow, by_id: Mapping[str, JobRow], places: Mapping[str, Sequence[_Place]]
 ) -> Iterator[ReadingRow]:
-    own = training_key(job.inputs)
-    place: _Place = next(
-        (at for name, at in places.items() if training_key(by_id[name].inputs) == own), (None, None, "", None)
-    )
-    layer = gradient_layer(job, by_id)
-    for row, one in enumerate(reader.gradients(job.n)):
-        yield ("gradient", job.id, *place[:3], None, place[3], _named(job, by_id), layer, 0, row, None, None, None,
-               None, one.along, None, one.tokens, one.problem)  # fmt: skip
+    own, layer = training_key(job.inputs), gradient_layer(job, by_id)
+    rows = [at for name, where in places.items() if training_key(by_id[name].inputs) == own for at in where]
+    read = reader.gradients(job.n)
+    for place in rows or [_NOWHERE]:
+        for row, one in enumerate(read):
+            yield ("gradient", job.id, *place[:3], None, place[3], _named(job, by_id), layer, 0, row, None, None, None,
+                   None, one.along, None, one.tokens, one.problem)  # fmt: skip
 
 
-def _watched(reader: Reader, job: JobRow, places: Mapping[str, _Place]) -> Iterator[ReadingRow]:
-    place = places.get(job.id, (None, None, "", None))
+def _watched(reader: Reader, job: JobRow, places: Mapping[str, Sequence[_Place]]) -> Iterator[ReadingRow]:
     texts = [prompt for _, prompt in reader.prompt_set(job.inputs["watched"]["set"])]
-    for step, read in reader.watched(job.n).items():
-        for row, (text, one) in enumerate(zip(texts, read, strict=True)):
-            told = (row, text.id, text.text, text.payload["completion"], text.payload.get("group"))
-            yield ("watched", job.id, *place[:3], None, place[3], None, None, step, *told, one.logprob, None,
-                   one.tokens, one.problem)  # fmt: skip
+    read = reader.watched(job.n)
+    for place in places.get(job.id, [_NOWHERE]):
+        for step, found in read.items():
+            for row, (text, one) in enumerate(zip(texts, found, strict=True)):
+                told = (row, text.id, text.text, text.payload["completion"], text.payload.get("group"))
+                yield ("watched", job.id, *place[:3], None, place[3], None, None, step, *told, one.logprob, None,
+                       one.tokens, one.problem)  # fmt: skip

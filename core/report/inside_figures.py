@@ -32,7 +32,8 @@ def drift_plot(found: Sequence[Drift]) -> Plot:
     for number, one in enumerate(found):
         known = [(at.layer, at.relative) for at in one.layers if at.relative is not None]
         if known:
-            series.append(_line(f"{row_name(one, found)} (n {one.prompts})", known, number, 100.0))
+            prompts = _counts([shift.prompts or shift.n for _, shift in known])
+            series.append(_line(f"{row_name(one, found)} (n {prompts})", known, number, 100.0))
     layers = few(max(([at.layer for at in one.layers] for one in found), key=len), MOST_LAYERS)
     used = "" if first.layer is None else f", used at layer {first.layer}"
     return Plot(
@@ -64,7 +65,7 @@ def alignment_plot(found: Sequence[Alignment]) -> Plot:
         "○",
     )
     own = Series(
-        f"{first.vector} (n {known[0][1].n} examples)" if known else first.vector,
+        f"{first.vector} (n {_counts([cosine.n for _, cosine, _ in known])} examples)" if known else first.vector,
         "points",
         tuple(place - ASIDE for place in places),
         tuple(cosine.value for _, cosine, _ in known),
@@ -95,7 +96,7 @@ def watched_plot(found: Sequence[WatchedCourse]) -> Plot:
             begun = one.points[0].mean
             known = [(0, Estimate(0.0, None, None, begun.n if begun else 0)), *known]
         if known:
-            texts = one.texts - one.unread
+            texts = _counts([change.prompts or change.n for examples, change in known if examples])
             series.append(_line(f"{row_name(one, found)} (n {texts} texts)", known, number, 1.0))
     group = f" {first.group}" if first.group else ""
     return Plot(
@@ -120,6 +121,11 @@ def _line(name: str, known: Sequence[tuple[int, Estimate]], number: int, factor:
         tone=TONES[number % len(TONES)],
         glyph=GLYPHS[number % len(GLYPHS)],
     )
+
+
+def _counts(n: Sequence[int]) -> str:
+    """One number where they are the same, else the least and the most."""
+    return str(min(n)) if min(n) == max(n) else f"{min(n)} to {max(n)}"
 
 
 def _reason(reasons: Sequence[str], otherwise: str) -> str:

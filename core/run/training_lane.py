@@ -16,6 +16,7 @@ from windowshift.core.contract.training import (
     Checkpointed,
     Example,
     Sft,
+    TextLogprob,
     Trained,
     TrainEvent,
     TrainJob,
@@ -81,10 +82,19 @@ class TrainingLane:
             if event.losses:
                 result["losses"] = [list(one) for one in event.losses]
             if "watched" in job.inputs:
-                self._ledger.writer.seal_watched(self._ledger.number(job))
+                self._finish_watched(job)
             self._ledger.finish(job, result, usd=event.usd)
         else:
             self._ledger.fail(job, event.error)
+
+    def _finish_watched(self, job: Job) -> None:
+        """Take the checksum of what a training watched; a moment that its backend told nothing of says so."""
+        ledger, wanted = self._ledger, job.inputs["watched"]
+        number, texts = ledger.number(job), ledger.plan.prompts[wanted["set"]]
+        why = f"backend '{job.inputs['backend']}' told nothing of it"
+        for at in sorted({*wanted["at"]} - {*ledger.reader.watched(number)}):
+            ledger.writer.put_watched(number, at, [TextLogprob(None, problem=why) for _ in texts])
+        ledger.writer.seal_watched(number)
 
     def _take_loss(self, job: Job, event: TrainProgress) -> None:
         """Record losses: every step of a backend that tells each one, and a few a second of one that sums them up."""

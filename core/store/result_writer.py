@@ -171,11 +171,16 @@ class ResultWriter(Transactions):
             seal(connection, job, "gradients")
 
     def put_watched(self, job: int, step: int, texts: Sequence[TextLogprob]) -> None:
-        """Store how likely the texts are that a training watches, after so many examples."""
+        """Store how likely the texts are that a training watches, after so many examples.
+
+        A number that is there stays where a training that goes on can only say that its reading is lost.
+        """
         with self.batch() as connection:
             unseal(connection, job, ["watched"])
             connection.executemany(
-                "INSERT OR REPLACE INTO watched (job, step, row, logprob, tokens, problem) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO watched (job, step, row, logprob, tokens, problem) VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (job, step, row) DO UPDATE SET logprob = excluded.logprob, tokens = excluded.tokens, "
+                "problem = excluded.problem WHERE excluded.logprob IS NOT NULL OR watched.logprob IS NULL",
                 [
                     (job, step, row, one.logprob, one.tokens, None if one.problem is None else storable(one.problem))
                     for row, one in enumerate(texts)

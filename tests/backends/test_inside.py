@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,26 @@ async def test_an_interrupted_training_goes_on_watching_to_the_byte(tuned: Tuned
     assert before | after == whole
     assert written(tmp_path / "part") == written(tmp_path / "whole")
     assert watched_in(await train(part)) == whole  # a finished one tells all again
+
+
+async def test_readings_that_are_lost_are_missing_with_their_reason(tuned: Tuned, tmp_path: Path) -> None:
+    whole = watched_in(await train(watching(tuned, tmp_path / "whole")))
+    part = watching(tuned, tmp_path / "part")
+    await train(part, until=4, state_seconds=0)
+    kept = tmp_path / "part" / "watched.json"
+    kept.unlink()
+    after = watched_in(await train(part, state_seconds=0))
+    why = "its reading is lost: watched.json beside the adapter is not there any more, or of another training"
+    lost = (TextLogprob(None, problem=why),) * len(TEXTS)
+    assert set(after) == set(AT)  # none vanishes, wherever it goes on
+    assert all(texts in (whole[at], lost) for at, texts in after.items())
+    finished = tmp_path / "whole" / "watched.json"
+    told = json.loads(finished.read_text(encoding="utf-8"))
+    del told["texts"]["4"]
+    finished.write_text(json.dumps(told), encoding="utf-8")
+    assert watched_in(await train(watching(tuned, tmp_path / "whole"))) == {**whole, 4: lost}
+    finished.write_text('{"signature": ', encoding="utf-8")  # cut off
+    assert watched_in(await train(watching(tuned, tmp_path / "whole"))) == dict.fromkeys(AT, lost)
 
 
 @pytest.mark.slow

@@ -69,6 +69,24 @@ def test_gradients_are_of_the_training_that_they_stand_before(tiny_llama: Path) 
     assert {job.id for job in planned(tiny_llama, "").jobs} == {job.id for job in plan.jobs} - {job.id for job in taken}
 
 
+def test_the_layer_is_chosen_with_the_tokens_that_conditions_push(tiny_llama: Path) -> None:
+    def sweeps(tokens: list[str], read: str = "length") -> list[tuple[str, bool]]:
+        """The sweeps of a plan, and whether gradients are taken at the layer that each chose."""
+        vectors = VECTORS.replace(", layer: 1", ", calibrate: {matching: refined, layers: [0, 1]}")
+        doses = [f"{{steer: length, alpha: 1, tokens: {one}}}" for one in tokens]
+        text = text_of(tiny_llama, f"inside: {{vectors: [{read}], gradient: {{examples: 4}}}}", vectors=vectors)
+        text = text.replace("evaluate: [long, no_prefix]", f"evaluate: [{', '.join(['long', 'no_prefix', *doses])}]")
+        plan = plan_spec(parse_spec(text), text, Path())
+        used = {job.inputs["layer"]["sweep"] for job in kinds(plan, "gradient")}
+        return [(job.inputs.get("tokens", "all"), job.id in used) for job in kinds(plan, "sweep")]
+
+    assert sweeps([]) == [("all", True)]
+    assert sweeps(["response"]) == [("response", True)]  # no other sweep for it
+    assert sweeps(["response"], read="noise") == [("response", True)]  # a control has its layer of it
+    assert sorted(sweeps(["response", "prompt"])) == [("prompt", True), ("response", False)]
+    assert sorted(sweeps(["response", "all"])) == [("all", True), ("response", False)]
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

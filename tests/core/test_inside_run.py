@@ -20,9 +20,10 @@ from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError, StoreError
 from windowshift.core.contract.inside import Gradient
 from windowshift.core.contract.records import JobRow
+from windowshift.core.contract.training import TextLogprob
 from windowshift.core.measure.alignment import alignment, training_key
 from windowshift.core.measure.drift import drifts
-from windowshift.core.measure.inside_results import InsideResults
+from windowshift.core.measure.inside_results import InsideResults, MeasuredInside, inside_along
 from windowshift.core.report import frames
 from windowshift.core.report.export import export
 from windowshift.core.report.figures import write_figures
@@ -33,6 +34,7 @@ from windowshift.core.spec.spec import parse_spec
 from windowshift.core.store.connection import store_path
 from windowshift.core.store.integrity import check_store
 from windowshift.core.store.reader import Reader
+from windowshift.core.store.writer import Writer
 
 TEXTS = (
     {"prompt": "And rivers?", "completion": "They run."},
@@ -201,6 +203,46 @@ def test_a_drift_is_the_mean_difference_over_prompts(finished: Path) -> None:
             assert at.shift.interval[0] < at.shift.value < at.shift.interval[1]
             assert (at.shift.n, at.shift.prompts, at.shift.seeds) == (12, 6, 2)
             assert at.base.seeds == 0
+
+
+def test_prompts_count_alike_in_the_norm_that_a_drift_is_told_in(workspace: Path) -> None:
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute("UPDATE projections SET tokens = 1 + 50 * row")  # as if prompts were of different lengths
+        lacking = next(job for job in jobs(workspace) if job.kind == "project" and job.inputs.get("trained"))
+        store.execute("UPDATE projections SET problem = 'gone' WHERE job = ? AND row = 5", (lacking.n,))
+        store.execute("DELETE FROM checksums")
+    trained = {job.id: job for job in jobs(workspace)}
+    row = trained[lacking.inputs["trained"]].label.removeprefix("train med_short under ")
+    with closing(Reader(workspace)) as reader:
+        found = drifts(reader, reader.find_experiment("inside"), resamples=50)
+        (base,) = (one for one in trained.values() if one.kind == "project" and "trained" not in one.inputs)
+        rms = np.array([one.rms for _, one in reader.projections(base.n)])
+    for one in found:
+        # Two runs, of which one lacks the last prompt in the fine-tune: there it is no part of the shift either.
+        counted = np.vstack([rms, rms[:5]]) if one.train == row else rms
+        assert [at.rms for at in one.layers] == pytest.approx(list(np.sqrt((counted**2).mean(0))))
+
+
+def test_what_was_measured_is_not_measured_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = MeasuredInside()
+    with closing(Reader(workspace)) as reader:
+        experiment = reader.find_experiment("inside")
+        first = inside_along(reader, experiment, 100, measured)
+        assert inside_along(reader, experiment, 100) == first
+        read: list[int] = []
+        for what in ("projections", "gradients"):
+            real = getattr(Reader, what)
+            monkeypatch.setattr(Reader, what, lambda own, job, real=real: (read.append(job), real(own, job))[1])
+        assert inside_along(reader, experiment, 100, measured) == first
+        assert read == []
+        one = next(job for job in jobs(workspace) if job.kind == "project" and job.inputs.get("trained"))
+        with closing(sqlite3.connect(store_path(workspace))) as store, store:
+            store.execute("UPDATE jobs SET state = 'failed', error = 'no memory' WHERE n = ?", (one.n,))
+        second = inside_along(reader, experiment, 100, measured)
+        assert one.n not in read
+        assert [each == other for each, other in zip(first.drifts, second.drifts, strict=True)].count(False) == 2
+        assert second.alignments == first.alignments
+        assert len(measured.drifts) == len(first.drifts)  # of a state that is past nothing is kept
 
 
 def test_what_is_missing_is_shown_as_missing_with_its_reason(workspace: Path) -> None:
@@ -423,6 +465,24 @@ def test_a_training_that_tells_nothing_yet_has_a_reason(workspace: Path) -> None
     assert "long: no log-probability: nothing was read yet" in report_text(found, 200)
 
 
+def test_a_moment_whose_reading_is_lost_says_so_and_takes_no_number_that_is_there(workspace: Path) -> None:
+    trained = next(job for job in jobs(workspace) if job.kind == "train")
+    lost = [TextLogprob(None, problem="its reading is lost")] * 4
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        store.execute("DELETE FROM watched WHERE job = ? AND step = 0", (trained.n,))
+    with closing(Writer(workspace)) as writer, closing(Reader(workspace)) as reader:
+        before = reader.watched(trained.n)
+        for step in (0, 4):
+            writer.put_watched(trained.n, step, lost)
+        writer.seal_watched(trained.n)
+        assert reader.watched(trained.n) == {0: lost, **before}
+    found = report(workspace, "inside", resamples=200)
+    course = next(one for one in found.inside.courses if one.train == "long" and one.group == "facts")
+    assert (course.unread, course.reason) == (2, "its reading is lost")
+    assert course.points[1].mean is not None
+    assert "2 of 2 texts could not be read: its reading is lost." in report_text(found, 200)
+
+
 # -- what goes out ----------------------------------------------------------------------------------
 
 
@@ -479,6 +539,27 @@ def test_every_reading_is_exported(finished: Path, tmp_path: Path) -> None:
     assert "wrote 192 readings" in done.output
     with pytest.raises(SpecError, match=r"readings are written as .csv or .jsonl"):
         export_inside(finished, "inside", tmp_path / "a.parquet")
+
+
+def test_what_cells_share_is_exported_once_for_each_of_them(workspace: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(store_path(workspace))) as store, store:
+        columns = [row[1] for row in store.execute("PRAGMA table_info(cells)") if row[1] != "id"]
+        for name, value in (("train", "'also_long'"), ("evaluate", "'also_none'")):
+            own = ", ".join(value if column == name else column for column in columns)
+            some = "train = 'long'" if name == "train" else "evaluate = 'no_prefix'"
+            store.execute(f"INSERT INTO cells ({', '.join(columns)}) SELECT {own} FROM cells WHERE {some}")
+        store.execute("DELETE FROM checksums")
+    out = tmp_path / "inside.jsonl"
+    export_inside(workspace, "inside", out)
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    for what, evaluates in (("projection", ["no_prefix", "also_none"]), ("gradient", [None]), ("watched", [None])):
+        told = [row for row in rows if row["what"] == what and row["train"] != "base"]
+        assert {(row["train"], row["evaluate"]) for row in told} == {
+            (train, one) for train in ("long", "no_prefix", "also_long") for one in evaluates
+        }
+        by_train = [[row["value"] for row in told if row["train"] == train] for train in ("long", "also_long")]
+        assert by_train[0] == by_train[1]
+    assert {row["evaluate"] for row in rows if row["train"] == "base"} == {"no_prefix", "also_none"}
 
 
 def test_an_experiment_without_readings_exports_none(workspace: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from windowshift.tui.read.snapshot import CellKey, ExperimentView, behaviour_of,
 
 if TYPE_CHECKING:
     from windowshift.core.measure.arm_comparison import Pair
-    from windowshift.core.measure.inside_results import InsideResults
+    from windowshift.core.measure.inside_results import InsideResults, MeasuredInside
     from windowshift.core.measure.steering_results import DoseCurve, LayerSweep, SteeringResults, VectorLine
     from windowshift.core.measure.vector_cosines import Cosines
 
@@ -89,13 +89,16 @@ class SteeringSnapshot:
         return tuple(self.rows[row] for row in rows if row in self.rows)
 
 
-def read_steering(reader: Reader, name: str) -> SteeringSnapshot | None:
+def read_steering(
+    reader: Reader, name: str, measured: dict[str, MeasuredInside] | None = None
+) -> SteeringSnapshot | None:
     """Read an experiment's steering; runs in a worker thread, because it loads numpy and every score.
 
-    The doses are of the experiment's first behaviour, which they were measured and matched on.
+    The doses are of the experiment's first behaviour, which they were measured and matched on. `measured` is a
+    screen's: what was measured inside the model at an earlier look is not bootstrapped again.
     """
     from windowshift.core.measure.grid import load_grid
-    from windowshift.core.measure.inside_results import inside_along
+    from windowshift.core.measure.inside_results import MeasuredInside, inside_along
     from windowshift.core.measure.resampled import Resampled
     from windowshift.core.measure.steering_results import steering_results
 
@@ -117,7 +120,8 @@ def read_steering(reader: Reader, name: str) -> SteeringSnapshot | None:
         row = (cell.arm, cell.generate, cell.train)
         if cell.train != BASE and cell.final and (row not in rows or cell.evaluate in neutral):
             rows[row] = CellKey(cell.arm, cell.generate, cell.train, cell.evaluate, cell.seed, cell.step)
-    inside, seeds = inside_along(reader, view.row), trained_seeds(cells)
+    kept = MeasuredInside() if measured is None else measured.setdefault(name, MeasuredInside())
+    inside, seeds = inside_along(reader, view.row, measured=kept), trained_seeds(cells)
     return SteeringSnapshot(view, behaviour, results, inside, _cosines(results), unfinished, rows, seeds)
 
 

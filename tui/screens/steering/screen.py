@@ -33,6 +33,7 @@ from windowshift.tui.widgets.sheet import Sheet
 
 if TYPE_CHECKING:
     from windowshift.core.measure.arm_comparison import ArmsComparison
+    from windowshift.core.measure.inside_results import MeasuredInside
 
 NARROW: tuple[tuple[tuple[SteeringPart, ...], tuple[SteeringPart, ...]], ...] = tuple(
     ((part,), ()) for part in (*PARTS, "inside")
@@ -72,6 +73,7 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
         self.arms: ArmsComparison | None = None
         self._waiting = MEASURING
         self._measured: int | None = None
+        self._inside: dict[str, MeasuredInside] = {}
 
     def body(self) -> ComposeResult:
         """Lay out the names of the parts, and two sheets with the figures over the first."""
@@ -95,8 +97,8 @@ class SteeringScreen(StoreScreen[SteeringSnapshot]):
 
     def reading(self) -> Callable[[Reader], SteeringSnapshot | None]:
         """Read the steering."""
-        name = self.experiment
-        return lambda reader: read_steering(reader, name)
+        name, measured = self.experiment, self._inside
+        return lambda reader: read_steering(reader, name, measured)
 
     def nothing(self) -> None:
         """The experiment is not there."""
