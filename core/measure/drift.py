@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Drift:
         unread: that could not be read in one of them.
         seeds: training runs.
         reason: why nothing is there.
+        apart: whether the prompts are the spec's `inside.prompts`; else they are those of the evaluation.
     """
 
     arm: Arm
@@ -73,6 +74,7 @@ class Drift:
     unread: int = 0
     seeds: int = 0
     reason: str = ""
+    apart: bool = False
 
     def at(self, layer: int | None) -> DriftAtLayer | None:
         """The drift at a layer; None where it is not there."""
@@ -104,7 +106,7 @@ def drifts(
     kept: MutableMapping[Hashable, Drift] = {} if measured is None else measured
     kept.clear()  # what was measured of a state that is past is of no use
     jobs = {job.id: job for job in reader.jobs(experiment.id)}
-    readings = {reading_key(job): job for job in jobs.values() if job.kind == "project"}
+    readings = {key: job for job in jobs.values() if job.kind == "project" for key in reading_keys(job)}
     if not readings:
         return ()
     known: dict[str, _Reading] = {}
@@ -121,8 +123,8 @@ def drifts(
         if cell.train == BASE or not cell.final:
             continue
         answers = by_number[cell.job]
-        tuned = readings.get(reading_key(answers, trainer(answers, jobs)))
-        base = readings.get(reading_key(answers, None))
+        tuned = next((readings[key] for key in reading_keys(answers, trainer(answers, jobs)) if key in readings), None)
+        base = next((readings[key] for key in reading_keys(answers, None) if key in readings), None)
         if tuned is not None and base is not None:
             pairs.setdefault(_row(cell), []).append((base, tuned))
     found = []
@@ -130,9 +132,10 @@ def drifts(
         for place, vector in enumerate(runs[0][1].inputs["vectors"]):
             name = str(jobs[vector].inputs["name"])
             key = (row, name, layers.get(name), resamples, *(reading_state(job) for run in runs for job in run))
-            kept[key] = before.get(key) or _drift(
-                row, [(read(base), read(tuned)) for base, tuned in runs], place, name, layers, resamples
-            )
+            if (one := before.get(key)) is None:
+                one = _drift(row, [(read(base), read(tuned)) for base, tuned in runs], place, name, layers, resamples)
+                one = replace(one, apart=read_apart(runs[0][1]))
+            kept[key] = one
             found.append(kept[key])
     return tuple(found)
 
@@ -151,11 +154,24 @@ def trainer(answers: JobRow, jobs: Mapping[str, JobRow]) -> str | None:
     return next((one for one in reversed(answers.parents) if jobs[one].kind == "train"), None)
 
 
-def reading_key(job: JobRow, trained: str | None = None) -> str:
-    """What a reading and the answers beside it have in common."""
+def reading_keys(job: JobRow, trained: str | None = None) -> tuple[str, ...]:
+    """What a reading and the answers of a cell may have in common.
+
+    That is the model, the condition and the prompts; a reading on prompts of its own (`inside.prompts`) stands beside
+    the cells of its model and condition.
+    """
     inputs = job.inputs
     own = inputs.get("trained") if job.kind == "project" else trained
-    return json.dumps([own, *(inputs.get(key) for key in ("condition", "channel", "prompts"))], sort_keys=True)
+    found = [own, inputs.get("condition"), inputs.get("channel")]
+    beside, alone = ([*found, inputs.get("prompts")], [*found, "inside"])
+    if job.kind == "project":
+        return (json.dumps(alone if read_apart(job) else beside, sort_keys=True),)
+    return tuple(json.dumps(key, sort_keys=True) for key in (alone, beside))
+
+
+def read_apart(job: JobRow) -> bool:
+    """Whether a reading is on prompts of its own, which neither D nor the evaluation has."""
+    return bool(job.inputs.get("for") == "inside")
 
 
 def _drift(

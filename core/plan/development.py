@@ -67,7 +67,9 @@ def development_plan(
     whole = make_plan(spec, text, folder, backends, day=day) if spec.vectors else None
     doses = _doses(whole) if whole else {}
     share = spec.data.filter.candidates if spec.data.filter else 1.0
-    apart = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share) + _solved_on(whole)
+    inside = spec.inside.prompts.drawn if spec.inside and spec.inside.prompts else 0
+    beside = _solved_on(whole) + inside
+    apart = math.ceil(spec.data.size * share), math.ceil(spec.sampling.prompts * share) + beside
     steered = {one.name for one in _all_conditions(whole) if one.arm == "steering"} if whole else set()
     generate_by, train, evaluate = (
         [one for one in getattr(spec.conditions, part) if not _steers(one, steered)]
@@ -89,6 +91,7 @@ def development_plan(
             "conditions": spec.conditions.model_copy(update=conditions),
             "seeds": spec.seeds[:1],
             "checkpoints": None, "guards": [], "contrasts": [], "preflight": None, "selection": None, "vectors": {},
+            "inside": None,
         }
     )  # fmt: skip
     plan = make_plan(narrow, text, folder, backends, day=day, apart=apart)

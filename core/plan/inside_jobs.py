@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,18 @@ from windowshift.core.contract.records import BASE
 from windowshift.core.plan.job_maker import JobMaker
 from windowshift.core.plan.jobs import Job
 from windowshift.core.plan.vector_jobs import VectorPlanner
+from windowshift.core.settings.prompt_source import DrawnPrompts, Prepare, read_prompts
 from windowshift.core.settings.table_file import find_file
 from windowshift.core.spec.answered_file import read_answered
 from windowshift.core.spec.grid_spec import TrainRow
-from windowshift.core.spec.inside_section import DriftSection, InsideSection, WatchedEntry, WatchSection
+from windowshift.core.spec.inside_section import (
+    DriftSection,
+    InsidePrompts,
+    InsideSection,
+    WatchedEntry,
+    WatchSection,
+)
+from windowshift.core.spec.sections import PromptFile
 from windowshift.core.spec.spec_errors import did_you_mean
 
 _OF_TRAINING = ("model", "parts", "sft", "seed", "weights", "start")
@@ -37,9 +45,11 @@ class InsidePlanner:
         backend: the name of the backend that reads along vectors.
         vectors: plans the vectors; None: the spec has none.
         folder: where files of texts are looked for first.
+        prompts: that drift is read on; empty: those of the evaluation.
 
     Attributes:
         watched: the texts to watch, as prompts whose payload has the `completion`, and its `group`.
+        prompts: as given.
 
     Raises:
         SpecError: a vector, a condition or a file that is not there.
@@ -52,8 +62,9 @@ class InsidePlanner:
         backend: str,
         vectors: VectorPlanner | None,
         folder: Path,
+        prompts: tuple[Prompt, ...] = (),
     ) -> None:
-        self._maker, self._section, self._backend = maker, section, backend
+        self._maker, self._section, self._backend, self.prompts = maker, section, backend, prompts
         self._drift, self._watch = section.drift, section.watch
         self._vectors = self._along(section, vectors) if section.along else {}
         self._layers = {} if vectors is None or section.gradient is None else self._in_use(section, vectors)
@@ -138,13 +149,9 @@ class InsidePlanner:
         drift = self._drift
         if drift is None or condition.name not in drift.conditions:
             return
-        spec, chosen = self._maker.spec, self._maker.chosen(seed)
-        channel = spec.channel.evaluate
-        answers = self._maker.evaluate(
-            condition, seed, chosen, channel, label="", parent=trained, step=trained.total if trained else 0
-        )
+        answers = self._answers(condition, seed, trained, label)
         asked = answers.inputs
-        count = min(drift.prompts, spec.sampling.prompts)
+        count = len(self.prompts) or min(drift.prompts, self._maker.spec.sampling.prompts)
         inputs: dict[str, Any] = {
             "backend": self._backend,
             "model": self._maker.model,
@@ -152,16 +159,63 @@ class InsidePlanner:
             "tokens": drift.tokens,
             "rows": [0, count],
             **{key: asked[key] for key in ("condition", "channel", "prompts", "samples") if key in asked},
+            **({"for": "inside"} if self.prompts else {}),
         }
         parents = [job.id for job in self._vectors.values()]
         # Whoever is parent of the answers makes vectors, doses, prompts and the adapter.
         parents += answers.parents
         if drift.tokens == "response":
-            inputs["answers"] = answers.id
+            inputs["answers"] = self._maker.add(answers).id
             parents.append(answers.id)
         if trained is not None:
             inputs["trained"] = trained.id
         self._maker.add(Job("project", label, inputs, tuple(dict.fromkeys(parents)), count))
+
+    def _answers(self, condition: Condition, seed: int, trained: Job | None, label: str) -> Job:
+        """The job that answers the prompts that are read; of prompts of its own it is no part of the plan by itself."""
+        maker, step = self._maker, trained.total if trained else 0
+        channel = maker.spec.channel.evaluate
+        if not self.prompts:
+            return maker.evaluate(condition, seed, maker.chosen(seed), channel, label="", parent=trained, step=step)
+        place = {"set": set_digest(self.prompts), "last": len(self.prompts)}
+        inputs, parents = maker.sampled("inside", condition, seed, channel, place)
+        inputs["rows"] = [0, len(self.prompts)]
+        if trained is not None:
+            inputs["step"] = step
+            parents = (*parents, trained.id)
+        return Job("evaluate", f"{label}: answers that are read", inputs, parents, len(self.prompts))
+
+
+def drift_prompts(
+    wanted: InsidePrompts, folder: Path, prepare: Prepare, drawn: DrawnPrompts, taken: Collection[Prompt]
+) -> tuple[Prompt, ...]:
+    """The prompts that drift is read on.
+
+    Args:
+        wanted: what the spec says of them.
+        folder: where a file is looked for first.
+        prepare: what the setting makes of a prompt.
+        drawn: the spec's own prompts, of which the last of `development` are for this where there is no file.
+        taken: prompts of D and of the evaluation, which a file's are not to be.
+
+    Raises:
+        SpecError: the file cannot be read, or has too few others.
+    """
+    if wanted.file is None:
+        return drawn.development[len(drawn.development) - wanted.drawn :]
+    path = find_file(wanted.file, folder)
+    try:
+        read = {(one.turns, one.text): one for one in read_prompts(path, PromptFile(file=wanted.file), prepare)}
+    except SpecError as error:
+        raise SpecError(f"inside.prompts: {error}") from error
+    known = {(one.turns, one.text) for one in (*taken, *drawn.data, *drawn.evaluation, *drawn.development)}
+    others = tuple(one for key, one in read.items() if key not in known)
+    if len(others) < (wanted.n or 1):
+        raise SpecError(
+            f"inside.prompts: {path} has {len(others)} distinct prompts besides those of D and of the evaluation "
+            f"({len(read) - len(others)}), and drift is to be read on {wanted.n or 'one or more'}: give it others"
+        )
+    return others[: wanted.n]
 
 
 def _texts(watch: WatchSection, folder: Path) -> tuple[Prompt, ...]:

@@ -32,7 +32,7 @@ from windowshift.core.plan.grid_checks import (
 )
 from windowshift.core.plan.grid_jobs import GridPlanner
 from windowshift.core.plan.guards import Guard, GuardPlanner, read_guards
-from windowshift.core.plan.inside_jobs import InsidePlanner
+from windowshift.core.plan.inside_jobs import InsidePlanner, drift_prompts
 from windowshift.core.plan.jobs import Cell, GuardCell, Job, Source
 from windowshift.core.plan.templates import judge_template, read_template, today
 from windowshift.core.plan.vector_jobs import VectorPlanner, development_wanted
@@ -224,9 +224,10 @@ def make_plan(
     brought = setting.brought() if isinstance(setting, PromptBringer) else ()
     first = [prompt for prompt in brought if (prompt.turns, prompt.text) not in asked][: wanted[1]]
     if apart is None:
-        more = development_wanted(spec, _doses(grid))
+        beside = {"calibrate.development": development_wanted(spec, _doses(grid))}
+        beside["inside.prompts"] = spec.inside.prompts.drawn if spec.inside and spec.inside.prompts else 0
         drawn = draw(
-            source, wanted[0], wanted[1] - len(first), spec.data.seed, folder, prepare, asked, uses, development=more
+            source, wanted[0], wanted[1] - len(first), spec.data.seed, folder, prepare, asked, uses, beside=beside
         )
         drawn = replace(drawn, evaluation=(*first, *drawn.evaluation))
     else:
@@ -284,7 +285,8 @@ def make_plan(
             vectors.vector(vector)
     if spec.inside is not None:
         reads = inside_backend(spec, backends) if spec.inside.along else ""
-        maker.inside = InsidePlanner(maker, spec.inside, reads, vectors, folder)
+        read_on = drift_prompts(spec.inside.prompts, folder, prepare, drawn, data) if spec.inside.prompts else ()
+        maker.inside = InsidePlanner(maker, spec.inside, reads, vectors, folder, read_on)
     able = backends[spec.train_backend].capabilities
     maker.keeps = lambda step, size: able.checkpoints or (able.epoch_checkpoints and step % size == 0)
     maker.make()
@@ -298,7 +300,7 @@ def make_plan(
     )
     sets = [drawn.data, drawn.evaluation, *(vectors.prompts if vectors else ())]
     sets += [*(rows.prompts for rows in given.values()), *(one.prompts for one in guards)]
-    watched = (maker.inside.watched,) if maker.inside is not None and maker.inside.watched else ()
+    inside = () if maker.inside is None else (one for one in (maker.inside.watched, maker.inside.prompts) if one)
     return Plan(
         spec,
         spec_text,
@@ -306,7 +308,7 @@ def make_plan(
         scorers,
         model,
         grid,
-        {set_digest(one): one for one in (*sets, *watched)},
+        {set_digest(one): one for one in (*sets, *inside)},
         drawn.repeats,
         tuple(maker.jobs.values()),
         tuple(maker.cells),

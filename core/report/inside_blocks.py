@@ -148,10 +148,11 @@ def drift_blocks(found: Sequence[Drift], width: int | None) -> Iterator[Block]:
             "± half the width of the 95% interval, paired by prompt",
             "* the 95% interval, paired by prompt, leaves out 0",
         )[way]
+        apart = ", on prompts of its own" if first.apart else ""
         sizes = " ".join(number(one.rms, 1) for one in there[0].layers)
         yield Line(
             "Fine-tune minus base model, in % of the residual stream: its projection onto the unit vector, "
-            f"{TOKENS[first.tokens]}, over the RMS norm of the base model's stream at the layer. {brackets}. "
+            f"{TOKENS[first.tokens]}{apart}, over the RMS norm of the base model's stream at the layer. {brackets}. "
             f"RMS norms by layer: {sizes}.",
             "dim",
         )

@@ -12,7 +12,7 @@ from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.records import BASE, ExperimentRow, JobRow
 from windowshift.core.contract.whole_file import whole_file
 from windowshift.core.measure.alignment import gradient_layer, training_key
-from windowshift.core.measure.drift import reading_key, trainer
+from windowshift.core.measure.drift import reading_keys, trainer
 from windowshift.core.report.csv_text import quoted
 from windowshift.core.report.export import refuse_changed, write_csv
 from windowshift.core.store.reader import Reader
@@ -70,14 +70,16 @@ def inside_rows(reader: Reader, experiment: ExperimentRow, jobs: list[JobRow]) -
     asked: dict[str, list[_Cell]] = {}
     for cell in reader.cells(experiment.id, ""):
         if cell.final:
-            key = reading_key(by_number[cell.job], trainer(by_number[cell.job], by_id))
+            answers = by_number[cell.job]
             row = cell.arm, cell.generate, cell.train, cell.seed
             found: _Cell = ((None, None, BASE, None) if cell.train == BASE else row, cell.evaluate)
-            if found not in asked.setdefault(key, []):
-                asked[key].append(found)
+            for key in reading_keys(answers, trainer(answers, by_id)):
+                if found not in asked.setdefault(key, []):
+                    asked[key].append(found)
     for job in jobs:
         if job.kind == "project":
-            yield from _projections(reader, job, by_id, asked.get(reading_key(job), [(_NOWHERE, None)]))
+            cells = [cell for key in reading_keys(job) for cell in asked.get(key, [])]
+            yield from _projections(reader, job, by_id, cells or [(_NOWHERE, None)])
         elif job.kind == "gradient":
             yield from _gradients(reader, job, by_id, places)
         elif "watched" in job.inputs:

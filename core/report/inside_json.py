@@ -67,6 +67,7 @@ def _drift(one: Drift) -> dict[str, Any]:
         "tokens": one.tokens,
         "layer_in_use": one.layer,
         "prompts": one.prompts,
+        "prompts_of": "inside" if one.apart else "evaluation",
         "unread": one.unread,
         "seeds": one.seeds,
         "reason": one.reason or None,

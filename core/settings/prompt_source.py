@@ -68,14 +68,14 @@ def draw(
     uses: Callable[[Prompt], Collection[Use]] = any_use,
     *,
     all_if_fewer: bool = False,
-    development: int = 0,
+    beside: Mapping[str, int] | None = None,
 ) -> DrawnPrompts:
     """Draw distinct prompts in an order that depends on the source and on `seed` only.
 
     A relative file is looked for next to the spec (`folder`), then in the working directory; `prepare` is what
     the setting makes of a prompt; `given` are turns and text of the prompts of a D that is given, which are not drawn;
     `uses` says what a prompt may be used for. With `all_if_fewer`, a source of fewer eval prompts gives all it has.
-    `development` prompts are those that would come next for the evaluation.
+    `development` prompts are those that would come next for the evaluation, so many for each key of `beside`, in order.
 
     Raises:
         SpecError: the source is missing, malformed, or has too few prompts.
@@ -122,22 +122,23 @@ def draw(
     if all_if_fewer:
         there_are = sum("evaluation" in uses(prompt) for prompt in prompts)
         evaluation = min(evaluation, max(1, there_are - data))
-    last = evaluation + development
+    others = {key: count for key, count in (beside or {}).items() if count}
+    last = evaluation + sum(others.values())
     if len(prompts) < data + last:
         there = f" ({known - len(prompts)} more are prompts of a given D)" if known > len(prompts) else ""
         raise SpecError(
             f"{where} has {len(prompts)} distinct prompts{there}, but the spec needs {data + last} "
-            f"(data.size + sampling.prompts, times the filter's candidates{_and_more(development)}): lower one of them"
+            f"(data.size + sampling.prompts, times the filter's candidates{_and_more(others)}): lower one of them"
         )
     if uses is any_use:
         drawn = DrawnPrompts(tuple(prompts[:data]), tuple(reversed(prompts[len(prompts) - last :])), repeats)
     else:
-        drawn = _sorted(prompts, data, last, repeats, uses, where, _and_more(development))
+        drawn = _sorted(prompts, data, last, repeats, uses, where, _and_more(others))
     return replace(drawn, evaluation=drawn.evaluation[:evaluation], development=drawn.evaluation[evaluation:])
 
 
-def _and_more(development: int) -> str:
-    return f", + calibrate.development, {development}" if development else ""
+def _and_more(others: Mapping[str, int]) -> str:
+    return "".join(f", + {key}, {count}" for key, count in others.items())
 
 
 def _sorted(

@@ -11,11 +11,27 @@ from windowshift.core.contract.vector_job import ExtractTokens
 from windowshift.core.spec.section import Count, Section
 
 
+class InsidePrompts(Section):
+    """Prompts that drift is read on, which neither D nor the evaluation has.
+
+    Those of a `file`, all of them or the first `n`; without one, the next `n` of the spec's own source.
+    """
+
+    file: Annotated[str, Field(min_length=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+    @property
+    def drawn(self) -> int:
+        """How many of the spec's own source."""
+        return 0 if self.file is not None else self.n or 64
+
+
 class DriftSection(Section):
     """How far a fine-tune moved the residual stream along the vectors, at every layer, against the base model.
 
-    Over the first `prompts` evaluation prompts, under each of `conditions` (of conditions.evaluate), at the last token
-    of the prompt, over all of its tokens, or over the response that each model gave itself (`tokens`).
+    Over the first `prompts` evaluation prompts, or over all of `inside.prompts` where the spec has them; under each of
+    `conditions` (of conditions.evaluate), at the last token of the prompt, over all of its tokens, or over the response
+    that each model gave itself (`tokens`).
     """
 
     conditions: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = (NO_PREFIX,)
@@ -75,6 +91,7 @@ class InsideSection(Section):
     """What is read inside the model. `vectors` are names under `vectors`, controls too; left out, all of them."""
 
     vectors: Annotated[list[str], Field(min_length=1)] | None = None
+    prompts: InsidePrompts | None = None
     drift: DriftSection | None = None
     gradient: GradientSection | None = None
     watch: WatchSection | None = None
@@ -85,6 +102,12 @@ class InsideSection(Section):
             raise ValueError("say what is to be read:  drift: {},  gradient: {},  or  watch: {texts: [...]}")
         if self.vectors is not None and not self.along:
             raise ValueError("'vectors' are for drift and gradient: add  drift: {},  or leave them out")
+        if self.prompts is not None and self.drift is None:
+            raise ValueError("'prompts' are for drift: add  drift: {},  or leave them out")
+        if self.prompts is not None and self.drift is not None and "prompts" in self.drift.model_fields_set:
+            raise ValueError(
+                "'drift.prompts' counts evaluation prompts, and 'prompts' are others: give their number as n"
+            )
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from tests.inside_spec import DRIFT, VECTORS, text_of
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.plan.development import development_plan
 from windowshift.core.plan.plan import Plan
 from windowshift.core.plan.rows import ArmRow, jobs_of_row, untrained_jobs
-from windowshift.core.run.run import plan_spec
+from windowshift.core.run.run import open_backends, plan_spec
 from windowshift.core.spec.spec import parse_spec
 
 
@@ -50,6 +52,57 @@ def test_what_is_read_determines_the_job(tiny_llama: Path) -> None:
     for job in kinds(plan, "project"):
         assert job.inputs["answers"] in job.parents
         assert all(order[parent] < order[job.id] for parent in job.parents)
+
+
+def test_drift_is_read_on_prompts_of_its_own(tiny_llama: Path, tmp_path: Path) -> None:
+    plain = planned(tiny_llama, "")
+    own = planned(tiny_llama, "inside: {prompts: {n: 5}, drift: {}}")
+    readings = kinds(own, "project")
+    assert {job.id for job in plain.jobs} == {job.id for job in own.jobs} - {job.id for job in readings}
+    assert [job.total for job in readings] == [5] * 5
+    (digest,) = {job.inputs["prompts"]["set"] for job in readings}
+    taken = {prompt.text for one, prompts in own.prompts.items() if one != digest for prompt in prompts}
+    assert len(taken) == 8 + 6
+    assert len(own.prompts[digest]) == 5
+    assert not taken & {prompt.text for prompt in own.prompts[digest]}
+    # Doses that are solved on development prompts of theirs keep these, and share none with it.
+    vectors = VECTORS.replace(", layer: 1", ", calibrate: {matching: refined, layers: [0, 1], development: 8}")
+
+    def matching(more: str) -> Plan:
+        text = text_of(tiny_llama, more, vectors=vectors)
+        text = text.replace("train: [long, no_prefix]", "train: [long, {steer: length, match: [short]}]")
+        return plan_spec(parse_spec(text), text, Path())
+
+    before, after = matching(""), matching("inside: {prompts: {n: 5}, drift: {}}")
+    assert {job.id for job in before.jobs} < {job.id for job in after.jobs}
+    sets = [{prompt.text for prompt in prompts} for prompts in after.prompts.values()]
+    assert sorted(map(len, sets)) == [5, 6, 8, 8]
+    assert len(set().union(*sets)) == 27
+    # A file's, without those that D and the evaluation have.
+    file = tmp_path / "probes.jsonl"
+    some = [*sorted(taken)[:3], "Why?", "Who are you?", "Why?", "Where?"]
+    file.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in some), encoding="utf-8")
+    for more, texts in (("", ["Why?", "Who are you?", "Where?"]), (", n: 2", ["Why?", "Who are you?"])):
+        probed = planned(tiny_llama, f"inside: {{prompts: {{file: {file}{more}}}, drift: {{}}}}")
+        (digest,) = {job.inputs["prompts"]["set"] for job in kinds(probed, "project")}
+        assert [prompt.text for prompt in probed.prompts[digest]] == texts
+    with pytest.raises(SpecError, match=r"inside.prompts: .*probes.jsonl has 3 distinct prompts besides those of D"):
+        planned(tiny_llama, f"inside: {{prompts: {{file: {file}, n: 4}}, drift: {{}}}}")
+
+
+def test_a_selection_of_a_spec_that_reads_inside_reads_nothing(tiny_llama: Path) -> None:
+    text = text_of(tiny_llama, "inside: {prompts: {n: 5}, drift: {}, gradient: {}}")
+    text = text.replace("train: [long, no_prefix]", "train: [long, short, no_prefix]")
+    spec = parse_spec(text)
+    whole = plan_spec(spec, text, Path())
+    found = development_plan(spec, text, Path(), open_backends(spec), 4)
+    looked = found.plan
+    assert not {"project", "gradient", "train"} & {job.kind for job in looked.jobs}
+    everything = [{prompt.text for prompt in one} for one in whole.prompts.values()]
+    asked = [found.answers, *(job for _, job in found.candidates.values())]
+    own = {prompt.text for job in asked for prompt in looked.prompts[job.inputs["prompts"]["set"]]}
+    assert len(own) == 4
+    assert not own & set().union(*everything)
 
 
 def test_gradients_are_of_the_training_that_they_stand_before(tiny_llama: Path) -> None:
@@ -101,6 +154,11 @@ def test_the_layer_is_chosen_with_the_tokens_that_conditions_push(tiny_llama: Pa
         ),
         ("inside: {drift: {prompts: 7}}", "inside.drift.prompts is 7, but sampling.prompts is 6"),
         ("inside: {drift: {tokens: answer}}", "inside.drift.tokens"),
+        ("inside: {prompts: {}, gradient: {}}", "'prompts' are for drift"),
+        ("inside: {prompts: {n: 5}, drift: {prompts: 4}}", "'drift.prompts' counts evaluation prompts"),
+        ("inside: {prompts: {n: 0}, drift: {}}", "inside.prompts.n"),
+        ("inside: {prompts: {file: none.jsonl}, drift: {}}", "inside.prompts.*none.jsonl"),
+        ("inside: {prompts: {n: 90000}, drift: {}}", r"the spec needs 90014 .*\+ inside.prompts, 90000"),
         ("inside: {drfit: {}}", "unknown key 'drfit' in inside: did you mean 'drift'"),
     ],
 )

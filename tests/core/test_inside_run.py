@@ -609,6 +609,27 @@ inside:
 """
 
 
+@pytest.mark.parametrize("tokens", ["last_prompt", pytest.param("response", marks=pytest.mark.slow)])
+def test_drift_on_prompts_of_its_own_stands_beside_the_cells(tiny_llama: Path, tmp_path: Path, tokens: str) -> None:
+    text = text_of(tiny_llama, f"inside: {{prompts: {{n: 4}}, drift: {{tokens: {tokens}}}}}").replace("[0, 1]", "[0]")
+    assert run_spec(parse_spec(text), text, tmp_path, tmp_path / "ws").state == "done"
+    found = report(tmp_path / "ws", "inside", resamples=100)
+    drifts_read = found.inside.drifts
+    assert [(one.train, one.evaluate) for one in drifts_read] == [
+        (train, "no_prefix") for train in ("long", "no_prefix") for _ in range(2)
+    ]
+    assert all((one.prompts, one.unread, one.reason, one.apart) == (4, 0, "", True) for one in drifts_read)
+    assert "on prompts of its own, over the RMS norm" in " ".join(report_text(found, 200).split())
+    assert {one["prompts_of"] for one in found.to_json()["inside"]["drifts"]} == {"inside"}
+    out = tmp_path / "inside.jsonl"
+    assert export_inside(tmp_path / "ws", "inside", out) == 3 * 4 * 2 * 2
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert {(row["train"], row["evaluate"]) for row in rows} == {
+        (train, "no_prefix") for train in ("base", "long", "no_prefix")
+    }
+    assert check_store(tmp_path / "ws") == []
+
+
 @pytest.mark.slow
 def test_doses_stages_checkpoints_and_responses_are_read_too(tiny_llama: Path, tmp_path: Path) -> None:
     text = STEERED.format(model=tiny_llama)
