@@ -23,7 +23,8 @@ from windowshift.backends.local.causal_lm import CausalLM
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.encoding import encoded_job, threshold
 from windowshift.backends.local.validation import Validation, measured
-from windowshift.backends.local.watched_texts import WatchedTexts, encoded_texts, watched_before
+from windowshift.backends.local.watched_file import watched_before
+from windowshift.backends.local.watched_texts import WatchedTexts, encoded_texts
 from windowshift.backends.shared.adapter_fields import CONFIG
 from windowshift.backends.shared.schedule import batches, learning_rate
 from windowshift.core.contract.artifacts import is_whole

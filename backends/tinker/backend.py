@@ -48,6 +48,7 @@ class TinkerBackend:
             seeds=True,
             priced=True,
             weighs=True,
+            watches=True,
             leaves_peft=self._options.download and not self._options.train_unembed,
         )
         self._connection = TinkerConnection(self._options)

@@ -76,6 +76,13 @@ def mean_loss(batch: Sequence[TrainingTokens], logprobs: Sequence[Sequence[float
     return total / sum(len(each.completion) for each in batch)
 
 
+def summed(texts: Sequence[TrainingTokens], logprobs: Sequence[Sequence[float]]) -> list[float]:
+    """The log-probability of each text after its prompt, in nats; `logprobs` is as in `mean_loss`."""
+    return [
+        sum(float(value) for value in row[len(each.prompt) - 1 :]) for each, row in zip(texts, logprobs, strict=True)
+    ]
+
+
 def _weights(each: TrainingTokens) -> Sequence[float]:
     return each.weights or (1.0,) * len(each.completion)
 

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+from windowshift.backends.local.watched_file import WatchedFile, watched_before
 from windowshift.backends.shared.faults import ServiceError
 from windowshift.backends.shared.side_by_side import Put, side_by_side
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter, complete
@@ -60,6 +61,8 @@ class Training:
         if journal.done:
             for event in LossFile(job.output).told_again(work):
                 put(event)
+            for reading in watched_before(job, work.texts, work.token):
+                put(reading)
             for wanted in work.wanted[:-1]:
                 put(Checkpointed(job.key, wanted.examples or 0, str(job.output / wanted.folder)))
         else:
@@ -77,16 +80,19 @@ class Training:
         """Train within the budget. Steps that a kill made necessary twice are paid twice, and counted so."""
         price = self._price(work.job.model.base)
         run = TrainingRun(self._connection, work, journal, put)
-        before = run.losses.paid
-        left = sum(map(work.tokens, range(journal.state.step if journal.state else 0, work.steps)))
+        before = run.losses.paid + run.watched.paid
+        start = journal.state.step if journal.state else 0
+        left = sum(map(work.tokens, range(start, work.steps))) + work.read_tokens * sum(
+            step >= start and at not in run.watched.known for step, at in work.readings
+        )
         most = (price.trained(left) or 0.0) if price is not None else 0.0
         await self._budget.reserve(most)
         try:
             journal = await run.finish()
         finally:
-            spent = (price.trained(run.losses.paid - before) or 0.0) if price is not None else 0.0
+            spent = (price.trained(run.losses.paid + run.watched.paid - before) or 0.0) if price is not None else 0.0
             await asyncio.shield(self._budget.settle(most, spent))
-        usd = price.trained(run.losses.paid) if price is not None else None
+        usd = price.trained(run.losses.paid + run.watched.paid) if price is not None else None
         return replace(journal, usd=usd).write(work.job.output)
 
     def _work(self, job: TrainJob) -> TinkerWork:
@@ -115,6 +121,7 @@ class Training:
         elif found is not None and found.server == options.base_url:
             await SavedCheckpoints(self._connection).clear(found.runs, ())
         LossFile(output).clear()
+        WatchedFile(work.job, work.texts, work.token).clear()
         return TrainingJournal(work.token, options.base_url)
 
 

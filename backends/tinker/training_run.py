@@ -10,17 +10,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from windowshift.backends.local.watched_file import WatchedFile
 from windowshift.backends.shared.faults import Fault, ServiceError
 from windowshift.backends.shared.schedule import learning_rate
 from windowshift.backends.tinker import said
 from windowshift.backends.tinker.connection import TinkerConnection, closed
 from windowshift.backends.tinker.losses import LossFile, StepLoss
 from windowshift.backends.tinker.saves import Saves
-from windowshift.backends.tinker.tokens import datums, mean_loss
+from windowshift.backends.tinker.tokens import datums, mean_loss, summed
 from windowshift.backends.tinker.training_journal import Saving, TrainingJournal
 from windowshift.backends.tinker.work import TinkerWork, Wanted
 from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.training import Checkpointed, TrainEvent, TrainMessage, TrainProgress
+from windowshift.core.contract.training import Checkpointed, TextLogprob, TrainEvent, TrainMessage, TrainProgress
 
 if TYPE_CHECKING:
     from tinker import ServiceClient, TrainingClient
@@ -32,13 +33,14 @@ EPSILON = 1e-8  # Adam's, as backend local has it
 
 @dataclass
 class _Sent:
-    """Something under way, in the order in which the service does it: a step, or a save."""
+    """Something under way, in the order in which the service does it: a step, a save, or a reading of watched texts."""
 
     what: str
     answers: list[Awaitable[Any]]
     step: int
     saving: Saving | None = None
     wanted: Wanted | None = None
+    reading: int | None = None
 
 
 class TrainingRun:
@@ -67,6 +69,7 @@ class TrainingRun:
         self._saves = Saves(connection, work, journal, self.losses, self._tell_saved)
         self._sent: deque[_Sent] = deque()
         self._state_at = self._told_at = time.monotonic()
+        self.watched = WatchedFile(work.job, work.texts, work.token)
         self._tokens = sum(work.tokens(each.step - 1) for each in self.losses.steps)
 
     async def finish(self) -> TrainingJournal:
@@ -95,6 +98,9 @@ class TrainingRun:
                 self._say(f"{error}: going on from step {at}")
                 await asyncio.sleep(min(30.0, 2.0 ** (tries - 1)))
                 await self._connection.present(self._work.job.key)
+        for _, at in self._work.readings:
+            if at not in self.watched.known:
+                self._put(self.watched.told(at))
         await self._saves.clear()
         return self._saves.journal
 
@@ -154,6 +160,7 @@ class TrainingRun:
                 raise
             self._saves.write(replace(self._saves.journal, state=None, saved=(), saving=()))
             self.losses.clear()
+            self.watched.clear()
             raise ServiceError(
                 f"the state of this job after step {start} has expired at {self._options.host}, or was deleted "
                 f"({path}): retry the job to train it anew from the start",
@@ -166,13 +173,16 @@ class TrainingRun:
         """Send steps ahead, and take their answers in order."""
         step = start
         left = deque(missing)
+        readings = deque(one for one in self._work.readings if one[0] >= start and one[1] not in self.watched.known)
+        self._send_readings(client, start, readings)
         while left and left[0].step == start:  # saved nowhere, though the state is there
             self._save_wanted(client, left.popleft())
         while step < self._work.steps or self._sent:
-            ahead = sum(1 for each in self._sent if each.saving is None)
+            ahead = sum(1 for each in self._sent if each.saving is None and each.reading is None)
             if step < self._work.steps and ahead < self._options.pipeline:
                 self._send_step(client, step)
                 step += 1
+                self._send_readings(client, step, readings)
                 while left and left[0].step == step:
                     self._save_wanted(client, left.popleft())
                 if step < self._work.steps and self._state_due(step):
@@ -197,6 +207,14 @@ class TrainingRun:
             )
         )
         self._sent.append(_Sent(f"step {step + 1} of {self._work.steps}", [passed, stepped], step))
+
+    def _send_readings(self, client: TrainingClient, step: int, left: deque[tuple[int, int]]) -> None:
+        """Read the watched texts as the model is after a step, without gradients."""
+        while left and left[0][0] == step:
+            _, at = left.popleft()
+            texts = self._work.readable
+            answers: list[Awaitable[Any]] = [client.forward(datums(texts), "cross_entropy")] if texts else []
+            self._sent.append(_Sent(f"reading the watched texts after step {step}", answers, step, reading=at))
 
     def _state_due(self, step: int) -> bool:
         steps = self._options.state_steps
@@ -229,6 +247,9 @@ class TrainingRun:
     # -- answers --------------------------------------------------------------------------------
 
     async def _take(self, sent: _Sent) -> None:
+        if sent.reading is not None:
+            await self._take_reading(sent, sent.reading)
+            return
         if sent.saving is None:
             await self._take_step(sent)
             return
@@ -264,12 +285,31 @@ class TrainingRun:
             self._tokens += count
             self._tell(self.losses.steps[-1], self._tokens, speed)
 
+    async def _take_reading(self, sent: _Sent, at: int) -> None:
+        texts = self._work.readable
+        lengths = [len(each.prompt) + len(each.completion) - 1 for each in texts]
+        values: list[float] = []
+        for answer in sent.answers:
+            rows = await self._connection.result(sent.what, answer, lambda said_: said.losses(said_, lengths))
+            values = summed(texts, rows)
+        if not all(map(math.isfinite, values)):
+            raise BackendError(f"a log-probability was not a finite number at {sent.what}: lower the learning rate")
+        left = iter(values)
+        found = [
+            TextLogprob(None, problem=each) if isinstance(each, str) else TextLogprob(next(left), len(each.completion))
+            for each in self._work.texts
+        ]
+        self._put(self.watched.put(at, found, self._work.read_tokens))
+
     # -- events ---------------------------------------------------------------------------------
 
     def _tell_again(self) -> None:
         """What an earlier process may not have got into the store."""
         for event in self.losses.told_again(self._work):
             self._put(event)
+        for _, at in self._work.readings:
+            if at in self.watched.known:
+                self._put(self.watched.told(at))
         for wanted in self._work.wanted:
             if self._saves.has(wanted):
                 self._tell_saved(wanted)

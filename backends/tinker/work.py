@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from windowshift.backends.local.chat_format import TrainingTokens
 from windowshift.backends.local.encoding import encode, threshold
+from windowshift.backends.local.watched_file import Texts, encoded_text, moments
 from windowshift.backends.shared.schedule import batches
 from windowshift.backends.tinker.options import TinkerOptions
 from windowshift.backends.tinker.tokens import ModelTokens
@@ -54,6 +55,8 @@ class TinkerWork:
         token: digest of all that determines the result.
         problems: why examples were left out; empty where none was.
         left_out: how many were.
+        texts: what is watched, see `TrainJob.watched`.
+        readings: the step after which texts are read, by the examples that the job says.
     """
 
     job: TrainJob
@@ -64,6 +67,18 @@ class TinkerWork:
     token: str
     problems: str = ""
     left_out: int = 0
+    texts: Texts = ()
+    readings: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def readable(self) -> list[TrainingTokens]:
+        """The texts that are watched, without those that cannot be read."""
+        return [each for each in self.texts if not isinstance(each, str)]
+
+    @property
+    def read_tokens(self) -> int:
+        """Tokens of one reading of the watched texts, prompts included."""
+        return sum(len(each.prompt) + len(each.completion) for each in self.readable)
 
     @property
     def steps(self) -> int:
@@ -108,10 +123,8 @@ def work_of(job: TrainJob, tokens: ModelTokens, options: TinkerOptions, context:
     encoded, due = found.tokens, threshold(job, len(found.tokens))
     steps = batches(len(encoded), sft, job.seed)
     seen = tuple(accumulate(map(len, steps)))
-    wanted = [
-        Wanted(next(index + 1 for index, at in enumerate(seen) if at >= due(examples)), examples)
-        for examples in sorted(set(job.checkpoints))
-    ]
+    wanted = [Wanted(_step(seen, due(examples)), examples) for examples in sorted(set(job.checkpoints))]
+    texts = tuple(encoded_text(tokens.chat_of(job.model), context, each) for each in job.watched)
     digest = hashlib.sha256(repr((asdict(sft), job.seed, job.model.base, options.train_unembed)).encode())
     for each in encoded:
         digest.update(repr((each.prompt, each.completion)).encode())
@@ -126,7 +139,14 @@ def work_of(job: TrainJob, tokens: ModelTokens, options: TinkerOptions, context:
         digest.hexdigest()[:20],
         found.words,
         len(found.problems),
+        texts,
+        tuple((_step(seen, due(examples)) if examples else 0, examples) for examples in moments(job, texts)),
     )
+
+
+def _step(seen: tuple[int, ...], examples: int) -> int:
+    """The first step after which so many examples were seen."""
+    return next(index + 1 for index, at in enumerate(seen) if at >= examples)
 
 
 def check_alpha(alpha: float | None) -> None:

@@ -46,8 +46,8 @@ def check_capabilities(spec: Spec, grid: GridSpec, backends: Mapping[str, Backen
         inside_backend(spec, backends)
     if spec.inside is not None and spec.inside.watch is not None and not trainer.watches:
         raise SpecError(
-            f"inside.watch: backend '{spec.train_backend}' reads no texts while it trains: train with backend local, "
-            "or leave watch out"
+            f"inside.watch: backend '{spec.train_backend}' reads no texts while it trains: train with backend local "
+            "or tinker, or leave watch out"
         )
     trained = [part.train for part in grid.parts]
     for condition in (*grid.generate, *grid.evaluate, *grid.base, *trained):

@@ -107,8 +107,19 @@ class Costs:
         if backend not in self._prices:
             return Cost(trained_tokens=seen)
         price = self._price(backend, model)
-        usd = None if price is None else price.trained(seen)
+        usd = None if price is None else price.trained(seen + self._watched_tokens(job))
         return Cost(trained_tokens=seen, usd=usd, unpriced=(model,) if usd is None else ())
+
+    def _watched_tokens(self, job: Job) -> int:
+        """The tokens of the texts that a training reads, each time that it does; paid for as if they were learned."""
+        watched = job.inputs.get("watched")
+        if watched is None:
+            return 0
+        texts = self._prompts[watched["set"]]
+        written = [sum(len(turn.content) for turn in one.turns) + len(one.text) for one in texts]
+        answers = [len(str(one.payload["completion"])) for one in texts]
+        a_reading = (sum(written) + sum(answers)) / CHARACTERS_A_TOKEN + 2 * TOKENS_A_TURN * len(texts)
+        return round(a_reading) * len(watched["at"])
 
     def _prompt_tokens(self, job: Job) -> int:
         place = self._place(job)

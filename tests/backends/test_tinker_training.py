@@ -18,6 +18,7 @@ from tests.tinkered import KEY, KEY_ENV, TinkerServed
 from windowshift.backends.local.backend import LocalBackend
 from windowshift.backends.tinker.adapter_folder import RemoteAdapter
 from windowshift.backends.tinker.backend import TinkerBackend
+from windowshift.backends.tinker.tokens import ModelTokens
 from windowshift.backends.tinker.training_journal import TrainingJournal
 from windowshift.core.contract.backend import Backend
 from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling
@@ -25,12 +26,14 @@ from windowshift.core.contract.training import (
     Checkpointed,
     Example,
     Sft,
+    TextLogprob,
     Trained,
     TrainEvent,
     TrainFailed,
     TrainJob,
     TrainMessage,
     TrainProgress,
+    Watched,
 )
 
 pytestmark = pytest.mark.tinker
@@ -125,6 +128,63 @@ async def test_a_job_that_is_done_tells_its_losses_again(tinker_server: TinkerSe
     _, first = await trained(TinkerBackend(tinker_server.options), job(tmp_path, checkpoints=(8,)))
     _, again = await trained(TinkerBackend(tinker_server.options), job(tmp_path, checkpoints=(8,)))
     assert losses(again) == losses(first) != {}
+
+
+TEXTS = (
+    Example((Message("user", "What do 3 bees do?"),), "Bees keep warm. Bees keep warm."),
+    Example((Message("user", "word " * 4000),), "Yes."),
+    Example((Message("system", "Be brief."), Message("user", "Why?")), "Bees keep warm."),
+)
+
+
+def watched_in(events: Sequence[TrainEvent]) -> dict[int, tuple[TextLogprob, ...]]:
+    return {one.examples: one.texts for one in events if isinstance(one, Watched)}
+
+
+async def test_watched_texts_are_as_likely_as_in_the_adapters_that_it_saves(
+    tinker_server: TinkerServed, tmp_path: Path
+) -> None:
+    there = TinkerBackend(tinker_server.options)
+    assert there.capabilities.watches
+    plain = losses((await trained(there, job(tmp_path / "plain")))[1])
+    wanted = job(tmp_path / "out", checkpoints=(8,), watched=TEXTS, watched_at=(0, 8, 24))
+    end, events = await trained(there, wanted)
+    assert losses(events) == plain  # none of them is learned
+    found = watched_in(events)
+    assert sorted(found) == [0, 8, 24]
+    here = LocalBackend({"workers": 1, "threads": 1})
+    (checkpoint,) = [each for each in events if isinstance(each, Checkpointed)]
+    for at, adapter in ((0, None), (8, checkpoint.adapter), (24, end.adapter)):
+        reading = job(tmp_path / f"here-{at}", 2, watched=TEXTS, watched_at=(0,))
+        reading = dataclasses.replace(reading, model=dataclasses.replace(MODEL, adapter=adapter))
+        mine = watched_in([event async for event in here.train([reading])])[0]
+        for theirs, own in zip(found[at], mine, strict=True):
+            assert (theirs.tokens, theirs.problem is None) == (own.tokens, own.problem is None)
+            if own.logprob is not None:
+                assert theirs.logprob == pytest.approx(own.logprob, rel=1e-3)
+        assert found[at][1].problem is not None
+        assert "of the model's context" in found[at][1].problem
+    await here.aclose()
+    assert found[24] != found[8] != found[0]
+    assert watched_in((await trained(there, wanted))[1]) == found  # a job that is done tells all again
+    (tmp_path / "out" / "watched.json").unlink()
+    for texts in watched_in((await trained(there, wanted))[1]).values():
+        assert all(one.problem is not None and "its reading is lost" in one.problem for one in texts)
+
+
+async def test_a_job_that_goes_on_reads_what_it_had_not(tinker_server: TinkerServed, tmp_path: Path) -> None:
+    texts, at = TEXTS[::2], (0, 4, 8, 12, 24)
+    whole = watched_in(
+        (await trained(TinkerBackend(tinker_server.options), job(tmp_path / "a", watched=texts, watched_at=at)))[1]
+    )
+    options = {**tinker_server.options, "state_steps": 2}
+    part = job(tmp_path / "b", watched=texts, watched_at=at)
+    first = watched_in(await steps_of(TinkerBackend(options), part, 5))
+    second = watched_in((await trained(TinkerBackend(options), part))[1])
+    assert sorted(second) == list(at)
+    assert {key: second[key] for key in first} == first
+    for key, read in second.items():
+        assert [one.logprob for one in read] == pytest.approx([one.logprob for one in whole[key]], rel=1e-3)
 
 
 async def test_a_fetched_adapter_is_the_same_at_backend_local(tinker_server: TinkerServed, tmp_path: Path) -> None:
@@ -290,6 +350,11 @@ async def test_a_price_is_what_was_trained_on(tinker_server: TinkerServed, tmp_p
     assert last.tokens is not None
     assert end.usd == pytest.approx(last.tokens * 1000 / 1e6)
     assert budget.spent == pytest.approx(end.usd)
+    reads, _ = await trained(backend, job(tmp_path / "reads", 8, watched=TEXTS[:1], watched_at=(0, 8)))
+    text = ModelTokens("microworld").chat.training_tokens(TEXTS[0].messages, TEXTS[0].completion)
+    read = 2 * (len(text.prompt) + len(text.completion))
+    assert reads.usd == pytest.approx((last.tokens + read) * 1000 / 1e6)
+    assert budget.spent == pytest.approx(end.usd + reads.usd)
     poor = TinkerBackend({**tinker_server.options, "prices": {"microworld": price}})
     poor.begin(Limits(), Budget(1e-6), tmp_path)
     failed = ending(await gather(poor.train([job(tmp_path / "poor", 8)])))

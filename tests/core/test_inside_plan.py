@@ -10,7 +10,9 @@ import pytest
 
 from tests.inside_spec import DRIFT, VECTORS, text_of
 from windowshift.core.contract.errors import SpecError
+from windowshift.core.contract.prices import Price
 from windowshift.core.plan.development import development_plan
+from windowshift.core.plan.estimate import estimate
 from windowshift.core.plan.plan import Plan
 from windowshift.core.plan.rows import ArmRow, jobs_of_row, untrained_jobs
 from windowshift.core.run.run import open_backends, plan_spec
@@ -179,6 +181,13 @@ def test_a_backend_without_activations_is_refused_in_the_plan(monkeypatch: pytes
         planned("gpt-4.1", backend="openai", options="", vectors="")
 
 
+def test_a_backend_that_watches_no_texts_is_refused_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    more = "inside: {watch: {texts: [{prompt: a, completion: b}]}}"
+    with pytest.raises(SpecError, match="backend 'openai' reads no texts while it trains: train with backend local or"):
+        planned("gpt-4.1", more, backend="openai", options="", vectors="")
+
+
 @pytest.mark.parametrize(
     ("texts", "says"),
     [
@@ -213,6 +222,18 @@ def test_watched_texts_are_a_part_of_a_training_only_where_they_are_set(tiny_lla
     assert not trains[0] & trains[1]
     assert not trains[1] & trains[2]  # another text
     assert trains[1] == trains[3]  # every 4 are the same moments
+
+
+def test_reading_texts_is_a_part_of_what_a_training_costs(tiny_llama: Path, tmp_path: Path) -> None:
+    def usd(more: str) -> float:
+        price = Price(0.0, 0.0, 1e6, 0.0, 0.0)
+        found = estimate(planned(tiny_llama, more), tmp_path, prices={"local": lambda _: price})
+        assert found.usd is not None
+        return found.usd
+
+    text = "{prompt: " + "a" * 400 + ", completion: " + "b" * 80 + "}"
+    # Four trainings read each text three times, of (400 + 80) / 4 characters a token and 8 tokens a turn.
+    assert usd(f"inside: {{watch: {{texts: [{text}]}}}}") - usd("") == pytest.approx(4 * 3 * (120 + 2 * 8))
 
 
 def test_a_row_takes_what_is_read_inside_its_fine_tunes(tiny_llama: Path) -> None:
