@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -178,9 +179,18 @@ def _array(text: str, path: Path) -> Iterable[TableRow]:
 
 def _json(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=lambda pairs: _columns(pairs, place))
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{place} is not JSON: {error}") from error
+
+
+def _columns(pairs: Sequence[tuple[str, Any]], place: str) -> dict[str, Any]:
+    """An object of names that stand there once: of a name that stands there twice, one value would be lost."""
+    columns = dict(pairs)
+    if len(columns) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise SpecError(f"{place} has '{twice}' twice: give one of them another name")
+    return columns
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:
@@ -192,6 +202,8 @@ def _object(value: Any, place: str) -> Mapping[str, Any]:
 def _csv(text: str, path: Path, delimiter: str) -> Iterable[TableRow]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        named = [(name, None) for name in reader.fieldnames or () if name]  # spreadsheets write empty columns, too
+        _columns(named, f"the header of {path}")
         for row in reader:
             if None in row:
                 raise SpecError(f"{path} line {reader.line_num} has more values than the header has columns")

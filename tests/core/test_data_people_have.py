@@ -271,3 +271,26 @@ def test_a_folder_of_everything_is_no_data_set(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "0" / "x.jsonl").unlink()
     rows = table_file.read_dataset(str(tmp_path), config=None, split="train", revision=None)
     assert [row.values["prompt"] for row in rows] == ["a"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("q.csv", "id,text,text\n1,a,b\n", "the header of {path}"),
+        ("q.tsv", "id\ttext\ttext\n1\ta\tb\n", "the header of {path}"),
+        ("q.jsonl", '{"text": "a"}\n{"text": "a", "text": "b"}\n', "{path} line 2"),
+        ("q.json", '[{"id": 1, "meta": {"text": "a", "text": "b"}}]', "{path}"),
+    ],
+)
+def test_a_column_that_stands_there_twice_is_refused(tmp_path: Path, name: str, text: str, place: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as refused:
+        list(read_table(path, "prompt file"))
+    assert str(refused.value) == f"{place.format(path=path)} has 'text' twice: give one of them another name"
+
+
+def test_empty_columns_of_a_spreadsheet_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("id,text,,\n1,a,,\n", encoding="utf-8")
+    assert [row.values["text"] for row in read_table(path, "prompt file")] == ["a"]
