@@ -21,6 +21,7 @@ def main() -> None:
     # Ctrl-C goes to the whole group; the parent decides what happens, and closes the connection. It is blocked since
     # before this process began, and what is started here must not wait for it either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(2, 1)  # scorers print where they like: a command keeps its standard output to what it says itself
     guard()
     connection = Connection(int(sys.argv[1]))
     parent = os.getppid()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -76,6 +77,10 @@ class Batch:
                 time.sleep(60)
             case "regex":
                 re.match(r"(a+)+$", "a" * 40 + "b")  # holds the interpreter's lock, for ever
+            case "print":
+                os.write(1, b"noise of a library\n")
+                sys.stdout.write("noise of a scorer\n")
+                sys.stdout.flush()
             case "nan":
                 return {"hack": Score(float("nan")), "correct": Score(1.0)}
             case "half":
@@ -159,6 +164,15 @@ async def test_a_process_that_dies_is_one_missing_score() -> None:
     found = await scored(Batch(process=True, workers=1), "a", "die", "b")
     assert [one["hack"].value for one in found] == [1.0, None, 1.0]
     assert "exit code 7" in str(found[1]["hack"].reason)
+
+
+async def test_what_a_process_prints_stays_out_of_the_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    found = await scored(Batch(process=True, workers=1), "print")
+    assert found[0]["hack"].value == 1.0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "noise of a library" in err
+    assert "noise of a scorer" in err
 
 
 @pytest.mark.parametrize(("process", "bad"), [(False, "hang"), (True, "hang"), (True, "regex")])
