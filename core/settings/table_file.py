@@ -204,6 +204,14 @@ def _csv(text: str, path: Path, delimiter: str) -> Iterable[TableRow]:
     try:
         named = [(name, None) for name in reader.fieldnames or () if name]  # spreadsheets write empty columns, too
         _columns(named, f"the header of {path}")
+        others = (sign for sign in (";", "\t", ",") if sign != delimiter)
+        other = next((sign for sign in others if len(named) == 1 and sign in named[0][0]), None)
+        if other is not None:
+            told = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+            raise SpecError(
+                f"the columns of {path} are separated by {told[other]}: a file that ends in {path.suffix} has "
+                f"{told[delimiter]} there"
+            )
         for row in reader:
             if None in row:
                 raise SpecError(f"{path} line {reader.line_num} has more values than the header has columns")

@@ -294,3 +294,21 @@ def test_empty_columns_of_a_spreadsheet_are_read(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text("id,text,,\n1,a,,\n", encoding="utf-8")
     assert [row.values["text"] for row in read_table(path, "prompt file")] == ["a"]
+    path.write_text('"what, then"\n"a, b"\n', encoding="utf-8")
+    assert [row.values["what, then"] for row in read_table(path, "prompt file")] == ["a, b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("q.csv", "id;text\n1;a\n", "separated by semicolons: a file that ends in .csv has commas there"),
+        ("q.csv", "id\ttext\n1\ta\n", "separated by tabs: a file that ends in .csv has commas there"),
+        ("q.tsv", "id,text\n1,a\n", "separated by commas: a file that ends in .tsv has tabs there"),
+    ],
+)
+def test_columns_that_are_separated_otherwise_are_said_to_be(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as refused:
+        list(read_table(path, "prompt file"))
+    assert str(refused.value) == f"the columns of {path} are {reason}"
