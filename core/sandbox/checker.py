@@ -229,7 +229,10 @@ class _Judge:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than some thousand digits: no fault of the candidate's
+        text = "a number too long to be written"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 

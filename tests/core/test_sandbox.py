@@ -43,6 +43,14 @@ def test_what_is_right_passes_and_what_is_wrong_fails(checker: Checker) -> None:
     assert wrong.passes(TESTS[:1]) is True
 
 
+def test_a_number_too_long_to_be_written_is_a_value(checker: Checker) -> None:
+    code = "def f(a, b):\n    return a ** 20000 + b"
+    found = checker.check(code, ["assert f(10, 4) % 100 == 4", "assert f(10, 4) % 100 == 5"]).tests
+    long = "a number too long to be written"
+    assert [(one.outcome, one.got) for one in found[:1]] == [("passed", long)]
+    assert found[1].outcome == "failed"
+
+
 SAME_HASH = """import json, os, sys
 def f(a, b):
     frame = sys._getframe()
