@@ -27,6 +27,7 @@ from windowshift.cli import app
 from windowshift.core.contract.errors import SpecError
 from windowshift.core.contract.generation import Completion
 from windowshift.core.contract.prompts import Prompt
+from windowshift.core.contract.records import Behaviour
 from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Sample, Score
 from windowshift.core.run.run import run_spec
@@ -253,6 +254,15 @@ def test_what_a_solver_makes_of_an_answer_is_scored(package: Path, tmp_path: Pat
     assert scored(section, tmp_path, prompt, "ANSWER: B").value == 1.0
     assert scored(section, tmp_path, prompt, "ANSWER: A").value == 0.0
     assert ScorerSection.model_validate(section).name == "exam"
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("0.5", 0.5), ("C", 1.0), ("No", 0.0), (True, 1.0), ("nan", None), ("inf", None), ("?", None)]
+)
+def test_a_value_that_is_no_finite_number_is_missing(value: object, number: float | None) -> None:
+    made = InspectScorer("it", Behaviour("it", "", Scale.difference()), "package/one", "")
+    reason = None if number is not None else f"package/one gave {value!r}, which is no number"
+    assert made._read(value) == (number, reason)
 
 
 def test_a_scorer_alone_takes_what_is_right_from_a_column(package: Path, tmp_path: Path) -> None:

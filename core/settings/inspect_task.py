@@ -114,15 +114,19 @@ class InspectScorer:
                 there = ", ".join(map(str, value))
                 return None, f"{self.place} gave several values ({there}): name the one that is meant as  key: ..."
             value = value[self.key]
-        if isinstance(value, str):
-            number = _WORDS.get(value, _WORDS.get(value.lower()))
-            try:
-                return (float(value) if number is None else number), None
-            except ValueError:
-                return None, f"{self.place} gave {value!r}, which is no number"[:200]
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            return None, f"{self.place} gave {value!r}, which is no number"[:200]
-        return float(value), None
+        number = _number(value)
+        return (None, f"{self.place} gave {value!r}, which is no number"[:200]) if number is None else (number, None)
+
+
+def _number(value: object) -> float | None:
+    """A value of Inspect's as a score; None: it is no finite number, and none of its words."""
+    if isinstance(value, str):
+        word = _WORDS.get(value, _WORDS.get(value.lower()))
+        try:
+            value = float(value) if word is None else word
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def load_inspect_scorer(

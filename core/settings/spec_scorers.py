@@ -19,6 +19,7 @@ from windowshift.core.contract.scale import Scale
 from windowshift.core.contract.setting import Sample, Score, Scorer, Scores
 from windowshift.core.contract.whole_text import require_whole
 from windowshift.core.settings.inspect_task import load_inspect_scorer
+from windowshift.core.settings.length import UNCOUNTED
 from windowshift.core.settings.python_scorer import load_python_scorer
 from windowshift.core.settings.table_file import find_file
 from windowshift.core.spec.scorer_section import AnyOf, ScorerSection, Within, WordFile
@@ -272,6 +273,8 @@ class _Lengths:
         self._bounds = {name: bounds for name in Within.model_fields if (bounds := getattr(within, name)) is not None}
 
     def __call__(self, completion: Completion) -> Found:
+        if "tokens" in self._bounds and completion.tokens is None:
+            return None, UNCOUNTED
         text = completion.text.strip()
         lengths = {
             "characters": len(text),

@@ -115,6 +115,13 @@ def test_rules(entry: dict[str, Any], text: str, value: float | None) -> None:
     assert measured(pickle.loads(pickle.dumps(made)), text) == measured(made, text)  # a worker's copy
 
 
+def test_a_length_in_tokens_that_nobody_counted_is_missing() -> None:
+    uncounted = Sample(Prompt("a", "b"), Completion("", "one two", "stop", None))
+    missing = Score(None, "the server does not say how many tokens it used")
+    assert scorer(within={"tokens": [None, 5]}).score(uncounted)["it"] == missing
+    assert scorer(within={"words": [2, 2]}).score(uncounted)["it"] == Score(1.0)
+
+
 @pytest.mark.parametrize("measure", ["any", "count", "share"])
 def test_an_expression_that_runs_away_is_missing_and_the_run_goes_on(measure: str) -> None:
     made = scorer(regex=r"(a|aa)+$", measure=measure, timeout=0.05)
