@@ -147,6 +147,21 @@ def test_keys_are_in_nothing_that_a_tracker_is_told(tmp_path: Path, monkeypatch:
     assert "sk-abcdef" not in told
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *(
+            (name, True)
+            for name in ("OPENAI_API_KEY", "apikey2", "HF_TOKENS", "MYTOKENVALUE", "DB_PASSWORD", "SECRETS")
+        ),
+        *((name, False) for name in ("TOKENIZER", "TOKENIZERS_PARALLELISM", "KEYBOARD_LAYOUT", "SECRETARY")),
+    ],
+)
+def test_a_variable_is_a_key_by_a_word_of_its_name(name: str, key: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "some/long-value")
+    assert ("some/long-value" in tracker_process._keys()) == key
+
+
 def test_a_tracker_that_fails_is_said_once_and_counted(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_process, "TRACKERS", {"kept": lambda: Kept(fails=5)})
     answers = io.StringIO()

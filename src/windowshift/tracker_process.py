@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import sys
 import threading
@@ -34,6 +35,7 @@ LOCK_SECONDS = 60.0
 FOLDER = "tracking"
 INTERVAL = "95 %, over prompts, of one training run"
 _COLUMNS = ("behaviour", "arm", "generate", "train", "evaluate", "seed", "step", "mean", "low", "high", "n", "missing")
+_NAMES_A_KEY = re.compile(r"(?i)key(?!board)|token(?!iz)|secret(?!ar)|password")
 
 
 @dataclass(slots=True)
@@ -325,11 +327,8 @@ def _done_cells(reader: Reader, found: ExperimentRow) -> Iterator[tuple[CellRow,
 
 
 def _keys() -> list[str]:
-    """What this process was given that may be a key."""
-    words = ("KEY", "TOKEN", "SECRET", "PASSWORD")
-    return [
-        value for name, value in os.environ.items() if len(value) >= 8 and any(word in name.upper() for word in words)
-    ]
+    """What this process was given that may be a key, by the name of the variable: a TOKENIZER is none."""
+    return [value for name, value in os.environ.items() if len(value) >= 8 and _NAMES_A_KEY.search(name)]
 
 
 def _digest(value: object) -> str:
