@@ -6,6 +6,7 @@ is numbers without a word: a state that is dropped, a window that is cut elsewhe
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from windowshift.core.contract.training import Sft
 
 if TYPE_CHECKING:
     from windowshift.backends.local.causal_lm import CausalLM
+
+log = logging.getLogger("windowshift.local")
 
 _TEXT = "The river rises in the hills, and reaches the sea after forty miles. Bees gather in a ball in the winter. "
 # How far logits may be off, in standard deviations of the logits at a token (root mean square). Rounding in half
@@ -104,13 +107,20 @@ def training_fault(lm: CausalLM) -> str | None:
         return f"'{lm.label}' cannot be trained by backend 'local' with LoRA: {library_reason(error)}"
 
 
-@torch.inference_mode()
 def mixes(lm: CausalLM) -> bool:
     """Whether rows of several adapters can share a pass: in one, each row's logits are those that it has alone.
 
     They are where a linear layer gets rows of tokens; not where experts get tokens of all rows shuffled. Three
-    small adapters with random weights are tried beside the base model.
+    small adapters with random weights are tried beside the base model. Where they cannot, the log says why.
     """
+    reason = _mixing_fault(lm)
+    if reason is not None:
+        log.warning("rows of several adapters of '%s' are decoded one adapter after another: %s", lm.label, reason)
+    return reason is None
+
+
+@torch.inference_mode()
+def _mixing_fault(lm: CausalLM) -> str | None:
     generator = torch.Generator().manual_seed(0)
     ids = torch.tensor(list(text_ids(lm, 24)), device=lm.device).view(3, 8)
 
@@ -118,7 +128,8 @@ def mixes(lm: CausalLM) -> bool:
         for path, module in lm.adapters.linear.items():
             width, height = sizes(module)
             down, up = torch.randn(rank, width, generator=generator), torch.randn(height, rank, generator=generator)
-            yield path, (down / width**0.5).to(lm.device), (0.3 * up).to(lm.device), 1.0
+            there = module.weight.device  # layers may lie on several devices
+            yield path, (down / width**0.5).to(there), (0.3 * up).to(there), 1.0
 
     rows = [lm.row_adapters.made(matrices(2)), None, lm.row_adapters.made(matrices(3))]
     try:
@@ -130,11 +141,13 @@ def mixes(lm: CausalLM) -> bool:
                 alone.append(lm.base()(input_ids=ids[index : index + 1], use_cache=False).logits[0])
     except (MemoryError, torch.OutOfMemoryError):
         raise  # says nothing about the model
-    except Exception:  # libraries raise many kinds where an architecture is not as they expect
-        return False
+    except Exception as error:  # libraries raise many kinds where an architecture is not as they expect
+        return str(error) if isinstance(error, BackendError) else library_reason(error)
     limit = _TOLERANCE.get(lm.base().dtype, _HALF)
     off = [_difference(one, other) for one, other in zip(mixed.flatten(0, 1), torch.cat(alone), strict=True)]
-    return max(off) <= limit
+    if max(off) <= limit:
+        return None
+    return f"beside others a row has other logits than alone (off by {max(off):.2g} of their spread)"
 
 
 def shares(lm: CausalLM) -> bool:

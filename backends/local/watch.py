@@ -50,8 +50,8 @@ class Watch:
 
     @property
     def follows(self) -> bool:
-        """Whether any row is to be told of at every token: one that is given up is to end at once."""
-        return True
+        """Whether any row is to be told of at every token: it is read along with, may stop, or was given up."""
+        return bool(self._followed) or bool(self._given_up)
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Rows are drawn from their beginning: again, where a batch did not fit the memory."""

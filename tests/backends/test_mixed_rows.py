@@ -22,12 +22,14 @@ from windowshift.backends.local.causal_lm import CausalLM, load
 from windowshift.backends.local.decode_batch import beginning, families
 from windowshift.backends.local.decode_row import Row
 from windowshift.backends.local.fixed_adapters import FixedAdapters
+from windowshift.backends.local.given_up import GivenUp
 from windowshift.backends.local.options import LocalOptions
 from windowshift.backends.local.row_adapters import RowAdapter
 from windowshift.backends.local.sampler import decode
 from windowshift.backends.local.shared_batch import SharedBatch
+from windowshift.backends.local.watch import Watch
 from windowshift.core.contract.errors import BackendError
-from windowshift.core.contract.generation import GenerateRequest, Model, Sampling, Steering
+from windowshift.core.contract.generation import GenerateRequest, Message, Model, Sampling, Steering
 from windowshift.core.contract.training import Sft
 from windowshift.core.contract.vector_file import Provenance
 from windowshift.steering.vector import SteeringVector
@@ -384,3 +386,31 @@ def test_prompts_under_a_push_are_run_whole(folder: Path) -> None:
     assert beginning(one, dataclasses.replace(other, recipe=recipe)) == 0
     assert families([one, other]) == [(26, [one, other])]
     assert families([one, dataclasses.replace(other, recipe=recipe)]) == []
+
+
+def test_a_model_that_cannot_mix_adapters_says_why(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lm = load(str(folder), None, LocalOptions(threads=1))
+
+    def refused(_rows: Sequence[RowAdapter | None]) -> Any:
+        raise RuntimeError("experts have tokens of all rows")
+
+    monkeypatch.setattr(lm.row_adapters, "serving", refused)
+    assert not lm.mixes
+    assert "one adapter after another" in caplog.text
+    assert "experts have tokens of all rows" in caplog.text
+
+
+def test_tokens_are_looked_at_one_by_one_only_where_somebody_reads_along(folder: Path) -> None:
+    """Each look waits for the device."""
+    lm = load(str(folder), None, LocalOptions(threads=1))
+    plain = GenerateRequest("r", (Message("user", "Why?"),), Model(str(folder)), Sampling(1.0, 1.0, 4), 1)
+    given_up = GivenUp()
+    watch = Watch(lm, [plain], given_up)
+    assert not watch.follows
+    assert Watch(lm, [dataclasses.replace(plain, pieces=True)], given_up).follows
+    assert Watch(lm, [dataclasses.replace(plain, stop=("x",))], given_up).follows
+    given_up.begin(["r"])
+    given_up.add(["r"])
+    assert watch.follows
