@@ -32,6 +32,8 @@ def forecast(config: dict[str, Any], options: LocalOptions, asked: MemoryAsked) 
     if options.dtype == "float64" or (options.dtype == "auto" and not cuda and lm.parameters < EXACT_BELOW):
         lm.sampled = torch.float64
     lm.recomputes = options.gradient_checkpointing
+    lm.quantise = options.quantise
+    weights, unpacked = lm.weights, lm.unpacked  # before adapters lie beside them
     free = _free(target)
     training, jobs, each = None, 0, 0
     if asked.sft is not None and asked.trainings:
@@ -42,28 +44,31 @@ def forecast(config: dict[str, Any], options: LocalOptions, asked: MemoryAsked) 
         rows = options.batch_rows or default_rows(target, exact=lm.sampled is not None)
         if cuda and not options.batch_rows and free is not None:
             fixed, each_row = row_bytes(lm, asked.prompt_tokens, asked.max_tokens)
-            rows = most_rows(fixed, each_row, free - lm.weights, rows)
+            rows = most_rows(fixed, each_row, free - weights - unpacked, rows)
         rows = min(rows, asked.completions)
-        sampling = lm.weights + sampling_bytes(lm, rows, asked.prompt_tokens, asked.max_tokens)
+        sampling = weights + unpacked + sampling_bytes(lm, rows, asked.prompt_tokens, asked.max_tokens)
     device = f"{str(dtype).removeprefix('torch.')} on {target}"
     if lm.sampled is not None:
         device += f", and {str(lm.sampled).removeprefix('torch.')} to sample"
-    return MemoryForecast(device, lm.weights, training, jobs, each, sampling, rows, longest)
+    if options.quantise != "none":
+        device += f", quantised to {options.quantise}"
+    return MemoryForecast(device, weights, training, jobs, each, sampling, rows, longest)
 
 
 def _training(lm: TrialModel, asked: MemoryAsked, free: int | None) -> tuple[int, int, int]:
     """Bytes at the peak, the jobs in a pass, and what one more takes."""
     assert asked.sft is not None
     most = min(asked.trainings, AT_ONCE)
+    weights, unpacked = lm.weights, lm.unpacked
     sizes = [training_bytes(lm, asked.sft, jobs, asked.example_tokens, asked.learned_tokens) for jobs in (1, 2)]
-    one, held, each = sizes[0][0], sizes[0][1], sizes[1][0] - sizes[0][0]
+    one, held, each = sizes[0][0] + unpacked, sizes[0][1], sizes[1][0] - sizes[0][0]
     if lm.target == "cpu":
         jobs = min(most, max(1, CPU_TOKENS // (asked.sft.batch_size * asked.example_tokens)))
         waiting = most - jobs  # under way, and not in the pass
     else:
-        room = 0 if free is None else FREE_SHARE * (free - lm.weights) - one
+        room = 0 if free is None else FREE_SHARE * (free - weights) - one
         jobs, waiting = max(1, min(most, 1 + int(room // max(each, 1)))), 0
-    return lm.weights + one + (jobs - 1) * each + waiting * held, jobs, each
+    return weights + one + (jobs - 1) * each + waiting * held, jobs, each
 
 
 def _free(target: str) -> int | None:

@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from windowshift.backends.local.adapter_weights import AdapterWeights
 from windowshift.backends.local.adapters import Adapters
@@ -116,6 +118,7 @@ class TrialModel:
         target: the device meant.
         sampled: the type of numbers that sample, where a copy of the weights has another one.
         recomputes: whether layers are computed again for gradients.
+        quantise: as in the options of backend `local`: how the weights of linear layers lie in memory.
         dtype: of the weights that train.
     """
 
@@ -123,6 +126,7 @@ class TrialModel:
     target: str
     sampled: torch.dtype | None = None
     recomputes: bool = False
+    quantise: str = "none"
 
     def __post_init__(self) -> None:
         self.device, self.dtype = torch.device("meta"), self.model.dtype
@@ -151,7 +155,39 @@ class TrialModel:
     @property
     def weights(self) -> int:
         """Bytes of the weights, and of the copy that samples, where there is one."""
-        return self.parameters * int(self.dtype.itemsize + (0 if self.sampled is None else self.sampled.itemsize))
+        dense = self.parameters * int(self.dtype.itemsize + (0 if self.sampled is None else self.sampled.itemsize))
+        saved = (layer.weight.numel() * self.dtype.itemsize - self._packed(layer) for layer in self._quantised())
+        return dense - int(sum(saved))
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of the largest quantised layer's weights in the numbers that it computes in: made anew in each pass."""
+        return max((int(layer.weight.numel() * self.dtype.itemsize) for layer in self._quantised()), default=0)
+
+    def _packed(self, layer: torch.nn.Linear) -> int:
+        """Bytes of a layer's weights as bitsandbytes keeps them.
+
+        8 bits: a scale in float32 for each output. 4 bits, quantised twice: a byte for each 64 weights, and one in
+        float32 for each 256 of those.
+        """
+        count = int(layer.weight.numel())
+        if self.quantise == "8bit":
+            return count + 4 * layer.out_features
+        blocks = -(-count // 64)
+        return -(-count // 2) + blocks + 4 * -(-blocks // 256)
+
+    def _quantised(self) -> list[torch.nn.Linear]:
+        """The linear layers that transformers gives to bitsandbytes: not the output's, nor what is tied to it."""
+        if self.quantise == "none":
+            return []
+        kept = get_keys_to_not_convert(self.model)
+        found: list[torch.nn.Linear] = []
+        for path, module in self.model.named_modules():
+            if ".lora_" in path or not isinstance(module, torch.nn.Linear):
+                continue
+            if should_convert_module(path.removesuffix(".base_layer"), kept):
+                found.append(module)
+        return found
 
 
 def training_bytes(lm: TrialModel, sft: Sft, jobs: int, tokens: int, learned: int) -> tuple[int, int]:

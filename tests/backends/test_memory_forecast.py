@@ -236,3 +236,24 @@ async def test_what_a_run_took_is_logged_beside_what_was_predicted(
     await backend.aclose()
     assert "GiB at its peak" in caplog.text
     assert "predicted" in caplog.text
+
+
+def test_quantised_weights_take_what_bitsandbytes_keeps_of_them(tmp_path: Path) -> None:
+    config = json.loads((build(tmp_path / "llama", **LARGER) / "config.json").read_text())
+    asked = MemoryAsked(SFT, 2, 24, 8, 10, 10, 8)
+    dense, eight, four = (
+        forecast(config, LocalOptions(device="cpu", dtype="bfloat16", quantise=kind), asked)
+        for kind in ("none", "8bit", "4bit")
+    )
+    shapes = [
+        (module.out_features, module.in_features)
+        for path, module in trial(tmp_path / "llama").model.named_modules()
+        if isinstance(module, torch.nn.Linear) and path != "lm_head"
+    ]
+    count = sum(height * width for height, width in shapes)
+    assert dense.weights - eight.weights == count - 4 * sum(height for height, _ in shapes)
+    assert abs((dense.weights - four.weights) / count - (2 - 0.5 - 1 / 64 - 4 / 64 / 256)) < 1e-3
+    assert four.training is not None
+    assert dense.training is not None
+    assert four.training < dense.training
+    assert "quantised to 4bit" in four.device
