@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -99,7 +100,7 @@ class RequestLogFile:
             if size + len(data) > self._most and size:
                 self._path.replace(self._path.with_name(f"{self._path.name}.1"))
                 size = 0
-            with self._path.open("ab") as file:
+            with open(self._path, "ab", opener=_private) as file:
                 file.write(data)
         except OSError as error:
             self._failed(error, size)
@@ -117,6 +118,10 @@ class RequestLogFile:
             sys.stderr.write(f"windowshift serve: the request log {self._path} cannot be written ({reason})\n")
         self._lost += 1
         self._not_before = self._clock() + self._backoff.failed()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # it may have texts of clients
 
 
 class RequestLog:

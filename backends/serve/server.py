@@ -85,7 +85,7 @@ def serve(backend: StreamingBackend, options: ServerOptions, ready: Callable[[st
         WorkspaceBusyError: another server holds the data folder.
     """
     fingerprints = {name: f"fp_{backend.identify(name).fingerprint[:10]}" for name in options.models}
-    with hold(options.data, "windowshift serve"), _listening(options.host, options.port) as listening:
+    with hold(options.data, "windowshift serve", mode=0o700), _listening(options.host, options.port) as listening:
         state = ServerState(options.data)
         try:
             server = server_of(*application(backend, state, options, fingerprints))

@@ -120,7 +120,7 @@ class ServerState:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what clients send is nobody else's
             for name in ("files", "jobs", "batches"):
                 self.place(name).mkdir(exist_ok=True)
             self.connection = sqlite3.connect(folder / "serve.db", isolation_level=None)

@@ -56,6 +56,7 @@ def hold(
     *,
     wait: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
+    mode: int = 0o777,
 ) -> Iterator[None]:
     """Hold a workspace for writing while the block runs.
 
@@ -67,6 +68,7 @@ def hold(
         purpose: what this process does, e.g. ``run med-short``.
         wait: wait for another holder, without end.
         on_wait: called once, before waiting, with the sentence that says who holds it.
+        mode: who may enter a folder that is made here, less the umask.
 
     Raises:
         WorkspaceBusyError: another process holds it, and `wait` is False.
@@ -82,7 +84,7 @@ def hold(
     )
     sidecar = workspace / HOLDER_NAME
     try:
-        workspace.mkdir(parents=True, exist_ok=True)
+        workspace.mkdir(parents=True, exist_ok=True, mode=mode)
         try:
             lock.acquire(blocking=False)
         except Timeout:

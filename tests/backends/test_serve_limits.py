@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import socket
 import sqlite3
 import threading
@@ -19,6 +20,7 @@ import pytest
 from tests.processes import wait_until
 from tests.served import KEY, chat_lines
 from tests.serving import MODEL, Serving, Words, serving
+from windowshift.backends.serve import request_log
 from windowshift.backends.serve.batch_runner import BatchRunner
 from windowshift.backends.serve.batches import Batches, BatchRequest
 from windowshift.backends.serve.files import Files
@@ -33,6 +35,7 @@ from windowshift.backends.serve.trainer import Trainer
 from windowshift.core.contract.backoff import Backoff
 from windowshift.core.contract.full_disk import is_full_disk
 from windowshift.core.contract.training import Sft, TrainEvent, TrainFailed, TrainJob
+from windowshift.core.store.lock import hold
 
 ASK: list[Any] = [{"role": "user", "content": "Bees?"}]
 
@@ -534,6 +537,17 @@ def test_the_log_says_who_left(tmp_path: Path) -> None:
     assert lines(path)[0]["status"] == 499
 
 
+def test_what_clients_send_is_read_by_nobody_else(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with hold(tmp_path / "held", "windowshift serve", mode=0o700):
+            ServerState(tmp_path / "state").close()
+            RequestLogFile(tmp_path / "log").write({"at": "now"})
+    finally:
+        os.umask(before)
+    assert not any((tmp_path / one).stat().st_mode & 0o077 for one in ("held", "state", "log"))
+
+
 def test_the_log_is_put_aside_once_it_is_large(tmp_path: Path) -> None:
     log = RequestLogFile(tmp_path / "log", most_bytes=200)
     for number in range(50):
@@ -550,14 +564,15 @@ def test_a_log_that_cannot_be_written_is_tried_later_and_later(
     clock, opened = [0.0], 0
     log = RequestLogFile(tmp_path / "log", clock=lambda: clock[0])
     log.write({"number": 0})
-    real = Path.open
+    real = request_log._private
 
-    def failing(self: Path, *arguments: Any, **named: Any) -> Any:
+    def failing(path: str, flags: int) -> int:
         nonlocal opened
         opened += 1
         full()
+        return -1
 
-    monkeypatch.setattr(Path, "open", failing)
+    monkeypatch.setattr(request_log, "_private", failing)
     for _ in range(1000):
         log.write({"number": 1})
     assert opened == 1
@@ -567,7 +582,7 @@ def test_a_log_that_cannot_be_written_is_tried_later_and_later(
             log.write({"number": 2})
     assert opened <= 6 + 600 / 60 + 1
     assert len(capsys.readouterr().err.splitlines()) == 1
-    monkeypatch.setattr(Path, "open", real)
+    monkeypatch.setattr(request_log, "_private", real)
     clock[0] = 10_000.0
     log.write({"at": "now", "number": 3})
     assert lines(tmp_path / "log") == [{"number": 0}, {"at": "now", "lost": 1000 + 5990}, {"at": "now", "number": 3}]
