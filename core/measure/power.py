@@ -110,8 +110,8 @@ def power(found: Variances, seeds: int, prompts: int) -> tuple[Power, ...]:
 def variances(grids: Iterable[tuple[str, Grid]], resamples: int = 400) -> Variances | None:
     """Those of finished rows of named experiments: medians of prompts' over rows, the mean square of runs'.
 
-    Runs differ by the chance of their completions too, which the resamples know: what the runs' own draws vary by, less
-    what all runs have in common. It is taken out, as in an analysis of variance.
+    Runs differ by the chance of their completions too, which the resamples know: what is between the runs in each of
+    them. It is taken out, as in an analysis of variance, and every row weighs as its runs' degrees of freedom do.
 
     None where there is no finished row with two prompts.
     """
@@ -133,27 +133,31 @@ def variances(grids: Iterable[tuple[str, Grid]], resamples: int = 400) -> Varian
                     prompt.append(float(np.nanstd(one.draws)) * math.sqrt(one.prompts or 1))
                 if len(sound) > 1:
                     run.append((float(np.var([one.value for one in sound], ddof=1)), len(sound) - 1))
-                    completions.append(_of_completions(mean_uplift(arm, generate, train, None), sound))
+                    completions.append(_of_completions(sound))
     if not prompt:
         return None
     degrees = sum(count for _, count in run)
     if not degrees:
         return Variances(float(np.median(prompt)), None, len(prompt), ", ".join(names))
     square = sum(square * count for square, count in run) / degrees
-    chance = float(np.mean(completions))
+    chance = sum(one * count for one, (_, count) in zip(completions, run, strict=True)) / degrees
     between, upper = (
         math.sqrt(max(one - chance, 0.0)) for one in (square, square * degrees / _low_chi_square(degrees))
     )
     return Variances(float(np.median(prompt)), between, len(prompt), ", ".join(names), upper, degrees)
 
 
-def _of_completions(pooled: Sampled, runs: Sequence[Sampled]) -> float:
-    """The variance of one run that is of its own completions: of its draws, less what all runs have in common."""
-    if not pooled.there or pooled.draws is None:
+def _of_completions(runs: Sequence[Sampled]) -> float:
+    """What runs of one row vary by, squared, for their own completions alone.
+
+    The draws are joint: in each, what all runs have in common moves all of them alike, and what is left between them is
+    of their own completions, whatever each run has scores of.
+    """
+    draws = np.stack([one.draws for one in runs if one.draws is not None])
+    draws = draws[:, np.isfinite(draws).all(axis=0)]
+    if draws.shape[1] < 2:
         return 0.0
-    whole = float(np.nanvar(pooled.draws))
-    each = float(np.mean([np.nanvar(one.draws) for one in runs if one.draws is not None]))
-    return max(0.0, (each - whole) * len(runs) / (len(runs) - 1))
+    return float(np.var(draws - draws.mean(axis=1, keepdims=True), axis=0, ddof=1).mean())
 
 
 def _low_chi_square(degrees: int) -> float:
