@@ -280,7 +280,7 @@ class RayExecutor:
 
     def _answered(self, held: _Held, ref: Any) -> None:
         import ray
-        from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError
+        from ray.exceptions import ActorUnavailableError, ObjectStoreFullError, OutOfDiskError, RayError
 
         held.asked = None
         try:
@@ -288,6 +288,9 @@ class RayExecutor:
         except (ObjectStoreFullError, OutOfDiskError):
             log.warning("Ray's object store is full: %s is asked again", held.post.where)
             self._closing.wait(1.0)
+            return
+        except ActorUnavailableError:  # its connection broke, and Ray does not know yet whether its node has died
+            self._closing.wait(0.5)
             return
         except RayError as error:
             self._ended(held, error)
