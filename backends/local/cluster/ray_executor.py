@@ -311,8 +311,17 @@ class RayExecutor:
         if not held.begun and ("creation task" in text or "import" in text.lower()):
             held.post.heard(Unfit(f"windowshift cannot begin there: {held.how}"))
             return
-        held.post.lost = self._gone(held.node) or "its node has died" in text
+        held.post.lost = "its node has died" in text or self._gone_soon(held.node)
         held.post.heard(None)
+
+    def _gone_soon(self, node: str) -> bool:
+        """Whether a node is gone, or is within five seconds: Ray hears of a worker's end before its node's."""
+        for _ in range(20):
+            if self._gone(node):
+                return True
+            if self._closing.wait(0.25):
+                break
+        return self._gone(node)
 
     def _gone(self, node: str) -> bool:
         return node not in {one["NodeID"] for one in _nodes() if one["Alive"]}
