@@ -29,6 +29,8 @@ log = logging.getLogger("windowshift.local")
 
 _WAIT_SECONDS = 0.1
 _REACH_SECONDS = 10.0
+_NEWS_SECONDS = 5.0
+_SIGNS_OF_LIFE_SECONDS = 30.0
 _GUESSED = 16
 """Workers of a cluster that was not reached yet: first calls are cut for so many."""
 _PUT_TRIES = 6
@@ -280,7 +282,7 @@ class RayExecutor:
 
     def _answered(self, held: _Held, ref: Any) -> None:
         import ray
-        from ray.exceptions import ActorUnavailableError, ObjectStoreFullError, OutOfDiskError, RayError
+        from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError
 
         held.asked = None
         try:
@@ -288,9 +290,6 @@ class RayExecutor:
         except (ObjectStoreFullError, OutOfDiskError):
             log.warning("Ray's object store is full: %s is asked again", held.post.where)
             self._closing.wait(1.0)
-            return
-        except ActorUnavailableError:  # its connection broke, and Ray does not know yet whether its node has died
-            self._closing.wait(0.5)
             return
         except RayError as error:
             self._ended(held, error)
@@ -311,17 +310,21 @@ class RayExecutor:
         if not held.begun and ("creation task" in text or "import" in text.lower()):
             held.post.heard(Unfit(f"windowshift cannot begin there: {held.how}"))
             return
-        held.post.lost = "its node has died" in text or self._gone_soon(held.node)
-        held.post.heard(None)
+        # In a thread: what other workers say does not wait for Ray's news of this one's node.
+        threading.Thread(target=self._tell_end, args=(held, error), daemon=True).start()
 
-    def _gone_soon(self, node: str) -> bool:
-        """Whether a node is gone, or is within five seconds: Ray hears of a worker's end before its node's."""
-        for _ in range(20):
-            if self._gone(node):
-                return True
-            if self._closing.wait(0.25):
-                break
-        return self._gone(node)
+    def _tell_end(self, held: _Held, error: Exception) -> None:
+        """Say that a worker ended, and whether with its node: Ray hears of the worker first."""
+        from ray.exceptions import ActorUnavailableError
+
+        # Where only the connection broke, Ray itself waits for signs of life of the node.
+        broke = isinstance(error, ActorUnavailableError)
+        until = time.monotonic() + (_SIGNS_OF_LIFE_SECONDS if broke else _NEWS_SECONDS)
+        lost = "its node has died" in str(error)
+        while not lost and time.monotonic() < until and not self._closing.wait(_WAIT_SECONDS):
+            lost = self._gone(held.node)
+        held.post.lost = lost
+        held.post.heard(None)
 
     def _gone(self, node: str) -> bool:
         return node not in {one["NodeID"] for one in _nodes() if one["Alive"]}
