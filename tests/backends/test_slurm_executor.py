@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from multiprocessing import AuthenticationError
@@ -81,6 +82,24 @@ async def test_jobs_whose_time_is_over_are_queued_again_and_lose_nothing(tiny_ll
     await one.aclose()
     # What a shell starts in the background ignores SIGINT: then a job ends by itself, once it called in vain.
     assert all(each.done() or each._process.wait(60) is not None for each in jobs.values())
+
+
+async def test_jobs_that_die_before_they_call_are_replaced(tiny_llama: Path, tmp_path: Path) -> None:  # noqa: F811
+    alone = subject_of(tiny_llama)
+    one, many = alone.make(), over_slurm(tiny_llama, tmp_path / "slurm")
+    requests = [request(alone, str(seed), seed=seed) for seed in range(4)]
+    answering = asyncio.create_task(answers(many, requests))
+    while "slurm" not in many._crews or not executor_of(many)._jobs:
+        await asyncio.sleep(0.01)
+    for each in list(executor_of(many)._jobs.values()):
+        while not (tasks := psutil.Process(each._process.pid).children()):
+            await asyncio.sleep(0.01)
+        for task in tasks:
+            task.kill()
+    got, expected = await answering, await answers(one, requests)
+    assert {key: each.text for key, each in got.items()} == {key: each.text for key, each in expected.items()}
+    await many.aclose()
+    await one.aclose()
 
 
 async def test_a_stranger_is_not_answered_and_no_slurm_is_a_sentence(tmp_path: Path) -> None:

@@ -11,18 +11,18 @@ import logging
 import os
 import queue
 import socket
+import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
 from windowshift.backends.local.cluster.freight import Shipper, StationPost, unshipped
 from windowshift.backends.local.cluster.options import SlurmSection
 from windowshift.backends.local.cluster.parcels import Dropbox
-from windowshift.backends.local.cluster.slurm_station import Call, Farewell, StationJob
+from windowshift.backends.local.cluster.slurm_station import Call, Farewell, StationJob, keep_alive
 from windowshift.backends.local.messages import Order
 from windowshift.backends.local.post import Post
 from windowshift.core.contract.errors import BackendError, MissingExtraError
@@ -31,6 +31,8 @@ from windowshift.core.contract.home import at_home
 log = logging.getLogger("windowshift.local")
 
 _POLL_SECONDS = 0.1
+_CALL_SECONDS = 30
+"""How long a caller may take to say who it is."""
 _TIMEOUTS = 100_000
 """How often a job may be queued again: as often as its time is over."""
 
@@ -109,7 +111,7 @@ class SlurmExecutor:
         self._carrier = Dropbox(self._url)
         self._shipper = Shipper(self._carrier)
         here = section.host or ("127.0.0.1" if section.cluster == "local" else socket.getfqdn())
-        listener = Listener((here, 0), backlog=max(16, self.size), authkey=self._key)
+        listener = Listener((here, 0), backlog=max(16, self.size))
         self._address = (here, listener.address[1])
         self._listener = listener
         for work in (self._answer, self._send):
@@ -119,6 +121,7 @@ class SlurmExecutor:
         """As `Executor.hire`: a post for each job that has none, and new jobs for those that ended."""
         if self._refused is not None:
             raise BackendError(f"the machines that Slurm gave take no part: {self._refused}")
+        self._missed()
         mine = {one.number for one in self._held.values() if any(one.post is post for post in held)}
         free = [number for number in range(self.size) if number not in mine]
         gone = [number for number in free if number not in self._jobs or self._jobs[number].done()]
@@ -132,6 +135,12 @@ class SlurmExecutor:
         found: list[Post] = [self._post(number) for number in free]
         self._waited(held)
         return found
+
+    def _missed(self) -> None:
+        """Jobs that ended and never called leave their posts: nobody else says so."""
+        for held in list(self._held.values()):
+            if held.connection is None and not held.ended and self._jobs[held.number].done():
+                held.post.heard(None)
 
     def _job(self, number: int) -> StationJob:
         return StationJob(number, self._address, self._key, self._url, self._options)
@@ -161,7 +170,7 @@ class SlurmExecutor:
                 held.connection.close()
             if self._held.get(number) is held:
                 del self._held[number]
-            return "its job ended"
+            return f"its job ended: its log is in {self._section.folder}/jobs"
 
         held.post = StationPost(f"job {number}", self._carrier, ship, stop)
         self._held[number] = held
@@ -188,31 +197,45 @@ class SlurmExecutor:
     # -- threads ------------------------------------------------------------------------------------------
 
     def _answer(self) -> None:
-        """Take calls of jobs."""
+        """Take calls of jobs, each in a thread of its own: one that says nothing keeps no other one waiting."""
         assert self._listener is not None
         while not self._closing.is_set():
             try:
                 connection = self._listener.accept()
-                call = connection.recv()
-            except (AuthenticationError, EOFError):
-                log.warning("somebody else called the driver's port: not answered")
-                continue
             except OSError:
                 if self._closing.is_set():
                     return
                 continue
-            held = self._held.get(call.number) if isinstance(call, Call) else None
-            if held is None or held.connection is not None:
-                connection.close()  # another job has its place by now
-                continue
-            held.connection = connection
-            threading.Thread(target=self._listen, args=(held, connection), daemon=True).start()
+            threading.Thread(target=self._called, args=(connection,), daemon=True).start()
+
+    def _called(self, connection: Connection) -> None:
+        try:
+            _read_within(connection, _CALL_SECONDS)
+            # As `Listener.accept` does where it has the key, but for the time that a caller may take.
+            deliver_challenge(connection, self._key)
+            answer_challenge(connection, self._key)
+            call = connection.recv()
+            _read_within(connection, 0)
+            keep_alive(connection)
+        except Exception:  # whatever a stranger's bytes may raise, `AssertionError` among it
+            log.warning("somebody else called the driver's port: not answered")
+            connection.close()
+            return
+        held = self._held.get(call.number) if isinstance(call, Call) else None
+        if held is None or held.connection is not None:
+            connection.close()  # another job has its place by now
+            return
+        held.connection = connection
+        self._listen(held, connection)
 
     def _listen(self, held: _Held, connection: Connection) -> None:
         while True:
             try:
                 got = connection.recv()
             except (EOFError, OSError, TypeError):  # TypeError: closed meanwhile
+                got = None
+            except Exception as error:  # whatever reading a message may raise: nothing after it can be read
+                log.warning("%s is not understood any more: %r", held.post.where, error)
                 got = None
             if isinstance(got, Farewell):
                 held.post.lost = True
@@ -234,3 +257,9 @@ class SlurmExecutor:
             except Exception as error:  # whatever a file or a model may raise: the thread goes on
                 if isinstance(message, Order) and not held.ended:
                     held.post.heard(unshipped(message, error))
+
+
+def _read_within(connection: Connection, seconds: int) -> None:
+    """Have reading from a socket fail after so many seconds; 0 for never."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
